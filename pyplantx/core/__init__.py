@@ -1,0 +1,1 @@
+"""The pure logic: traces, replays and the scheduler. Standard library only, no I/O, no clocks."""

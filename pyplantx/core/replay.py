@@ -1,0 +1,154 @@
+"""The generator that asks the recorded questions.
+
+A replay is driven like a live reactor: it yields what it wants to know, is sent today's answers, and
+says what was sent at this point of the recording. It can't fail. It ends with None at a leaf (the
+reactor is up to date) or with the `Reason` why it fell off the tree.
+
+A question has an edge if today's answer is the recorded one; else the tree may hold a branch for
+today's answer, under a key that only that answer leads to. Where neither leads on, the older segments of
+the nodes on the way are tried: a reactor that is not deterministic may have asked otherwise before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, cast
+
+from pyplantx.core.messages import Reason
+from pyplantx.core.trace import (
+    Digest,
+    Group,
+    HashText,
+    Observation,
+    Question,
+    Segment,
+    Sent,
+    Step,
+    branch_key,
+    older_segments,
+)
+
+#: Today's answer to a question for an ingredient that can't be produced. No trace holds it.
+FAILED: Digest = "failed"
+
+
+class AskLocally(NamedTuple):
+    """The replay wants today's answers to questions that need no other reactor."""
+
+    questions: tuple[Question, ...]
+
+
+class AskNode(NamedTuple):
+    """The replay wants the segment under this key."""
+
+    key: Digest
+
+
+class Again(NamedTuple):
+    """The replay turns back to an older segment; `steps` is what still holds."""
+
+    steps: list[Step]
+
+
+#: A `Group` is the wish for today's digests of the ingredients in it.
+Wish = Group | AskLocally | AskNode | Sent | Again
+
+#: Digests for a `Group`, observations for `AskLocally`, a segment or None for `AskNode`, else None.
+Answer = Sequence[Digest] | tuple[Observation, ...] | Segment | None
+
+Replay = Generator[Wish, Answer, Reason | None]
+
+
+def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]) -> Replay:
+    """Walk a trace tree with today's answers.
+
+    Parameters
+    ----------
+    key : Digest
+        Key of the node to begin at: the root's is the reactor's fingerprint.
+    segment : Segment
+        The segment stored under `key`.
+    hash_text : callable
+        Text to digest, to find branches.
+    steps : list of Step
+        Is filled with the trace as it is today. After an `Again`, the list in there is.
+
+    Returns
+    -------
+    Reason or None
+        None at a leaf; else the observations that have no edge, old beside new, on the newest way.
+    """
+    first: Reason | None = None
+    turns: list[tuple[Digest, Segment, list[Step]]] = []  # older segments: (node, segment, steps before it)
+    seen: set[Digest] = set()  # branches that were tried: older segments may lead to them again
+    start = 0
+    while True:
+        if segment.older:
+            turns += [(key, older, steps[:start]) for older in reversed(_readable(segment))]
+        reason = yield from _walk(segment, steps)
+        if reason is None:
+            return None
+        branch = branch_key(key, steps[start:], hash_text)
+        found = None if branch in seen else cast("Segment | None", (yield AskNode(branch)))
+        if found is not None:
+            seen.add(branch)
+            key, segment, start = branch, found, len(steps)
+            continue
+        first = first or reason
+        if not turns:
+            return first
+        key, segment, steps = turns.pop()
+        start = len(steps)
+        yield Again(steps)
+
+
+def _readable(segment: Segment) -> list[Segment]:
+    try:
+        return older_segments(segment)
+    except ValueError:  # what can't be read is as good as forgotten: the reactor runs
+        return []
+
+
+def _walk(segment: Segment, steps: list[Step]) -> Generator[Wish, Answer, Reason | None]:
+    """Follow one segment to its leaf; the reason, where an answer is not the recorded one."""
+    ahead: list[Observation] = []
+    for index, step in enumerate(segment.steps):
+        if type(step) is Sent:
+            yield step
+            steps.append(step)
+            continue
+        recorded = step.observations  # type: ignore[union-attr]
+        if recorded[0].kind == "ingredient":
+            digests = cast("Sequence[Digest]", (yield step))
+            if [o[2] for o in recorded] == digests:
+                steps.append(step)
+                continue
+            today = [o._replace(answer=digest, shown="") for o, digest in zip(recorded, digests)]
+        else:
+            if not ahead:
+                ahead = list(cast("tuple[Observation, ...]", (yield AskLocally(_questions(segment, index)))))
+            today, ahead = ahead[: len(recorded)], ahead[len(recorded) :]
+            if [o[2] for o in recorded] == [o[2] for o in today]:
+                steps.append(step)
+                continue
+        steps.append(Group(tuple(today)))
+        return _difference(recorded, today)
+    return None
+
+
+def _questions(segment: Segment, index: int) -> tuple[Question, ...]:
+    """Those of the local groups from `index` on: asked together, for they wait for nobody."""
+    questions: list[Question] = []
+    for step in segment.steps[index:]:
+        if isinstance(step, Sent) or step.observations[0].kind == "ingredient":
+            break
+        questions += [Question(o[0], o[1]) for o in step.observations]
+    return tuple(questions)
+
+
+def _difference(recorded: tuple[Observation, ...], today: list[Observation]) -> Reason:
+    pairs = [(old, new) for old, new in zip(recorded, today) if old.answer != new.answer]
+    for _, new in pairs:
+        if new.answer == FAILED:
+            return Reason("changed", name=new.key)
+    return Reason("changed", tuple([old for old, _ in pairs]), tuple([new for _, new in pairs]))

@@ -1,0 +1,814 @@
+"""The state machine that decides which reactor replays, runs, waits or is up to date.
+
+Rules of this file:
+
+* One way in, one way out: ``handle(event) -> instructions``. Nothing else changes the state.
+* It may know names, digests, traces. It may not know values, files, clocks, threads.
+* It can't tell a replay from a live reactor where that isn't the point: both are a `Conversation`.
+* *Idle is an event.* Only the driver knows that nothing is in flight.
+* A running reactor is never cancelled. One that waits and that nobody needs any more is not gone on with.
+* No recursion: chains of requests are as long as the user makes them.
+
+One `Scheduler` serves one demand. States of a conversation (the table is `state.TRANSITIONS`)::
+
+    NEW ─▶ LOOKING ─────▶ REPLAYING ──leaf──▶ DONE
+              │ no trace,     │ fell off       ▲
+              │ or forced     ▼                │ Ended
+              └───────────▶ RUNNING ───────────┤
+                             │  ▲              └─Raised─▶ FAILED, Declined ─▶ DECLINED
+                       Asked ▼  │ Resume, Throw
+                            WAITING ◀──needed again── PARKED   (known, but nobody needs it now)
+
+Content that comes back different sends all who used it back to LOOKING.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pyplantx.core.messages import (
+    Asked,
+    Declined,
+    Deliver,
+    Demanded,
+    Drop,
+    Ended,
+    Event,
+    Failure,
+    FindProducers,
+    GiveUp,
+    Idle,
+    Instruction,
+    LookUp,
+    Lost,
+    Missing,
+    NodeFound,
+    Observe,
+    Observed,
+    ProducersFound,
+    Raised,
+    ReactorId,
+    Reason,
+    Reconsider,
+    Record,
+    Resume,
+    Reuse,
+    Start,
+    Throw,
+)
+from pyplantx.core.replay import FAILED as FAILED_ANSWER
+from pyplantx.core.replay import Again, Answer, AskLocally, replay
+from pyplantx.core.state import (
+    DECLINED,
+    DONE,
+    FAILED,
+    HINTED,
+    LOOKING,
+    NEW,
+    PARKED,
+    REPLAYING,
+    RUNNING,
+    STRANGERS,
+    WAITING,
+    Conversation,
+    Ingredient,
+    Wait,
+    is_reproduced,
+    is_wrong_hint,
+    sent_names,
+    stuck_from,
+    stuck_ingredients,
+    wait_cycle,
+)
+from pyplantx.core.trace import Digest, Group, HashText, ObjectRef, Observation, Segment, Sent, Step
+
+#: How often a reactor whose worker died is started again.
+MOST_LOSSES = 2
+
+#: How often one ingredient may come back with other content, of the same answers, in one demand.
+MOST_REPLACEMENTS = 1
+
+#: How often the payload of one ingredient is made again in one demand.
+MOST_REMAKES = 3
+
+#: How often a conversation whose ingredients were replaced is replayed again; after that it runs.
+MOST_REPLAYS = 3
+
+
+class Scheduler:
+    """Decides for one demand. See the top of this file.
+
+    Parameters
+    ----------
+    hash_text : callable
+        Text to digest.
+    """
+
+    def __init__(self, hash_text: HashText) -> None:
+        self._hash_text = hash_text
+        self._conversations: dict[ReactorId, Conversation] = {}
+        self._ingredients: dict[str, Ingredient] = {}
+        self._targets: tuple[str, ...] = ()
+        self._wanted: tuple[ReactorId, ...] = ()
+        self._forced: set[ReactorId] = set()  # still to be run, whatever their traces say
+        self._ready: deque[Wait] = deque()  # whose ingredients are known
+        self._stale: deque[Conversation] = deque()  # whose ingredients are replaced
+        self._out: list[Instruction] = []
+        self._clock = 0  # counts what live runs sent
+        self._failure: Failure | None = None  # of the demand as a whole
+        self._failures: dict[ReactorId, Failure] = {}
+        self._failure_of_error: dict[int, Failure] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Demanded: self._demanded,
+            NodeFound: self._node_found,
+            ProducersFound: self._producers_found,
+            Observed: self._observed,
+            Asked: self._asked,
+            Ended: self._ended,
+            Raised: self._raised,
+            Missing: self._missing,
+            Lost: self._lost,
+            Reconsider: self._reconsider,
+            Declined: self._declined,
+            Idle: self._idle,
+        }
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Take one event; return what is to be done now, in this order.
+
+        Parameters
+        ----------
+        event : Event
+            What happened.
+
+        Returns
+        -------
+        list of Instruction
+        """
+        self._handlers[type(event)](event)
+        while self._stale or self._ready:
+            if self._stale:
+                self._restart(self._stale.popleft())
+            else:
+                self._go_on(self._ready.popleft())
+        out, self._out = self._out, []
+        return out
+
+    # ----------------------------------------------------------------- questions from outside
+
+    def states(self) -> dict[ReactorId, tuple[str, Reason | None]]:
+        """State and reason of every reactor that was considered, in that order."""
+        return {c.id: (c.state, c.reason) for c in self._conversations.values()}
+
+    def known(self, name: str) -> ObjectRef | None:
+        """The ingredient, if it is known and its sender is through."""
+        ingredient = self._ingredients.get(name)
+        if ingredient is None or ingredient.sender is None or ingredient.sender.state is not DONE:
+            return None
+        return ingredient.ref
+
+    def inputs(self, reactor: ReactorId) -> list[str]:
+        """The ingredients that a reactor received in this demand, replayed or live, in order."""
+        return self._conversations[reactor].inputs()
+
+    def trace(self, reactor: ReactorId) -> tuple[Step, ...]:
+        """What a reactor observed and sent in this demand so far, replayed or live, with today's answers."""
+        return tuple(self._conversations[reactor].steps)
+
+    def waiting_for(self, reactor: ReactorId) -> tuple[str, ...]:
+        """The ingredients that a reactor waits for and that are not known."""
+        return tuple([i.name for i in stuck_ingredients(self._conversations[reactor], self._ingredients)])
+
+    def chain(self, reactor: ReactorId) -> list[tuple[ReactorId, str]]:
+        """Who asked for what, from the demand down to `reactor`: (who asks, the ingredient).
+
+        The first one who asks is "" where the caller of the plant asked.
+        """
+        chain: list[tuple[ReactorId, str]] = []
+        at: Conversation | None = self._conversations[reactor]
+        while at is not None and at.cause is not None:
+            ingredient, at = at.cause, at.cause.cause
+            chain.append((at.id if at is not None else "", ingredient.name))
+        return chain[::-1]
+
+    # ----------------------------------------------------------------- demand
+
+    def _demanded(self, event: Demanded) -> None:
+        self._targets = event.names
+        self._wanted = event.forced + event.wanted
+        self._forced = set(event.forced)
+        for id in self._wanted:
+            self._begin(self._conversation(id, None))
+        for name in event.names:
+            self._seek(self._ingredient(name, None))
+
+    def _conversation(self, id: ReactorId, cause: Ingredient | None) -> Conversation:
+        found = self._conversations.get(id)
+        if found is None:
+            found = self._conversations[id] = Conversation(id, cause)
+        return found
+
+    def _ingredient(self, name: str, cause: Conversation | None) -> Ingredient:
+        found = self._ingredients.get(name)
+        if found is None:
+            found = self._ingredients[name] = Ingredient(name, cause)
+        return found
+
+    def _begin(self, conversation: Conversation) -> None:
+        """Make sure that a conversation is under way."""
+        if conversation.state is NEW:
+            conversation.state = LOOKING
+            self._out.append(LookUp(conversation.id, None))
+        elif conversation.state is PARKED and conversation.live:
+            conversation.state = WAITING
+            self._give(conversation)
+        elif conversation.state is PARKED:
+            assert conversation.reason is not None
+            self._start(conversation, conversation.reason)
+
+    def _is_needed(self, conversation: Conversation) -> bool:
+        """Whether somebody wants it, uses what it sent, or hopes that it sends something."""
+        if conversation.cause is None or conversation.products:
+            return True
+        return any(i.open and i.trying is conversation for i in conversation.sought)
+
+    # ----------------------------------------------------------------- the search for a producer
+
+    def _seek(self, ingredient: Ingredient) -> None:
+        """Make sure that somebody is asked to send the ingredient."""
+        if not ingredient.searching and ingredient.open:
+            ingredient.searching = True
+            self._try_next(ingredient)
+
+    def _ask_for_candidates(self, ingredient: Ingredient) -> None:
+        ingredient.stage += 1
+        ingredient.marks[ingredient.stage] = len(ingredient.tried)
+        self._out.append(FindProducers(ingredient.name, ingredient.stage))
+
+    def _producers_found(self, event: ProducersFound) -> None:
+        ingredient = self._ingredients[event.name]
+        ingredient.candidates, ingredient.next = event.candidates, 0
+        ingredient.final = event.final
+        if ingredient.ref is None:
+            self._try_next(ingredient)
+
+    def _try_next(self, ingredient: Ingredient) -> None:
+        """Ask the next candidate; at the end of the list, ask for more candidates or give up."""
+        while ingredient.next < len(ingredient.candidates):
+            candidate = self._conversation(ingredient.candidates[ingredient.next], ingredient)
+            ingredient.next += 1
+            if candidate in ingredient.tried:
+                continue
+            ingredient.tried.append(candidate)
+            candidate.sought.append(ingredient)
+            if not candidate.over or candidate.state is DECLINED:
+                self._try(ingredient, candidate)
+                return
+        self._at_end_of_candidates(ingredient)
+
+    def _try(self, ingredient: Ingredient, candidate: Conversation) -> None:
+        ingredient.trying = candidate
+        self._begin(candidate)
+
+    def _at_end_of_candidates(self, ingredient: Ingredient) -> None:
+        """After the hinted ones: a failure ends the search, one that waits holds it up. So do all at the end."""
+        ingredient.trying = None
+        if ingredient.stage >= HINTED:
+            failed = next((c for c in ingredient.tried if c.state is FAILED), None)
+            waiting = next((c for c in ingredient.tried if not c.over), None)
+            if waiting is not None:
+                self._try(ingredient, waiting)
+                return
+            if failed is not None:
+                self._fail(ingredient, self._failures[failed.id])
+                return
+        if ingredient.final:
+            self._fail(ingredient, Failure("no producer", ingredient.name))
+        else:
+            self._ask_for_candidates(ingredient)
+
+    def _fail(self, ingredient: Ingredient, failure: Failure) -> None:
+        ingredient.failure, ingredient.remaking = failure, False
+        ingredient.searching = False
+        waits, ingredient.waits = ingredient.waits, []
+        self._ready.extend(waits)
+
+    # ----------------------------------------------------------------- replays
+
+    def _node_found(self, event: NodeFound) -> None:
+        conversation = self._conversations[event.reactor]
+        if not event.root:
+            self._advance(conversation, event.segment)
+        elif conversation.state is LOOKING:
+            conversation.root = event.key
+            self._open(conversation, event.segment)
+
+    def _open(self, conversation: Conversation, segment: Segment | None) -> None:
+        if conversation.id in self._forced:
+            self._start(conversation, Reason("forced"))
+        elif segment is None:
+            self._start(conversation, conversation.changed or Reason("new"))
+        elif conversation.changed is not None and conversation.restarts > MOST_REPLAYS:
+            self._start(conversation, conversation.changed)
+        else:
+            conversation.state, conversation.live = REPLAYING, False
+            conversation.segment = segment
+            conversation.replay = replay(conversation.root, segment, self._hash_text, conversation.steps)
+            self._advance(conversation, None)
+
+    def _observed(self, event: Observed) -> None:
+        self._advance(self._conversations[event.reactor], event.answers)
+
+    def _advance(self, conversation: Conversation, answer: Answer) -> None:
+        """Give the replay its answer and see to its wishes, until one has to wait."""
+        if conversation.state is not REPLAYING or conversation.replay is None:
+            return  # restarted meanwhile: nobody wants this answer any more
+        if isinstance(answer, Segment):
+            conversation.segment = answer
+        send = conversation.replay.send
+        while True:
+            try:
+                wish = send(answer)
+            except StopIteration as end:
+                self._replayed(conversation, end.value)
+                return
+            answer = None
+            if type(wish) is Sent:
+                conversation.held.append((wish, len(conversation.steps)))
+            elif type(wish) is Group:
+                conversation.names = tuple([o[1] for o in wish[0]])
+                if conversation.held and not self._publish_if_waiting(conversation):
+                    return
+                answer = self._digests(conversation)
+                if answer is None:
+                    return
+            elif type(wish) is Again:
+                conversation.turn_back(wish.steps)
+            elif type(wish) is AskLocally:
+                self._out.append(Observe(conversation.id, wish[0]))
+                return
+            else:
+                self._out.append(LookUp(conversation.id, wish[0]))  # type: ignore[arg-type]
+                return
+
+    def _publish_if_waiting(self, conversation: Conversation) -> bool:
+        """A replay that has to wait says what it has sent, for that may be waited for; False if it failed by it."""
+        own = [sent.name for sent, _ in conversation.held]
+        for name in conversation.names:
+            if name in own or self._ingredient(name, conversation).ref is None:
+                return self._publish(conversation)
+        return True
+
+    def _publish(self, conversation: Conversation) -> bool:
+        """Make known what a replay has sent; False if it failed by that."""
+        held, conversation.held = conversation.held, []
+        for sent, position in held:
+            if not self._sent(conversation, sent, position):
+                return False
+        return True
+
+    def _digests(self, conversation: Conversation) -> list[Digest] | None:
+        """Today's answers to what a replay asked for; None if it has to wait."""
+        ingredients = [self._ingredient(name, conversation) for name in conversation.names]
+        unknown = [i for i in ingredients if conversation.lacks(i)]
+        if unknown and not any([i.failure for i in ingredients]):
+            self._wait(conversation, unknown)
+            return None
+        digests = []
+        for ingredient in ingredients:
+            if not ingredient.open:
+                ingredient.users.append(conversation.pass_)
+            known = ingredient.ref.digest if ingredient.ref is not None else ""
+            digests.append(FAILED_ANSWER if ingredient.failure is not None else known)
+        return digests
+
+    def _wait(self, conversation: Conversation, unknown: list[Ingredient]) -> None:
+        conversation.wait = wait = Wait(conversation, len(unknown))
+        for ingredient in unknown:
+            ingredient.waits.append(wait)
+            self._seek(ingredient)
+
+    def _go_on(self, wait: Wait) -> None:
+        """What was waited for is known, or known to be impossible."""
+        conversation = wait.conversation
+        if conversation.wait is not wait:
+            return  # it does not wait for that any more
+        conversation.wait = None
+        if conversation.state is WAITING:
+            self._give(conversation)
+        elif conversation.state is REPLAYING:
+            digests = self._digests(conversation)
+            if digests is not None:
+                self._advance(conversation, digests)
+
+    def _replayed(self, conversation: Conversation, reason: Reason | None) -> None:
+        conversation.replay = None
+        if reason is not None:
+            self._start(conversation, reason)
+            return
+        if not self._publish(conversation):
+            return
+        self._withdraw_unsent(conversation)
+        conversation.state = DONE
+        self._out.append(Reuse(conversation.id))
+        self._over(conversation)
+
+    # ----------------------------------------------------------------- live runs
+
+    def _start(self, conversation: Conversation, reason: Reason) -> None:
+        self._leave(conversation)
+        conversation.reason, conversation.live = reason, False
+        if self._failure is not None or not self._is_needed(conversation):
+            conversation.state = PARKED
+            return
+        conversation.new_pass()
+        conversation.state, conversation.live, conversation.dirty = RUNNING, True, False
+        self._out.append(Start(conversation.id, reason))
+
+    @staticmethod
+    def _leave(conversation: Conversation) -> None:
+        """Stop replaying and waiting."""
+        conversation.wait = None
+        if conversation.replay is not None:
+            conversation.replay.close()
+            conversation.replay = None
+
+    def _asked(self, event: Asked) -> None:
+        conversation = self._conversations[event.reactor]
+        if self._take(conversation, event.steps):
+            conversation.state, conversation.names = WAITING, event.names
+            self._give(conversation)
+        else:
+            self._out.append(Drop(conversation.id))
+
+    def _give(self, conversation: Conversation) -> None:
+        """Go on with a live reactor if all that it asked for is there; else it waits.
+
+        It needs values: an ingredient whose payload is being made again is not there yet.
+        """
+        if conversation.dirty:
+            self._restart(conversation)
+            return
+        ingredients = [self._ingredient(name, conversation) for name in conversation.names]
+        failed = next((i for i in ingredients if i.failure is not None), None)
+        unknown = [i for i in ingredients if conversation.lacks(i)]
+        if unknown and failed is None:
+            self._wait(conversation, unknown)
+        elif not self._is_needed(conversation):
+            conversation.state = PARKED
+        else:
+            self._resume(conversation, ingredients, failed)
+
+    def _resume(self, conversation: Conversation, ingredients: list[Ingredient], failed: Ingredient | None) -> None:
+        conversation.state = RUNNING
+        for ingredient in ingredients if failed is None else (failed,):
+            ingredient.users.append(conversation.pass_)
+        if failed is not None:
+            assert failed.failure is not None
+            self._out.append(Throw(conversation.id, failed.failure))
+            return
+        refs: tuple[ObjectRef, ...] = tuple([i.ref for i in ingredients])  # type: ignore[misc]
+        if refs:
+            answers = [Observation("ingredient", i.name, ref.digest) for i, ref in zip(ingredients, refs)]
+            conversation.steps.append(Group(tuple(answers)))
+        conversation.given = self._clock
+        self._out.append(Resume(conversation.id, conversation.names, refs))
+
+    def _take(self, conversation: Conversation, steps: tuple[Step, ...]) -> bool:
+        """Add what a live run tells to its trace; False if that made it fail.
+
+        What it sends after its ingredients were replaced is of no use to anybody.
+        """
+        for step in steps:
+            position = len(conversation.steps)
+            conversation.steps.append(step)
+            if type(step) is Sent and not conversation.dirty and not self._sent(conversation, step, position):
+                return False
+        return True
+
+    def _ended(self, event: Ended) -> None:
+        conversation = self._conversations[event.reactor]
+        if not self._take(conversation, event.steps):
+            return
+        if event.reusable:
+            self._out.append(Record(conversation.id, conversation.root, tuple(conversation.steps)))
+        self._forced.discard(conversation.id)
+        conversation.state = DONE
+        if conversation.dirty:
+            self._restart(conversation)
+            return
+        self._withdraw_unsent(conversation)
+        self._over(conversation)
+
+    def _raised(self, event: Raised) -> None:
+        conversation = self._conversations[event.reactor]
+        conversation.state = FAILED
+        if conversation.dirty:  # not before it has seen what is true now
+            self._restart(conversation)
+            return
+        conversation.steps += event.steps
+        for name in sent_names(event.steps):  # not seen by anybody yet, and now never to be
+            ingredient = self._ingredient(name, None)
+            if ingredient.sender is None:
+                ingredient.sender = conversation
+                conversation.products.append(name)
+        self._failed(conversation, self._blame(event))
+
+    def _blame(self, event: Raised) -> Failure:
+        """The failure to report: a failure that merely passed through keeps its origin."""
+        failure = self._failure_of_error.get(id(event.error))
+        if failure is None:
+            failure = Failure("raised", reactors=(event.reactor,), error=event.error)
+            self._failure_of_error[id(event.error)] = failure
+        return failure
+
+    def _failed(self, conversation: Conversation, failure: Failure) -> None:
+        """What it sent is invisible from now on; what others made of it stays valid by its content."""
+        self._leave(conversation)
+        conversation.state = FAILED
+        self._failures[conversation.id] = failure
+        for ingredient in map(self._ingredients.__getitem__, conversation.products):
+            if ingredient.sender is conversation:
+                self._fail(ingredient, failure)
+        self._over(conversation)
+
+    def _lost(self, event: Lost) -> None:
+        conversation = self._conversations[event.reactor]
+        conversation.losses += 1
+        if conversation.losses <= MOST_LOSSES:
+            self._start(conversation, Reason("restarted"))
+        else:
+            self._failed(conversation, Failure("lost", reactors=(conversation.id,)))
+
+    def _reconsider(self, event: Reconsider) -> None:
+        """It was not started: another process may have done its work meanwhile."""
+        conversation = self._conversations[event.reactor]
+        conversation.state, conversation.live = LOOKING, False
+        conversation.new_pass()
+        self._out.append(LookUp(conversation.id, None))
+
+    def _declined(self, event: Declined) -> None:
+        self._conversations[event.reactor].state = DECLINED
+
+    def _over(self, conversation: Conversation) -> None:
+        """It will send no more: those who hoped that it would look further."""
+        for ingredient in conversation.sought:
+            if ingredient.trying is conversation and ingredient.open:
+                self._try_next(ingredient)
+
+    # ----------------------------------------------------------------- what was sent
+
+    def _sent(self, conversation: Conversation, sent: Sent, position: int) -> bool:
+        """Make an ingredient known, from a run or a replay; False if the sender failed by it."""
+        name, ref = sent
+        ingredient = self._ingredient(name, conversation)
+        if ingredient.sender is not conversation:
+            if ingredient.sender is not None and ingredient.sender.holds(name):
+                self._two_producers(conversation, ingredient)
+                return False
+            ingredient.sender = conversation
+            conversation.products.append(name)
+        before, ingredient.ref = ingredient.ref, ref
+        ingredient.failure, ingredient.remaking = None, False
+        if conversation.live:
+            self._clock = ingredient.made = self._clock + 1
+        if ingredient.users and (before is None or before.digest != ref.digest):
+            self._note_replacement(ingredient, conversation, before)
+            self._tell_users(ingredient, before)
+        ingredient.basis, ingredient.position = conversation.steps, position
+        waits, ingredient.waits = ingredient.waits, []
+        for wait in waits:
+            wait.missing -= 1
+            if wait.missing == 0:
+                self._ready.append(wait)
+        return True
+
+    def _two_producers(self, conversation: Conversation, ingredient: Ingredient) -> None:
+        assert ingredient.sender is not None
+        failure = Failure("two producers", ingredient.name, (ingredient.sender.id, conversation.id))
+        self._failure = self._failure or failure
+        self._failed(conversation, failure)
+
+    def _withdraw_unsent(self, conversation: Conversation) -> None:
+        """What a former pass sent early and this one did not repeat was never sent."""
+        if not conversation.again:
+            return
+        sent = sent_names(conversation.steps)
+        for name in [name for name in dict.fromkeys(conversation.products) if name not in sent]:
+            ingredient = self._ingredients[name]
+            if ingredient.sender is conversation:
+                self._withdraw(ingredient)
+        conversation.products = list(sent)
+        conversation.again = False
+
+    def _withdraw(self, ingredient: Ingredient) -> None:
+        before, ingredient.ref, ingredient.sender = ingredient.ref, None, None
+        ingredient.failure, ingredient.remaking = None, False
+        ingredient.trying, ingredient.searching = None, False
+        self._tell_users(ingredient, before)
+        awaited = any(wait.conversation.wait is wait for wait in ingredient.waits)
+        if awaited or ingredient.name in self._targets:
+            self._seek(ingredient)
+
+    # ----------------------------------------------------------------- content that came back different
+
+    def _note_replacement(self, ingredient: Ingredient, sender: Conversation, before: ObjectRef | None) -> None:
+        """Other content of the same answers is chance; more than once is too often."""
+        if not sender.live or before is None or not is_reproduced(ingredient, sender.steps):
+            return
+        ingredient.replaced += 1
+        if ingredient.replaced > MOST_REPLACEMENTS:
+            self._failure = self._failure or Failure("not deterministic", ingredient.name, (sender.id,))
+
+    def _tell_users(self, ingredient: Ingredient, before: ObjectRef | None) -> None:
+        """Ask those again who used the former answer."""
+        users, ingredient.users = ingredient.users, []
+        reason = Reason("changed", name=ingredient.name)
+        if before is not None and ingredient.ref is not None:
+            old, new = [Observation("ingredient", ingredient.name, ref.digest) for ref in (before, ingredient.ref)]
+            reason = Reason("changed", (old,), (new,))
+        for user in users:
+            conversation = user.conversation
+            if conversation.pass_ is user and conversation is not ingredient.sender:
+                conversation.changed = reason
+                self._stale.append(conversation)
+
+    def _restart(self, conversation: Conversation) -> None:
+        """Ask a conversation again from its root; one that runs comes to its next stop first."""
+        if conversation.state is RUNNING:
+            conversation.dirty = True
+        if conversation.state in (NEW, LOOKING, RUNNING, DECLINED):
+            return
+        if conversation.live and conversation.state in (WAITING, PARKED):
+            self._out.append(Drop(conversation.id))
+        self._leave(conversation)
+        conversation.new_pass()
+        self._forget_failure(conversation)
+        conversation.dirty = False
+        conversation.restarts += 1
+        conversation.state = LOOKING
+        self._out.append(LookUp(conversation.id, None))
+
+    def _forget_failure(self, conversation: Conversation) -> None:
+        failure = self._failures.pop(conversation.id, None)
+        if failure is None:
+            return
+        for ingredient in [*map(self._ingredients.__getitem__, conversation.products), *conversation.sought]:
+            if ingredient.failure is failure:
+                ingredient.failure = None
+                if ingredient.ref is None:
+                    ingredient.trying, ingredient.searching = conversation, True
+                self._tell_users(ingredient, ingredient.ref)
+
+    # ----------------------------------------------------------------- payloads that are gone
+
+    def _missing(self, event: Missing) -> None:
+        """Their producers run again; the reactor that was to have them waits."""
+        waiter = self._conversations.get(event.reactor)
+        given = waiter.given if waiter is not None else self._clock
+        for ingredient in map(self._ingredients.__getitem__, event.names):
+            if ingredient.made <= given:  # else it was made again in the meantime
+                self._remake(ingredient)
+        if waiter is None:
+            return
+        waiter.state = WAITING
+        waiter.steps.pop()  # it was told the digests, but saw no value
+        for ingredient in map(self._ingredients.__getitem__, waiter.names):
+            if waiter.pass_ in ingredient.users:
+                ingredient.users.remove(waiter.pass_)
+        self._give(waiter)
+
+    def _remake(self, ingredient: Ingredient) -> None:
+        sender = ingredient.sender
+        if sender is None or ingredient.remaking or ingredient.failure is not None:
+            return  # it is being made, or never will be
+        ingredient.remaking = True
+        if sender.state is DONE or sender.state is REPLAYING:
+            self._make_again(ingredient, sender)
+        elif ingredient.name in sent_names(sender.steps):
+            self._stale.append(sender)
+        else:  # it has begun again anyway, or begins now
+            self._begin(sender)
+
+    def _make_again(self, ingredient: Ingredient, sender: Conversation) -> None:
+        ingredient.remade += 1
+        if ingredient.remade > MOST_REMAKES:
+            self._fail(ingredient, Failure("payload", ingredient.name, (sender.id,)))
+        else:
+            self._start(sender, Reason("payload", name=ingredient.name))
+
+    # ----------------------------------------------------------------- the end
+
+    def _idle(self, _: Idle) -> None:
+        failure = self._failure or self._target_failure()
+        if failure is not None:
+            self._finish(GiveUp(failure))
+        elif self._is_met():
+            refs = tuple([self._ingredients[name].ref for name in self._targets])
+            self._finish(Deliver(self._targets, refs))  # type: ignore[arg-type]
+        elif not self._look_further():
+            self._finish(GiveUp(self._deadlock()))
+
+    def _finish(self, last: Instruction) -> None:
+        self._out.append(last)
+        for conversation in self._conversations.values():
+            if conversation.live and conversation.state in (WAITING, PARKED):
+                self._leave(conversation)
+                conversation.state, conversation.live = NEW, False
+                conversation.new_pass()
+                self._out.append(Drop(conversation.id))
+
+    def _is_met(self) -> bool:
+        for ingredient in map(self._ingredients.__getitem__, self._targets):
+            if ingredient.ref is None or ingredient.remaking:
+                return False
+            if ingredient.sender is None or ingredient.sender.state is not DONE:
+                return False
+        return all(self._conversations[id].state is DONE for id in self._wanted)
+
+    def _target_failure(self) -> Failure | None:
+        for id in self._wanted:
+            if id in self._failures:
+                return self._failures[id]
+        for name in self._targets:
+            failure = self._ingredients[name].failure
+            if failure is not None:
+                return failure
+        return None
+
+    def _look_further(self) -> bool:
+        """Nothing moves: see whether another candidate, or a run in the place of a replay, could help.
+
+        Strangers are the last resort: a hint that waits with others in a cycle is believed.
+        """
+        stuck = stuck_from(self._stuck_targets(), self._ingredients)
+        searches = [ingredient for ingredient in stuck if ingredient.sender is None]
+        return (
+            any(self._try_hinted(ingredient) for ingredient in searches)
+            or any(self._try_stranger(ingredient) for ingredient in searches)
+            or any(self._despair(ingredient) for ingredient in reversed(searches))
+            or self._run_a_replay()
+        )
+
+    def _stuck_targets(self) -> list[Ingredient]:
+        found = []
+        for conversation in map(self._conversations.__getitem__, self._wanted):
+            found += stuck_ingredients(conversation, self._ingredients)
+        for ingredient in map(self._ingredients.__getitem__, self._targets):
+            if ingredient.open or ingredient.remaking:
+                found.append(ingredient)
+            elif ingredient.sender is not None:
+                found += stuck_ingredients(ingredient.sender, self._ingredients)
+        return found
+
+    def _try_hinted(self, ingredient: Ingredient) -> bool:
+        more = ingredient.next < len(ingredient.candidates)
+        if ingredient.stage > HINTED or (ingredient.stage == HINTED and not more):
+            return False
+        self._try_next(ingredient)
+        return True
+
+    def _run_a_replay(self) -> bool:
+        """Nothing that goes wrong inside a replay is an error: let one of a cycle run instead."""
+        for conversation, ingredient in wait_cycle(self._first_stuck(), self._ingredients):
+            if conversation.state is REPLAYING:
+                self._start(conversation, Reason("changed", name=ingredient.name))
+                return True
+        return False
+
+    def _try_stranger(self, ingredient: Ingredient) -> bool:
+        known = self._ingredients
+        if not all(c.over or is_wrong_hint(c, ingredient, known) for c in ingredient.tried_before(STRANGERS)):
+            return False
+        if not ingredient.final:
+            self._ask_for_candidates(ingredient)
+        elif ingredient.next < len(ingredient.candidates):
+            self._try_next(ingredient)
+        else:
+            return False
+        return True
+
+    def _despair(self, ingredient: Ingredient) -> bool:
+        """Only strangers that wait are left: that they might send it is no reason to call it a deadlock."""
+        if not ingredient.final or not all(c.over for c in ingredient.tried_before(STRANGERS)):
+            return False
+        self._fail(ingredient, Failure("no producer", ingredient.name))
+        return True
+
+    def _deadlock(self) -> Failure:
+        links = wait_cycle(self._first_stuck(), self._ingredients)
+        name = self._targets[0] if self._targets else ""
+        return Failure("deadlock", name, tuple([c.id for c, _ in links]), tuple([i.name for _, i in links]))
+
+    def _first_stuck(self) -> Conversation | None:
+        for conversation in map(self._conversations.__getitem__, self._wanted):
+            if not conversation.over:
+                return conversation
+        for ingredient in map(self._ingredients.__getitem__, self._targets):
+            if ingredient.open or ingredient.remaking:
+                return ingredient.trying or ingredient.sender
+            if ingredient.sender is not None and ingredient.sender.state is not DONE:
+                return ingredient.sender
+        return None

@@ -1,0 +1,303 @@
+"""What a run learned and sent, in order, and how that becomes the records of a trace tree.
+
+This file may know: names, digests (32 hex digits), texts. It may not know: values, files, clocks.
+
+A *trace* is a list of steps. A step is a `Group` of observations that were asked for together, or a
+`Sent` ingredient. All traces of one reactor version form a tree whose root is the reactor's
+fingerprint; the key of a node is a rolling digest of the root and of all answers so far. Runs of nodes
+without a branch are stored as one record, a *segment* (a radix tree). A reactor that does not always ask
+in one order leaves several segments at a node, the newest first. docs/design/core.md tells how a segment
+is found and grown; specs/trace/ is the written format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+#: 128 bits as 32 lower-case hex digits; identity of data or of a cause.
+Digest = str
+
+#: Text -> digest. The core computes no hashes itself: it is given one.
+HashText = Callable[[str], Digest]
+
+
+class Question(NamedTuple):
+    """Something that a reactor asked the world outside itself.
+
+    Attributes
+    ----------
+    kind : str
+        ``"ingredient"``, ``"classes"``, ``"config"``, ``"subreactor"``, ``"file"`` or ``"env"``.
+    key : str
+        What was asked for; its form belongs to whoever answers this kind.
+    """
+
+    kind: str
+    key: str
+
+
+class Observation(NamedTuple):
+    """A question with the answer that a run was given.
+
+    Attributes
+    ----------
+    kind, key : str
+        As in `Question`.
+    answer : Digest
+        Digest of what was answered; `ABSENT` if there was nothing.
+    shown : str
+        The answer as a person reads it, clipped; "" where a digest says enough.
+    """
+
+    kind: str
+    key: str
+    answer: Digest
+    shown: str = ""
+
+    @property
+    def question(self) -> Question:
+        return Question(self.kind, self.key)
+
+
+#: The answer to a question about something that is not there.
+ABSENT: Digest = "absent"
+
+
+class ObjectRef(NamedTuple):
+    """Address and identity of one sealed object; small enough to travel anywhere.
+
+    Attributes
+    ----------
+    spec : str
+        Name of the ingredient type that reads it, such as ``"array"``.
+    version : int
+        Version of that type's format.
+    digest : Digest
+        The semantic digest: equal for equal values, whatever their layout.
+    address : Digest
+        The object's address: spec, layout and exact bytes.
+    size : int
+        Bytes of payload.
+    meta : str
+        Small metadata of the spec, as JSON text.
+    inline : str or None
+        The payload itself if it is tiny, one character per byte (latin-1).
+    """
+
+    spec: str
+    version: int
+    digest: Digest
+    address: Digest
+    size: int
+    meta: str = ""
+    inline: str | None = None
+
+
+class Sent(NamedTuple):
+    """An ingredient that a run sent at this point of its trace."""
+
+    name: str
+    ref: ObjectRef
+
+
+class Group(NamedTuple):
+    """Observations that were asked for together (one ``yield``, or one read)."""
+
+    observations: tuple[Observation, ...]
+
+
+Step = Group | Sent
+
+
+class Segment(NamedTuple):
+    """What is stored under the key of a node: how traces go on from there.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+        The newest continuation, down to its leaf.
+    older : str
+        Other continuations from the same node, the newest first, one per line as `encode_segment` writes
+        them; "" for a reactor that is deterministic. They are decoded only when `steps` does not fit.
+    """
+
+    steps: tuple[Step, ...]
+    older: str = ""
+
+
+#: How many continuations a node remembers besides the newest. What is forgotten costs a run, no more.
+MOST_OLDER = 63
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+
+# A row of JSON becomes a named tuple without a call of its constructor: records are read by the thousand.
+_new = tuple.__new__
+
+
+def encode_segment(segment: Segment) -> str:
+    """The segment as lines of JSON (specs/trace/): `steps` first, then `older`."""
+    line = _encode([_row_of(step) for step in segment.steps])
+    return f"{line}\n{segment.older}" if segment.older else line
+
+
+def _row_of(step: Step) -> list[object]:
+    return ["ask", *step.observations] if isinstance(step, Group) else ["sent", step.name, *step.ref]
+
+
+def decode_segment(text: str) -> Segment:
+    """Read what `encode_segment` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the text is not a segment.
+    """
+    try:
+        rows, end = _scan(text, 0)
+        if type(rows) is not list:
+            raise ValueError("its first line is not an array")
+        steps = tuple([_STEPS[row[0]](row) for row in rows])
+    except (TypeError, LookupError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a trace segment: {error}") from error
+    if end == len(text):
+        return Segment(steps)
+    if text[end] != "\n":
+        raise ValueError(f"not a trace segment: {text[end : end + 20]!r} follows the array")
+    return Segment(steps, text[end + 1 :])
+
+
+def older_segments(segment: Segment) -> list[Segment]:
+    """The older continuations from the same node, the newest first, each without `older` of its own.
+
+    Raises
+    ------
+    ValueError
+        If one of the lines is not a segment.
+    """
+    return [decode_segment(line) for line in segment.older.split("\n")] if segment.older else []
+
+
+def _group_of(row: list[Any]) -> Group:
+    observations = tuple([_observation_of(item) for item in row[1:]])
+    if not observations:
+        raise ValueError("a group without an observation")
+    return _new(Group, (observations,))
+
+
+def _observation_of(row: list[Any]) -> Observation:
+    if type(row) is not list or len(row) != 4:
+        raise ValueError(f"an observation has four fields, not {row!r}")
+    "".join(row)  # a TypeError unless all are texts; cheaper than asking each
+    return _new(Observation, row)
+
+
+def _sent_of(row: list[Any]) -> Sent:
+    _, name, spec, version, digest, address, size, meta, inline = row
+    "".join((name, spec, digest, address, meta, inline or ""))
+    if type(version) is not int or type(size) is not int or inline == 0:
+        raise ValueError(f"the version and the size of {name!r} are whole numbers, its content is a text")
+    return _new(Sent, (name, _new(ObjectRef, (spec, version, digest, address, size, meta, inline))))
+
+
+_STEPS: dict[str, Callable[[list[Any]], Step]] = {"ask": _group_of, "sent": _sent_of}
+
+
+# --------------------------------------------------------------------------- the tree
+
+
+def observations_of(steps: Iterable[Step]) -> list[tuple[str, str, Digest]]:
+    """Kind, key and answer of all observations, in order."""
+    return [o[:3] for step in steps if isinstance(step, Group) for o in step.observations]
+
+
+def branch_key(key: Digest, steps: Iterable[Step], hash_text: HashText) -> Digest:
+    """Key of the node that is reached from another by these steps.
+
+    Questions enter with the answers: a reactor whose order of asking isn't fixed must never take an
+    answer to one question for the answer to another. What was sent enters too: a reactor whose content
+    isn't fixed must never go on from what another run had sent.
+
+    Parameters
+    ----------
+    key : Digest
+        Key of the node to start from.
+    steps : iterable of Step
+        The steps from there, with the answers of the branch to take.
+    hash_text : callable
+        Text to digest.
+    """
+    parts = [key]
+    for step in steps:
+        if isinstance(step, Sent):
+            parts.append(f"sent {len(step.name)}:{step.name} {step.ref.digest}")
+        else:
+            parts += [f"{kind} {len(name)}:{name} {answer}" for kind, name, answer, _ in step.observations]
+    return hash_text("\n".join(parts))
+
+
+def graft(
+    root: Digest,
+    steps: Sequence[Step],
+    find: Callable[[Digest], Segment | None],
+    hash_text: HashText,
+) -> tuple[Digest, Segment] | None:
+    """Where a new trace joins the tree below `root`: the one segment to write.
+
+    It branches off the newest segment of a node where an answer is another one. Where it differs in
+    anything else (the reactor is not deterministic), it becomes the newest segment of the node itself.
+
+    Parameters
+    ----------
+    root : Digest
+        The reactor's fingerprint.
+    steps : sequence of Step
+        The trace of a completed run.
+    find : callable
+        Key of a node to its segment, or None.
+    hash_text : callable
+        Text to digest.
+
+    Returns
+    -------
+    (key, segment) or None
+        None if the tree holds the whole trace already.
+    """
+    key, rest = root, tuple(steps)
+    while (found := find(key)) is not None:
+        at = _branching(found.steps, rest)
+        if at is None:
+            return None if found.steps == rest else (key, _newest(rest, found))
+        key, rest = branch_key(key, rest[: at + 1], hash_text), rest[at + 1 :]
+    return key, Segment(rest)
+
+
+def _branching(known: tuple[Step, ...], new: tuple[Step, ...]) -> int | None:
+    """Index of the first step in which both differ, if they differ there in an answer; else None."""
+    for index, (old, today) in enumerate(zip(known, new)):
+        if isinstance(old, Group) and isinstance(today, Group):
+            before, now = observations_of((old,)), observations_of((today,))
+            if before != now:
+                return index if [o[:2] for o in before] == [o[:2] for o in now] else None
+        elif old != today:
+            return None
+    return None
+
+
+def _newest(steps: tuple[Step, ...], before: Segment) -> Segment:
+    """A segment with `steps` in front of what its node held before."""
+    others = [Segment(before.steps), *older_segments(before)]
+    stem = _stem(steps)
+    kept = [encode_segment(other) for other in others if _stem(other.steps) != stem]
+    return Segment(steps, "\n".join(kept[:MOST_OLDER]))
+
+
+def _stem(steps: tuple[Step, ...]) -> list[object]:
+    """All up to the last observation. Of two traces with one stem the older one can't be of use again."""
+    last = max((index for index, step in enumerate(steps) if isinstance(step, Group)), default=-1)
+    stem: list[object] = []
+    for step in steps[: last + 1]:
+        stem.append((step.name, step.ref.digest) if isinstance(step, Sent) else observations_of((step,)))
+    return stem

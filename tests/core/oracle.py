@@ -1,0 +1,156 @@
+"""What is true, found out in the most obvious way.
+
+`evaluate` runs every reactor of a program side by side, without traces, digests or a search. `check`
+holds a session against it, and against a flat list of all traces that were ever recorded.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from driver import Program, Session, Thrown, ToyError, hash_text
+from pyplantx.core import messages as m
+from pyplantx.core.scheduler import MOST_REPLAYS
+from pyplantx.core.trace import Group, Sent, observations_of
+
+
+class Truth:
+    """What a program comes to under a config; None of it for a program with chance in it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sender: dict[str, str] = {}
+        self.received: dict[str, list[str]] = {}
+        self.failed: set[str] = set()
+        self.done: set[str] = set()
+
+    def leans_on_a_failure(self, id: str) -> bool:
+        """Whether it got anything from a reactor that failed afterwards: then order decides, rightly."""
+        reached, queue = {id}, [id]
+        for at in queue:
+            for name in self.received[at]:
+                sender = self.sender.get(name, at)
+                if sender not in reached:
+                    reached.add(sender)
+                    queue.append(sender)
+        return bool(reached & self.failed)
+
+
+class _Pipe:
+    def __init__(self, id: str, config: dict[str, Any], truth: Truth) -> None:
+        self.id, self._config, self._truth = id, config, truth
+        self.chance = random.Random(0)
+
+    def config(self, key: str) -> Any:
+        return self._config[key]
+
+    def send(self, name: str, value: Any) -> None:
+        self._truth.values[name] = value
+        self._truth.sender[name] = self.id
+
+
+def evaluate(program: Program, config: dict[str, Any], sendable: dict[str, set[str]]) -> Truth:
+    """Run all reactors until nothing moves."""
+    truth = Truth()
+    bodies = {id: reactor.body(_Pipe(id, config, truth)) for id, reactor in program.items()}
+    asked: dict[str, tuple[str, ...] | None] = dict.fromkeys(program)
+    truth.received = {id: [] for id in program}
+
+    def step(id: str, method: Any, argument: Any) -> None:
+        try:
+            asked[id] = method(argument)
+        except StopIteration:
+            truth.done.add(id)
+        except (ToyError, Thrown):
+            truth.failed.add(id)
+        if id in truth.done | truth.failed:
+            del asked[id]
+
+    for id in program:
+        step(id, bodies[id].send, None)
+    moved = True
+    while moved:
+        moved = False
+        for id, names in list(asked.items()):
+            assert names is not None
+            if all(name in truth.values for name in names):
+                truth.received[id] += names
+                step(id, bodies[id].send, tuple([truth.values[name] for name in names]))
+                moved = True
+        hopeless = [id for id, names in asked.items() if _is_hopeless(names, truth, asked, sendable)]
+        if not moved and hopeless:
+            truth.received[hopeless[0]] += asked[hopeless[0]] or ()
+            step(hopeless[0], bodies[hopeless[0]].throw, Thrown(m.Failure("no producer")))
+            moved = True
+    return truth
+
+
+def _is_hopeless(names: Any, truth: Truth, asked: Any, sendable: dict[str, set[str]]) -> bool:
+    unknown = [name for name in names if name not in truth.values]
+    return any(not any(name in sendable[id] for id in asked) for name in unknown)
+
+
+# --------------------------------------------------------------------------- checks
+
+
+def check_consistent(session: Session) -> None:
+    """Whatever a reactor that the demand stands on was told is what is true at its end."""
+    scheduler = session.scheduler
+    ingredients, conversations = scheduler._ingredients, scheduler._conversations
+    queue = [ingredients[name].sender for name in scheduler._targets] + [conversations[id] for id in scheduler._wanted]
+    reached = set(queue)
+    for conversation in queue:
+        for kind, key, answer in observations_of(conversation.steps):
+            if kind != "ingredient":
+                assert answer == session.answer(m.Question(kind, key)).answer
+                continue
+            ingredient = ingredients[key]
+            assert ingredient.ref is not None and ingredient.ref.digest == answer, (conversation.id, key)
+            if ingredient.sender not in reached and ingredient.sender.state == "done":
+                reached.add(ingredient.sender)
+                queue.append(ingredient.sender)
+
+
+def check_minimal(session: Session, before: dict[str, int], truth: Truth | None) -> None:
+    """No run that a trace recorded before this session would have saved.
+
+    Exempt are forced runs, payloads made again and lost workers; and, in a program with chance in it, runs
+    on content that was taken back: at their time they were due.
+    """
+    answers = dict(_answers(session, truth))
+    own = {id: observations_of(steps) for id, steps in session.recorded}
+    for id, reason in session.started:
+        if reason.kind in ("forced", "payload", "restarted"):
+            continue
+        taken_back = any(answers.get((o.kind, o.key), o.answer) != o.answer for o in reason.new)
+        gave_up = session.scheduler._conversations[id].restarts > MOST_REPLAYS
+        if truth is None and (taken_back or gave_up or session.ran.count(id) > 1):
+            continue
+        mine = answers | {("ingredient", key): answer for kind, key, answer in own.get(id, ()) if kind == "ingredient"}
+        root = session.root(id)
+        for trace in session.index.traces.get(root, [])[: before.get(root, 0)]:
+            assert not _holds(trace, mine, session), f"{id} ran ({reason}), but this trace holds: {trace}"
+
+
+def _answers(session: Session, truth: Truth | None) -> Any:
+    if truth is not None:
+        for name, value in truth.values.items():
+            yield ("ingredient", name), hash_text(repr(value))
+    for name, ingredient in session.scheduler._ingredients.items():
+        if ingredient.failure is not None:
+            yield ("ingredient", name), "failed"
+        elif ingredient.ref is not None:
+            yield ("ingredient", name), ingredient.ref.digest
+
+
+def _holds(trace: tuple[Any, ...], answers: dict[tuple[str, str], str], session: Session) -> bool:
+    for step in trace:
+        if isinstance(step, Sent):
+            answers = answers | {("ingredient", step.name): step.ref.digest}
+    observations = [o for step in trace if isinstance(step, Group) for o in step.observations]
+    for o in observations:
+        today = answers.get((o.kind, o.key)) if o.kind == "ingredient" else session.answer(o.question).answer
+        if today != o.answer:
+            return False
+    return True
