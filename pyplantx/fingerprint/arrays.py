@@ -1,0 +1,136 @@
+"""Numpy arrays as canonical bytes: a header (class, dtype, shape) and fixed logical blocks in C order.
+
+This file may know: how to look at an array that somebody else has made. It may not know: how anything is
+hashed, and it never imports numpy: whoever holds an array has imported it already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+#: Logical block of the tree hash, in bytes of the C-order stream. Part of the format: never change it.
+BLOCK: Final = 4 << 20
+
+#: Elements of the last axis that are gathered at once.
+_TILE: Final = 64
+
+#: Classes whose arrays are the same value as a plain `numpy.ndarray`.
+PLAIN: Final = frozenset({"numpy.ndarray", "numpy.memmap"})
+
+
+def size(number: int) -> bytes:
+    """A length as eight bytes, little-endian."""
+    return number.to_bytes(8, "little")
+
+
+def text(value: str) -> bytes:
+    """A length-prefixed text, UTF-8 with lone surrogates let through."""
+    raw = value.encode("utf-8", "surrogatepass")
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def class_tag(cls: type) -> str:
+    """Name of an array's class as it enters the header; "" for plain arrays and memory maps."""
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return "" if name in PLAIN else name
+
+
+def describe_dtype(dtype: Any) -> bytes:
+    """Canonical bytes of a dtype: kind, width, byte order, unit; fields with offsets for structured ones."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return b"A" + describe_dtype(base) + _shape(shape)
+    if dtype.names is not None:
+        return _describe_fields(dtype)
+    owner = dtype.type.__module__
+    if owner != "numpy":  # bfloat16 and its kin call themselves "<V2": only the class tells them apart
+        return b"U" + text(f"{owner}.{dtype.type.__qualname__}") + text(dtype.str)
+    return b"S" + text(dtype.str)
+
+
+def _describe_fields(dtype: Any) -> bytes:
+    parts = [b"F", size(dtype.itemsize), size(len(dtype.names))]
+    for name in dtype.names:
+        field, offset = dtype.fields[name][:2]
+        parts += (text(name), size(offset), describe_dtype(field))
+    return b"".join(parts)
+
+
+def _shape(shape: Sequence[int]) -> bytes:
+    return size(len(shape)) + b"".join(size(int(n)) for n in shape)
+
+
+def header(dtype: Any, shape: Sequence[int], tag: str = "") -> bytes:
+    """Canonical bytes of everything about an array but its elements.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Element type; the byte order counts.
+    shape : sequence of int
+        Lengths of the axes.
+    tag : str
+        `class_tag` of the array's class, or the tag of another container with the same tree ("hdf").
+    """
+    return b"array\0" + text(tag) + describe_dtype(dtype) + _shape(shape)
+
+
+def block_size(itemsize: int) -> int:
+    """Bytes per logical block for elements of `itemsize` bytes: whole elements, `BLOCK` at most (one at least)."""
+    return max(1, BLOCK // max(1, itemsize)) * max(1, itemsize)
+
+
+def is_elementwise(dtype: Any) -> bool:
+    """Whether the raw bytes say nothing (object pointers, variable-width strings)."""
+    return bool(dtype.hasobject) or dtype.kind == "T"
+
+
+def c_order_buffers(array: Any) -> Iterator[Any]:
+    """Buffers that, put together, are the array's elements in C order; at most about one block is copied.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Of any layout, without object elements.
+
+    Yields
+    ------
+    numpy.ndarray of uint8
+        Contiguous, one-dimensional. Their sizes are not aligned to logical blocks.
+    """
+    if array.nbytes:
+        base = array.view(sys.modules["numpy"].ndarray)  # np.matrix can't lose an axis, so rows would not end
+        yield from _buffers(base)
+
+
+def _buffers(array: Any) -> Iterator[Any]:
+    if array.flags.c_contiguous:
+        yield array.reshape(-1).view("u1")
+    elif array.nbytes <= BLOCK:
+        yield _gather(array).reshape(-1).view("u1")
+    else:
+        yield from _slabs(array)
+
+
+def _gather(array: Any) -> Any:
+    """A copy in C order, in tiles: a straight transposing copy touches a page per element (0.2 instead of 4 GB/s)."""
+    if array.ndim < 2 or array.shape[-1] <= _TILE:
+        return array.copy("C")
+    gathered = sys.modules["numpy"].empty(array.shape, array.dtype)
+    for start in range(0, array.shape[-1], _TILE):
+        tile = array[..., start : start + _TILE]
+        gathered[..., start : start + _TILE] = tile.copy("K")
+    return gathered
+
+
+def _slabs(array: Any) -> Iterator[Any]:
+    row = array.nbytes // array.shape[0]
+    if row > BLOCK:
+        for item in array:
+            yield from _buffers(item)
+        return
+    step = max(1, BLOCK // row)
+    for start in range(0, array.shape[0], step):
+        yield from _buffers(array[start : start + step])

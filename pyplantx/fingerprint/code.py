@@ -1,0 +1,443 @@
+"""Fingerprints of code: the public face, the memory that makes them cheap, and what is state.
+
+This file may know: functions, classes, modules, and through ``normalform.py`` their bytecode. It may not
+know: stores (it is given a `CodeMemo`), reactors beyond the mark ``__pyplantx_kind__``, the scheduler.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import CannotFingerprint
+from pyplantx.fingerprint import value as values
+from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.encoding import LEAVES
+from pyplantx.fingerprint.graph import Graph
+from pyplantx.fingerprint.nodes import FUNCTION, Describer
+from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_attribute
+from pyplantx.fingerprint.pieces import Pin, Slot
+from pyplantx.fingerprint.records import Record, raw_digest
+from pyplantx.fingerprint.references import follow, follow_import
+
+_T = TypeVar("_T")
+_HOT: Final = b"N" + FUNCTION
+
+
+class CodeMemo(Protocol):
+    """Remembers what is known about code objects, from process to process."""
+
+    def get_code(self, raw: Digest) -> str | None:
+        """The record kept for a raw digest; None if there is none."""
+
+    def put_code(self, raw: Digest, record: str) -> None:
+        """Keep a record (one line of text)."""
+
+
+class SendHints(NamedTuple):
+    """What a function seems to send: read off its bytecode, never proof.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names that are certain to be meant.
+    patterns : tuple of str
+        Regular expressions for ``re.fullmatch``, for names that are put together at run time.
+    """
+
+    names: tuple[str, ...]
+    patterns: tuple[str, ...]
+
+
+class State(NamedTuple):
+    """A slot that was changed while reactors ran: `before` counts, as long as it still holds `after`."""
+
+    slot: Slot
+    before: tuple[bytes, tuple[Any, ...]]
+    after: tuple[bytes, tuple[Any, ...]]
+
+
+class Fingerprinter:
+    """Computes fingerprints of functions, classes and whatever else code refers to.
+
+    Parameters
+    ----------
+    memo : CodeMemo, optional
+        Remembers normal forms between processes.
+    library_versions : {"exact", "minor", "ignore"}
+        How much of the version of an installed library counts.
+    track, library : sequence of str
+        Names of packages that count as the project's, or as libraries, wherever they are installed.
+
+    Notes
+    -----
+    Fingerprints are kept for one *activity* of the plant, from `begin_activity` to `end_activity`: code can
+    be redefined between activities, and that is an edit. A global that changes during an activity is state:
+    its old fingerprint stays valid for as long as it holds what it held at the end of that activity.
+    """
+
+    def __init__(
+        self,
+        memo: CodeMemo | None = None,
+        *,
+        library_versions: str = "minor",
+        track: Sequence[str] = (),
+        library: Sequence[str] = (),
+    ) -> None:
+        self.memo = memo  # may be set later: a warehouse is opened with this object's `encode_value`
+        self._boundary = Boundary(library_versions, track, library)
+        self._codes: dict[int, tuple[types.CodeType, str]] = {}
+        self._parsed: dict[int, tuple[types.CodeType, Record]] = {}
+        self._state: dict[tuple[int, str], State] = {}
+        self._project_globals: dict[int, tuple[dict[str, Any], bool]] = {}
+        self._active = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known: dict[int, tuple[Digest, Any]] = {}
+        self._describer = Describer(self._boundary, self._record, self._settle)
+        self._graph = Graph(self._describer.describe)
+
+    # --- fingerprints ---------------------------------------------------------------------------------
+
+    def fingerprint(self, obj: Any) -> Digest:
+        """The fingerprint of a function, class, partial, reactor, instance, or anything else.
+
+        Parameters
+        ----------
+        obj : object
+            A reactor or subreactor counts as its function.
+
+        Returns
+        -------
+        Digest
+            Covers everything that the code refers to within the project; libraries by name and version.
+        """
+        known = self._known.get(id(obj))
+        if known is not None:
+            return known[0]
+        if type(obj) is types.FunctionType:
+            digest = self._closed(obj) or self._graph.root(obj)
+        elif _has_role(obj):
+            digest = self.fingerprint(obj.function)
+        else:
+            digest = self._graph.root(obj)
+        self._known[id(obj)] = (digest, obj)
+        return digest
+
+    def _closed(self, function: types.FunctionType) -> Digest | None:
+        """The fingerprint of a function that refers to nothing, without building a graph; else None."""
+        if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
+            return None
+        record = self._record_text(function.__code__)
+        if record[32] != "." or not self._in_project(function.__globals__):
+            return None
+        return values.hash_bytes(_HOT + record[:32].encode())
+
+    def _in_project(self, namespace: dict[str, Any]) -> bool:
+        known = self._project_globals.get(id(namespace))
+        if known is None or known[0] is not namespace:
+            known = self._project_globals[id(namespace)] = (namespace, not self._boundary.owns_globals(namespace))
+        return known[1]
+
+    def encode_value(self, value: Any) -> Digest:
+        """Digest of a value, with the functions and classes inside it by their fingerprints.
+
+        Raises
+        ------
+        CannotFingerprint
+            If something inside it has no canonical encoding; says where.
+        """
+        return values.digest(value, self.fingerprint)
+
+    def is_project_class(self, cls: type) -> bool:
+        """Whether a class belongs to the user's project, so that its code counts."""
+        return library_name(cls, self._boundary) is None
+
+    def freeze(self, objs: Iterable[Any]) -> None:
+        """Fingerprint all of `objs` now, before anything that they refer to is changed by running them."""
+        for obj in objs:
+            self.fingerprint(obj)
+
+    # --- code records ---------------------------------------------------------------------------------
+
+    def _record_text(self, code: types.CodeType) -> str:
+        known = self._codes.get(id(code))
+        if known is not None:
+            return known[1]
+        record = self._look_up(code)
+        self._codes[id(code)] = (code, record)
+        return record
+
+    def _look_up(self, code: types.CodeType) -> str:
+        if self.memo is None:
+            return _normalise(code)
+        try:
+            raw = raw_digest(code)
+        except ValueError:  # constants that no compiler made: only the normal form can tell
+            return _normalise(code)
+        record = self.memo.get_code(raw)
+        if record is None:
+            record = _normalise(code)
+            self.memo.put_code(raw, record)
+        return record
+
+    def _record(self, code: types.CodeType) -> Record:
+        known = self._parsed.get(id(code))
+        if known is None:
+            known = self._parsed[id(code)] = (code, Record.from_text(self._record_text(code)))
+        return known[1]
+
+    # --- questions for people -------------------------------------------------------------------------
+
+    def parts(self, obj: Any) -> dict[str, Digest]:
+        """What the fingerprint of `obj` is made of: label ("function utils.scale", "constant app.K") -> digest."""
+        found: dict[str, Digest] = {}
+        for node in self._graph.reach(_unwrap(obj)):
+            _add_part(found, node.label, values.hash_bytes(bytes(node.own)))
+            for slot in node.constants:
+                if not is_code(slot.value):
+                    found[slot.label] = values.hash_bytes(slot.data)
+        return found
+
+    def opaque(self, obj: Any) -> list[str]:
+        """What counts by its type only, or can't be seen, within reach of `obj`; in words."""
+        return sorted({line for node in self._graph.reach(_unwrap(obj)) for line in node.opaque})
+
+    def versions(self) -> dict[str, str]:
+        """The libraries that were referred to so far -> as much of their versions as counts."""
+        return self._boundary.versions()
+
+    # --- hints ----------------------------------------------------------------------------------------
+
+    def hints(self, function: Any) -> SendHints:
+        """What `function`, and the helpers and subreactors that it refers to, seem to send or allocate."""
+        from pyplantx.fingerprint.hints import to_pattern  # needed on a cold start only
+
+        names: dict[str, None] = {}
+        patterns: dict[str, None] = {}
+        for one in self._helpers(_unwrap(function)):
+            for pieces in self._record(one.__code__).sent:
+                solved = [self._solve(one, piece, alone=len(pieces) == 1) for piece in pieces]
+                if all(kind == "=" for kind, *_ in solved):
+                    names["".join(rest[0] for _, *rest in solved)] = None
+                else:
+                    patterns[to_pattern(solved) or ""] = None
+        return SendHints(tuple(names), tuple(filter(None, patterns)))
+
+    def _helpers(self, function: Any) -> Iterator[types.FunctionType]:
+        """A function and those it refers to, through subreactors but not through other reactors."""
+        pending, seen = [function], set[int]()
+        while pending:
+            one = pending.pop()
+            if id(one) in seen or (one is not function and _is_reactor(one)):
+                continue
+            seen.add(id(one))
+            inner = _unwrap(one)
+            if inner is not one:
+                pending.append(inner)
+                continue
+            if isinstance(one, types.FunctionType) and self._in_project(one.__globals__):
+                yield one
+                if self._closed(one):
+                    continue
+            pending += reversed(self._graph.node(one).refs)
+
+    def _solve(self, function: types.FunctionType, piece: list[str], alone: bool) -> list[str]:
+        """A piece of a name with its variable looked up, if that is possible."""
+        kind = piece[0]
+        if kind == "g":
+            value = follow(function.__globals__, piece[1].split("."), self._boundary).value
+        elif kind == "d" and piece[1] in function.__code__.co_freevars:
+            value = _cell_value(function, piece[1])
+        else:
+            return piece if kind == "=" else ["*"]
+        allowed = (str,) if alone else (str, int)
+        return ["=", str(value)] if type(value) in allowed else ["*"]
+
+    # --- reference paths ------------------------------------------------------------------------------
+
+    def reference_path(self, caller: Any, target: Any) -> str | None:
+        """The path by which the code of `caller` refers to `target`; None if it does not.
+
+        Parameters
+        ----------
+        caller : object
+            A function, reactor or subreactor.
+        target : object
+            Likewise; found by identity, through decorators that keep ``__wrapped__``.
+
+        Returns
+        -------
+        str or None
+            ``"low"``, ``"utils.low"``; ``"helper/low"`` if a helper of the caller refers to it.
+        """
+        wanted = _unwrap(target)
+        pending, seen = [("", _unwrap(caller))], set[int]()
+        for prefix, function in pending:
+            for path, value in self._named(function):
+                inner = _unwrap(value)
+                if inner is wanted:
+                    return prefix + path
+                helper = isinstance(inner, types.FunctionType) and inner is value and id(inner) not in seen
+                if helper and self._in_project(inner.__globals__):
+                    seen.add(id(inner))
+                    pending.append((f"{prefix}{path}/", inner))
+        return None
+
+    def resolve(self, caller: Any, path: str) -> Any:
+        """What today's code of `caller` means by a path of `reference_path`.
+
+        Raises
+        ------
+        LookupError
+            If it refers to nothing by that path any more.
+        """
+        value = caller
+        for step in path.split("/"):
+            named = dict(self._named(_unwrap(value)))
+            if step not in named:
+                raise LookupError(f"{caller!r} refers to nothing called {path}")
+            value = named[step]
+        return value
+
+    def _named(self, function: Any) -> Iterator[tuple[str, Any]]:
+        """The objects that a function's code names, by path."""
+        if not isinstance(function, types.FunctionType):
+            return
+        for name in function.__code__.co_freevars if function.__closure__ else ():
+            yield name, _cell_value(function, name)
+        record = self._record(function.__code__)
+        for chain in record.chains:
+            names = chain.split(".")
+            target = follow(function.__globals__, names, self._boundary)
+            if target.kind == "slot":
+                yield ".".join(names[: target.used]), target.value
+        for one in record.imports:
+            for target in follow_import(function.__globals__, one, self._boundary):
+                if target.kind == "slot":
+                    yield f"{one.module}:{target.key}", target.value
+
+    # --- activities and state -------------------------------------------------------------------------
+
+    def begin_activity(self) -> None:
+        """Look at everything afresh: code may have been redefined since the last activity."""
+        if self._active:
+            self.end_activity()
+        self._active = True
+        self._forget()
+
+    def end_activity(self) -> None:
+        """Note which globals changed while the activity lasted: they are state, not constants."""
+        self._active = False
+        for key, slot in self._describer.slots.items():
+            value = slot.read(slot.owner, slot.key)
+            if value is slot.value and (type(value) in LEAVES or is_code(value) or value is MISSING):
+                continue
+            after = Slot(slot.owner, slot.key, slot.label, value, slot.read)
+            self._describer.fill(after)
+            if not _same(after, (slot.now, slot.refs_now)):
+                self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
+
+    def _settle(self, slot: Slot) -> Slot:
+        """The slot as it counts: with its former value if it was state and nobody touched it since."""
+        state = self._state.get((id(slot.owner), slot.key))
+        if state is None:
+            return slot
+        if state.slot.owner is slot.owner and _same(slot, state.after):
+            slot.data, slot.refs = state.before
+        else:
+            del self._state[id(slot.owner), slot.key]
+        return slot
+
+    def state_changes(self) -> list[str]:
+        """Labels of the globals that were changed by running code, and so never cause a run."""
+        return sorted({state.slot.label for state in self._state.values()})
+
+
+def _normalise(code: types.CodeType) -> str:
+    from pyplantx.fingerprint.normalform import normalise  # needed only for code that nobody remembers
+
+    return normalise(code).to_text()
+
+
+def _same(slot: Slot, content: tuple[bytes, tuple[Any, ...]]) -> bool:
+    data, refs = content
+    if slot.now != data or len(slot.refs_now) != len(refs):
+        return False
+    return all(mine is theirs for mine, theirs in zip(slot.refs_now, refs, strict=True))
+
+
+def _add_part(found: dict[str, Digest], label: str, digest: Digest) -> None:
+    """Add a part; pieces of one name (lambdas) are told apart by number."""
+    number, unique = 1, label
+    while found.get(unique, digest) != digest:
+        number += 1
+        unique = f"{label} ({number})"
+    found[unique] = digest
+
+
+def _is_reactor(obj: Any) -> bool:
+    return static_attribute(obj, "__pyplantx_kind__") == "reactor"
+
+
+def _has_role(obj: Any) -> bool:
+    """Whether this is a reactor or a subreactor."""
+    if isinstance(getattr(type(obj), "__pyplantx_kind__", None), str):
+        return True
+    return not isinstance(obj, type) and isinstance(static_attribute(obj, "__pyplantx_kind__"), str)
+
+
+def _unwrap(obj: Any) -> Any:
+    """The function of a reactor or subreactor, reached through whatever keeps ``__wrapped__``."""
+    while _has_role(obj):
+        obj = obj.function
+    return obj
+
+
+def _cell_value(function: types.FunctionType, name: str) -> Any:
+    cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return MISSING
+
+
+# --- levers -------------------------------------------------------------------------------------------------
+
+
+def untracked(obj: _T) -> _T:
+    """Decorator: edits to this function or class never re-run anything (logging, plotting).
+
+    Its name still counts, so that exchanging it for another one is an edit.
+    """
+    return _pin(obj, "untracked")
+
+
+def tracked(*, version: object) -> Callable[[_T], _T]:
+    """Decorator: this version stands for the code of the function or class; raise it to re-run its users.
+
+    Parameters
+    ----------
+    version : object
+        Anything with a stable text, such as 3 or "2024-05".
+    """
+
+    def pin(obj: _T) -> _T:
+        return _pin(obj, f"version {version}")
+
+    return pin
+
+
+def _pin(obj: _T, text: str) -> _T:
+    target: Any = _unwrap(obj)
+    try:
+        target.__pyplantx_pin__ = Pin(target, text)
+    except (AttributeError, TypeError) as error:
+        raise CannotFingerprint(
+            f"{obj!r} can't be marked as {text}",
+            hint="mark functions and classes of your project; library code counts by name and version anyway",
+        ) from error
+    return obj

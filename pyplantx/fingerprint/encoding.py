@@ -1,0 +1,522 @@
+"""The canonical encoding of values: one tag byte per type, eight-byte little-endian lengths, children inside.
+
+This file may know: values. It may not know: how hashing works (it is given that), what code means (it asks
+``code``), or any library: numpy, scipy and friends are recognised by the names of their types and never
+imported. The format is written down in ``specs/fingerprint/1/FORMAT.md``; a change of what an existing value
+encodes to is a new version of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from pyplantx.fingerprint import arrays
+from pyplantx.fingerprint.arrays import size, text
+from pyplantx.fingerprint.boundary import Boundary, module_name
+from pyplantx.fingerprint.objects import (
+    MISSING,
+    as_builtin,
+    bound_to,
+    builtin_base,
+    has_own_reduce,
+    instance_dict,
+    is_code,
+    library_name,
+    lineage,
+    name_of,
+    plain_array_class,
+    python_slots,
+    qualified,
+    read_slot,
+    static_attribute,
+)
+
+Code = Callable[[object], str]
+Opaque = Callable[[object], None]
+
+#: Containers whose encoding is longer are replaced by its digest, so that shared structure stays cheap.
+LIMIT: Final = 4096
+
+#: Functions registered for types by ``@fingerprint.register``.
+REGISTERED: dict[type, Callable[[Any], object]] = {}
+
+_pack_double: Final = struct.Struct("<d").pack
+_NAN: Final = b"f" + _pack_double(float("nan"))
+_LIBRARIES = Boundary("ignore")
+
+
+#: What `functools.update_wrapper` copies to an object beside ``__wrapped__``: where a function lies, its docstring.
+_COPIED: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
+
+
+class Unencodable(Exception):
+    """Carries the trouble up to ``value.encode``, which knows the right error; collects the path on the way."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.path: list[str] = []
+        self.hint = hint or "leave it out, or give its class a __fingerprint__ method"
+
+    def message(self) -> str:
+        """Where and what, in one line."""
+        return f"can't fingerprint value{''.join(reversed(self.path))}: {self.what}"
+
+
+# --- leaves: exact types whose encoding is one expression ------------------------------------------------
+
+
+def _none(value: None) -> bytes:
+    return b"N"
+
+
+def _bool(value: bool) -> bytes:
+    return b"T" if value else b"F"
+
+
+def _int(value: int) -> bytes:
+    length = (value.bit_length() + 8) >> 3
+    return b"i" + length.to_bytes(8, "little") + value.to_bytes(length, "little", signed=True)
+
+
+def _float(value: float) -> bytes:
+    return b"f" + _pack_double(value) if value == value else _NAN
+
+
+def _complex(value: complex) -> bytes:
+    return b"c" + _float(value.real) + _float(value.imag)
+
+
+def _str(value: str) -> bytes:
+    raw = value.encode("utf-8", "surrogatepass")
+    return b"s" + len(raw).to_bytes(8, "little") + raw
+
+
+def _bytes(value: bytes) -> bytes:
+    return b"b" + len(value).to_bytes(8, "little") + value
+
+
+#: Exact type -> its encoding.
+LEAVES: Final[dict[type, Callable[[Any], bytes]]] = {
+    type(None): _none,
+    bool: _bool,
+    int: _int,
+    float: _float,
+    complex: _complex,
+    str: _str,
+    bytes: _bytes,
+    bytearray: lambda value: b"B" + size(len(value)) + value,
+    type(Ellipsis): lambda value: b"E",
+    type(NotImplemented): lambda value: b"M",
+    range: lambda value: b"r" + _int(value.start) + _int(value.stop) + _int(value.step),
+}
+
+# --- library types whose state is a plain value; by name, since none of them is imported for this ---------
+
+
+def _path_state(value: Any) -> object:
+    return str(value)
+
+
+def _sparse_state(value: Any) -> object:
+    parts = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
+    fields = object.__getattribute__(value, "__dict__")
+    coords = fields.get("coords", ())
+    content = [fields[part] for part in parts if part in fields]
+    return [tuple(value.shape), str(value.dtype), content, list(coords), fields.get("_dict")]
+
+
+_STATES: Final[dict[str, Callable[[Any], object]]] = {
+    "decimal.Decimal": str,
+    "fractions.Fraction": lambda value: (value.numerator, value.denominator),
+    "datetime.date": lambda value: (value.year, value.month, value.day),
+    "datetime.datetime": lambda v: (
+        *(v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond, v.fold),
+        v.tzinfo,
+    ),
+    "datetime.time": lambda v: (v.hour, v.minute, v.second, v.microsecond, v.fold, v.tzinfo),
+    "datetime.timedelta": lambda value: (value.days, value.seconds, value.microseconds),
+    "datetime.timezone": lambda value: value.__getinitargs__(),
+    "zoneinfo.ZoneInfo": lambda value: value.key,
+    "uuid.UUID": lambda value: value.int,
+    "re.Pattern": lambda value: (value.pattern, value.flags),
+    "array.array": lambda value: (value.typecode, value.tobytes()),
+    "builtins.slice": lambda value: (value.start, value.stop, value.step),
+    "builtins.mappingproxy": dict,
+    "builtins.memoryview": lambda value: (value.format, value.shape, value.tobytes()),
+    "collections.deque": lambda value: (value.maxlen, list(value)),
+    "collections.OrderedDict": lambda value: list(value.items()),
+    "types.SimpleNamespace": lambda value: dict(vars(value)),
+    "types.GenericAlias": lambda value: (value.__origin__, value.__args__),
+    "types.UnionType": lambda value: value.__args__,
+    "numpy.random._generator.Generator": lambda value: value.bit_generator.state,
+    **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
+}
+
+#: Types (and all that derive from them) that are identified by nothing but their type.
+_NEVER: Final = frozenset(
+    {
+        *("_thread.lock", "_thread.RLock", "threading.Thread", "threading.Condition", "threading.Event"),
+        *("threading.Semaphore", "threading.Barrier", "_thread._local", "_io._IOBase", "builtins.generator"),
+        *("builtins.coroutine", "builtins.async_generator", "builtins.frame", "builtins.traceback"),
+        *("weakref.ReferenceType", "weakref.WeakSet", "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary"),
+        *("_weakrefset.WeakSet", "_weakref.ReferenceType", "_socket.socket", "sqlite3.Connection"),
+        *("os._Environ", "_contextvars.ContextVar", "contextvars.ContextVar", "builtins.PyCapsule"),
+        *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
+        *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),
+    }
+)
+
+#: Types that have an encoding, but whose state is no constant where code refers to them.
+_STATEFUL: Final = frozenset(
+    {
+        *("random.Random", "logging.Logger", "logging.LoggerAdapter", "logging.Handler"),
+        *("numpy.random._generator.Generator", "numpy.random.mtrand.RandomState"),
+        *("numpy.random.bit_generator.BitGenerator",),
+    }
+)
+
+
+class Encoder:
+    """Encodes one value. Not reusable.
+
+    Parameters
+    ----------
+    hash16 : callable
+        Buffer -> 16 bytes.
+    array : callable
+        (plain array of plain elements, class tag) -> hex digest of its tree.
+    code, opaque : callable, optional
+        As in `pyplantx.fingerprint.value.encode`.
+    """
+
+    __slots__ = ("_array", "_code", "_done", "_hash16", "_lowest", "_opaque", "_open", "_out", "_seen")
+
+    def __init__(
+        self,
+        hash16: Callable[[Any], bytes],
+        array: Callable[[Any, str], str],
+        code: Code | None = None,
+        opaque: Opaque | None = None,
+    ) -> None:
+        self._hash16 = hash16
+        self._array = array
+        self._code = code
+        self._opaque = opaque
+        self._out = bytearray()
+        self._open: dict[int, int] = {}  # containers around this place -> depth
+        self._seen: dict[int, tuple[int, Any]] = {}  # instances met so far -> (number, kept alive)
+        self._done: dict[int, tuple[Any, bytes]] = {}  # large closed containers -> (kept alive, encoding)
+        self._lowest = 1 << 60  # outermost depth that the container being written points back to
+
+    def encode(self, value: Any) -> bytes:
+        """The encoding of `value`."""
+        self.write(value)
+        return bytes(self._out)
+
+    def write(self, value: Any) -> None:
+        """Append the encoding of one value."""
+        cls = type(value)
+        leaf = LEAVES.get(cls)
+        if leaf is not None:
+            self._out += leaf(value)
+            return
+        body = _CONTAINERS.get(cls)
+        if body is not None:
+            self._container(value, body)
+        else:
+            self._write_other(value, cls)
+
+    # --- containers -----------------------------------------------------------------------------------
+
+    def _container(self, value: Any, body: Callable[[Encoder, Any], None]) -> None:
+        """Write a container with `body`, or a pointer back to it if it is being written already."""
+        key = id(value)
+        depth = self._open.get(key)
+        if depth is not None:
+            self._out += b"^" + size(depth)
+            self._lowest = min(self._lowest, depth)
+            return
+        done = self._done.get(key)
+        if done is not None:
+            self._out += done[1]
+            return
+        outer, self._lowest = self._lowest, 1 << 60
+        start, depth = len(self._out), len(self._open)
+        self._open[key] = depth
+        body(self, value)
+        del self._open[key]
+        if len(self._out) - start > LIMIT:
+            self._shorten(value, start, closed=self._lowest >= depth)
+        self._lowest = min(outer, self._lowest if self._lowest < depth else outer)
+
+    def _shorten(self, value: Any, start: int, closed: bool) -> None:
+        short = b"H" + self._hash16(memoryview(self._out)[start:])
+        del self._out[start:]
+        self._out += short
+        if closed:
+            self._done[id(value)] = (value, short)
+
+    def _sequence(self, value: Any) -> None:
+        self._out += (b"l" if type(value) is list else b"t") + size(len(value))
+        self._items(value)
+
+    def _items(self, items: Iterable[Any]) -> None:
+        index = -1
+        try:
+            for item in items:
+                index += 1
+                self.write(item)
+        except Unencodable as trouble:
+            trouble.path.append(f"[{index}]")
+            raise
+
+    def _mapping(self, value: dict[Any, Any]) -> None:
+        self._out += b"d" + size(len(value))
+        self._pairs(value.items())
+
+    def _pairs(self, pairs: Iterable[tuple[Any, Any]], label: str = "[{!r}]") -> None:
+        key = None
+        try:
+            for key, item in pairs:
+                self.write(key)
+                self.write(item)
+        except Unencodable as trouble:
+            trouble.path.append(label.format(key))
+            raise
+
+    def _set(self, value: Any) -> None:
+        self._unordered(b"S" if type(value) is set else b"Z", value)
+
+    def _unordered(self, tag: bytes, value: Iterable[Any]) -> None:
+        encoded = sorted(self._isolated(item) for item in value)
+        self._out += tag + size(len(encoded))
+        for item in encoded:
+            self._out += item
+
+    def _isolated(self, item: Any) -> bytes:
+        """One element's encoding that does not depend on which elements came before it."""
+        out, seen = self._out, self._seen
+        self._out, self._seen = bytearray(), dict(seen)
+        try:
+            self.write(item)
+        except Unencodable as trouble:
+            trouble.path.append("{...}")
+            raise
+        finally:
+            encoded, self._out, self._seen = bytes(self._out), out, seen
+        return encoded
+
+    # --- everything else ------------------------------------------------------------------------------
+
+    def _write_other(self, value: Any, cls: type) -> None:
+        if is_code(value):
+            self._write_code(value)
+            return
+        state = _custom_state(value, cls)
+        if state is not MISSING:
+            self._instance(value, cls, lambda me, v: me._part(b"u", state))
+            return
+        name, bases = qualified(cls), lineage(cls)
+        if not _NEVER.isdisjoint(bases) or (self._opaque is not None and not _STATEFUL.isdisjoint(bases)):
+            self._refuse(value)
+        elif name in _STATES:
+            self._out += b"x" + text(name)
+            self._container(value, lambda me, v: me.write(_STATES[name](v)))
+        elif not self._write_numeric(value, cls, bases):
+            self._instance(value, cls, Encoder._state)
+
+    def _write_numeric(self, value: Any, cls: type, bases: list[str]) -> bool:
+        """Write arrays, numpy scalars, dtypes, sparse matrices and enum members; False if it is none."""
+        if "numpy.ndarray" in bases:
+            self._write_array(value, cls)
+        elif "numpy.generic" in bases:
+            self._write_scalar(value)
+        elif "numpy.dtype" in bases:
+            self._out += b"D" + arrays.describe_dtype(value)
+        elif "enum.Enum" in bases:
+            self._container(value, Encoder._enum)
+        elif cls.__module__.startswith("scipy.sparse."):
+            self._out += b"x" + text(f"scipy.sparse.{cls.__qualname__}")
+            self._container(value, lambda me, v: me.write(_sparse_state(v)))
+        else:
+            return False
+        return True
+
+    def _write_array(self, value: Any, cls: type) -> None:
+        name = arrays.class_tag(cls)
+        if name == "":
+            self._elements(value, "")
+        elif name.startswith("numpy.ma."):
+            self._instance(value, cls, Encoder._masked)
+        else:
+            self._instance(value, cls, Encoder._array_subclass)
+
+    def _elements(self, value: Any, tag: str) -> None:
+        if not arrays.is_elementwise(value.dtype):
+            self._out += b"A" + bytes.fromhex(self._array(value, tag))
+            return
+        self._out += b"a" + arrays.header(value.dtype, value.shape, tag)
+        self._container(value, lambda me, v: me._items(v.reshape(-1).tolist() if v.dtype.names else v.flat))
+
+    def _masked(self, value: Any) -> None:
+        self._elements(value.data, "")
+        mask = value.mask
+        self._part(b"m", mask if getattr(mask, "shape", ()) or value.shape == () else bool(mask))
+        self._part(b"v", (value.fill_value, value.hardmask))
+
+    def _array_subclass(self, value: Any) -> None:
+        self._elements(value.view(plain_array_class(value)), "")
+        self._part(b"d", instance_dict(value) or {})
+
+    def _write_scalar(self, value: Any) -> None:
+        dtype = value.dtype
+        self._out += b"n" + arrays.describe_dtype(dtype)
+        if dtype.hasobject:
+            self.write(value.item())
+        elif dtype.kind == "c":
+            self._write_scalar(value.real)
+            self._write_scalar(value.imag)
+        else:
+            raw = value.tobytes() if dtype.kind != "f" or value == value else b"nan"
+            self._out += size(len(raw)) + raw
+
+    def _enum(self, value: Any) -> None:
+        self._out += b"e"
+        self._class(type(value))
+        self.write(value._name_)
+        self.write(value._value_)
+
+    def _part(self, tag: bytes, value: Any) -> None:
+        self._out += tag
+        self.write(value)
+
+    # --- instances ------------------------------------------------------------------------------------
+
+    def _instance(self, value: Any, cls: type, body: Callable[[Encoder, Any], None]) -> None:
+        """Write an instance once; later meetings are pointers to it, since its identity can be seen."""
+        known = self._seen.get(id(value))
+        if known is not None:
+            self._out += b"@" + size(known[0])
+            self._lowest = -1
+            return
+        self._seen[id(value)] = (len(self._seen), value)
+        self._out += b"o"
+        self._class(cls)
+        body(self, value)
+
+    def _state(self, value: Any) -> None:
+        cls = type(value)
+        if has_own_reduce(cls) or (instance_dict(value) is None and not python_slots(cls) and not builtin_base(cls)):
+            self._reduced(value)
+            return
+        base = builtin_base(cls)
+        if base is not None:
+            self._out += b"y"
+            self.write(as_builtin(value, base))
+        self._fields(value)
+
+    def _fields(self, value: Any) -> None:
+        own = instance_dict(value) or {}
+        fields = [(name, item) for name, item in own.items() if name not in _COPIED or "__wrapped__" not in own]
+        for name, member in python_slots(type(value)):
+            item = read_slot(member, value)
+            if item is not MISSING:
+                fields.append((name, item))
+        self._out += b"d" + size(len(fields))
+        self._pairs(fields, ".{}")
+
+    def _reduced(self, value: Any) -> None:
+        try:
+            parts = value.__reduce_ex__(4)
+        except Exception as error:  # foreign code: whatever it raises means that there is no encoding
+            self._refuse(value, error)
+            return
+        if isinstance(parts, str):
+            self._out += b"g" + text(parts)
+            return
+        function, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+        self._out += b"R"
+        self._name(function)
+        self._out += size(len(arguments))
+        for argument in arguments:
+            self._class(argument) if isinstance(argument, type) else self.write(argument)
+        self.write(state)
+        self.write(None if items is None else list(items))
+        self.write(None if pairs is None else [tuple(pair) for pair in pairs])
+
+    # --- code -----------------------------------------------------------------------------------------
+
+    def _write_code(self, value: Any) -> None:
+        if self._code is not None:
+            self._out += b"C" + text(self._code(value))
+        elif isinstance(value, functools.partial):
+            self._instance(value, type(value), Encoder._partial)
+        elif isinstance(value, types.MethodType):
+            self._bound(value.__func__, value.__self__)
+        elif bound_to(value) is not MISSING:
+            self._bound(getattr(type(value.__self__), value.__name__), value.__self__)
+        else:
+            self._library_code(value)
+
+    def _bound(self, function: Any, owner: Any) -> None:
+        self._out += b"w"
+        self.write(function)
+        self.write(owner)
+
+    def _partial(self, value: functools.partial[Any]) -> None:
+        for part in (value.func, value.args, value.keywords):
+            self.write(part)
+
+    def _library_code(self, value: Any) -> None:
+        name = library_name(value, _LIBRARIES)
+        if name is None:
+            raise Unencodable(
+                f"{name_of(value)} is code of your project",
+                "a plain value digest can't see code; ask a Fingerprinter: encode_value(value)",
+            )
+        self._out += b"L" + text(name)
+
+    def _class(self, cls: type) -> None:
+        if self._code is not None:  # the name can be seen in a repr, and two classes may have one body
+            self._out += b"C" + text(self._code(cls)) + text(cls.__qualname__)
+        else:
+            self._out += b"K" + text(f"{module_name(cls.__module__)}.{cls.__qualname__}")
+
+    def _name(self, function: Any) -> None:
+        if isinstance(function, type):
+            self._class(function)
+        elif self._code is not None:
+            self._out += b"C" + text(self._code(function))
+        else:
+            module = getattr(function, "__module__", None) or ""
+            self._out += b"K" + text(f"{module_name(module)}.{getattr(function, '__qualname__', '?')}")
+
+    def _refuse(self, value: Any, cause: BaseException | None = None) -> None:
+        if self._opaque is None:
+            raise Unencodable(f"a {qualified(type(value))} has no canonical encoding") from cause
+        self._out += b"?" + text(qualified(type(value)))
+        self._opaque(value)
+
+
+def _custom_state(value: Any, cls: type) -> Any:
+    if REGISTERED:
+        for base in cls.__mro__:
+            if base in REGISTERED:
+                return REGISTERED[base](value)
+    hook = static_attribute(cls, "__fingerprint__")
+    return value.__fingerprint__() if callable(hook) else MISSING
+
+
+#: Exact type of a container -> what writes its content.
+_CONTAINERS: Final[dict[type, Callable[[Encoder, Any], None]]] = {
+    list: Encoder._sequence,
+    tuple: Encoder._sequence,
+    dict: Encoder._mapping,
+    set: Encoder._set,
+    frozenset: Encoder._set,
+}

@@ -1,0 +1,147 @@
+"""From pieces of code to one digest each: a Merkle tree over strongly connected components.
+
+A piece's root is the digest of its data and of the roots of what it refers to. Pieces that refer to each
+other in a circle are digested together. Iterative, since the depth of calls is the user's; each root is
+computed once, so that a thousand reactors share their helpers. (R. Tarjan, 1972, "Depth-first search and
+linear graph algorithms"; the iterative form with an explicit stack of iterators.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyplantx.core.trace import Digest
+from pyplantx.fingerprint.arrays import size, text
+from pyplantx.fingerprint.pieces import Node
+from pyplantx.fingerprint.value import hash_bytes
+
+
+def plain_root(data: bytes) -> Digest:
+    """Root of a piece that refers to no other."""
+    return hash_bytes(b"N" + data)
+
+
+class Graph:
+    """The pieces met in one activity, with their roots.
+
+    Parameters
+    ----------
+    describe : callable
+        Object -> its node.
+    """
+
+    def __init__(self, describe: Callable[[Any], Node]) -> None:
+        self._describe = describe
+        self._nodes: dict[int, Node] = {}  # a node keeps its object alive, so that ids stay true
+        self._roots: dict[int, Digest] = {}
+        self._sees_docs: set[int] = set()
+
+    def node(self, obj: Any) -> Node:
+        """The node of an object, made once."""
+        node = self._nodes.get(id(obj))
+        if node is None:
+            node = self._nodes[id(obj)] = self._describe(obj)
+        return node
+
+    def root(self, obj: Any) -> Digest:
+        """Root digest of an object; docstrings count if anything in reach reads docstrings."""
+        if id(obj) not in self._roots:
+            node = self.node(obj)
+            if all([id(ref) in self._roots for ref in node.refs]):
+                self._close([node])
+            else:
+                self._visit(node)
+        root = self._roots[id(obj)]
+        return self._with_docs(obj, root) if id(obj) in self._sees_docs else root
+
+    def reach(self, obj: Any) -> Iterator[Node]:
+        """All nodes in reach of an object, itself first, each once, in a canonical order."""
+        pending, seen = [self.node(obj)], {id(obj)}
+        while pending:
+            node = pending.pop()
+            yield node
+            for ref in reversed(node.refs):
+                if id(ref) not in seen:
+                    seen.add(id(ref))
+                    pending.append(self.node(ref))
+
+    def _with_docs(self, obj: Any, root: Digest) -> Digest:
+        docs = {self._roots[id(node.obj)] + doc for node in self.reach(obj) for doc in node.docs}
+        return hash_bytes(b"D" + root.encode() + b"".join(text(doc) for doc in sorted(docs)))
+
+    def _visit(self, start: Node) -> None:
+        """Compute the roots of everything in reach that has none yet."""
+        order: dict[int, int] = {}
+        lowest: dict[int, int] = {}
+        stack: list[Node] = []
+        on_stack: set[int] = set()
+        walk: list[tuple[Node, Iterator[Any]]] = []
+
+        def enter(node: Node) -> None:
+            key = id(node.obj)
+            order[key] = lowest[key] = len(order)
+            stack.append(node)
+            on_stack.add(key)
+            walk.append((node, iter(node.refs)))
+
+        def leave(node: Node) -> None:
+            key = id(node.obj)
+            walk.pop()
+            if walk:
+                parent = id(walk[-1][0].obj)
+                lowest[parent] = min(lowest[parent], lowest[key])
+            if lowest[key] == order[key]:
+                at = _last_index(stack, node)
+                members = stack[at:]
+                del stack[at:]
+                on_stack.difference_update(id(member.obj) for member in members)
+                self._close(members)
+
+        enter(start)
+        while walk:
+            node, refs = walk[-1]
+            ref = next(refs, refs)
+            if ref is refs:
+                leave(node)
+            elif id(ref) in on_stack:
+                lowest[id(node.obj)] = min(lowest[id(node.obj)], order[id(ref)])
+            elif id(ref) not in self._roots:
+                enter(self.node(ref))
+
+    def _close(self, members: list[Node]) -> None:
+        """Give a component its roots."""
+        if len(members) == 1 and not any(ref is members[0].obj for ref in members[0].refs):
+            self._roots[id(members[0].obj)] = self._single(members[0])
+        else:
+            self._circle(members)
+        inside = (any(id(ref) in self._sees_docs for ref in member.refs) or member.sees_docs for member in members)
+        if any(inside):
+            self._sees_docs.update(id(member.obj) for member in members)
+
+    def _single(self, node: Node) -> Digest:
+        data = node.data
+        if not node.refs:
+            return plain_root(data)
+        roots = "".join(self._roots[id(ref)] for ref in node.refs)
+        return hash_bytes(b"R" + size(len(data)) + data + roots.encode())
+
+    def _circle(self, members: list[Node]) -> None:
+        """Roots of pieces that refer to each other: numbered by their data, so that the entry does not show."""
+        members = sorted(members, key=lambda node: (node.data, node.label))
+        number = {id(node.obj): f"#{place}" for place, node in enumerate(members)}
+        parts: list[bytes] = []
+        for node in members:
+            refs = (number.get(id(ref)) or self._roots[id(ref)] for ref in node.refs)
+            data = node.data
+            parts += (size(len(data)), data, text(",".join(refs)))
+        whole = hash_bytes(b"C" + b"".join(parts)).encode()
+        for place, node in enumerate(members):
+            self._roots[id(node.obj)] = hash_bytes(b"M" + whole + size(place))
+
+
+def _last_index(stack: list[Node], node: Node) -> int:
+    place = len(stack) - 1
+    while stack[place] is not node:
+        place -= 1
+    return place

@@ -1,0 +1,138 @@
+"""What names a function may send: the first argument of ``.send(`` and ``.allocate(``, read off the bytecode.
+
+Only hints: they say whom to ask first on a cold start, never what is true. A small stack machine runs over
+the instructions behind the attribute load and keeps texts in *pieces*: ``["=", text]`` is literal,
+``["g", "a.b"]`` a global, ``["d", name]`` a closure variable, ``["*"]`` anything.
+"""
+
+from __future__ import annotations
+
+import opcode
+import re
+from types import CodeType
+from typing import Final
+
+from pyplantx.fingerprint.bytecode import BRANCH, CONST, END, JUMP, LOCAL, TEST, Instruction
+from pyplantx.fingerprint.records import Pieces
+
+_ANY: Final[Pieces] = [["*"]]
+_VERBS: Final = frozenset({"send", "allocate"})
+_PERCENT: Final = re.compile(r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
+_BRACES: Final = re.compile(r"\{[^{}]*\}")
+_ADD: Final = (0, 13)  # BINARY_OP arguments
+_REMAINDER: Final = (6, 19)
+
+
+def find_hints(code: CodeType, found: list[Instruction]) -> list[Pieces]:
+    """The pieces of each name that is sent or allocated in this code object (nested code not included)."""
+    if _VERBS.isdisjoint(code.co_names):
+        return []
+    starts = [i for i, one in enumerate(found) if one.name == "LOAD_ATTR" and one.arg in _VERBS]
+    hints = (_first_argument(code, found, start + 1) for start in starts)
+    return [pieces for pieces in hints if any(kind != "*" for kind, *_ in pieces)]
+
+
+def _first_argument(code: CodeType, found: list[Instruction], start: int) -> Pieces:
+    stack: list[Pieces] = []
+    before = ""
+    for one in found[start:]:
+        if one.kind in (JUMP, TEST, BRANCH, END):
+            break
+        if one.name == "CALL" and before == "GET_ITER":  # 3.11: a comprehension, its iterator in the place of self
+            stack.pop()
+        elif one.name.startswith("CALL") and _positional(one) >= len(stack):
+            break
+        else:
+            _step(code, stack, one)
+        before = one.name
+    return stack[0] if stack else _ANY
+
+
+def _positional(one: Instruction) -> int:
+    return one.raw + (one.name == "CALL_KW") if one.name in ("CALL", "CALL_KW") else 0
+
+
+def _step(code: CodeType, stack: list[Pieces], one: Instruction) -> None:
+    """Carry out one instruction."""
+    push = _pushed(code, one)
+    if push is not None:
+        stack.append(push)
+    elif one.name == "LOAD_ATTR":
+        stack[-1:] = [_attribute(stack[-1] if stack else _ANY, str(one.arg))]
+    elif one.name == "BUILD_STRING":
+        parts = stack[len(stack) - one.raw :]
+        stack[len(stack) - one.raw :] = [[piece for part in parts for piece in part]]
+    elif one.name == "BINARY_OP" and len(stack) > 1:
+        stack[-2:] = [_binary(stack[-2], stack[-1], one.raw)]
+    elif one.name.startswith(("FORMAT_", "CONVERT_")):
+        _format(stack, one)
+    else:
+        _other(stack, one)
+
+
+def _pushed(code: CodeType, one: Instruction) -> Pieces | None:
+    if one.kind == CONST and one.name == "LOAD_CONST":
+        value = code.co_consts[one.arg]
+        return [["=", value]] if isinstance(value, str) else _ANY
+    if one.name == "LOAD_GLOBAL":
+        return [["g", str(one.arg)]]
+    if one.name == "LOAD_DEREF":
+        return [["d", str(one.arg)]]
+    return _ANY if one.kind == LOCAL and one.name == "LOAD_FAST" else None
+
+
+def _attribute(owner: Pieces, name: str) -> Pieces:
+    if len(owner) == 1 and owner[0][0] == "g":
+        return [["g", f"{owner[0][1]}.{name}"]]
+    if len(owner) == 1 and owner[0][0] == "=" and name == "format":
+        return [["{}", owner[0][1]]]
+    return _ANY
+
+
+def _binary(left: Pieces, right: Pieces, operator: int) -> Pieces:
+    literal = left[0][0] == "=" or right[-1][0] == "="
+    if operator in _ADD and literal:
+        return left + right
+    if operator in _REMAINDER and left[0][0] == "=":
+        return _wild(_PERCENT, left[0][1])
+    return _ANY
+
+
+def _wild(holes: re.Pattern[str], template: str) -> Pieces:
+    parts = holes.split(template)
+    pieces: Pieces = [["=", parts[0]]]
+    for part in parts[1:]:
+        pieces += [["*"], ["=", part]]
+    return pieces
+
+
+def _format(stack: list[Pieces], one: Instruction) -> None:
+    """A hole of an f-string: as it is if it has neither a format nor ``!r``."""
+    if one.name == "FORMAT_SIMPLE" or (one.name in ("FORMAT_VALUE", "CONVERT_VALUE") and one.raw in (0, 1)):
+        return
+    if one.name == "FORMAT_WITH_SPEC" or (one.name == "FORMAT_VALUE" and one.raw & 4):
+        stack.pop()
+    stack[-1:] = [_ANY]
+
+
+def _other(stack: list[Pieces], one: Instruction) -> None:
+    if one.name in ("CALL", "CALL_KW"):
+        callee = stack[len(stack) - _positional(one) - 1]
+        filled = _wild(_BRACES, callee[0][1]) if callee[0][0] == "{}" else _ANY
+        stack[len(stack) - _positional(one) - 1 :] = [filled]
+        return
+    if one.kind == CONST:  # KW_NAMES leaves the stack alone
+        return
+    effect = opcode.stack_effect(one.op, one.raw if one.op >= opcode.HAVE_ARGUMENT else None, jump=False)
+    if effect > 0:
+        stack += [_ANY] * effect
+    elif stack:
+        del stack[len(stack) + effect :]
+        stack[-1:] = [_ANY]
+
+
+def to_pattern(pieces: Pieces) -> str | None:
+    """A regular expression for ``re.fullmatch``; None if it would match everything."""
+    if not any(kind == "=" and rest[0] for kind, *rest in pieces):
+        return None
+    return "".join(re.escape(rest[0]) if kind == "=" else r"[\s\S]*" for kind, *rest in pieces)

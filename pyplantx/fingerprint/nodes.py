@@ -1,0 +1,381 @@
+"""What counts about one piece of code: its own bytes, and the other pieces that it refers to.
+
+One function per kind of object (the table of docs/design/fingerprints.md). Lookups are static: no foreign
+code runs. A node's data holds everything but the pieces it refers to; ``graph.py`` puts them together.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+from pyplantx.errors import CannotFingerprint
+from pyplantx.fingerprint import value as values
+from pyplantx.fingerprint.arrays import text
+from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
+from pyplantx.fingerprint.encoding import LEAVES
+from pyplantx.fingerprint.objects import (
+    MISSING,
+    bound_to,
+    inner_function,
+    is_code,
+    library_name,
+    qualified,
+    static_attribute,
+)
+from pyplantx.fingerprint.pieces import (
+    Node,
+    Reference,
+    Slot,
+    docstrings,
+    label_of,
+    read_attribute,
+    read_cell,
+    read_class,
+    read_item,
+    read_member,
+    static_pin,
+)
+from pyplantx.fingerprint.records import Record
+from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_import
+
+#: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
+FUNCTION: Final = b"function\0"
+
+#: Attributes of a class that say where it lies, or that Python and the ABC machinery keep for themselves.
+_CLASS_NOISE: Final = frozenset(
+    {
+        *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"),
+        *("__static_attributes__", "_abc_impl", "_abc_registry", "_abc_cache", "__pyplantx_pin__", "__signature__"),
+        *("__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
+    }
+)
+_ENUM_NOISE: Final = frozenset(
+    {
+        *("_member_map_", "_member_names_", "_value2member_map_", "_new_member_", "__new_member__"),
+        *("_unhashable_values_", "_unhashable_values_map_", "_hashable_values_", "_use_args_"),
+    }
+)
+_FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
+
+
+class Describer:
+    """Describes pieces of code; knows the boundary to libraries, the records of code objects, the slots.
+
+    Parameters
+    ----------
+    boundary : Boundary
+        Tells libraries from the project.
+    record : callable
+        Code object -> its record.
+    settle : callable
+        Given a fresh slot, returns the one that counts (see ``code.py``: state).
+    """
+
+    def __init__(
+        self, boundary: Boundary, record: Callable[[types.CodeType], Record], settle: Callable[[Slot], Slot]
+    ) -> None:
+        self._boundary = boundary
+        self._record = record
+        self._settle = settle
+        self.slots: dict[tuple[int, str], Slot] = {}
+        self._references: dict[tuple[int, str], Reference] = {}
+        self._files: dict[str, str] = {}
+
+    # --- slots ----------------------------------------------------------------------------------------
+
+    def slot(self, owner: Any, key: str, label: str, read: Callable[[Any, str], Any], value: Any = MISSING) -> Slot:
+        """The slot for a place, looked at once per activity."""
+        known = self.slots.get((id(owner), key))
+        if known is None:
+            slot = Slot(owner, key, label, read(owner, key) if value is MISSING else value, read)
+            self.fill(slot)
+            known = self.slots[id(owner), key] = self._settle(slot)
+        return known
+
+    def fill(self, slot: Slot) -> None:
+        """Encode what a slot holds."""
+        refs: list[Any] = []
+        opaque: list[str] = []
+
+        def stand_in(obj: object) -> str:
+            name = self.plain_name(obj)
+            if name is not None:
+                return name
+            refs.append(obj)
+            return f"#{len(refs) - 1}"
+
+        slot.now = slot.data = self._encode(slot, stand_in, opaque)
+        slot.refs = slot.refs_now = tuple(refs)
+        slot.opaque = tuple(opaque)
+
+    def _encode(self, slot: Slot, stand_in: Callable[[object], str], opaque: list[str]) -> bytes:
+        value = slot.value
+        leaf = LEAVES.get(type(value))
+        if leaf is not None:
+            return leaf(value)
+        if value is MISSING:
+            return b"-"
+
+        def note(thing: object) -> None:
+            opaque.append(f"{slot.label}: a {qualified(type(thing))}")
+
+        try:
+            return values.encode(value, stand_in, note)
+        except (CannotFingerprint, RuntimeError) as error:  # RuntimeError: a thread changes it while we look
+            opaque.append(f"{slot.label}: {error}")
+            return b"?" + text(qualified(type(value)))
+
+    def plain_name(self, obj: Any) -> str | None:
+        """The name of a library's function, class or module that says all about it; None for everything else."""
+        if static_pin(obj) is not None:
+            return None
+        if isinstance(obj, types.FunctionType):
+            return self._held_name(obj)
+        if isinstance(obj, _PARTED) or bound_to(obj) is not MISSING or inner_function(obj) is not MISSING:
+            return None
+        return library_name(obj, self._boundary)
+
+    def _held_name(self, function: types.FunctionType) -> str | None:
+        """Name of a library function that its module holds under that very name."""
+        if not self._boundary.owns_globals(function.__globals__):
+            return None
+        held: Any = function.__globals__
+        for part in function.__code__.co_qualname.split("."):
+            held = held.get(part) if isinstance(held, dict) else vars(held).get(part) if _has_vars(held) else None
+        held = getattr(held, "__func__", held)
+        return library_name(function, self._boundary) if held is function else None
+
+    # --- kinds ----------------------------------------------------------------------------------------
+
+    def describe(self, obj: Any) -> Node:
+        """The node of a piece of code, or of any other object (then it is one value)."""
+        pin = static_pin(obj)
+        if pin is not None:
+            node = Node(obj, b"pin\0")
+            node.add_text(getattr(obj, "__qualname__", ""), pin.text)
+            return node
+        kind = static_attribute(obj, "__pyplantx_kind__")
+        if isinstance(kind, str) and not isinstance(obj, type):
+            return self._role(obj, kind)
+        for types_, method in self._methods():
+            if isinstance(obj, types_):
+                return method(obj)
+        return self._other(obj)
+
+    def _methods(self) -> tuple[tuple[Any, Callable[[Any], Node]], ...]:
+        return (
+            (types.FunctionType, self._function),
+            (type, self._class),
+            (types.ModuleType, self._module),
+            (types.CodeType, self._code),
+            (_PARTED, self._parts),
+        )
+
+    def _role(self, obj: Any, kind: str) -> Node:
+        """A reactor counts as its function; a subreactor is asked for when it is called."""
+        node = Node(obj, kind.encode() + b"\0")
+        if kind == "reactor":
+            node.add_text("version", str(getattr(obj, "version", "")))
+            node.add_ref(obj.function)
+        return node
+
+    def _parts(self, obj: Any) -> Node:
+        """Thin wrappers: what they hold."""
+        node = Node(obj, b"parts\0" + text(qualified(type(obj))))
+        for names in (names for cls, names in _PART_NAMES.items() if isinstance(obj, cls)):
+            for name in names:
+                node.add_slot(self.slot(obj, name, f"{label_of(obj)}.{name}", read_attribute))
+            break
+        return node
+
+    def _code(self, code: types.CodeType) -> Node:
+        record = self._record(code)
+        node = Node(code, b"code\0" + record.digest.encode())
+        node.docs, node.sees_docs = docstrings(code), record.sees_docs
+        return node
+
+    def _other(self, obj: Any) -> Node:
+        label = label_of(obj)
+        inner = inner_function(obj)
+        if inner is not MISSING:
+            node = Node(obj, b"wrapper\0" + text(qualified(type(obj))))
+            node.add_ref(inner)
+        elif is_code(obj):
+            node = self._compiled(obj)
+        else:
+            node = Node(obj, b"value\0")
+            node.add_slot(self.slot(node, "obj", label, read_attribute, obj))
+        return node
+
+    def _compiled(self, obj: Any) -> Node:
+        """Functions without bytecode: a library's name, or the project's extension file."""
+        node = Node(obj, b"compiled\0")
+        node.add_text(_compiled_name(obj), library_name(obj, self._boundary) or self._extension(obj))
+        bound = bound_to(obj)
+        if bound is not MISSING:
+            node.add_slot(self.slot(obj, "__self__", f"{node.label}.__self__", read_attribute, bound))
+        if node.own.endswith(text("")):
+            node.note(f"{node.label}: compiled, and its file can't be found")
+        return node
+
+    def _extension(self, obj: Any) -> str:
+        """Digest of the extension file that holds a compiled function of the project."""
+        module = getattr(obj, "__module__", None) or getattr(getattr(obj, "__objclass__", None), "__module__", "")
+        file = module_file(module) if isinstance(module, str) else None
+        if file is None or file.endswith(".py"):
+            return ""
+        return self._file_digest(file)
+
+    def _file_digest(self, file: str) -> str:
+        if file not in self._files:
+            with open(file, "rb") as stream:
+                self._files[file] = values.hash_bytes(stream.read())
+        return self._files[file]
+
+    # --- modules --------------------------------------------------------------------------------------
+
+    def _module(self, module: types.ModuleType) -> Node:
+        """A module that is used as a whole: every attribute of a project module, the name of a library's."""
+        name = library_name(module, self._boundary)
+        node = Node(module, b"module\0")
+        file = module_file(module.__name__)
+        if name is not None:
+            node.add_text("library", name)
+        elif file is not None and not file.endswith((".py", ".pyc")):
+            node.add_text("extension", self._file_digest(file))
+        else:
+            for key in sorted(vars(module)):
+                if key not in LOCATION and key != "__doc__":
+                    self._refer(vars(module), key).add_to(node)
+        return node
+
+    # --- functions ------------------------------------------------------------------------------------
+
+    def _function(self, function: types.FunctionType) -> Node:
+        if self._boundary.owns_globals(function.__globals__):
+            node = Node(function, b"library\0")
+            node.add_text(library_name(function, self._boundary) or "")
+            if self._held_name(function) is None:
+                self._add_closure(node, function)
+            return node
+        record = self._record(function.__code__)
+        node = Node(function, FUNCTION + record.digest.encode())
+        self._add_defaults(node, function)
+        self._add_closure(node, function)
+        self._add_references(node, function, record)
+        node.docs, node.sees_docs = docstrings(function.__code__, function.__doc__), record.sees_docs
+        if record.dynamic:
+            node.note(f"{node.label}: finds code by computed text (eval, exec, globals(), import_module)")
+        return node
+
+    def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
+        for key in ("__defaults__", "__kwdefaults__"):
+            if getattr(function, key):
+                node.add_slot(self.slot(function, key, f"{node.label}: defaults", read_attribute))
+
+    def _add_closure(self, node: Node, function: types.FunctionType) -> None:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            slot = self.slot(cell, "", f"{node.label}: closure variable {name}", read_cell)
+            node.own += text(name)
+            node.add_slot(slot)
+        attributes = function.__dict__
+        if attributes:
+            if "__wrapped__" in attributes:
+                node.add_ref(attributes["__wrapped__"])
+            for key in sorted(attributes):
+                if key not in _FUNCTION_NOISE:
+                    node.add_slot(self.slot(attributes, key, f"{node.label}.{key}", read_item))
+
+    def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
+        namespace = function.__globals__
+        place = id(namespace)
+        for chain in record.chains:
+            reference = self._references.get((place, chain))
+            if reference is None:
+                reference = self._references[place, chain] = self._refer(namespace, chain)
+            reference.add_to(node)
+        for one in record.imports:
+            for target in follow_import(namespace, one, self._boundary):
+                _to_reference(target, target.key or target.text, self._target_slot(target)).add_to(node)
+
+    def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
+        """What a name comes to, found once per module and activity."""
+        names = chain.split(".")
+        if names[0] in LOCATION:
+            return Reference(namespace, b"")
+        target = follow(namespace, names, self._boundary)
+        return _to_reference(target, ".".join(names[: target.used]), self._target_slot(target), namespace)
+
+    def _target_slot(self, target: Target) -> Slot | None:
+        if target.kind not in ("slot", "missing") or not target.key:
+            return None
+        label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
+        return self.slot(target.owner, target.key, label, read_item, target.value)
+
+    # --- classes --------------------------------------------------------------------------------------
+
+    def _class(self, cls: type) -> Node:
+        name = library_name(cls, self._boundary)
+        node = Node(cls, b"class\0")
+        if name is not None:
+            node.add_text("library", name)
+            return node
+        for base in (*cls.__bases__, type(cls)):
+            known = self.plain_name(base)
+            if known is not None:
+                node.add_text("base", known)
+            else:
+                node.add_ref(base)
+        self._add_members(node, cls)
+        node.docs = (cls.__doc__,) if isinstance(cls.__doc__, str) else ()
+        return node
+
+    def _add_members(self, node: Node, cls: type) -> None:
+        own = vars(cls)
+        members = own.get("_member_map_", {}) if "enum.Enum" in map(qualified, cls.__mro__) else {}
+        for key in members:
+            node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_member))
+        for key in sorted(own):
+            if key in _CLASS_NOISE or key in members or (key in _ENUM_NOISE and members):
+                continue
+            if key.startswith("__pydantic_") and key != "__pydantic_fields__":
+                continue  # compiled from the fields and functions, which count
+            if isinstance(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):
+                node.add_text(key, "descriptor")
+            else:
+                node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_class))
+
+
+def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any = None) -> Reference:
+    if target.kind == "module":
+        return Reference(namespace, text("module") + text(name), module=target.value)
+    if slot is not None:
+        return Reference(namespace, text(name), slot)
+    return Reference(namespace, text(target.kind) + text(target.text))
+
+
+# --- small questions about objects ------------------------------------------------------------------------
+
+#: Thin wrappers around code -> the attributes that are their parts.
+_PART_NAMES: Final[dict[Any, tuple[str, ...]]] = {
+    functools.partial: ("func", "args", "keywords"),
+    functools.partialmethod: ("func", "args", "keywords"),
+    functools.cached_property: ("func",),
+    types.MethodType: ("__func__", "__self__"),
+    property: ("fget", "fset", "fdel"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    type(functools.lru_cache(lambda: None)): ("__wrapped__",),
+}
+_PARTED: Final = tuple(_PART_NAMES)
+
+
+def _compiled_name(obj: Any) -> str:
+    return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", ""))
+
+
+def _has_vars(obj: Any) -> bool:
+    return isinstance(obj, type | types.ModuleType)

@@ -1,0 +1,210 @@
+"""Looking at objects without running their code: names, dictionaries, slots, what is code and whose.
+
+This file may know: Python's object model. It may not know: how anything is encoded or hashed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import sys
+import types
+from typing import Any, Final
+
+from pyplantx.fingerprint.boundary import Boundary
+
+MISSING: Final = object()
+
+#: Flag of classes that are made at run time (Py_TPFLAGS_HEAPTYPE).
+_HEAP_TYPE: Final = 1 << 9
+
+_CODE_TYPES: Final = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.ModuleType,
+    types.CodeType,
+    type,
+    property,
+    staticmethod,
+    classmethod,
+    functools.partial,
+    functools.partialmethod,
+    functools.cached_property,
+    type(functools.lru_cache(lambda: None)),
+)
+#: Compiled functions whose types can't be had without importing their library.
+_CODE_NAMES: Final = frozenset({"numpy.ufunc", "numpy._ArrayFunctionDispatcher"})
+
+
+def qualified(cls: type) -> str:
+    """Dotted name of a class, the same on every supported version of Python."""
+    module = "pathlib" if cls.__module__.startswith("pathlib.") else cls.__module__
+    return f"{module}.{cls.__qualname__}"
+
+
+def lineage(cls: type) -> list[str]:
+    """Dotted names of a class and all its bases."""
+    return [qualified(base) for base in cls.__mro__]
+
+
+def static_attribute(obj: Any, name: str) -> Any:
+    """An attribute as it lies in the object's or its classes' dictionaries; `MISSING` if it does not.
+
+    Never runs foreign code, as ``getattr`` and ``hasattr`` may (lazy modules, properties).
+    """
+    own = instance_dict(obj)
+    if own is not None and name in own:
+        return own[name]
+    bases = obj.__mro__ if isinstance(obj, type) else type(obj).__mro__
+    return next((vars(base)[name] for base in bases if name in vars(base)), MISSING)
+
+
+def instance_dict(obj: Any) -> dict[str, Any] | None:
+    """The ``__dict__`` of an instance, or None."""
+    try:
+        found = object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_code(value: object) -> bool:
+    """Whether a value is code, or a thin wrapper around code: ``code`` decides what stands for it."""
+    cls = type(value)
+    if isinstance(value, _CODE_TYPES) or qualified(cls) in _CODE_NAMES:
+        return True
+    if cls.__name__ == "cython_function_or_method" or inner_function(value) is not MISSING:
+        return True
+    return isinstance(static_attribute(value, "__pyplantx_kind__"), str)
+
+
+def plain_array_class(array: Any) -> type:
+    return next(base for base in type(array).__mro__ if qualified(base) == "numpy.ndarray")
+
+
+_BASES: Final = (dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, complex)
+
+
+def builtin_base(cls: type) -> type | None:
+    return next((base for base in _BASES if issubclass(cls, base)), None)
+
+
+def as_builtin(value: Any, base: type) -> Any:
+    """The value as a plain builtin, read past what its class overrides."""
+    if base is dict:
+        return dict(zip(dict.keys(value), dict.values(value), strict=True))
+    if base in (list, tuple, set, frozenset):
+        return base(_iterate(base, value))
+    return base.__getnewargs__(value)[0] if hasattr(base, "__getnewargs__") else base(value)
+
+
+def _iterate(base: Any, value: Any) -> Any:
+    return base.__iter__(value)
+
+
+def python_slots(cls: type) -> list[tuple[str, Any]]:
+    """Slots that classes written in Python declare: (name, descriptor), base classes first."""
+    found: list[tuple[str, Any]] = []
+    for base in reversed(cls.__mro__):
+        if "__slots__" in vars(base):
+            members = ((n, m) for n, m in vars(base).items() if isinstance(m, types.MemberDescriptorType))
+            found += sorted(members, key=lambda pair: pair[0])
+    return found
+
+
+def read_slot(member: Any, value: Any) -> Any:
+    try:
+        return member.__get__(value, type(value))
+    except AttributeError:
+        return MISSING
+
+
+_PICKLING: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
+
+
+def has_own_reduce(cls: type) -> bool:
+    """Whether a class says itself what its state is."""
+    for base in cls.__mro__:
+        if base in _BASES or base is object:
+            return False
+        if any(name in vars(base) for name in _PICKLING):
+            return True
+    return False
+
+
+def name_of(value: Any) -> str:
+    """What a person calls a piece of code."""
+    kind = "class" if isinstance(value, type) else type(value).__name__
+    return f"{kind} {getattr(value, '__qualname__', getattr(value, '__name__', '?'))}"
+
+
+def library_name(value: Any, boundary: Boundary) -> str | None:
+    """Canonical name of a library's function, class, ufunc, descriptor or module; None for project code."""
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+        return boundary.name_library(name, "") if boundary.is_library(name, _file_of(value)) else None
+    if isinstance(value, types.FunctionType):
+        namespace = value.__globals__
+        if not boundary.owns_globals(namespace):
+            return None
+        return boundary.name_library(namespace["__name__"], value.__code__.co_qualname)
+    return _compiled_name(value, boundary)
+
+
+def _file_of(module: types.ModuleType) -> str | None:
+    file = vars(module).get("__file__")
+    return file if isinstance(file, str) else None
+
+
+def _compiled_name(value: Any, boundary: Boundary) -> str | None:
+    owner = getattr(value, "__objclass__", None)
+    path: Any = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    module = _module_of(value)
+    if isinstance(owner, type):
+        module, path = owner.__module__, f"{owner.__qualname__}.{value.__name__}"
+    if not isinstance(module, str) or not isinstance(path, str) or _claims_to_be_builtin(value, module):
+        return None
+    return boundary.name_library(module, path) if boundary.is_library(module) else None
+
+
+def _claims_to_be_builtin(value: Any, module: str) -> bool:
+    """Whether this is a class made by ``exec`` without a module name, which then says "builtins"."""
+    if module != "builtins" or not isinstance(value, type) or not value.__flags__ & _HEAP_TYPE:
+        return False
+    return vars(builtins).get(value.__name__) is not value
+
+
+def _ufunc_module(ufunc: Any) -> str | None:
+    """The library that holds a ufunc; None for one made from a Python function, which can't be looked into."""
+    known = (name for name in ("numpy", "scipy.special") if name in sys.modules)
+    return next((name for name in known if vars(sys.modules[name]).get(ufunc.__name__) is ufunc), None)
+
+
+def _module_of(value: Any) -> Any:
+    module = getattr(value, "__module__", None)
+    if qualified(type(value)) == "numpy.ufunc":
+        return _ufunc_module(value)
+    if isinstance(value, types.BuiltinFunctionType) and module is None:
+        return "builtins"
+    return module
+
+
+def inner_function(obj: Any) -> Any:
+    """The Python function inside a compiled one (numba's dispatchers)."""
+    inner = static_attribute(obj, "py_func") if not isinstance(obj, type) else MISSING
+    return inner if isinstance(inner, types.FunctionType) else MISSING
+
+
+def bound_to(obj: Any) -> Any:
+    """What a built-in method is bound to; `MISSING` for functions of modules and for class methods."""
+    if not isinstance(obj, types.BuiltinFunctionType | types.MethodWrapperType):
+        return MISSING
+    owner = getattr(obj, "__self__", None)
+    return MISSING if owner is None or isinstance(owner, types.ModuleType | type) else owner

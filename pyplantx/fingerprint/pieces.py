@@ -1,0 +1,225 @@
+"""The records of a walk over code: a node per piece of code, a slot per place that holds a value.
+
+This file may know: how to look at one place or one object. It may not know: what counts (``nodes.py``
+decides) or how digests are put together (``graph.py``).
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from pyplantx.fingerprint.arrays import text
+from pyplantx.fingerprint.boundary import module_name
+from pyplantx.fingerprint.objects import MISSING, static_attribute
+
+
+class Pin:
+    """What stands for a function or class in place of its code.
+
+    It names its owner, because `functools.wraps` copies it to wrappers, whose code does count.
+    """
+
+    __slots__ = ("owner", "text")
+
+    def __init__(self, owner: object, text: str) -> None:
+        self.owner = owner
+        self.text = text
+
+
+class Slot:
+    """A place that holds a value which code refers to: a global, a default, a closure cell, a class attribute.
+
+    Attributes
+    ----------
+    owner, key : object
+        The place.
+    label : str
+        What people call it.
+    value : object
+        What it held when it was looked at.
+    now, data : bytes
+        Encoding of that value, and the one that counts; they differ for state (see ``activity`` in code.py).
+    refs_now, refs : tuple
+        The code inside the value, in the order of the encoding; likewise.
+    opaque : tuple of str
+        Types inside it that have no encoding.
+    """
+
+    __slots__ = ("data", "key", "label", "now", "opaque", "owner", "read", "refs", "refs_now", "value")
+
+    def __init__(self, owner: Any, key: str, label: str, value: Any, read: Callable[[Any, str], Any]) -> None:
+        self.owner, self.key, self.label, self.value, self.read = owner, key, label, value, read
+        self.data = self.now = b""
+        self.refs: tuple[Any, ...] = ()
+        self.refs_now: tuple[Any, ...] = ()
+        self.opaque: tuple[str, ...] = ()
+
+    @property
+    def framed(self) -> bytes:
+        """What the slot adds to the data of a node."""
+        return text(self.key) + len(self.data).to_bytes(8, "little") + self.data
+
+
+def read_item(owner: dict[str, Any], key: str) -> Any:
+    """What a namespace holds."""
+    return owner.get(key, MISSING)
+
+
+def read_class(owner: type, key: str) -> Any:
+    """What a class itself holds."""
+    return vars(owner).get(key, MISSING)
+
+
+def read_member(owner: type, key: str) -> Any:
+    """The value of an enum member."""
+    member = vars(owner)["_member_map_"].get(key)
+    return MISSING if member is None else member._value_
+
+
+def read_cell(owner: types.CellType, key: str) -> Any:
+    """What a closure cell holds; `MISSING` while it is empty."""
+    try:
+        return owner.cell_contents
+    except ValueError:
+        return MISSING
+
+
+def read_attribute(owner: Any, key: str) -> Any:
+    """A plain attribute."""
+    return getattr(owner, key, MISSING)
+
+
+class Node:
+    """One piece of code, described.
+
+    Attributes
+    ----------
+    obj : object
+        The piece itself.
+    own : bytearray
+        What counts about it, constants and other code excluded.
+    constants : list of Slot
+        Global constants that it refers to.
+    refs : list
+        The code that it refers to, in a canonical order.
+    docs : tuple of str
+        Its docstrings.
+    sees_docs : bool
+        Whether it reads docstrings.
+    opaque : tuple of str
+        What counts by its type only.
+    """
+
+    __slots__ = ("constants", "docs", "obj", "opaque", "own", "refs", "sees_docs")
+
+    def __init__(self, obj: Any, kind: bytes) -> None:
+        self.obj = obj
+        self.own = bytearray(kind)
+        self.constants: list[Slot] = []
+        self.refs: list[Any] = []
+        self.docs: tuple[str, ...] = ()
+        self.sees_docs = False
+        self.opaque: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return label_of(self.obj)
+
+    @property
+    def data(self) -> bytes:
+        """Everything that counts but the other code."""
+        if not self.constants:
+            return bytes(self.own)
+        return bytes(self.own) + b"\0constants" + b"".join([slot.framed for slot in self.constants])
+
+    def add_text(self, key: str, content: str = "") -> None:
+        """Add two texts."""
+        self.own += text(key) + text(content)
+
+    def add_slot(self, slot: Slot) -> None:
+        """Add what a slot holds to the piece itself."""
+        self.own += slot.framed
+        self.refs += slot.refs
+        self.opaque += slot.opaque
+
+    def add_constant(self, slot: Slot) -> None:
+        """Add a global constant, which is a part of its own for those who explain."""
+        self.constants.append(slot)
+        self.refs += slot.refs
+        self.opaque += slot.opaque
+
+    def add_ref(self, obj: Any) -> None:
+        """Add other code."""
+        self.own += b">"
+        self.refs.append(obj)
+
+    def note(self, line: str) -> None:
+        """Note something that can't be seen."""
+        self.opaque += (line,)
+
+
+class Reference:
+    """What a name in a module comes to, ready to be added to the nodes of all functions that use it.
+
+    Parameters
+    ----------
+    namespace : dict
+        Kept alive, since references are found by its identity.
+    own : bytes
+        What it adds to a node.
+    slot : Slot, optional
+        The global that it names.
+    module : object
+        The module that is used as a whole.
+    """
+
+    __slots__ = ("_module", "_namespace", "_own", "_slot")
+
+    def __init__(self, namespace: Any, own: bytes, slot: Slot | None = None, module: Any = MISSING) -> None:
+        self._namespace, self._own, self._slot, self._module = namespace, own, slot, module
+
+    def add_to(self, node: Node) -> None:
+        """Add it to a node."""
+        node.own += self._own
+        if self._slot is not None:
+            node.add_constant(self._slot)
+        elif self._module is not MISSING:
+            node.add_ref(self._module)
+
+
+def static_pin(obj: Any) -> Pin | None:
+    """The pin that belongs to this very object."""
+    own = getattr(obj, "__dict__", None)
+    pin = own.get("__pyplantx_pin__") if isinstance(own, dict | types.MappingProxyType) else None
+    return pin if isinstance(pin, Pin) and pin.owner is obj else None
+
+
+def docstrings(code: types.CodeType, own: Any = None) -> tuple[str, ...]:
+    """The docstring of a function and what may be those of the functions and classes inside it."""
+    found: tuple[str, ...] = (own,) if isinstance(own, str) else ()
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            found += tuple(c for c in const.co_consts if isinstance(c, str)) + docstrings(const)
+    return found
+
+
+def label_of(obj: Any) -> str:
+    """What people call a piece of code: "function utils.scale", "class app.Model"."""
+    if isinstance(obj, types.FunctionType):
+        module = obj.__globals__.get("__name__", "?")
+        return f"function {module_name(str(module))}.{obj.__qualname__}"
+    if isinstance(obj, types.ModuleType):
+        return f"module {obj.__name__}"
+    if isinstance(obj, types.CodeType):
+        return f"code {obj.co_qualname}"
+    if isinstance(obj, type):
+        return f"class {module_name(obj.__module__)}.{obj.__qualname__}"
+    kind = static_attribute(obj, "__pyplantx_kind__")
+    word = kind if isinstance(kind, str) else type(obj).__name__
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    module = getattr(obj, "__module__", None)
+    where = f"{module_name(module)}." if isinstance(module, str) else ""
+    return f"{word} {where}{name}" if isinstance(name, str) else word

@@ -1,0 +1,154 @@
+"""What the names in a function's code mean today: globals, attribute chains through modules, imports.
+
+Everything is looked up statically, in dictionaries; the only code that may run is the import of a project
+module that the function itself would import.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, Final, NamedTuple
+
+from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.objects import MISSING
+from pyplantx.fingerprint.records import Import
+
+#: Module globals that say where code lies, not what it does; moving a project must not re-run it.
+LOCATION: Final = frozenset(
+    {"__name__", "__file__", "__spec__", "__loader__", "__package__", "__path__", "__cached__", "__builtins__"}
+)
+
+
+class Target(NamedTuple):
+    """What one name, with the attributes taken from it, comes to.
+
+    Attributes
+    ----------
+    kind : str
+        ``"library"``, ``"builtin"``, ``"missing"`` (`text` says it all), ``"module"`` (`value`, used as a whole)
+        or ``"slot"`` (`value` lies in the namespace `owner` under `key`).
+    text : str
+        Canonical name.
+    value : object
+        The object; `MISSING` where there is none.
+    owner : dict
+        The namespace; of a missing global too, since running code may define it.
+    key : str
+        The name in it.
+    used : int
+        How many names of the chain led there.
+    """
+
+    kind: str
+    text: str = ""
+    value: Any = MISSING
+    owner: dict[str, Any] = {}
+    key: str = ""
+    used: int = 1
+
+
+def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) -> Target:
+    """Follow a global name and its attribute chain, as far as it goes through modules."""
+    owner, name, used = namespace, chain[0], 1
+    value = owner.get(name, MISSING)
+    if value is MISSING:
+        return _builtin(namespace, name)
+    while isinstance(value, ModuleType):
+        if boundary.is_library(value.__name__, _file(value)):
+            return Target("library", boundary.name_library(value.__name__, ".".join(chain[used:])), value, used=used)
+        if used == len(chain):
+            return Target("module", value=value, owner=owner, key=name, used=used)
+        owner, name, used = vars(value), chain[used], used + 1
+        value = _attribute(owner, name)
+    if value is MISSING:
+        return Target("missing", ".".join(chain[:used]), used=used)
+    return Target("slot", value=value, owner=owner, key=name, used=used)
+
+
+def _builtin(namespace: dict[str, Any], name: str) -> Target:
+    builtins = namespace.get("__builtins__", sys.modules["builtins"])
+    names = vars(builtins) if isinstance(builtins, ModuleType) else builtins
+    if name in names:
+        return Target("builtin", name, names[name])
+    return Target("missing", name, owner=namespace, key=name)
+
+
+def _attribute(owner: dict[str, Any], name: str) -> Any:
+    value = owner.get(name, MISSING)
+    if value is MISSING:  # a submodule that is loaded, but not bound in its package
+        value = sys.modules.get(f"{owner.get('__name__')}.{name}", MISSING)
+    return value
+
+
+def _file(module: ModuleType) -> str | None:
+    file = vars(module).get("__file__")
+    return file if isinstance(file, str) else None
+
+
+def follow_import(namespace: dict[str, Any], one: Import, boundary: Boundary) -> Iterator[Target]:
+    """What an import statement inside a function brings in, one target per name or chain."""
+    name = _absolute(namespace, one)
+    for full in [name] if one.chains is not None or one.names or "." not in name else [name.partition(".")[0], name]:
+        yield from _imported(full, one, boundary)
+
+
+def _absolute(namespace: dict[str, Any], one: Import) -> str:
+    if not one.level:
+        return one.module
+    package = namespace.get("__package__") or ""
+    if not package and isinstance(namespace.get("__name__"), str):
+        package = namespace["__name__"] if "__path__" in namespace else namespace["__name__"].rpartition(".")[0]
+    base = package.split(".")
+    kept = base[: len(base) - one.level + 1]
+    return ".".join([*kept, one.module] if one.module else kept)
+
+
+def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
+    wanted = [[n] for n in one.names] if one.names else one.chains
+    if _is_library(name, boundary):
+        for chain in wanted or [[]]:
+            yield Target("library", boundary.name_library(name, ".".join(chain)), sys.modules.get(name, MISSING))
+        return
+    module = _import_now(name)
+    if module is None:
+        yield Target("missing", f"import {name}")
+    elif wanted is None:
+        yield Target("module", value=module, key=name)
+    else:
+        for chain in wanted:
+            yield _member(module, chain, boundary)
+
+
+def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
+    if chain[0] not in vars(module) and "__path__" in vars(module):
+        _import_now(f"{module.__name__}.{chain[0]}")
+    if _attribute(vars(module), chain[0]) is MISSING:
+        return Target("missing", f"{chain[0]} of an imported module")
+    if chain[0] not in vars(module):
+        return Target("module", value=_attribute(vars(module), chain[0]), key=chain[0])
+    return follow(vars(module), chain, boundary)
+
+
+def _is_library(name: str, boundary: Boundary) -> bool:
+    """Whether a module that may not be loaded yet belongs to a library; found without running anything."""
+    top = name.partition(".")[0]
+    if name in sys.modules or top in sys.modules:
+        return boundary.is_library(name if name in sys.modules else top)
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        spec = find(top, None) if find else None
+        if spec is not None:
+            return boundary.is_library(top, spec.origin if spec.has_location else None)
+    return boundary.is_library(top)
+
+
+def _import_now(name: str) -> ModuleType | None:
+    """Import a project module, as the run would; None if that fails (then the run fails or copes as well)."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except Exception:  # foreign code: whatever its import raises means "missing", which counts as such
+        return None

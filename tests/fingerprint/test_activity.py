@@ -1,0 +1,156 @@
+"""Edits within a session are noticed; what running code does to its own globals is state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyplantx.fingerprint.code import Fingerprinter
+from tests.fingerprint.harness import Role
+
+
+class Session:
+    """One process: a namespace, a fingerprinter, activities."""
+
+    def __init__(self, source: str) -> None:
+        self.names: dict[str, Any] = {"__name__": "app"}
+        self.printer = Fingerprinter()
+        self.edit(source)
+
+    def edit(self, source: str) -> None:
+        exec(source, self.names)
+
+    def activity(self, run: Callable[[], object] = lambda: None) -> str:
+        """Fingerprint of ``f`` as a plant sees it, with `run` happening meanwhile."""
+        self.printer.begin_activity()
+        self.printer.freeze([self.names["f"]])
+        run()
+        digest = self.printer.fingerprint(self.names["f"])
+        self.printer.end_activity()
+        return digest
+
+    def run(self) -> object:
+        return self.names["f"]()
+
+
+EDITS = {
+    "redefined": ("def f(): return 1", "def f(): return 2"),
+    "helper": ("def g(): return 1\ndef f(): return g()", "def g(): return 2"),
+    "constant": ("K = 1\ndef f(): return K", "K = 2"),
+    "list": ("K = [1]\ndef f(): return K", "K.append(2)"),
+    "method": ("class C:\n    def m(self): return 1\ndef f(): return C().m()", "C.m = lambda self: 2"),
+    "class attribute": ("class C:\n    x = 1\ndef f(): return C.x", "C.x = 2"),
+    "array": ("import numpy\nK = numpy.zeros(3)\ndef f(): return K", "K[1] = 1"),
+    "default": ("def f(x=1): return x", "f.__defaults__ = (2,)"),
+    "default in place": ("def f(x=[1]): return x", "f.__defaults__[0].append(2)"),
+    "code": ("def g(): return 2\ndef f(): return 1", "f.__code__ = g.__code__"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_between_activities_are_noticed(name: str) -> None:
+    source, edit = EDITS[name]
+    session = Session(source)
+    before = session.activity()
+    assert session.activity() == before
+    session.edit(edit)
+    assert session.activity() != before
+    assert session.printer.state_changes() == []
+
+
+STATES = {
+    "counter": "N = 0\ndef f():\n    global N\n    N += 1",
+    "cache": "CACHE = {}\ndef f(): CACHE[len(CACHE)] = 1",
+    "lazy": "MODEL = None\ndef f():\n    global MODEL\n    MODEL = MODEL or [1]",
+    "lazy function": "G = None\ndef f():\n    global G\n    G = G or len",
+    "created": "def f():\n    global NEW\n    NEW = 1\n    return NEW",
+    "class attribute": "class C: n = 0\ndef f(): C.n += 1",
+    "instance": "class C: pass\nc = C()\nc.n = 0\ndef f(): c.n += 1",
+    "closure": "def make():\n    n = 0\n    def f():\n        nonlocal n\n        n += 1\n    return f\nf = make()",
+    "mutable default": "def f(seen=[]): seen.append(1)",
+    "function attribute": "def f(): f.n += 1\nf.n = 0",
+    "in a helper": "SEEN = []\ndef g(): SEEN.append(1)\ndef f(): g()",
+    "array": "import numpy\nK = numpy.zeros(3)\ndef f(): K[0] += 1",
+    "functions registered": "OPS = {}\ndef f(): OPS[len(OPS)] = lambda: 1",
+    "lru_cache": (
+        "import functools\n@functools.lru_cache\ndef g(n): return n\nN = []\ndef f():\n    N.append(1)\n    g(len(N))"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_changes_during_an_activity_are_state(name: str) -> None:
+    session = Session(STATES[name])
+    before = session.activity()
+    assert session.activity(session.run) == before
+    assert session.activity(session.run) == before
+    assert session.activity() == before
+    assert len(session.printer.state_changes()) == 1
+
+
+def test_state_is_named() -> None:
+    session = Session(STATES["in a helper"])
+    session.activity(session.run)
+    assert session.printer.state_changes() == ["constant app.SEEN"]
+
+
+def test_an_edit_of_state_is_an_edit() -> None:
+    session = Session(STATES["counter"])
+    before = session.activity(session.run)
+    session.edit("N = 7")
+    after = session.activity()
+    assert after != before
+    session.edit("N = 0")
+    assert session.activity() == before
+
+
+def test_another_edit_keeps_state_out() -> None:
+    """The edited helper counts, the cache that grew does not: the same as a fresh process sees."""
+    source = "CACHE = {}\ndef g(): return 1\ndef f():\n    CACHE[len(CACHE)] = g()"
+    session = Session(source)
+    before = session.activity(session.run)
+    session.edit("def g(): return 2")
+    after = session.activity(session.run)
+    fresh = Session(source.replace("return 1", "return 2"))
+    assert before != after == fresh.activity()
+
+
+def test_reverting_gives_the_old_fingerprint() -> None:
+    session = Session("def g(): return 1\ndef f(): return g()")
+    before = session.activity()
+    session.edit("def g(): return 2")
+    session.activity()
+    session.edit("def g(): return 1")
+    assert session.activity() == before
+
+
+def test_an_activity_that_did_not_end_is_ended_by_the_next() -> None:
+    session = Session(STATES["counter"])
+    session.printer.begin_activity()
+    before = session.printer.fingerprint(session.names["f"])
+    session.run()
+    assert session.activity() == before
+
+
+def test_config_values_see_edits_too() -> None:
+    session = Session("def f(): return 1")
+    value = {"f": session.names["f"]}
+    session.printer.begin_activity()
+    before = session.printer.encode_value(value)
+    session.printer.end_activity()
+    session.names["f"].__code__ = (lambda: 2).__code__
+    session.printer.begin_activity()
+    assert session.printer.encode_value(value) != before
+
+
+def test_reactors_in_globals_count_as_their_functions() -> None:
+    def wrapped(body: str, kind: str) -> str:
+        names: dict[str, Any] = {}
+        exec(f"def g(): return {body}\ndef f(): return g", names)
+        names["g"] = Role(kind, names["g"])
+        return Fingerprinter().fingerprint(Role("reactor", names["f"]))
+
+    assert wrapped("1", "reactor") != wrapped("2", "reactor")
+    assert wrapped("1", "subreactor") == wrapped("2", "subreactor")

@@ -1,0 +1,131 @@
+"""Names that a function may send, and the paths by which code refers to other code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx.fingerprint.code import Fingerprinter, SendHints
+from tests.fingerprint.harness import Role, program, subreactor
+
+HINTS = {
+    "pipe.send('x', 1)": (["x"], []),
+    "pipe.allocate('x', 1, shape=(4,))": (["x"], []),
+    "h = yield pipe.allocate('x'); pipe.send('y', h)": (["x", "y"], []),
+    "pipe.send(f'x_{k}', 1)": ([], ["x_7", "x_a b"]),
+    "pipe.send(f'{k}_x_{k:03d}', 1)": ([], ["1_x_001"]),
+    "pipe.send('x_' + str(k), 1)": ([], ["x_1"]),
+    "pipe.send('x_%d_%s' % (k, k), 1)": ([], ["x_1_b"]),
+    "pipe.send('x_{}.{}'.format(k, k), 1)": ([], ["x_1.2"]),
+    "pipe.send(NAME, 1)": (["from_global"], []),
+    "pipe.send(NAME + '_b', 1)": (["from_global_b"], []),
+    "pipe.send(names.OUT, 1)": (["from_module"], []),
+    "pipe.send(k, 1)": ([], []),
+    "pipe.send(f'{k}', 1)": ([], []),
+    "pipe.send(5, 1)": ([], []),
+    "pipe.send('x', [q for q in k if q])": (["x"], []),
+    "pipe.send('x', k if k else 2)": (["x"], []),
+    "pipe.send('x', lambda: pipe.send('y', 1))": (["x", "y"], []),
+    "pipe.send('x', (yield pipe.receive('y')))": (["x"], []),
+    "pipe.send('x', {'a': [k, 1], **k})": (["x"], []),
+    "[pipe.send(f'x{q}', q) for q in k]": ([], ["x1"]),
+    "for q in k:\n        pipe.send('a', q) if q else pipe.send('b', -q)": (["a", "b"], []),
+    "helper(pipe)": (["helped"], []),
+    "yield from sub(pipe)": (["subbed"], []),
+    "other_reactor(pipe)": ([], []),
+    "pipe.receive('x')": ([], []),
+}
+CONTEXT = """
+import types
+NAME = 'from_global'
+names = types.ModuleType('names'); names.OUT = 'from_module'
+def helper(pipe): pipe.send('helped', 1)
+def sub(pipe): pipe.send('subbed', 1); yield
+def other_reactor(pipe): pipe.send('elsewhere', 1)
+"""
+
+
+@pytest.mark.parametrize("body", HINTS)
+def test_hints(body: str) -> None:
+    names: dict[str, Any] = {}
+    exec(f"{CONTEXT}def f(pipe, k):\n    {body}\n", names)
+    names["sub"], names["other_reactor"] = Role("subreactor", names["sub"]), Role("reactor", names["other_reactor"])
+    hints = Fingerprinter().hints(names["f"])
+    expected, matched = HINTS[body]
+    assert list(hints.names) == expected
+    assert all(any(re.fullmatch(pattern, name) for pattern in hints.patterns) for name in matched)
+    assert bool(hints.patterns) == bool(matched)
+
+
+def test_factories_are_told_apart_by_their_closures() -> None:
+    def make(n: int) -> Any:
+        def reactor(pipe: Any) -> Any:
+            x = yield pipe.receive(f"y{n}")
+            pipe.send(f"y{n + 1}", x)
+            pipe.send(f"z_{n}", x)
+
+        return reactor
+
+    hints = Fingerprinter().hints(make(3))
+    assert hints.names == ("z_3",)
+    assert [bool(re.fullmatch(hints.patterns[0], name)) for name in ("y4", "z_3")] == [True, False]
+
+
+def test_hints_of_something_else() -> None:
+    assert Fingerprinter().hints(print) == SendHints((), ())
+
+
+FILES = {
+    "app.py": (
+        "import utils\nfrom utils import mid as middle\nfrom api import sub\n"
+        "@sub\ndef low(pipe): yield\n"
+        "def helper(pipe): yield from low(pipe)\n"
+        "def main(pipe):\n    from utils import late\n    yield from low(pipe); yield from utils.high(pipe)\n"
+        "    yield from middle(pipe)\n"
+        "    yield from late(pipe); helper(pipe)\n"
+        "def through(pipe): yield from helper(pipe)\n"
+        "def make():\n    inner = sub(lambda pipe: 1)\n    def closed(pipe): yield from inner(pipe)\n"
+        "    return closed, inner\n"
+        "closed, inner = make()\n"
+    ),
+    "utils.py": "from api import sub\n"
+    + "".join(f"@sub\ndef {name}(pipe): yield\n" for name in ("high", "mid", "late", "other")),
+    "api.py": "from tests.fingerprint.harness import subreactor as sub\n",
+}
+
+
+def test_reference_paths(tmp_path: Path) -> None:
+    with program(tmp_path, FILES) as app:
+        printer = Fingerprinter()
+        expected = {
+            "low": (app.main, app.low),
+            "utils.high": (app.main, app.utils.high),
+            "middle": (app.main, app.utils.mid),
+            "utils:late": (app.main, app.utils.late),
+            "helper/low": (app.through, app.low),
+            "inner": (app.closed, app.inner),
+        }
+        for path, (caller, target) in expected.items():
+            assert printer.reference_path(caller, target) == path
+            assert printer.reference_path(Role("reactor", caller), target.function) == path
+            assert printer.resolve(caller, path) is target
+        assert printer.reference_path(app.main, app.utils.other) is None
+        for path in ("other", "utils.other", "helper/high", "low/low"):
+            with pytest.raises(LookupError):
+                printer.resolve(app.main, path)
+
+
+def test_paths_follow_redefinition() -> None:
+    names: dict[str, Any] = {}
+    exec("def low(pipe): yield\ndef main(pipe): yield from low(pipe)", names)
+    names["low"] = first = subreactor(names["low"])
+    printer = Fingerprinter()
+    assert printer.reference_path(names["main"], first) == "low"
+    names["low"] = second = subreactor(first.function)
+    assert printer.resolve(names["main"], "low") is second
+    del names["low"]
+    with pytest.raises(LookupError):
+        printer.resolve(names["main"], "low")

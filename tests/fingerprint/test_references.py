@@ -1,0 +1,610 @@
+"""What a fingerprint follows: one program per kind of reference, with edits that count and edits that do not."""
+
+from __future__ import annotations
+
+import glob
+import importlib.machinery
+import importlib.util
+import sys
+import sysconfig
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx.errors import CannotFingerprint
+from pyplantx.fingerprint import tracked, untracked
+from pyplantx.fingerprint.code import Fingerprinter
+from tests.fingerprint.harness import DictMemo, fingerprints, of_source, program
+
+#: name -> (source with a function f, [(old, new)] that count, [(old, new)] that do not)
+KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
+    "global": ("K = 1\nL = 2\ndef f(): return K", [("K = 1", "K = 2"), ("K = 1", "pass")], [("L = 2", "L = 3")]),
+    "missing name": ("def f(): return K", [("def f", "K = 1\ndef f")], [("def f", "L = 1\ndef f")]),
+    "helper": ("def g(): return 1\ndef f(): return g()", [("return 1", "return 2")], [("def g", "# x\ndef g")]),
+    "helper of a helper": (
+        "def h(): return 1\ndef g(): return h()\ndef f(): return g()",
+        [("return 1", "return 2")],
+        [],
+    ),
+    "shadowed builtin": ("def f(): return len('a')", [("def f", "def len(x): return 0\ndef f")], []),
+    "closure": ("def m(n):\n    def f(): return n\n    return f\nf = m(1)", [("m(1)", "m(2)")], []),
+    "empty closure": (
+        "def m():\n    def f(): return n\n    return f\n    n = 1\nf = m()",
+        [("return n", "return -n")],
+        [],
+    ),
+    "nonlocal function": (
+        "def m():\n    def g(): return 1\n    def f(): return g()\n    return f\nf = m()",
+        [("return 1", "return 2")],
+        [],
+    ),
+    "lambda": ("g = lambda x: x + 1\ndef f(): return g(1)", [("x + 1", "x + 2")], []),
+    "decorator": (
+        "def deco(fn):\n    def wrapped(*a): return fn(*a) + 1\n    return wrapped\n@deco\ndef f(): return 1",
+        [("+ 1", "+ 2"), ("return 1", "return 2"), ("@deco\n", "")],
+        [],
+    ),
+    "wraps": (
+        "import functools\ndef deco(fn):\n    @functools.wraps(fn)\n"
+        "    def wrapped(*a): return fn(*a) + 1\n    return wrapped\n"
+        "@deco\ndef f(): return 1",
+        [("+ 1", "+ 2"), ("return 1", "return 2")],
+        [],
+    ),
+    "lru_cache": (
+        "import functools\n@functools.lru_cache\ndef g(x): return x\ndef f(): return g(1)",
+        [("return x", "return -x")],
+        [],
+    ),
+    "contextmanager": (
+        "import contextlib\n@contextlib.contextmanager\ndef g():\n    yield 1\ndef f():\n    with g() as x: return x",
+        [("yield 1", "yield 2")],
+        [],
+    ),
+    "singledispatch": (
+        "import functools\n@functools.singledispatch\ndef g(x): return 1\n"
+        "@g.register\ndef _(x: int): return 2\ndef f(): return g(3)",
+        [("return 1", "return 0"), ("return 2", "return 3"), ("x: int", "x: str")],
+        [],
+    ),
+    "partial": (
+        "import functools\ndef g(x, y): return x\nh = functools.partial(g, 1)\ndef f(): return h(2)",
+        [("g, 1", "g, 2"), ("return x", "return y")],
+        [],
+    ),
+    "bound method": (
+        "class C:\n    def __init__(self, n): self.n = n\n"
+        "    def m(self): return self.n\ng = C(1).m\ndef f(): return g()",
+        [("C(1)", "C(2)"), ("return self.n", "return -self.n")],
+        [],
+    ),
+    "instance": (
+        "class C:\n    def m(self): return 1\nc = C()\nc.n = 1\ndef f(): return c.m()",
+        [("return 1", "return 2"), ("c.n = 1", "c.n = 2")],
+        [],
+    ),
+    "callable instance": (
+        "class C:\n    def __call__(self): return 1\nc = C()\ndef f(): return c()",
+        [("return 1", "return 2")],
+        [],
+    ),
+    "slots": (
+        "class C:\n    __slots__ = ('n',)\n    def __init__(self, n): self.n = n\nc = C(1)\ndef f(): return c.n",
+        [("C(1)", "C(2)")],
+        [],
+    ),
+    "metaclass": (
+        "class M(type):\n    def __len__(cls): return 1\nclass C(metaclass=M): pass\ndef f(): return len(C)",
+        [("return 1", "return 2")],
+        [],
+    ),
+    "mixin order": (
+        "class A:\n    def m(self): return 1\nclass B:\n"
+        "    def m(self): return 2\nclass C(A, B): pass\ndef f(): return C().m()",
+        [("(A, B)", "(B, A)")],
+        [],
+    ),
+    "class docstring": (
+        "class C:\n    'doc'\n    x = 1\ndef f(): return C.x",
+        [("x = 1", "x = 2")],
+        [("'doc'", "'other'")],
+    ),
+    "classmethod": (
+        "class C:\n    @classmethod\n    def m(cls): return 1\ndef f(): return C.m()",
+        [("return 1", "return 2"), ("classmethod", "staticmethod")],
+        [],
+    ),
+    "cached_property": (
+        "import functools\nclass C:\n    @functools.cached_property\n    def m(self): return 1\ndef f(): return C().m",
+        [("return 1", "return 2")],
+        [],
+    ),
+    "property setter": (
+        "class C:\n    @property\n    def m(self): return 1\n"
+        "    @m.setter\n    def m(self, v): self.v = v\ndef f(): return C()",
+        [("self.v = v", "self.v = -v")],
+        [],
+    ),
+    "dataclass factory": (
+        "import dataclasses\n@dataclasses.dataclass\nclass C:\n"
+        "    x: list = dataclasses.field(default_factory=lambda: [1])\ndef f(): return C()",
+        [("[1]", "[2]"), ("x: list", "x: tuple"), ("dataclass\n", "dataclass(frozen=True)\n")],
+        [],
+    ),
+    "enum method": (
+        "import enum\nclass E(enum.Enum):\n    A = 1\n    B = 2\n    def m(self): return 1\ndef f(): return E.A.m()",
+        [("A = 1", "A = 3"), ("return 1", "return 2"), ("B = 2", "C = 2")],
+        [],
+    ),
+    "enum member": (
+        "import enum\nclass E(enum.Enum):\n    A = 1\n    B = 2\nX = E.A\ndef f(): return X",
+        [("E.A", "E.B"), ("A = 1", "A = 3")],
+        [],
+    ),
+    "flag": (
+        "import enum\nclass E(enum.Flag):\n    A = 1\n    B = 2\ndef f(): return E.A | E.B",
+        [("B = 2", "B = 4")],
+        [],
+    ),
+    "namedtuple class": (
+        "import typing\nclass P(typing.NamedTuple):\n    a: int = 1\ndef f(): return P()",
+        [("= 1", "= 2")],
+        [],
+    ),
+    "abstract class": (
+        "import abc\nclass A(abc.ABC):\n    @abc.abstractmethod\n    def m(self): ...\n"
+        "class B(A):\n    def m(self): return 1\ndef f(): return B().m()",
+        [("return 1", "return 2")],
+        [],
+    ),
+    "exception class": (
+        "class X(Exception):\n    code = 1\ndef f():\n    raise X",
+        [("code = 1", "code = 2"), ("(Exception)", "(ValueError)")],
+        [],
+    ),
+    "nested containers": (
+        "K = {'a': [1, {2: (3, lambda: 4)}]}\ndef f(): return K",
+        [("lambda: 4", "lambda: 5"), ("(3,", "(9,")],
+        [],
+    ),
+    "self-reference": ("def f(n): return f(n - 1) if n else 0", [("else 0", "else 1")], []),
+    "mutual recursion": (
+        "def g(n): return f(n - 1)\ndef f(n): return g(n) if n else 0\n",
+        [("else 0", "else 1"), ("n - 1", "n - 2")],
+        [("def g", "\n# x\ndef g")],
+    ),
+    "function attribute": ("def f(): return f.k\nf.k = 1", [("f.k = 1", "f.k = 2")], []),
+    "regex": ("import re\nP = re.compile('a')\ndef f(): return P", [("'a')", "'b')"), ("'a')", "'a', re.I)")], []),
+    "path, decimal, date": (
+        "import pathlib, decimal, datetime\n"
+        "K = [pathlib.Path('a'), decimal.Decimal('1'), datetime.date(2026, 1, 1)]\ndef f(): return K",
+        [("'a'", "'b'"), ("'1'", "'1.0'"), ("1, 1)", "1, 2)")],
+        [],
+    ),
+    "typing": ("import typing\nK = typing.Optional[int]\ndef f(): return K", [("Optional[int]", "Optional[str]")], []),
+    "ufunc": ("import numpy as np\nK = np.sin\ndef f(): return K(1)", [("np.sin", "np.cos")], []),
+    "vectorize": (
+        "import numpy as np\n@np.vectorize\ndef g(x): return x\ndef f(): return g(1)",
+        [("return x", "return -x")],
+        [],
+    ),
+    "class-based decorator": (
+        "import functools\nclass D:\n    def __init__(self, fn):\n        functools.update_wrapper(self, fn)\n"
+        "    def __call__(self, x): return self.__wrapped__(x) + 1\n"
+        "@D\ndef g(x):\n    'doc'\n    return x\ndef f(): return g(1)",
+        [("return x", "return -x"), ("(x) + 1", "(x) + 2")],
+        [("'doc'", "'other doc'"), ("g(x):", "g(x: int) -> int:")],
+    ),
+    "numba dispatcher": (
+        "class D:\n    def __init__(self, fn): self.py_func = fn\n@D\ndef g(x): return x\ndef f(): return g",
+        [("return x", "return -x")],
+        [],
+    ),
+    "module name": ("def f(): return __name__, __file__", [], [("def f", "__file__ = '/elsewhere'\ndef f")]),
+    "module docstring": ("__doc__ = 'a'\ndef f(): return __doc__", [("'a'", "'b'")], []),
+    "docstring that is read": ("def g(): 'a'\ndef f(): return g.__doc__", [("'a'", "'b'")], []),
+    "docstring read by a helper": (
+        "def g(x): return x.__doc__\nclass C:\n    'a'\ndef f(): return g(C)",
+        [("'a'", "'b'")],
+        [],
+    ),
+    "inspect.getdoc": ("import inspect\ndef g(): 'a'\ndef f(): return inspect.getdoc(g)", [("'a'", "'b'")], []),
+    "class annotations": ("class C:\n    x: int\ndef f(): return C.__annotations__", [("x: int", "x: str")], []),
+    "function annotations": ("def g(x): return x\ndef f(): return g(1)", [], [("g(x)", "g(x: int) -> str")]),
+    "type parameters": (
+        "from typing import Generic, TypeVar\nT = TypeVar('T')\n"
+        "class C(Generic[T]):\n    x = 1\ndef f(): return C[int]",
+        [("x = 1", "x = 2")],
+        [],
+    ),
+    "match": (
+        "def f(x):\n    match x:\n        case {'a': 1}: return 1\n        case [a, *b]: return b",
+        [("'a': 1", "'a': 2"), ("[a, *b]", "[*a, b]")],
+        [],
+    ),
+    "star import of a name": ("from math import *\ndef f(): return floor(1.5)", [("floor(1.5)", "ceil(1.5)")], []),
+    "async": ("async def g(): return 1\nasync def f(): return await g()", [("return 1", "return 2")], []),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind(kind: str) -> None:
+    source, counts, does_not = KINDS[kind]
+    before = of_source(source)
+    assert before == of_source(source)
+    for old, new in counts:
+        assert old in source
+        assert of_source(source.replace(old, new, 1)) != before, (old, new)
+    for old, new in does_not:
+        assert old in source
+        assert of_source(source.replace(old, new, 1)) == before, (old, new)
+
+
+# --- modules and imports ------------------------------------------------------------------------------------
+
+PACKAGE = {
+    "app.py": "import pkg.mod\nimport pkg.other as o\ndef f(): return pkg.mod.g() + o.K\n",
+    "pkg/__init__.py": "UNUSED = 1\n",
+    "pkg/mod.py": "def g(): return 1\ndef unused(): return 1\n",
+    "pkg/other.py": "K = 1\nL = 1\n",
+}
+LAZY = {
+    **PACKAGE,
+    "app.py": (
+        "def f():\n    import pkg.mod as m\n    from pkg import other\n    from pkg.other import K as k\n"
+        "    return m.g() + other.L + k\n"
+    ),
+}
+RELATIVE = {
+    "app.py": "from pkg.user import f\n",
+    "pkg/__init__.py": "",
+    "pkg/user.py": "def f():\n    from .mod import g\n    from . import other\n    return g() + other.K\n",
+    "pkg/mod.py": PACKAGE["pkg/mod.py"],
+    "pkg/other.py": PACKAGE["pkg/other.py"],
+}
+
+
+def changes(tmp_path: Path, files: dict[str, str], file: str, old: str, new: str) -> bool:
+    assert old in files[file]
+    edited = {**files, file: files[file].replace(old, new, 1)}
+    before = fingerprints(tmp_path / "before", files, "f")
+    return fingerprints(tmp_path / f"after_{file}_{new}", edited, "f") != before
+
+
+@pytest.mark.parametrize(
+    ("files", "file", "old", "new", "expected"),
+    [
+        (PACKAGE, "pkg/mod.py", "g(): return 1", "g(): return 2", True),
+        (PACKAGE, "pkg/mod.py", "unused(): return 1", "unused(): return 2", False),
+        (PACKAGE, "pkg/other.py", "K = 1", "K = 2", True),
+        (PACKAGE, "pkg/other.py", "L = 1", "L = 2", False),
+        (PACKAGE, "pkg/__init__.py", "UNUSED = 1", "UNUSED = 2", False),
+        (LAZY, "pkg/mod.py", "g(): return 1", "g(): return 2", True),
+        (LAZY, "pkg/mod.py", "unused(): return 1", "unused(): return 2", False),
+        (LAZY, "pkg/other.py", "K = 1", "K = 2", True),
+        (LAZY, "pkg/other.py", "L = 1", "L = 2", True),
+        (RELATIVE, "pkg/mod.py", "g(): return 1", "g(): return 2", True),
+        (RELATIVE, "pkg/mod.py", "unused(): return 1", "unused(): return 2", False),
+        (RELATIVE, "pkg/other.py", "K = 1", "K = 2", True),
+    ],
+)
+def test_modules(tmp_path: Path, files: dict[str, str], file: str, old: str, new: str, expected: bool) -> None:
+    assert changes(tmp_path, files, file, old, new) is expected
+
+
+@pytest.mark.parametrize("use", ["getattr(utils, name)", "vars(utils)", "show(utils)", "[utils]"])
+def test_a_module_that_escapes_counts_as_a_whole(tmp_path: Path, use: str) -> None:
+    files = {
+        "app.py": f"import utils\ndef f(name, show): return {use}\n",
+        "utils.py": "import sys, math\nA = 1\nB = 2\n",
+    }
+    assert changes(tmp_path, files, "utils.py", "B = 2", "B = 3")
+
+
+def test_function_level_import_used_as_a_whole(tmp_path: Path) -> None:
+    files = {"app.py": "def f(name):\n    import utils\n    return getattr(utils, name)\n", "utils.py": "A = 1\n"}
+    assert changes(tmp_path, files, "utils.py", "A = 1", "A = 2")
+
+
+def test_optional_import_that_fails(tmp_path: Path) -> None:
+    source = "def f():\n    try:\n        import no_such_module_here\n    except ImportError: return 1\n"
+    assert fingerprints(tmp_path / "a", {"app.py": source}, "f") == fingerprints(
+        tmp_path / "b", {"app.py": source}, "f"
+    )
+
+
+def test_lazy_modules_are_not_woken(tmp_path: Path) -> None:
+    files = {
+        "app.py": "import lazy\ndef f(): return lazy.heavy + lazy.light\n",
+        "lazy.py": "light = 1\ndef __getattr__(name): raise SystemExit('woken')\n",
+    }
+    assert fingerprints(tmp_path, files, "f")
+
+
+def test_moves_do_not_count(tmp_path: Path) -> None:
+    one = {"app.py": "K = 2\nclass C:\n    def m(self): return K\ndef g(): return C().m()\ndef f(): return g()\n"}
+    two = {"app.py": "from deep.down import f\n", "deep/__init__.py": "", "deep/down.py": one["app.py"]}
+    assert fingerprints(tmp_path / "a", one, "f") == fingerprints(tmp_path / "b", two, "f")
+
+
+def test_main_and_module_are_one(tmp_path: Path) -> None:
+    source = (
+        "import enum\nclass E(enum.Enum):\n    A = 1\nclass C: pass\n"
+        "K = [C(), E.A]\ndef g(): return K\ndef f(): return g()\n"
+    )
+    as_main: dict[str, Any] = {"__name__": "__main__", "__file__": "/x/app.py"}
+    exec(source, as_main)
+    assert Fingerprinter().fingerprint(as_main["f"]) == fingerprints(tmp_path, {"app.py": source}, "f")["f"]
+
+
+# --- libraries ----------------------------------------------------------------------------------------------
+
+
+def fake_library(tmp_path: Path, body: str, version: str) -> dict[str, str]:
+    return {
+        "app.py": "import fakelib\nfrom fakelib import tool\ndef f(): return fakelib.run(1) + tool(2)\n",
+        "site-packages/fakelib.py": f"__version__ = {version!r}\ndef run(x): return {body}\ndef tool(x): return x\n",
+    }
+
+
+def library_print(tmp_path: Path, body: str = "x", version: str = "1.2.3", **options: Any) -> str:
+    folder = tmp_path / f"{hash((body, version, str(options)))}"
+    sys.path.insert(0, str(folder / "site-packages"))
+    try:
+        return fingerprints(folder, fake_library(tmp_path, body, version), "f", **options)["f"]
+    finally:
+        sys.path.remove(str(folder / "site-packages"))
+
+
+def test_libraries_count_by_name_and_version(tmp_path: Path) -> None:
+    base = library_print(tmp_path)
+    assert library_print(tmp_path, body="-x") == base
+    assert library_print(tmp_path, version="1.2.4") == base
+    assert library_print(tmp_path, version="1.3.0") != base
+
+
+def test_policies(tmp_path: Path) -> None:
+    exact = [library_print(tmp_path, version=v, library_versions="exact") for v in ("1.2.3", "1.2.4")]
+    ignore = [library_print(tmp_path, version=v, library_versions="ignore") for v in ("1.2.3", "2.0")]
+    assert exact[0] != exact[1]
+    assert ignore[0] == ignore[1]
+
+
+def test_boundary_can_be_moved(tmp_path: Path) -> None:
+    tracked_ones = [library_print(tmp_path, body=body, track=("fakelib",)) for body in ("x", "-x")]
+    assert tracked_ones[0] != tracked_ones[1]
+    files = {"app.py": "import vendored\ndef f(): return vendored.K\n", "vendored.py": "K = 1\n"}
+    edited = {**files, "vendored.py": "K = 2\n"}
+    options = {"library": ("vendored",)}
+    assert fingerprints(tmp_path / "v", files, "f", **options) == fingerprints(tmp_path / "w", edited, "f", **options)
+
+
+def test_library_internals_are_not_walked() -> None:
+    source = "import json, logging, sys\ndef f(x): return json.dumps(x), logging.getLogger(), 'a' in sys.modules"
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    assert (
+        list(Fingerprinter().parts(namespace["f"])) == ["function builtins.f"]
+        or len(Fingerprinter().parts(namespace["f"])) == 1
+    )
+
+
+def test_versions_are_reported() -> None:
+    namespace: dict[str, Any] = {}
+    exec("import numpy as np\ndef f(x): return np.linalg.norm(x)", namespace)
+    printer = Fingerprinter(library_versions="exact")
+    printer.fingerprint(namespace["f"])
+    assert printer.versions() == {"numpy": sys.modules["numpy"].__version__}
+
+
+# --- graphs -------------------------------------------------------------------------------------------------
+
+
+def test_circles_do_not_depend_on_the_entry() -> None:
+    source = (
+        "def a(): return b() + 1\ndef b(): return c() + 2\n"
+        "def c(): return a() + 3\ndef f(): return a\ndef g(): return c"
+    )
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    order, other = Fingerprinter(), Fingerprinter()
+    names = ["f", "g", "a", "b", "c"]
+    first = {name: order.fingerprint(namespace[name]) for name in names}
+    assert first == {name: other.fingerprint(namespace[name]) for name in reversed(names)}
+    assert len(set(first.values())) == 5
+
+
+def test_depth_is_no_limit() -> None:
+    count = 5000
+    source = "\n".join(f"def f{n}(): return f{n + 1}()" for n in range(count)) + f"\ndef f{count}(): return 1\nf = f0"
+    assert of_source(source) != of_source(source.replace("return 1", "return 2"))
+
+
+def test_helpers_are_described_once() -> None:
+    source = "def h(): return 1\n" + "\n".join(f"def f{n}(): return h() + {n}" for n in range(50))
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    memo = DictMemo()
+    printer = Fingerprinter(memo)
+    assert len({printer.fingerprint(namespace[f"f{n}"]) for n in range(50)}) == 50
+    assert len(memo) == 51
+
+
+def test_the_memo_gives_the_same_fingerprints() -> None:
+    memo = DictMemo()
+    for kind, (source, *_) in KINDS.items():
+        assert of_source(source, memo=memo) == of_source(source), kind
+        assert of_source(source, memo=memo) == of_source(source), kind
+    assert memo.hits > len(KINDS)
+
+
+def test_shortcut_and_graph_agree() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def f(pipe): pipe.send('x', 1)\ndef g(): return f", namespace)
+    alone, within = Fingerprinter(), Fingerprinter()
+    within.fingerprint(namespace["g"])
+    assert alone.fingerprint(namespace["f"]) == within._graph.root(namespace["f"])
+
+
+# --- parts, opaque things, levers -----------------------------------------------------------------------------
+
+
+def test_parts_name_what_changed(tmp_path: Path) -> None:
+    files = {
+        "app.py": (
+            "import utils\nK = 1\nclass Model:\n    def run(self): return K\n"
+            "def f(): return utils.scale(Model().run())\n"
+        ),
+        "utils.py": "def scale(x): return x * 2\n",
+    }
+
+    def parts(folder: str, edited: dict[str, str]) -> dict[str, str]:
+        with program(tmp_path / folder, edited) as app:
+            return Fingerprinter().parts(app.f)
+
+    before = parts("a", files)
+    assert set(before) == {
+        "function app.f",
+        "function utils.scale",
+        "constant app.K",
+        "class app.Model",
+        "function app.Model.run",
+    }
+    for number, (file, old, new, label) in enumerate(
+        [
+            ("utils.py", "x * 2", "x * 3", "function utils.scale"),
+            ("app.py", "K = 1", "K = 2", "constant app.K"),
+            ("app.py", "return K", "return -K", "function app.Model.run"),
+        ]
+    ):
+        after = parts(f"b{number}", {**files, file: files[file].replace(old, new)})
+        assert {name for name in after if after[name] != before.get(name)} == {label}
+
+
+def test_parts_of_one_name_are_kept_apart() -> None:
+    namespace: dict[str, Any] = {}
+    exec("OPS = [lambda x: 1, lambda x: 2]\ndef f(): return OPS", namespace)
+    labels = [label for label in Fingerprinter().parts(namespace["f"]) if "<lambda>" in label]
+    assert len(labels) == 2
+
+
+def test_opaque_things_count_by_type_and_are_listed() -> None:
+    source = "import threading, random, logging\nL = {mark}\ndef f(): return L"
+    lock, other = source.replace("{mark}", "threading.Lock()"), source.replace("{mark}", "random.Random()")
+    assert of_source(lock) == of_source(lock)
+    assert of_source(other) == of_source(other)
+    assert of_source(lock) != of_source(other)
+    namespace: dict[str, Any] = {}
+    exec(lock, namespace)
+    assert Fingerprinter().opaque(namespace["f"]) == ["constant ?.L: a _thread.lock"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "open('/dev/null')",
+        "(x for x in ())",
+        "threading.Thread()",
+        "logging.getLogger('x')",
+        "random.Random()",
+        "os.environ",
+        "weakref.WeakValueDictionary()",
+        "numpy.random.default_rng()",
+        "threading.local()",
+        "iter([])",
+        "object()",
+        "io.BytesIO(b'a')",
+    ],
+)
+def test_odd_globals_are_stable(made: str) -> None:
+    source = f"import io, logging, os, random, threading, weakref, numpy\nK = {made}\ndef f(): return K"
+    assert of_source(source) == of_source(source)
+
+
+def test_dynamic_code_is_listed() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def f(x): return eval(x)", namespace)
+    assert any("computed text" in line for line in Fingerprinter().opaque(namespace["f"]))
+
+
+def levered(source: str) -> str:
+    namespace: dict[str, Any] = {"untracked": untracked, "tracked": tracked}
+    exec(source, namespace)
+    return Fingerprinter().fingerprint(namespace["f"])
+
+
+@pytest.mark.parametrize("body", ["def g(): return 1", "class g:\n    x = 1"])
+def test_levers(body: str) -> None:
+    use = "\ndef f(): return g()"
+    plain, edited = body, body.replace("1", "2")
+    assert levered(f"@untracked\n{plain}{use}") == levered(f"@untracked\n{edited}{use}")
+    assert levered(f"@tracked(version=1)\n{plain}{use}") == levered(f"@tracked(version=1)\n{edited}{use}")
+    assert levered(f"@tracked(version=1)\n{plain}{use}") != levered(f"@tracked(version=2)\n{plain}{use}")
+    assert levered(f"{plain}{use}") != levered(f"@untracked\n{plain}{use}")
+
+
+def test_a_pin_does_not_spread_to_wrappers_and_subclasses() -> None:
+    wrapped = (
+        "import functools\ndef deco(fn):\n    @functools.wraps(fn)\n"
+        "    def inner(): return fn() + 1\n    return inner\n"
+        "@deco\n@untracked\ndef g(): return 1\ndef f(): return g()"
+    )
+    assert levered(wrapped) == levered(wrapped.replace("return 1", "return 2"))
+    assert levered(wrapped) != levered(wrapped.replace("fn() + 1", "fn() + 2"))
+    derived = "@untracked\nclass A: pass\nclass B(A):\n    x = 1\ndef f(): return B"
+    assert levered(derived) != levered(derived.replace("x = 1", "x = 2"))
+
+
+def test_modules_without_files_are_project_code() -> None:
+    module = types.ModuleType("made_up")
+    exec("def g(): return 1", vars(module))
+    assert not Fingerprinter()._boundary.owns_globals(vars(module))
+
+
+def test_classes_of_the_project(tmp_path: Path) -> None:
+    with program(tmp_path, {"app.py": "class C: pass\n"}) as app:
+        printer = Fingerprinter()
+        assert printer.is_project_class(app.C)
+        assert not printer.is_project_class(dict)
+        assert not printer.is_project_class(Path)
+        assert not printer.is_project_class(Fingerprinter)
+
+
+def test_only_project_code_can_be_marked() -> None:
+    with pytest.raises(CannotFingerprint, match="can't be marked as untracked"):
+        untracked(len)
+
+
+def test_ufuncs_made_from_python_functions_are_listed() -> None:
+    namespace: dict[str, Any] = {}
+    exec("import numpy\ng = numpy.frompyfunc(lambda x: x, 1, 1)\ndef f(): return g, numpy.sin", namespace)
+    assert any("compiled" in line for line in Fingerprinter().opaque(namespace["f"]))
+
+
+def test_extension_modules_of_the_project_count_by_their_file(tmp_path: Path) -> None:
+    found = [Path(one) for one in glob.glob(f"{sysconfig.get_config_var('DESTSHARED')}/_bisect*.so")]
+    if not found:
+        pytest.skip("this Python has no extension modules as files")
+
+    def fingerprint(folder: str, tail: bytes) -> str:
+        copy = tmp_path / folder / found[0].name
+        copy.parent.mkdir()
+        copy.write_bytes(found[0].read_bytes() + tail)
+        loader = importlib.machinery.ExtensionFileLoader("_bisect", str(copy))
+        spec = importlib.util.spec_from_loader("_bisect", loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+        before, sys.modules["_bisect"] = sys.modules.get("_bisect"), module
+        namespace: dict[str, Any] = {"g": module.insort_right}
+        exec("def f(x): return g(x, 1)", namespace)
+        try:
+            return Fingerprinter().fingerprint(namespace["f"])
+        finally:
+            sys.modules.pop("_bisect")
+            if before is not None:
+                sys.modules["_bisect"] = before
+
+    assert fingerprint("a", b"") == fingerprint("b", b"") != fingerprint("c", b"recompiled")

@@ -1,0 +1,104 @@
+"""Digests are the same in every process, and an edit is seen by the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = """
+import json, sys
+from tests.fingerprint import test_references, test_values
+from tests.fingerprint.harness import of_source
+from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.errors import CannotFingerprint
+values = {**test_values.DIFFERENT, **test_values.EQUAL}
+digests = {name: [Fingerprinter().encode_value(one) for one in pair] for name, pair in values.items()}
+digests |= {name: of_source(source) for name, (source, *_) in test_references.KINDS.items()}
+json.dump(digests, sys.stdout)
+"""
+
+
+def run(code: str, *options: str, folder: Path = ROOT, **environment: str) -> str:
+    # the package's own folder first, as the tests that start this one have it
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT)])
+    env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    done = subprocess.run([sys.executable, *options, "-c", code], env=env, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_hash_seeds_and_options_do_not_count() -> None:
+    one = json.loads(run(SCRIPT, PYTHONHASHSEED="1"))
+    assert len(one) > 100
+    assert json.loads(run(SCRIPT, PYTHONHASHSEED="2")) == one
+    assert json.loads(run(SCRIPT, "-X", "no_debug_ranges", PYTHONHASHSEED="3")) == one
+
+
+PROJECT = {
+    "main.py": (
+        "import sys\nfrom pyplantx.fingerprint.code import Fingerprinter\nfrom lab import steps\n"
+        "printer = Fingerprinter()\n"
+        "print(*(printer.fingerprint(getattr(steps, name)) for name in ('load', 'train', 'plot')))\n"
+    ),
+    "lab/__init__.py": "",
+    "lab/steps.py": (
+        "from . import tools\nfrom .model import Model\nRATE = 0.1\nPALETTE = {'line': 'red'}\n"
+        "def load(pipe):\n    pipe.send('data', tools.clean([3, 1, 2]))\n"
+        "def train(pipe):\n    data = yield pipe.receive('data')\n    pipe.send('model', Model(RATE).fit(data))\n"
+        "def plot(pipe):\n    model = yield pipe.receive('model')\n    tools.draw(model, PALETTE['line'])\n"
+    ),
+    "lab/tools.py": (
+        "LIMIT = 10\ndef clean(xs): return [x for x in sorted(xs) if keep(x)]\ndef keep(x): return x < LIMIT\n"
+        "def draw(model, colour): return f'{colour}: {model}'\n"
+    ),
+    "lab/model.py": (
+        "class Base:\n    def __init__(self, rate): self.rate = rate\n"
+        "class Model(Base):\n    def fit(self, xs):\n        self.w = sum(xs) * self.rate\n        return self\n"
+    ),
+}
+
+#: (file, old, new, what changes)
+EDITS = [
+    ("lab/tools.py", "LIMIT = 10", "LIMIT = 11", {"load"}),
+    ("lab/tools.py", "x < LIMIT", "x <= LIMIT", {"load"}),
+    ("lab/tools.py", "{colour}: ", "{colour} ", {"plot"}),
+    ("lab/tools.py", "def keep(x)", "# what stays\n\n\ndef keep(x: int) -> bool", set[str]()),
+    ("lab/steps.py", "RATE = 0.1", "RATE = 0.2", {"train"}),
+    ("lab/steps.py", "'red'", "'blue'", {"plot"}),
+    ("lab/steps.py", "'data', tools", "'DATA', tools", {"load"}),
+    ("lab/model.py", "self.rate = rate", "self.rate = -rate", {"train"}),
+    ("lab/model.py", "sum(xs)", "max(xs)", {"train"}),
+    ("lab/model.py", "class Model(Base):\n", "class Model(Base):\n    '''A model.'''\n", set[str]()),
+]
+
+
+def project_prints(folder: Path, files: dict[str, str]) -> dict[str, str]:
+    for name, source in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(source, encoding="utf-8")
+    out = run("import runpy; runpy.run_path('main.py', run_name='__main__')", folder=folder)
+    return dict(zip(("load", "train", "plot"), out.split(), strict=True))
+
+
+def test_edits_of_a_project(tmp_path: Path) -> None:
+    before = project_prints(tmp_path / "start", PROJECT)
+    assert project_prints(tmp_path / "elsewhere" / "checkout", PROJECT) == before
+    for number, (file, old, new, expected) in enumerate(EDITS):
+        assert old in PROJECT[file]
+        after = project_prints(tmp_path / str(number), {**PROJECT, file: PROJECT[file].replace(old, new)})
+        assert {name for name in before if before[name] != after[name]} == expected, (file, new)
+
+
+def test_optimised_runs_differ_only_where_the_code_does() -> None:
+    code = (
+        "from tests.fingerprint.harness import of_source\n"
+        "print(of_source('def f(x): return x + 1'), of_source('def f(x):\\n    assert x\\n    return x'))"
+    )
+    plain, optimised = run(code).split(), run(code, "-O").split()
+    assert plain[0] == optimised[0]
+    assert plain[1] != optimised[1]
