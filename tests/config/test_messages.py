@@ -1,0 +1,81 @@
+"""What people are told."""
+
+from __future__ import annotations
+
+import pickle
+from types import SimpleNamespace as NS
+
+import pytest
+from config_tape import Tape, record, source
+
+from pyplantx.errors import ConfigError, UnknownParameter
+
+CONFIG = NS(learning_rate=0.1, model=NS(depth=3, width=4), log_level="info")
+
+
+def message(config, read):
+    with pytest.raises(UnknownParameter) as caught:
+        record(config, read)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "read", "said"),
+    [
+        (CONFIG, lambda c: c.learning_rat, ["no parameter 'learning_rat'", "did you mean learning_rate?"]),
+        (CONFIG, lambda c: c.Learning_Rate, ["did you mean learning_rate?"]),
+        (CONFIG, lambda c: c.model.dept, ["no parameter 'dept' in 'model'", "did you mean depth?"]),
+        (CONFIG, lambda c: c.width, ["did you mean model.width?"]),
+        (CONFIG, lambda c: c.qqqq, ["parameters there: learning_rate, model, log_level"]),
+        ({"log-level": 1}, lambda c: c["log_level"], ["did you mean log-level?"]),
+        ({"lr": 1}, lambda c: c.lr, ["read by key", "config['lr']"]),
+        ({}, lambda c: c["a"], ["no parameter 'a'", "none"]),
+        (None, lambda c: c.lr, ["no config has been set", "plant.set_config"]),
+        (CONFIG, lambda c: type(c).model, ["config.model", "config.__class__"]),
+    ],
+)
+def test_message(config, read, said):
+    text = message(config, read)
+    assert all(part in text for part in said), text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("modle.depth", "did you mean model?"),
+        ("model.dept", "did you mean depth?"),
+        ("model.depth.x", "no parameter 'x' in 'model.depth'"),
+        ("depth", "did you mean model.depth?"),
+    ],
+)
+def test_names_in_read_config(name, said):
+    with pytest.raises(UnknownParameter) as caught:
+        source(CONFIG).read(Tape(), name)
+    assert said in str(caught.value)
+
+
+def test_missing_is_an_error_of_every_kind_that_people_catch():
+    for kind in (AttributeError, KeyError, ConfigError):
+        with pytest.raises(kind):
+            record(CONFIG, lambda c: c.nothing)
+
+
+def test_a_class_as_config():
+    class Config:
+        lr = 1
+
+    with pytest.raises(ConfigError, match=r"plant.set_config\(Config\(\)\)"):
+        record(Config, lambda c: c.lr)
+
+
+def test_errors_can_travel():
+    with pytest.raises(UnknownParameter) as caught:
+        record(CONFIG, lambda c: c.nothing)
+    assert "nothing" in str(pickle.loads(pickle.dumps(caught.value)))
+
+
+def test_asking_in_vain_many_times_stays_cheap():
+    tape, plant_side = Tape(), source(CONFIG)
+    view = plant_side.view(tape)
+    assert [getattr(view, "none", 1) for _ in range(1000)] == [1] * 1000
+    assert tape.keys() == {"value none"}
