@@ -1,0 +1,331 @@
+"""NumPy arrays and scalars as ``.npy`` (specs/array is the written format). Imports numpy on first use."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull
+from pyplantx.specs.base import Allocation, Payload, Stage, Written
+from pyplantx.specs.buffers import NO_RESERVE, one_line
+from pyplantx.specs.plain import type_name
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
+
+if TYPE_CHECKING:
+    import mmap
+
+    import numpy as np
+
+_PART = "data.npy"
+_MASK = "mask.npy"
+_FILL = "fill.npy"
+
+#: Scalars of these kinds come back from a 0-d array as they were (text loses trailing NULs there).
+_SCALAR_KINDS = "biufcmM"
+
+
+class ArraySpec(BuiltinSpec):
+    """NumPy arrays of fixed-width elements, masked arrays, matrices, record arrays; and numeric scalars."""
+
+    name = "array"
+
+    def recognise(self, value: Any) -> bool:
+        numpy = sys.modules.get("numpy")
+        if numpy is None or not isinstance(value, (numpy.ndarray, numpy.generic)):
+            return False
+        return _why_not(value) is None
+
+    def write(self, value: Any, stage: Stage) -> Written:
+        trouble = _why_not(value)
+        if trouble is not None:
+            raise CannotStore(
+                f"value is {trouble}", hint="leave the type off, or convert it with np.asarray(value, dtype=...)"
+            )
+        write = _WRITERS[_class_of(value) or "array"]
+        return write(value, stage)
+
+    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
+        with OptionalLibrary("numpy", "an array"):
+            from pyplantx.specs.npy import open_array
+
+        array = open_array(payload, _PART, self.services.writable)
+        return array if not meta else _as_class(array, payload, meta, self.services.writable)
+
+    def allocate(self, stage: Stage, **options: Any) -> Allocation:
+        """Begin an array in a file.
+
+        Parameters
+        ----------
+        stage : Stage
+            Where it will lie.
+        shape : int or tuple of int
+            Lengths of the axes.
+        dtype : dtype-like, default float64
+            Element type.
+        order : {"C", "F"}
+            Layout in memory and in the file.
+
+        Returns
+        -------
+        Allocation
+            Its handle is an array of zeros on a shared mapping of the file.
+
+        Raises
+        ------
+        WarehouseFull
+            If the file system has no room for it.
+        """
+        with OptionalLibrary("numpy", "an array"):
+            shape, dtype, order = _options(**options)
+        return _ArrayAllocation(stage.path(_PART), shape, dtype, order == "F")
+
+    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
+        with OptionalLibrary("numpy", "an array"):
+            from pyplantx.specs.npy import open_array, summary
+
+        return one_line(f"{meta.get('class', 'array')} {summary(open_array(payload, _PART, writable=False))}", 120)
+
+
+# -- classes ------------------------------------------------------------------------------------
+
+
+def _class_of(value: Any) -> str | None:
+    """The name under which the class of `value` is kept; None if it is not one of NumPy's own."""
+    import numpy as np
+
+    kind = type(value)
+    if kind is np.ndarray or kind is np.memmap:  # a memory map is where an array lies, not what it is
+        return "array"
+    if kind is np.matrix or kind is np.recarray:
+        return "matrix" if kind is np.matrix else "recarray"
+    if isinstance(value, np.generic):
+        return "scalar" if kind.__module__ == "numpy" and value.dtype.kind in _SCALAR_KINDS else None
+    if kind.__module__.startswith("numpy.ma") and kind.__name__ == "MaskedArray":
+        return "masked" if type(value.data) in (np.ndarray, np.memmap) else None
+    return None
+
+
+def _why_not(value: Any) -> str | None:
+    from pyplantx.specs.npy import why_not
+
+    if not hasattr(value, "dtype") or _class_of(value) is None:
+        return f"a {type_name(type(value))}, not a plain NumPy array"
+    trouble = why_not(value.dtype if value.dtype.type.__name__ != "record" else _unrecorded(value.dtype))
+    return None if trouble is None else f"an array that .npy can't keep: {trouble}"
+
+
+def _unrecorded(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    import numpy as np
+
+    return np.dtype((np.void, dtype))
+
+
+def _is_record(value: Any) -> dict[str, Any]:
+    return {"record": True} if value.dtype.type.__name__ == "record" else {}
+
+
+def _write_array(value: Any, stage: Stage) -> Written:
+    from pyplantx.specs.npy import write_array
+
+    return Written(write_array(value, _PART, stage), _is_record(value))
+
+
+def _write_subclass(value: Any, stage: Stage) -> Written:
+    from pyplantx.fingerprint.value import class_tag
+    from pyplantx.specs.npy import write_array
+
+    meta = {"class": _class_of(value), **_is_record(value)}
+    return Written(write_array(value, _PART, stage, class_tag(type(value))), meta)
+
+
+def _write_scalar(value: Any, stage: Stage) -> Written:
+    import numpy as np
+
+    from pyplantx.fingerprint.value import digest
+    from pyplantx.specs.npy import write_array
+
+    write_array(np.asarray(value), _PART, stage)
+    return Written(digest(value), {"class": "scalar"})
+
+
+def _write_masked(value: Any, stage: Stage) -> Written:
+    import numpy as np
+
+    from pyplantx.fingerprint.value import array_digest
+    from pyplantx.specs.npy import write_array
+
+    write_array(value.data, _PART, stage)
+    meta: dict[str, Any] = {"class": "masked", **_is_record(value)}
+    if value.mask is not np.ma.nomask:
+        write_array(value.mask, _MASK, stage)
+    if value._fill_value is not None:  # the public property would make one up
+        write_array(np.asarray(value._fill_value), _FILL, stage)
+    if value.hardmask:
+        meta["hard_mask"] = True
+    return Written(array_digest(value), meta)
+
+
+_WRITERS: dict[str, Callable[[Any, Stage], Written]] = {
+    "array": _write_array,
+    "matrix": _write_subclass,
+    "recarray": _write_subclass,
+    "scalar": _write_scalar,
+    "masked": _write_masked,
+}
+
+
+def _as_class(array: Any, payload: Payload, meta: Mapping[str, Any], writable: bool) -> Any:
+    import numpy as np
+
+    kind = meta.get("class", "array")
+    if meta.get("record"):
+        array = array.view(np.dtype((np.record, array.dtype)))
+    if kind == "scalar":
+        return array[()]
+    if kind == "masked":
+        return _as_masked(array, payload, meta, writable)
+    views = {"array": np.ndarray, "matrix": np.matrix, "recarray": np.recarray}
+    if kind not in views:
+        raise DamagedObject(f"an array of the unknown class {kind!r}")
+    return array.view(views[kind])
+
+
+def _as_masked(array: Any, payload: Payload, meta: Mapping[str, Any], writable: bool) -> Any:
+    import numpy as np
+
+    from pyplantx.specs.npy import open_array
+
+    mask = open_array(payload, _MASK, writable) if _MASK in payload.parts() else np.ma.nomask
+    if mask is not np.ma.nomask and mask.shape != array.shape:
+        raise DamagedObject(f"the mask's shape is {mask.shape}, the data's {array.shape}")
+    value: Any = np.ma.MaskedArray(array, mask=mask, hard_mask=meta.get("hard_mask", False), keep_mask=True)
+    if _FILL in payload.parts():
+        value._fill_value = open_array(payload, _FILL, writable=True)
+    return value
+
+
+# -- allocation ---------------------------------------------------------------------------------
+
+
+def _options(
+    *, shape: Any = None, dtype: Any = float, order: str = "C", **unknown: Any
+) -> tuple[tuple[int, ...], Any, str]:
+    if unknown:
+        raise BadRequest(f"an array is allocated with shape=, dtype= and order=, not with {', '.join(unknown)}=")
+    if shape is None:
+        raise BadRequest("an array can't be allocated without shape=", hint="shape=(1000, 3)")
+    if order not in ("C", "F"):
+        raise BadRequest(f"order={order!r} is neither 'C' nor 'F'")
+    return checked_shape(shape), checked_dtype(dtype), order
+
+
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple of ints; `BadRequest` if it is none."""
+    lengths = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
+    try:
+        lengths = tuple(length.__index__() for length in lengths)
+    except AttributeError:
+        raise BadRequest(f"shape={shape!r} is not a tuple of whole numbers") from None
+    if any(length < 0 for length in lengths):
+        raise BadRequest(f"shape={shape!r} has a negative length")
+    return lengths
+
+
+def checked_dtype(dtype: Any) -> Any:
+    """A dtype that a file can hold; `BadRequest` if it can't."""
+    import numpy
+
+    from pyplantx.specs.npy import why_not
+
+    try:
+        made = numpy.dtype(dtype)
+    except TypeError as error:
+        raise BadRequest(f"dtype={dtype!r} is not a NumPy dtype: {error}") from error
+    trouble = why_not(made)
+    if trouble is not None:
+        raise BadRequest(f"an array of {made} can't be allocated: {trouble}")
+    return made
+
+
+class _ArrayAllocation:
+    def __init__(self, path: str, shape: tuple[int, ...], dtype: Any, fortran: bool) -> None:
+        import numpy as np
+
+        from pyplantx.specs.npy import header_bytes
+
+        head = header_bytes(dtype, shape, fortran)
+        size = len(head) + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        self._path = path
+        self._map = _new_mapping(path, head, size)
+        self.handle = np.ndarray(shape, dtype, buffer=self._map, offset=len(head), order="F" if fortran else "C")
+
+    def seal(self) -> Written:
+        from pyplantx.specs.npy import digest_in_place
+
+        _make_private(self._map, self._path)
+        self.handle.flags.writeable = False
+        return Written(digest_in_place(self.handle))
+
+    def discard(self) -> None:
+        """The mapping goes with the handle."""
+
+
+def _new_mapping(path: str, head: bytes, size: int) -> mmap.mmap:
+    import mmap
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        # Writing to a mapping of a full disk kills the process (SIGBUS), so the space is taken now.
+        os.posix_fallocate(fd, 0, size)
+        os.pwrite(fd, head, 0)
+        return mmap.mmap(fd, size)
+    except OSError as error:
+        raise _no_room(path, size, error) from error
+    finally:
+        os.close(fd)
+
+
+def _no_room(path: str, size: int, error: OSError) -> Exception:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return error
+    disk = os.statvfs(os.path.dirname(path))
+    return WarehouseFull(
+        f"an array of {size:,} bytes can't be allocated: {disk.f_bavail * disk.f_frsize:,} bytes are free",
+        hint="free some space, or put the plant's directory on a larger disk",
+    )
+
+
+def _make_private(mapping: mmap.mmap, path: str) -> None:
+    """Map the same addresses again, privately: what views of the old mapping write no longer reaches the file.
+
+    Where the process may not have so much private memory, the addresses become read-only.
+    """
+    import mmap
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        code = _map_over(mapping, fd, mmap.PROT_READ | mmap.PROT_WRITE)
+        if code == errno.ENOMEM:
+            code = _map_over(mapping, fd, mmap.PROT_READ)
+        if code:
+            raise OSError(code, os.strerror(code), path)
+    finally:
+        os.close(fd)
+
+
+def _map_over(mapping: mmap.mmap, fd: int, access: int) -> int:
+    """Replace the pages of `mapping` by a private map of the file; the error number, 0 if it went well."""
+    import ctypes
+    import mmap
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    integer = ctypes.c_int
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, integer, integer, integer, ctypes.c_long]
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    map_fixed = 0x10  # the same on Linux, macOS and the BSDs
+    found = libc.mmap(address, len(mapping), access, mmap.MAP_PRIVATE | map_fixed | NO_RESERVE, fd, 0)
+    return 0 if found == address else ctypes.get_errno()

@@ -1,0 +1,340 @@
+"""Ingredient types of plain Python: simple, list and object. The only importer of dill.
+
+specs/simple, specs/list and specs/object are the written formats.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
+from pyplantx.specs.base import Payload, Stage, Written
+from pyplantx.specs.buffers import map_file, one_line, slices
+from pyplantx.specs.plain import SIMPLE, dump_json, find_unlisted, load_json, type_name
+from pyplantx.specs.refusals import deepest, path_to, refusal
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
+
+if TYPE_CHECKING:
+    import pickle
+
+_JSON_PART = "value.json"
+_RAW_PART = "value.bin"
+_RAW_BYTES = 256  #: longer bytes are a raw part
+
+
+class SimpleSpec(BuiltinSpec):
+    """None, bool, int, float, complex, str and bytes: by exact type, as one JSON text."""
+
+    name = "simple"
+
+    def recognise(self, value: Any) -> bool:
+        return type(value) in SIMPLE
+
+    def write(self, value: Any, stage: Stage) -> Written:
+        kind = type(value)
+        if kind not in SIMPLE:
+            raise CannotStore(
+                f"value is a {type_name(kind)}, not a simple value",
+                hint="leave the type off, or convert the value (int(x), float(x), str(x))",
+            )
+        if kind is bytes and len(value) > _RAW_BYTES:
+            stage.write(_RAW_PART, slices(memoryview(value)))
+            return Written(self.services.encode(value), {"part": _RAW_PART})
+        stage.write(_JSON_PART, (dump_json(value),))
+        return Written(self.services.encode(value))
+
+    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
+        if meta and meta.get("part") == _RAW_PART:
+            return payload.read(_RAW_PART)
+        value = load_json(payload.read(_JSON_PART), "simple value")
+        if type(value) is list:
+            raise DamagedObject("the payload of a simple value is a list")
+        return value
+
+    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
+        value = self.open(payload, meta, version)
+        return "None" if value is None else f"{type(value).__name__} {_shown(value)}"
+
+
+class ListSpec(BuiltinSpec):
+    """A list of simple values and of such lists, as one JSON text."""
+
+    name = "list"
+
+    def recognise(self, value: Any) -> bool:
+        return type(value) is list and find_unlisted(value) is None
+
+    def write(self, value: Any, stage: Stage) -> Written:
+        trouble = find_unlisted(value) if type(value) is list else ("value", f"a {type_name(type(value))}")
+        if trouble is not None:
+            path, what = trouble
+            raise CannotStore(
+                f"{path} is {what}; a list ingredient holds simple values and lists of them",
+                hint="leave the type off, or use Ingredient.Type.object",
+            )
+        stage.write(_JSON_PART, (dump_json(value),))
+        return Written(self.services.encode(value))
+
+    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
+        value = load_json(payload.read(_JSON_PART), "list")
+        if type(value) is not list:
+            raise DamagedObject(f"the payload of a list is a {type(value).__name__}")
+        return value
+
+    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
+        value = self.open(payload, meta, version)
+        return f"list of {len(value)}: {_shown(value[:20])}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return one_line(repr(value))
+    except ValueError:  # CPython writes no decimal text of an int above 4,300 digits
+        return "with an int of more than 4,300 digits"
+
+
+# -- objects ------------------------------------------------------------------------------------
+
+_PICKLE_PART = "value.pickle"
+_OWN_PART = 64 * 1024  #: buffers from here on are parts of their own
+_TEXT_SCALARS = frozenset({"str_", "bytes_"})
+_NESTED = "value is nested too deeply to be pickled"
+
+
+class ObjectSpec(BuiltinSpec):
+    """Anything that pickle can write, with big buffers as parts; dill for what pickle refuses."""
+
+    name = "object"
+    executes_code = True
+
+    def recognise(self, value: Any) -> bool:
+        return True
+
+    def write(self, value: Any, stage: Stage) -> Written:
+        pickled = _pickled(value, self.services.is_project_class)
+        stage.write(_PICKLE_PART, pickled.chunks)
+        for index, buffer in enumerate(pickled.buffers):
+            stage.write(_buffer_part(index), slices(buffer))
+        meta = {"type": type_name(type(value)), **pickled.meta()}
+        try:
+            return Written(self.services.encode(value), meta)
+        except (CannotFingerprint, RecursionError) as error:
+            reason = str(error).partition("\n")[0] or "nested too deeply"
+            # A digest of its own per send: no early cutoff, but never equal to another value's.
+            return Written(os.urandom(16).hex(), {**meta, "unencodable": reason})
+
+    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
+        _check_python(meta)
+        parts = [_buffer_part(index) for index in range(meta.get("buffers", 0))]
+        if set(payload.parts()) != {_PICKLE_PART, *parts}:
+            raise DamagedObject(f"an object's parts don't match its record: {', '.join(sorted(payload.parts()))}")
+        data = self._bytes(payload, _PICKLE_PART, writable=False)
+        buffers = [self._bytes(payload, part, self.services.writable) for part in parts]
+        return _unpickled(data, buffers, "dill" in meta)
+
+    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
+        codec = "dill" if "dill" in meta else "pickle"
+        return one_line(f"object {meta.get('type', '?')} ({codec}, {meta.get('buffers', 0)} large buffers)")
+
+    @staticmethod
+    def _bytes(payload: Payload, part: str, writable: bool) -> Any:
+        if payload.is_file(part):
+            return map_file(payload.path(part), writable)
+        data = payload.read(part)
+        return bytearray(data) if writable else data
+
+
+def _buffer_part(index: int) -> str:
+    return f"buffer-{index}.bin"
+
+
+class _Refused(Exception):
+    def __init__(self, target: object, what: str) -> None:
+        super().__init__(what)
+        self.target = target
+        self.what = what
+
+
+class _Sink:
+    """What a pickler writes into, and what it notes on the way."""
+
+    def __init__(self, is_project_class: Callable[[type], bool]) -> None:
+        self.chunks: list[Any] = []
+        self.buffers: list[memoryview] = []
+        self.write = self.chunks.append
+        self.classes: set[str] = set()
+        self.codec: dict[str, Any] = {}
+        self.holds_code = False
+        self._is_project_class = is_project_class
+        self._seen: set[type] = set()
+
+    def meta(self) -> dict[str, Any]:
+        meta = dict(self.codec)
+        if self.buffers:
+            meta["buffers"] = len(self.buffers)
+        if self.holds_code:
+            meta["python"] = list(sys.version_info[:2])
+        if self.classes:
+            meta["classes"] = sorted(self.classes)
+        return meta
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether a buffer stays inside the pickle (small), or becomes a part."""
+        raw = buffer.raw()
+        if raw.nbytes < _OWN_PART:
+            return True
+        self.buffers.append(raw)
+        return False
+
+    def look(self, item: object) -> Any:
+        """The hook of both picklers: refuse what is never stored, note classes; leave the rest to them."""
+        kind = type(item)
+        if kind not in self._seen:
+            what = refusal(kind)
+            if what is not None:
+                return self._refuse(item, what)
+            self._seen.add(kind)
+            self._note(kind)
+        if isinstance(item, type):
+            self._note(item)
+        return NotImplemented if kind.__name__ not in _TEXT_SCALARS else _whole_text(item)
+
+    def _refuse(self, item: object, what: str) -> Any:
+        if getattr(item, "__name__", "").partition(".")[0] != "dill":  # dill's pickles name its own modules
+            raise _Refused(item, what)
+        return NotImplemented
+
+    def _note(self, kind: type) -> None:
+        if kind.__module__ == "builtins" and kind.__qualname__ == "code":
+            self.holds_code = True
+        elif self._is_project_class(kind):
+            self.classes.add(f"{kind.__module__}:{kind.__qualname__}")
+
+
+def _whole_text(item: Any) -> Any:
+    """How to pickle a NumPy text scalar that ends in NUL: NumPy's own way drops that."""
+    if not (type(item).__module__ == "numpy" and item[-1:] in ("\0", b"\0")):
+        return NotImplemented
+    return type(item), (item[:],)
+
+
+def _pickled(value: object, is_project_class: Callable[[type], bool]) -> _Sink:
+    import pickle
+
+    sink = _Sink(is_project_class)
+    try:
+        _dump_with_pickle(value, sink)
+    except (pickle.PicklingError, AttributeError, TypeError) as refused:
+        sink = _retried(value, _Sink(is_project_class), refused)
+    except Exception as error:
+        raise _trouble(value, error, _dump_with_pickle) from error
+    return sink
+
+
+def _retried(value: object, sink: _Sink, refused: Exception) -> _Sink:
+    try:
+        _dump_with_dill(value, sink)
+    except Exception as error:
+        raise _trouble(value, error, _dump_with_dill) from refused
+    return sink
+
+
+def _dump_with_pickle(value: object, sink: _Sink) -> None:
+    pickler = _pickler_class()(sink, protocol=5, buffer_callback=sink.take)
+    pickler.reducer_override = sink.look
+    pickler.dump(value)
+
+
+@cache
+def _pickler_class() -> Any:
+    import pickle
+
+    # The C class itself has no room for a hook; looking the hook up on the instance saves a class per value.
+    return type("Pickler", (pickle.Pickler,), {})
+
+
+def _dump_with_dill(value: object, sink: _Sink) -> None:
+    with OptionalLibrary("dill", "an object that pickle refuses"):
+        import dill
+
+    # By reference where possible: a copy of a class would be another class, and an old one.
+    pickler = dill.Pickler(sink, protocol=5, byref=True, buffer_callback=sink.take)
+    pickler.reducer_override = sink.look
+    pickler.dump(value)
+    sink.codec = {"dill": dill.__version__}
+
+
+def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], None]) -> Exception:
+    """The error to raise for a value that could not be dumped."""
+    if isinstance(error, MemoryError):
+        return error
+    if isinstance(error, RecursionError):
+        return CannotStore(_NESTED, hint="send it in a flatter form, such as a list of nodes and links")
+    if isinstance(error, _Refused):
+        path = path_to(value, error.target) or "value (in what it gives to pickle)"
+        return CannotStore(
+            f"{path}: {error.what} can't be stored",
+            hint="leave it out before sending (drop it in __getstate__), and make it again after receiving",
+        )
+    if isinstance(error, ImportError):
+        return error
+    path, node = deepest(value, lambda part: _fails(part, dump))
+    return CannotStore(
+        f"{path}: a {type_name(type(node))} can't be stored: {type(error).__name__}: {error}",
+        hint="leave it out before sending, or give its class __reduce__ or __getstate__",
+    )
+
+
+def _fails(value: object, dump: Callable[[object, _Sink], None]) -> bool:
+    try:
+        dump(value, _Sink(lambda _: False))
+    except Exception:  # any failure is the answer to the question
+        return True
+    return False
+
+
+def _check_python(meta: Mapping[str, Any]) -> None:
+    written = meta.get("python")
+    here = list(sys.version_info[:2])
+    if written is not None and list(written) != here:
+        there = ".".join(map(str, written))
+        raise PayloadMissing(
+            f"the value holds bytecode of Python {there}, which Python {here[0]}.{here[1]} can't run",
+            hint="it is produced again; to share values between versions, send data rather than functions",
+        )
+
+
+def _unpickled(data: Any, buffers: list[Any], with_dill: bool) -> Any:
+    import pickle
+
+    try:
+        if with_dill:
+            return _load_with_dill(data, buffers)
+        return pickle.loads(data, buffers=buffers)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise DamagedObject(f"the payload of an object is not a whole pickle: {error}") from error
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise _not_here(error) from error
+        raise
+    except Exception as error:
+        raise _not_here(error) from error
+
+
+def _load_with_dill(data: Any, buffers: list[Any]) -> Any:
+    import io
+
+    with OptionalLibrary("dill", "an object that was stored by dill"):
+        import dill
+    return dill.Unpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+def _not_here(error: Exception) -> PayloadMissing:
+    return PayloadMissing(
+        f"the stored object can't be made again here: {type(error).__name__}: {error}",
+        hint="its class has moved or changed; it is produced again",
+    )

@@ -1,0 +1,242 @@
+"""Which spec stores a value, and which one reads a stored object.
+
+Order of inference: specs that the user registered, newest first; then simple, list, array, sparse, hdf,
+keras; last object, which takes all that is left. A built-in whose library is not loaded can't own a value, so
+inference imports nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import BadRequest, UnknownSpec
+from pyplantx.specs.base import IngredientTypeSpec
+from pyplantx.specs.builtin import ListSpec, ObjectSpec, SimpleSpec
+from pyplantx.specs.plain import SIMPLE
+from pyplantx.specs.services import BuiltinSpec, Services
+
+
+class _Row(NamedTuple):
+    """A built-in that is loaded when it is first needed."""
+
+    name: str
+    module: str
+    class_name: str
+    library: str | None  #: only if this is loaded can a value belong to it; None: never inferred
+
+
+_LATER = (
+    _Row("file", "pyplantx.specs.files", "FileSpec", None),
+    _Row("array", "pyplantx.specs.arrays", "ArraySpec", "numpy"),
+    _Row("sparse", "pyplantx.specs.sparse", "ScipySparseSpec", "scipy.sparse"),
+    _Row("hdf", "pyplantx.specs.hdf", "HdfArraySpec", "h5py"),
+    _Row("keras", "pyplantx.specs.keras", "KerasModelSpec", "keras"),
+)
+
+_HOW_TO_MOVE = (
+    "PyPlant's custom specs had another interface. Derive from pyplantx's specs.IngredientTypeSpec, set "
+    "name = '...', and replace get_name by name, is_instance by recognise(value), store by write(value, stage), "
+    "fetch by open(payload, meta, version), allocate by allocate(stage, **options)"
+)
+_OLD_METHODS = frozenset({"get_name", "is_instance", "store", "fetch", "deallocate"})
+
+
+class SpecRegistry:
+    """The ingredient types that one warehouse knows.
+
+    Parameters
+    ----------
+    encode : callable, optional
+        Value -> canonical digest, raising `CannotFingerprint`. Default: ``fingerprint.value.digest``.
+    is_project_class : callable, optional
+        Whether a class belongs to the user's project. Default: none does.
+    writable : bool
+        Whether received arrays may be written to (privately, copy-on-write), or refuse writes.
+    full_check : bool
+        Whether sparse indices are all checked on opening (for stores that are not this user's own).
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[object], Digest] | None = None,
+        is_project_class: Callable[[type], bool] | None = None,
+        *,
+        writable: bool = True,
+        full_check: bool = False,
+    ) -> None:
+        services = Services(writable=writable, full_check=full_check)
+        self._services = services._replace(
+            encode=encode or services.encode, is_project_class=is_project_class or services.is_project_class
+        )
+        eager = (SimpleSpec(), ListSpec(), ObjectSpec())
+        self._specs: dict[str, IngredientTypeSpec] = {spec.name: spec.serve(self._services) for spec in eager}
+        self._later = {row.name: row for row in _LATER}
+        self._own: list[IngredientTypeSpec] = []  # the user's, newest first
+
+    # -- registering
+
+    def register(self, specs: Iterable[Any] | IngredientTypeSpec | type[IngredientTypeSpec]) -> None:
+        """Add ingredient types: instances or classes, one or several.
+
+        A built-in that is registered again takes over the given instance's options, nothing else changes.
+
+        Raises
+        ------
+        BadRequest
+            If something is not an ingredient type, or its name is taken by another one.
+        """
+        several = specs if isinstance(specs, Iterable) else (specs,)
+        for given in several:
+            self._add(_instance(given))
+
+    def _add(self, spec: IngredientTypeSpec) -> None:
+        known = self._find(spec.name)
+        if known is not None and not isinstance(spec, type(known)) and not _same_class(known, spec):
+            raise BadRequest(
+                f"the ingredient type name {spec.name!r} of {type(spec).__qualname__} is taken by "
+                f"{type(known).__qualname__}",
+                hint="give the new one another name; stored objects are found by it",
+            )
+        if isinstance(spec, BuiltinSpec):
+            # A copy, since one instance may be registered with several plants.
+            spec = copy.copy(spec).serve(self._services)
+        self._specs[spec.name] = spec
+        self._own = [old for old in self._own if old.name != spec.name]
+        if not type(spec).__module__.startswith("pyplantx.specs."):
+            self._own.insert(0, spec)
+
+    # -- finding
+
+    def get(self, name: str, version: int = 1) -> IngredientTypeSpec:
+        """The spec that reads stored objects of this name and format version.
+
+        Raises
+        ------
+        UnknownSpec
+            If there is none, or only an older one.
+        """
+        spec = self._find(name)
+        if spec is None:
+            raise UnknownSpec(f"no registered ingredient type is called {name!r}", hint=self._advice(name))
+        if not 1 <= version <= spec.version:
+            raise UnknownSpec(
+                f"this object has format version {version} of {name!r}, the registered spec reads up to {spec.version}",
+                hint="it was written by a newer version of pyplantx or of the spec's package: upgrade that",
+            )
+        return spec
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all registered types, in order of registration, built-ins first."""
+        return (*dict.fromkeys((*self._later, *self._specs)),)
+
+    def added(self) -> tuple[IngredientTypeSpec, ...]:
+        """The user's own types, in an order in which another registry can be given them: oldest first."""
+        return tuple(reversed(self._own))
+
+    def resolve(self, type_given: Any) -> IngredientTypeSpec:
+        """The spec that a script names.
+
+        Parameters
+        ----------
+        type_given : Ingredient.Type member, spec class, spec instance, or str
+            What stands in ``pipe.send(name, value, type_given)``.
+
+        Raises
+        ------
+        UnknownSpec
+            If it is a type that is not registered.
+        BadRequest
+            If it is no type at all, or one made for PyPlant.
+        """
+        if isinstance(type_given, Enum):
+            type_given = type_given.value
+        if isinstance(type_given, str):
+            return self._named(type_given)
+        spec = _instance(type_given)
+        known = self._find(spec.name)
+        if known is None or not (isinstance(known, type(spec)) or _same_class(known, spec)):
+            raise UnknownSpec(
+                f"the ingredient type {type(spec).__qualname__} is not registered",
+                hint=f"plant.warehouse.register_ingredient_specs([{type(spec).__qualname__}()])",
+            )
+        return known
+
+    def infer(self, value: Any) -> IngredientTypeSpec:
+        """The spec that stores a value when the sender names no type; imports nothing.
+
+        Asks the user's specs, newest first, then the built-ins in their order; `object` takes what is left.
+        """
+        for spec in self._own:
+            if spec.recognise(value):
+                return spec
+        kind = type(value)
+        if kind in SIMPLE:
+            return self._specs["simple"]
+        if kind is list:
+            return self._specs["list" if self._specs["list"].recognise(value) else "object"]
+        return self._infer_later(value)
+
+    def _infer_later(self, value: Any) -> IngredientTypeSpec:
+        for row in _LATER:
+            if row.library in sys.modules:
+                spec = self._load(row)
+                if spec.recognise(value):
+                    return spec
+        return self._specs["object"]
+
+    def _named(self, name: str) -> IngredientTypeSpec:
+        spec = self._find(name)
+        if spec is None:
+            raise UnknownSpec(f"no registered ingredient type is called {name!r}", hint=self._advice(name))
+        return spec
+
+    def _find(self, name: str) -> IngredientTypeSpec | None:
+        spec = self._specs.get(name)
+        if spec is None and name in self._later:
+            spec = self._load(self._later[name])
+        return spec
+
+    def _load(self, row: _Row) -> IngredientTypeSpec:
+        spec = self._specs.get(row.name)
+        if spec is None:
+            made = getattr(importlib.import_module(row.module), row.class_name)()
+            spec = self._specs[row.name] = made.serve(self._services)
+        return spec
+
+    def _advice(self, name: str) -> str:
+        import difflib
+
+        near = difflib.get_close_matches(name, self.names(), n=1)
+        if near:
+            return f"did you mean {near[0]!r}?"
+        return "register the spec that wrote it: plant.warehouse.register_ingredient_specs([MySpec()])"
+
+
+def _same_class(known: IngredientTypeSpec, spec: IngredientTypeSpec) -> bool:
+    # Re-running a notebook cell defines the class anew: same name, same place, another object.
+    ours, theirs = type(known), type(spec)
+    return (ours.__module__, ours.__qualname__) == (theirs.__module__, theirs.__qualname__)
+
+
+def _instance(given: Any) -> IngredientTypeSpec:
+    """An instance of the spec that is meant; `BadRequest` if `given` is none."""
+    kind = given if isinstance(given, type) else type(given)
+    if not issubclass(kind, IngredientTypeSpec):
+        if _OLD_METHODS & set(dir(kind)):
+            raise BadRequest(f"{kind.__qualname__} is not an ingredient type of pyplantx", hint=_HOW_TO_MOVE)
+        raise BadRequest(
+            f"{given!r} is not an ingredient type",
+            hint="use Ingredient.Type.array or the like, or a spec class such as specs.HdfArraySpec",
+        )
+    missing = [name for name in ("write", "open") if getattr(kind, name) is getattr(IngredientTypeSpec, name)]
+    if missing or not kind.name:
+        lack = " and ".join([*(f"the method {name}" for name in missing), *([] if kind.name else ["a name"])])
+        hint = _HOW_TO_MOVE if _OLD_METHODS & set(dir(kind)) else f"define {lack}"
+        raise BadRequest(f"the ingredient type {kind.__qualname__} lacks {lack}", hint=hint)
+    return kind() if isinstance(given, type) else given

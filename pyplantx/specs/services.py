@@ -1,0 +1,88 @@
+"""What the built-in specs are given from outside, and how they ask for an optional library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import MissingLibrary
+from pyplantx.specs.base import IngredientTypeSpec
+
+Self = TypeVar("Self", bound="BuiltinSpec")
+
+
+def _default_encode(value: object) -> Digest:
+    from pyplantx.fingerprint.value import digest
+
+    return digest(value)
+
+
+def _nothing_is_project(_: type) -> bool:
+    return False
+
+
+class Services(NamedTuple):
+    """Helpers that the plant injects into the built-in specs.
+
+    Attributes
+    ----------
+    encode : callable
+        Value -> canonical digest; raises `CannotFingerprint`.
+    is_project_class : callable
+        Whether a class belongs to the user's project (its code then counts for who receives it).
+    writable : bool
+        Whether received arrays may be written to (privately, copy-on-write).
+    full_check : bool
+        Whether payloads are checked to the last index, because the store is not this user's own.
+    """
+
+    encode: Callable[[object], Digest] = _default_encode
+    is_project_class: Callable[[type], bool] = _nothing_is_project
+    writable: bool = True
+    full_check: bool = False
+
+
+class BuiltinSpec(IngredientTypeSpec):
+    """A spec that comes with the package; made without arguments, served by a registry."""
+
+    def __init__(self) -> None:
+        self.services = Services()
+
+    def serve(self: Self, services: Services) -> Self:
+        """Take the registry's helpers; returns itself."""
+        self.services = services
+        return self
+
+
+class OptionalLibrary:
+    """A block that imports an optional library: ``with OptionalLibrary("h5py", "an HDF array"): import h5py``.
+
+    Parameters
+    ----------
+    package : str
+        Name by which it is installed.
+    what : str
+        Who needs it, for the error.
+
+    Raises
+    ------
+    MissingLibrary
+        If the import fails; the original error is its cause.
+    """
+
+    __slots__ = ("_package", "_what")
+
+    def __init__(self, package: str, what: str) -> None:
+        self._package = package
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ImportError):
+            raise MissingLibrary(
+                f"{self._what} needs the package {self._package!r}, which can't be imported: {error}",
+                hint=f"pip install {self._package}",
+            ) from error

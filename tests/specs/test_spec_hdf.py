@@ -1,0 +1,315 @@
+"""HDF arrays: filled in any order with one digest, closed at the seal, lazy and read-only when received."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyplantx import specs
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull
+from pyplantx.fingerprint.value import BLOCK, array_digest
+from pyplantx.spec_tests import FolderPayload, FolderStage, stored
+from pyplantx.specs import datasets, hdf
+
+SPEC = specs.HdfArraySpec()
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return FolderStage(str(tmp_path))
+
+
+def digest_of(array):
+    with stored(SPEC, array) as entry:
+        return entry.written.digest
+
+
+def test_allocate_fill_seal_receive(stage):
+    allocation = SPEC.allocate(stage, shape=(6, 4), dtype=np.float32)
+    dataset = allocation.handle
+    dataset[0:2] = np.ones((2, 4))
+    dataset[3, 1] = 5
+    assert dataset[3].tolist() == [0, 5, 0, 0] and len(dataset) == 6 and "writable" in repr(dataset)
+    written = allocation.seal()
+    received = SPEC.open(stage.seal(), written.meta, 1)
+    assert received.shape == (6, 4) and received.dtype == np.float32 and received.size == 24
+    assert np.array_equal(np.asarray(received), np.asarray(dataset)) and received[:].sum() == 13
+    assert sum(row.sum() for row in received) == 13
+    target = np.zeros((1, 4), np.float32)
+    received.read_direct(target, np.s_[3:4], np.s_[0:1])
+    assert target.sum() == 5 and received.astype("i8")[3, 1] == 5
+    with pytest.raises(ValueError, match="without a copy"):
+        received.__array__(copy=False)
+
+
+def test_no_writing_after_the_seal_but_reading_goes_on(stage):
+    allocation = SPEC.allocate(stage, shape=(3,), maxshape=(None,))
+    allocation.handle[:] = 1
+    allocation.seal()
+    os.rename(stage.path("data.h5"), stage.path("moved.h5"))  # as the warehouse does
+    for write in (
+        lambda handle: handle.__setitem__(0, 2),
+        lambda handle: handle.write_direct(np.zeros(3, "f4")),
+        lambda handle: handle.resize((9,)),
+    ):
+        with pytest.raises(BadRequest, match="read-only"):
+            write(allocation.handle)
+    assert allocation.handle[:].tolist() == [1, 1, 1]
+
+
+def test_a_received_dataset_can_go_to_another_process():
+    with stored(SPEC, np.arange(5.0)) as entry:
+        assert pickle.loads(pickle.dumps(entry.open()))[:].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_allocated_dataset_can_not(stage):
+    allocation = SPEC.allocate(stage, shape=(3,))
+    with pytest.raises(BadRequest, match="can't be pickled"):
+        pickle.dumps(allocation.handle)
+    allocation.discard()
+
+
+def test_a_received_dataset_can_be_sent_on():
+    with stored(SPEC, np.arange(5.0)) as entry, stored(SPEC, entry.open()) as again:
+        assert again.written.digest == entry.written.digest
+
+
+writes = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 8), st.integers(0, 9), st.booleans()), max_size=6)
+
+
+@settings(max_examples=60)
+@given(writes, st.sampled_from([{}, {"chunks": (3, 2)}, {"compression": "gzip"}, {"maxshape": (None, 5)}]))
+def test_the_digest_knows_neither_order_nor_chunks(tmp_path_factory, plan, options):
+    stage = FolderStage(str(tmp_path_factory.mktemp("hdf")))
+    expected = np.zeros((8, 5), "f4")
+    allocation = SPEC.allocate(stage, shape=(8, 5), dtype="f4", **options)
+    for start, stop, number, whole in plan:
+        rows = np.full((len(range(*slice(start, stop).indices(8))), 5), number, "f4")
+        selection = np.s_[start:stop] if whole else np.s_[start:stop, :]
+        allocation.handle[selection] = rows if number % 2 else number
+        expected[selection] = number
+    assert allocation.seal().digest == digest_of(expected)
+
+
+@pytest.mark.parametrize("step", [1, 7, 64])
+def test_rows_in_order_are_hashed_as_they_pass(stage, monkeypatch, step):
+    array = np.random.default_rng(0).random((64, BLOCK // 128))
+    allocation = SPEC.allocate(stage, shape=array.shape, dtype=array.dtype)
+    for start in range(0, 64, step):
+        allocation.handle[start : start + step, ...] = array[start : start + step]
+    monkeypatch.setattr(hdf, "_read_back", lambda _: pytest.fail("read back without need"))
+    written = allocation.seal()
+    monkeypatch.undo()
+    assert hdf._tree(array, hdf._read_back(allocation.handle.inner)) == written.digest
+
+
+def test_single_rows_and_appended_rows_count_as_in_order(stage, monkeypatch):
+    array = np.arange(12.0).reshape(4, 3)
+    expected = digest_of(array)
+    allocation = SPEC.allocate(stage, shape=(0, 3), dtype="f8", maxshape=(None, 3))
+    monkeypatch.setattr(hdf, "_read_back", lambda _: pytest.fail("read back without need"))
+    for index in range(4):
+        allocation.handle.resize(index + 1, axis=0)
+        allocation.handle[index] = array[index]
+    assert allocation.seal().digest == expected
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda d, a: d.__setitem__(slice(0, 4), a[:4].astype("f4")),
+        lambda d, a: (d.__setitem__(Ellipsis, a), d.__setitem__((0, 0), 99)),
+        lambda d, a: (d.__setitem__((), a), d.resize((4, 2)), d.resize((4, 3))),
+        lambda d, a: (d.__setitem__(slice(0, 4), a), d.resize((2, 3)), d.resize((4, 3))),
+        lambda d, a: d.write_direct(a, np.s_[1:3], np.s_[0:2]),
+        lambda d, a: d.__setitem__(slice(0, 4, 2), a[:2]),
+        lambda d, a: d.__setitem__([0, 2], a[:2]),
+        lambda d, a: d.__setitem__(np.array([True, False, True, False]), a[:2]),
+        lambda d, a: d.__setitem__((slice(0, 2), np.array([0, 2])), a[:2, :2]),
+        lambda d, a: d.__setitem__(slice(0, 4), a[0]),
+        lambda d, a: d.__setitem__(-1, a[0]),
+    ],
+)
+def test_anything_else_is_read_back(stage, write):
+    array = np.random.default_rng(0).random((4, 3))
+    allocation = SPEC.allocate(stage, shape=(4, 3), dtype="f8", maxshape=(4, 3))
+    write(allocation.handle, array)
+    expected = allocation.handle[:]
+    assert allocation.seal().digest == digest_of(expected)
+
+
+def test_arrays_and_datasets_of_the_same_numbers_are_different_values():
+    array = np.arange(5.0)
+    assert digest_of(array) != array_digest(array)
+    assert len({digest_of(x) for x in (np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(6), np.zeros(6, "f4"))}) == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "itemsize", "chunks"),
+    [
+        ((2_097_152, 1024), 4, (256, 1024)),
+        ((10, 10), 8, (10, 10)),
+        ((5, 1 << 20), 8, (1, 1 << 17)),
+        ((100, 100, 100), 8, (13, 100, 100)),
+        ((None, 1000), 4, (262, 1000)),
+        ((None,), 1, (1 << 20,)),
+        ((0, 5), 8, (1, 5)),
+        ((3, 0), 8, (3, 1)),
+    ],
+)
+def test_chunks_are_whole_rows_near_a_mebibyte(shape, itemsize, chunks):
+    assert hdf.choose_chunks(shape, itemsize) == chunks
+
+
+def test_layouts(stage, tmp_path):
+    plain = SPEC.allocate(stage, shape=(100, 10))
+    assert plain.handle.chunks is None and plain.handle.compression is None and plain.handle.fillvalue == 0
+    plain.discard()
+    os.remove(tmp_path / "data.h5")
+    packed = SPEC.allocate(stage, shape=(100, 10), compression="gzip", compression_opts=1, shuffle=True, fillvalue=-1)
+    assert packed.handle.chunks == (100, 10) and packed.handle.compression == "gzip" and packed.handle[0, 0] == -1
+    assert packed.handle.maxshape == (100, 10) and list(packed.handle.iter_chunks())
+    packed.discard()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "without shape="),
+        ({"shape": (3,), "dtype": "M8[s]"}, "HDF5 can't keep"),
+        ({"shape": (3,), "dtype": "U3"}, "HDF5 can't keep"),
+        ({"shape": (3,), "dtype": object}, "Python objects"),
+        ({"shape": (3,), "compression": "zstd"}, "other readers may lack it"),
+        ({"shape": (3,), "chunks": (9,)}, "HDF5 can't keep"),
+        ({"shape": (3,), "external": "x"}, "with external="),
+        ({"shape": (-3,)}, "negative"),
+    ],
+)
+def test_impossible_allocations(stage, options, message):
+    with pytest.raises(BadRequest, match=message):
+        SPEC.allocate(stage, **options)
+
+
+def test_resizing_needs_room(stage):
+    allocation = SPEC.allocate(stage, shape=(3,))
+    with pytest.raises(BadRequest, match="can't be resized"):
+        allocation.handle.resize((5,))
+    allocation.discard()
+
+
+def test_what_can_not_be_sent(stage):
+    for value, message in (([1, 2], "value is a list"), (np.array(["a"]), "can't be kept as HDF5")):
+        with pytest.raises(CannotStore, match=message):
+            SPEC.write(value, stage)
+
+
+def test_a_full_disk_is_told_before_hdf5_meets_it(stage, monkeypatch):
+    allocation = SPEC.allocate(stage, shape=(1000, 1000), dtype="f8")
+    real = os.statvfs(stage.folder)
+    tiny = os.statvfs_result([*real[:3], 5000, 5000, *real[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: tiny)
+    with pytest.raises(WarehouseFull, match="no space to write 8,000,000 bytes"):
+        allocation.handle[:] = 0
+    monkeypatch.undo()
+    allocation.discard()
+
+
+# -- files that are not ours ----------------------------------------------------------------------
+
+
+def crafted(tmp_path, make):
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        make(file)
+    return FolderPayload(str(tmp_path), ["data.h5"])
+
+
+def external(file):
+    (folder := os.path.dirname(file.filename))
+    with open(os.path.join(folder, "secret"), "wb") as secret:
+        secret.write(b"TOPSECRET")
+    file.create_dataset("data", (9,), "u1", external=[(os.path.join(folder, "secret"), 0, 9)])
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((3,), "u1")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (3,))
+    file.create_virtual_dataset("data", layout)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (external, "external storage"),
+        (virtual, "virtual dataset"),
+        (lambda f: f.__setitem__("data", h5py.ExternalLink("other.h5", "x")), "through a ExternalLink"),
+        (lambda f: f.__setitem__("data", h5py.SoftLink("/x")), "through a SoftLink"),
+        (lambda f: f.create_group("data"), "a Group instead of"),
+        (lambda f: f.create_dataset("other", (3,), "f4"), "instead of the one dataset"),
+        (lambda f: [f.create_dataset(name, (3,), "f4") for name in ("data", "more")], "instead of the one dataset"),
+        (lambda f: f.create_dataset("data", (3,), h5py.string_dtype()), "variable size or references"),
+        (lambda f: f.create_dataset("data", (3,), h5py.ref_dtype), "variable size or references"),
+        (lambda f: f.create_dataset("data", (3,), [("a", h5py.vlen_dtype("i4"))]), "variable size or references"),
+        (lambda f: f.create_dataset("data", (30,), scaleoffset=2, dtype="i4"), "filters that are not read"),
+        (lambda f: f.create_dataset("data", (4,), "f4"), "its record says otherwise"),
+        (lambda f: f.create_dataset("data", (3,), "f8"), "its record says otherwise"),
+    ],
+)
+def test_dangerous_files_are_refused(tmp_path, make, reason):
+    payload = crafted(tmp_path, make)
+    with pytest.raises(DamagedObject, match=reason):
+        SPEC.open(payload, {"shape": [3], "dtype": "<f4"}, 1)
+
+
+def test_files_that_are_no_hdf5_are_refused(tmp_path):
+    (tmp_path / "data.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(DamagedObject, match="not an HDF5 file that was closed properly"):
+        SPEC.open(FolderPayload(str(tmp_path), ["data.h5"]), {}, 1)
+    with pytest.raises(DamagedObject, match="has the one file"):
+        SPEC.open(FolderPayload(str(tmp_path), ["data.npy"]), {}, 1)
+
+
+KILLED = """
+import os, sys
+from pyplantx import specs
+from pyplantx.spec_tests import FolderStage
+allocation = specs.HdfArraySpec().allocate(FolderStage(sys.argv[1]), shape=(1000, 1000), compression="lzf")
+allocation.handle[:500] = 1
+allocation.handle.inner.file.flush()
+os._exit(9)
+"""
+
+
+def test_a_file_of_a_killed_writer_does_not_open(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False)
+    assert (tmp_path / "data.h5").stat().st_size > 1000
+    with pytest.raises(DamagedObject, match="closed properly"):
+        SPEC.open(FolderPayload(str(tmp_path), ["data.h5"]), {"shape": [1000, 1000], "dtype": "<f4"}, 1)
+
+
+def test_a_write_that_is_interrupted_is_read_back(stage, monkeypatch):
+    array = np.arange(12.0).reshape(4, 3)
+    expected = digest_of(array)
+    allocation = SPEC.allocate(stage, shape=(4, 3), dtype="f8")
+    feed = datasets._feed
+
+    def interrupted(hasher, value):
+        feed(hasher, value)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "_feed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        allocation.handle[:2] = array[:2]
+    monkeypatch.undo()
+    allocation.handle[:2] = array[:2]
+    allocation.handle[2:] = array[2:]
+    assert allocation.seal().digest == expected

@@ -1,0 +1,211 @@
+"""Objects: what comes back, what is refused and where it lies, which Python can read it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import mmap
+import queue
+import socket
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+
+from pyplantx import specs
+from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
+from pyplantx.spec_tests import FolderPayload, FolderStage, stored
+from pyplantx.specs.services import Services
+
+
+class Model:
+    def __init__(self, **state):
+        self.__dict__.update(state)
+
+
+class Slotted:
+    __slots__ = ("lock", "__weakref__")
+
+    def __init__(self, lock):
+        self.lock = lock
+
+
+class Raising:
+    def __reduce__(self):
+        raise RuntimeError("no pickling on Sundays")
+
+
+class Dropping:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __getstate__(self):
+        return {}
+
+
+def closure_over(item):
+    return lambda: item
+
+
+def deep_list(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+REFUSED = [
+    ({"model": Model(lock=threading.Lock())}, "value['model'].lock: a lock"),
+    ([1, threading.RLock()], "value[1]: a lock"),
+    ({"q": queue.Queue()}, "value['q'].mutex: a lock"),
+    (Model(event=threading.Event()), "value.event._cond._lock: a lock"),
+    ((Slotted(threading.Lock()),), "value[0].lock: a lock"),
+    ((n for n in "ab"), "value: a generator"),
+    (Model(steps=[(n for n in "ab")]), "value.steps[0]: a generator"),
+    ({"local": threading.local()}, "value['local']: thread-local data"),
+    ([threading.Thread(target=print)], "value[0]: a thread"),
+    ({"np": np}, "value['np']: a module"),
+    (closure_over({"lock": threading.Lock()}), "closure variable item['lock']: a lock"),
+    (functools.partial(print, threading.Lock()), "value.args[0]: a lock"),
+    ([mmap.mmap(-1, 1)], "value[0]: a memory map"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_is_never_stored_is_named_with_its_path(value, message, tmp_path):
+    stage = FolderStage(str(tmp_path))
+    with pytest.raises(CannotStore) as caught:
+        specs.ObjectSpec().write(value, stage)
+    assert message in str(caught.value) and "can't be stored" in str(caught.value) and caught.value.hint
+    assert stage.written == [] and list(tmp_path.iterdir()) == []
+
+
+def test_open_files_sockets_and_coroutines_are_refused(tmp_path):
+    async def wait():
+        pass
+
+    waiting = wait()
+    with open(__file__) as text, open(__file__, "rb") as binary, socket.socket() as plug:
+        for item, name in (
+            (text, "an open file"),
+            (binary, "an open file"),
+            (plug, "a socket"),
+            (waiting, "a coroutine"),
+        ):
+            with pytest.raises(CannotStore, match=rf"value\['it'\]: {name}"):
+                specs.ObjectSpec().write({"it": item}, FolderStage(str(tmp_path)))
+    waiting.close()
+    with stored(specs.ObjectSpec(), io.StringIO("kept")) as entry:
+        assert entry.open().getvalue() == "kept"
+
+
+def test_trouble_without_a_name_is_found_too(tmp_path):
+    with pytest.raises(CannotStore) as caught:
+        specs.ObjectSpec().write({"a": [1, Model(deep=(Raising(),))]}, FolderStage(str(tmp_path)))
+    assert "value['a'][1].deep[0]" in str(caught.value) and "no pickling on Sundays" in str(caught.value)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_deep_nesting_is_a_clear_error(tmp_path):
+    with pytest.raises(CannotStore, match="nested too deeply"):
+        specs.ObjectSpec().write(deep_list(100_000), FolderStage(str(tmp_path)))
+
+
+def test_state_that_is_dropped_is_no_trouble():
+    with stored(specs.ObjectSpec(), [Dropping()]) as entry:
+        assert vars(entry.open()[0]) == {}
+
+
+def test_large_arrays_are_parts_and_mapped_without_a_copy():
+    value = {"weights": np.arange(100_000.0), "small": np.arange(3)}
+    with stored(specs.ObjectSpec(), value) as entry:
+        assert entry.payload.parts() == ("value.pickle", "buffer-0.bin")
+        assert entry.meta["buffers"] == 1
+        received = entry.open()
+        assert isinstance(memory_of(received["weights"]), mmap.mmap)
+        received["weights"][:] = 0
+        assert entry.open()["weights"].sum() == value["weights"].sum()
+
+
+def memory_of(array):
+    base = array
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base.obj if hasattr(base, "obj") else base
+
+
+def test_arrays_can_be_received_read_only():
+    spec = specs.ObjectSpec().serve(Services(writable=False))
+    for inline in (False, True):
+        with stored(spec, [np.arange(100_000.0)], inline=inline) as entry:
+            (received,) = entry.open()
+            with pytest.raises(ValueError, match="read-only"):
+                received[0] = 1
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                received.flags.writeable = True
+
+
+def test_project_classes_are_noted():
+    spec = specs.ObjectSpec().serve(Services(is_project_class=lambda kind: kind.__module__ == __name__))
+    with stored(spec, {"m": [Model(inner=Dropping(), kind=Slotted)]}) as entry:
+        assert entry.meta["classes"] == [f"{__name__}:{name}" for name in ("Dropping", "Model", "Slotted")]
+    with stored(spec, {"m": 1}) as entry:
+        assert "classes" not in entry.meta
+
+
+def test_what_has_no_digest_gets_one_of_its_own():
+    def encode(value):
+        raise error
+
+    value = Model(a=1)
+    spec = specs.ObjectSpec().serve(Services(encode=encode))
+    for error in (CannotFingerprint("value.a: a riddle"), RecursionError()):
+        with stored(spec, value) as first, stored(spec, value) as second:
+            assert first.written.digest != second.written.digest
+            assert first.meta["unencodable"] == (str(error) or "nested too deeply")
+
+
+def test_code_goes_through_dill_and_stays_with_its_python():
+    with stored(specs.ObjectSpec(), {"f": lambda x: x + 1}) as entry:
+        assert entry.meta["dill"] and entry.meta["python"] == list(sys.version_info[:2])
+        assert entry.open()["f"](1) == 2
+        other = {**entry.meta, "python": [sys.version_info[0], sys.version_info[1] + 1]}
+        with pytest.raises(PayloadMissing, match="holds bytecode of Python"):
+            entry.spec.open(entry.payload, other, 1)
+
+
+def test_only_payloads_that_hold_code_are_tied_to_a_python():
+    with stored(specs.ObjectSpec(), types.MappingProxyType({"a": 1})) as entry:
+        assert "dill" in entry.meta and "python" not in entry.meta
+        assert entry.open() == {"a": 1}
+    with stored(specs.ObjectSpec(), {"f": len, "g": Model}) as entry:
+        assert "dill" not in entry.meta and "python" not in entry.meta
+
+
+def test_a_class_that_is_gone_makes_the_value_missing(monkeypatch):
+    with stored(specs.ObjectSpec(), Model(a=1)) as entry:
+        monkeypatch.delitem(globals(), "Model")
+        with pytest.raises(PayloadMissing, match="can't be made again here: AttributeError"):
+            entry.open()
+
+
+@pytest.mark.parametrize("data", [b"", b"no pickle", b"\x80\x05\x95\xff"])
+def test_no_pickle_is_damage(data):
+    with pytest.raises(DamagedObject, match="not a whole pickle"):
+        specs.ObjectSpec().open(FolderPayload("", ["value.pickle"], {"value.pickle": data}), {}, 1)
+
+
+def test_missing_buffers_are_damage():
+    with stored(specs.ObjectSpec(), np.array([{}] * 3)) as entry, pytest.raises(DamagedObject, match="don't match"):
+        entry.spec.open(entry.payload, {"buffers": 2}, 1)
+
+
+def test_previews_run_nothing():
+    class Bomb:
+        def __reduce__(self):
+            return exec, ("raise SystemExit('the preview has unpickled')",)
+
+    with stored(specs.ObjectSpec(), [Bomb()]) as entry:
+        assert entry.preview().startswith("object list")
