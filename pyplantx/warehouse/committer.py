@@ -1,0 +1,562 @@
+"""The queue between "a reactor has ended" and "it is durable".
+
+This file may know: what waits to be written, in which order, and when. It may not know: specs, values, plants.
+
+A commit is queued and can be looked up at once (the dictionaries below answer before the index does). It is written
+by whoever comes first: the plant's own thread at a quiet point, once the oldest commit has waited `PATIENCE`; or the
+background thread, if the plant's thread is in user code for longer than `LIMIT`. (LMDB gives up the interpreter lock at
+each put, so a background thread that writes while the main thread computes is about 1,000 times slower.) A second
+thread syncs the files of objects; a commit that names one waits in the queue until that is done. So a trace never
+becomes durable before what it names, and it is announced only after it is durable.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyplantx.core.trace import Digest, ObjectRef
+from pyplantx.errors import WarehouseError
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.objects import Objects
+from pyplantx.warehouse.records import (
+    IN_FILES,
+    IN_SMALL,
+    MAX_PRODUCERS,
+    MAX_VERSIONS,
+    NameRecord,
+    ObjectRecord,
+    VersionList,
+    decode_name,
+    decode_versions,
+    encode_name,
+    encode_object,
+    encode_parts,
+    encode_text,
+    encode_versions,
+    merge_name,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    import lmdb
+
+#: Seconds after which the plant's thread writes what waits; after which the background thread does.
+PATIENCE, LIMIT = 0.025, 0.04
+#: Bytes of waiting payloads at which the plant's thread writes sooner; at which whoever adds to them writes.
+MANY_BYTES, TOO_MANY_BYTES = 8 << 20, 64 << 20
+#: Seconds after which an unused read transaction is ended; between backups of an index that changes.
+IDLE, BACKUP_EVERY = 1.0, 300.0
+#: Seconds until a write that failed is tried again by itself.
+RETRY = 1.0
+#: Seconds to wait for a background thread at the end: one that hangs must not hang the program.
+_LONGEST_STOP = 10.0
+
+
+class Commit(NamedTuple):
+    """One reactor that has ended.
+
+    Attributes
+    ----------
+    reactor : str
+        Its id; any text.
+    root : Digest
+        Its fingerprint, the root of its trace tree.
+    records : sequence of (Digest, str)
+        Records of the trace tree, by node key.
+    sent : sequence of (str, ObjectRef)
+        The ingredients that it sent.
+    parts : callable or None
+        Gives the digests of the parts of its code; called only if the root is new for this reactor.
+    entry : dict or None
+        What goes into the run history.
+    """
+
+    reactor: str
+    root: Digest
+    records: Any = ()
+    sent: Any = ()
+    parts: Callable[[], Mapping[str, Digest]] | None = None
+    entry: Mapping[str, Any] | None = None
+
+
+class NewVersion(NamedTuple):
+    """A root that the reactor did not have before; `key` is the reactor's, see `name_key`."""
+
+    key: bytes
+    reactor: str
+    root: Digest
+    when: float
+    parts: Mapping[str, Digest]
+
+
+class Held(NamedTuple):
+    """A sealed object that the index does not name yet; its payload as long as it is nowhere else."""
+
+    record: ObjectRecord
+    payload: bytes
+
+
+class _Item(NamedTuple):
+    """One entry of the queue: all of it becomes durable in one transaction."""
+
+    writes: list[tuple[str, str, Any]]
+    needs: tuple[Digest, ...]
+    entry: Mapping[str, Any] | None
+    announce: Callable[[], None] | None
+
+
+class Waiting:
+    """What is queued, as look-ups see it: table -> key -> newest value."""
+
+    def __init__(self) -> None:
+        self.traces: dict[str, str] = {}
+        self.code: dict[str, str] = {}
+        self.blobs: dict[str, str] = {}
+        self.names: dict[str, NameRecord] = {}
+        self.versions: dict[str, NewVersion] = {}
+        self.sealed: dict[Digest, Held] = {}
+        self.gone: set[Digest] = set()  # objects that count as missing, whatever the index still says
+        self.tables: dict[str, dict[str, Any]] = {
+            "traces": self.traces,
+            "code": self.code,
+            "blobs": self.blobs,
+            "names": self.names,
+            "versions": self.versions,
+            "objects": self.sealed,
+        }
+
+    def add_sent(self, name: str, ref: ObjectRef, producer: tuple[str, Digest]) -> NameRecord:
+        """Note that `producer` has sent `name`; what is to be written for it."""
+        before = self.names.get(name)
+        producers: tuple[tuple[str, Digest], ...] = (producer,)
+        if before is not None:
+            producers += tuple(item for item in before.producers if item != producer)
+        update = self.names[name] = NameRecord(name, ref, producers[:MAX_PRODUCERS])
+        return update
+
+    def drop(self, items: list[_Item]) -> None:
+        """Forget what has become durable, unless something newer waits under the same key."""
+        for item in items:
+            for table, key, value in item.writes:
+                known = self.tables[table]
+                if value is None:
+                    self.gone.discard(key)
+                elif table == "objects" or known.get(key) is value:
+                    known.pop(key, None)
+
+
+class Committer:
+    """Queue and background thread of one directory.
+
+    Parameters
+    ----------
+    index : Index
+    objects : Objects
+    durable : bool
+        Whether files are synced to disk before the index names them.
+    report : callable
+        Takes a sentence about trouble that nobody is waiting for.
+    """
+
+    def __init__(self, index: Index, objects: Objects, *, durable: bool, report: Callable[[str], None]) -> None:
+        self._index = index
+        self._objects = objects
+        self._durable = durable
+        self._report = report
+        self._lock = threading.RLock()  # guards everything below; held for microseconds only
+        self.waiting = Waiting()
+        self._queue: list[_Item] = []
+        self._payloads: dict[Digest, bytes] = {}
+        self._unsynced: set[Digest] = set()
+        self._bytes = 0
+        self._oldest = 0.0  # when the oldest entry came; 0: nothing waits
+        self._due: deque[Callable[[], None]] = deque()
+        self._error: BaseException | None = None
+        self._retry_at = 0.0
+        self._flushing = threading.RLock()  # one batch at a time: a later one may build on what an earlier one writes
+        self._synced = threading.Condition(self._lock)
+        self._ticks: SimpleQueue[bool] = SimpleQueue()  # True: something waits; False: stop
+        self._files: SimpleQueue[tuple[Digest, ObjectRecord] | None] = SimpleQueue()
+        self._ticker: threading.Thread | None = None
+        self._syncer: threading.Thread | None = None
+        self._idle_uses: dict[int, int] = {}
+        self._backup_at = time.monotonic() + BACKUP_EVERY
+
+    # -- adding to the queue (the plant's thread, or a worker's)
+
+    def hold(self, address: Digest, record: ObjectRecord, payload: bytes) -> None:
+        """Keep a sealed object at hand until a commit names it; begin to make its payload durable."""
+        with self._lock:
+            self.waiting.sealed[address] = Held(record, payload)
+            self.waiting.gone.discard(address)
+            if record.home == IN_SMALL:
+                self._payloads[address] = payload
+                self._bytes += len(payload)
+                self._touch()
+            elif record.home == IN_FILES and self._durable:
+                self._unsynced.add(address)
+                self._start_syncer()
+                self._files.put((address, record))
+        if self._bytes > TOO_MANY_BYTES:
+            self.flush(self._index.lock_timeout)
+
+    def commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
+        """Queue what one reactor has left."""
+        writes: list[tuple[str, str, Any]] = []
+        needs: tuple[Digest, ...] = ()
+        producer = (commit.reactor, commit.root)
+        with self._lock:
+            waiting = self.waiting
+            for name, ref in commit.sent:
+                writes.append(("names", name, waiting.add_sent(name, ref, producer)))
+                if ref.inline is None:
+                    needs += self._name_object(ref.address, writes)
+            for key, text in commit.records:
+                waiting.traces[key] = text
+                writes.append(("traces", key, text))
+            if version is not None:
+                parts_key = f"{version.key.decode()}{version.root}"
+                waiting.versions[parts_key] = version
+                writes.append(("versions", parts_key, version))
+            self._queue.append(_Item(writes, needs, commit.entry, announce))
+            self._touch()
+
+    def put(self, table: str, key: str, text: str) -> None:
+        """Queue one small record."""
+        with self._lock:
+            self.waiting.tables[table][key] = text
+            self._queue.append(_Item([(table, key, text)], (), None, None))
+            self._touch()
+
+    def forget_object(self, address: Digest) -> None:
+        """An object counts as missing from now on; queue the removal of its record."""
+        with self._lock:
+            self.waiting.sealed.pop(address, None)
+            self.waiting.gone.add(address)
+            if not self._index.read_only:
+                self._queue.append(_Item([("objects", address, None)], (), None, None))
+                self._touch()
+
+    def _name_object(self, address: Digest, writes: list[tuple[str, str, Any]]) -> tuple[Digest, ...]:
+        """Write the object's record with this commit too, if it is not known to be durable yet."""
+        held = self.waiting.sealed.get(address)
+        if held is not None:
+            writes.append(("objects", address, held))
+        return (address,) if address in self._unsynced else ()
+
+    def _touch(self) -> None:
+        if not self._oldest:
+            self._oldest = time.monotonic()
+            self._start_ticker()
+            self._ticks.put(True)
+
+    # -- writing
+
+    def maybe_flush(self) -> None:
+        """Write what waits, if it has waited long enough. Cheap when nothing is due.
+
+        Raises
+        ------
+        WarehouseError
+            If something could not be made durable; what waits stays queued and is tried again.
+        """
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        oldest = self._oldest
+        if not oldest:
+            return
+        now = time.monotonic()
+        if (now - oldest >= PATIENCE or self._bytes > MANY_BYTES) and now >= self._retry_at:
+            written = self.flush(0.0)
+            if not written and now - oldest > self._index.lock_timeout:
+                raise self._index.busy()
+
+    def flush(self, wait: float) -> bool:
+        """Write everything that is ready; False if another writer did not end within `wait` seconds."""
+        if not self._flushing.acquire(timeout=wait):
+            return False
+        try:
+            return self._flush(wait)
+        finally:
+            self._flushing.release()
+
+    def _flush(self, wait: float) -> bool:
+        items, payloads = self._take()
+        if not items and not payloads:
+            return True
+        written = False
+        try:
+            written = self._index.write(_by_key(payloads), lambda txn: self._put(txn, items), wait)
+        except WarehouseError:
+            self._retry_at = time.monotonic() + RETRY
+            raise
+        finally:
+            if not written:
+                self._put_back(items, payloads)
+        if written:
+            self._done(items, payloads)
+        return written
+
+    def sync(self) -> None:
+        """Return when everything that was queued before is durable.
+
+        Raises
+        ------
+        WarehouseError
+            If it can't be made so.
+        """
+        with self._synced:
+            self._synced.wait_for(lambda: not self._unsynced)
+        if not self.flush(self._index.lock_timeout):
+            raise self._index.busy()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def announcements(self) -> list[Callable[[], None]]:
+        """Callbacks of the commits that have become durable since the last call, in order."""
+        if not self._due:
+            return []
+        with self._lock:
+            due = list(self._due)
+            self._due.clear()
+        return due
+
+    def _take(self) -> tuple[list[_Item], dict[Digest, bytes]]:
+        with self._lock:
+            unsynced = self._unsynced
+            if unsynced:
+                ready = [item for item in self._queue if unsynced.isdisjoint(item.needs)]
+                self._queue = [item for item in self._queue if not unsynced.isdisjoint(item.needs)]
+            else:
+                ready, self._queue = self._queue, []
+            payloads, self._payloads = self._payloads, {}
+            self._bytes = 0
+            self._oldest = time.monotonic() if self._queue else 0.0
+        return ready, payloads
+
+    def _put_back(self, items: list[_Item], payloads: dict[Digest, bytes]) -> None:
+        with self._lock:
+            self._queue[:0] = items
+            self._payloads = {**payloads, **self._payloads}
+            self._bytes = sum(map(len, self._payloads.values()))
+            self._touch()
+
+    def _done(self, items: list[_Item], payloads: dict[Digest, bytes]) -> None:
+        with self._lock:
+            for address, payload in payloads.items():
+                held = self.waiting.sealed.get(address)
+                if held is not None and held.payload is payload:
+                    self.waiting.sealed[address] = Held(held.record, b"")  # it can be read from the index now
+            self.waiting.drop(items)
+            self._due.extend(item.announce for item in items if item.announce is not None)
+
+    def _put(self, txn: lmdb.Transaction[bytes], items: list[_Item]) -> None:
+        tables: dict[str, dict[str, Any]] = {}
+        for item in items:
+            for table, key, value in item.writes:
+                tables.setdefault(table, {})[key] = value
+        for table, values in tables.items():
+            _WRITERS[table](self._index, txn, values)
+        entries = [item.entry for item in items if item.entry is not None]
+        if entries:
+            _put_history(self._index, txn, entries)
+
+    # -- the background threads
+
+    def _start_ticker(self) -> None:
+        if self._ticker is None:
+            self._ticker = _started(self._tick_on, "pyplantx-committer")
+
+    def _start_syncer(self) -> None:
+        if self._syncer is None:
+            self._syncer = _started(self._sync_on, "pyplantx-syncer")
+
+    def _tick_on(self) -> None:
+        while True:
+            try:
+                if not self._ticks.get(timeout=self._pause()):
+                    return
+            except Empty:
+                pass  # the time is up: something may be due
+            try:
+                self._tick()
+            except BaseException as error:  # it belongs to the plant's thread, which asks for it
+                self._error = error
+
+    def _tick(self) -> None:
+        oldest, now = self._oldest, time.monotonic()
+        if oldest and now - oldest >= LIMIT and now >= self._retry_at:
+            self.flush(0.0)
+        elif not oldest:
+            self._index.drop_idle_views(self._idle_uses)
+            self._back_up_if_due(now)
+
+    def _pause(self) -> float | None:
+        """Seconds until the ticker has something to do by itself; None: until it is told."""
+        now = time.monotonic()
+        if self._oldest:
+            return max(0.001, self._oldest + LIMIT - now, self._retry_at - now)
+        if self._index.has_views():
+            return IDLE
+        return max(0.001, self._backup_at - now) if self._index.changed else None
+
+    def _sync_on(self) -> None:
+        while (message := self._files.get()) is not None:
+            address, record = message
+            try:
+                self._objects.sync(address, record)
+            except OSError as error:
+                self._give_up(address, error)
+            with self._synced:
+                self._unsynced.discard(address)
+                self._synced.notify_all()
+
+    def _give_up(self, address: Digest, error: OSError) -> None:
+        """A sync that failed must not be repeated: the kernel may have dropped the data. The object is void."""
+        with self._lock:
+            void = [item for item in self._queue if address in item.needs]
+            self._queue = [item for item in self._queue if address not in item.needs]
+            self.waiting.drop(void)
+            self.waiting.sealed.pop(address, None)
+        self._objects.quarantine(address)
+        self._error = WarehouseError(
+            f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
+            f"{len(void)} finished reactor(s) will run again",
+            hint="is the disk failing or full? The data was put aside in the warehouse's folder 'quarantine'",
+        )
+
+    def _back_up_if_due(self, now: float) -> None:
+        if now >= self._backup_at and self._index.changed:
+            self._backup_at = now + BACKUP_EVERY
+            try:
+                self._index.back_up()
+            except WarehouseError as error:
+                self._report(str(error))
+
+    # -- the end
+
+    def close(self) -> None:
+        """Write what waits and stop the threads. They are stopped even if writing fails."""
+        try:
+            self.sync()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop the threads; what waits is lost."""
+        ticker, self._ticker = self._ticker, None
+        syncer, self._syncer = self._syncer, None
+        if ticker is not None:
+            self._ticks.put(False)
+            ticker.join(_LONGEST_STOP)
+        if syncer is not None:
+            self._files.put(None)
+            syncer.join(_LONGEST_STOP)
+
+
+def _started(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _by_key(payloads: Mapping[Digest, bytes]) -> dict[bytes, bytes | None]:
+    return {address.encode(): payload for address, payload in payloads.items()}
+
+
+# -- how the values of each table are written ---------------------------------------------------------------------
+
+
+def name_key(name: str) -> bytes:
+    """Key of a name, or of a reactor: names are any text, keys are not."""
+    return hash_text(name).encode()
+
+
+def version_key(reactor: str, root: Digest) -> str:
+    """Key of the parts of one version."""
+    return hash_text(reactor) + root
+
+
+def blob_key(kind: str, key: str) -> str:
+    """What identifies a blob: kind and key, told apart however they look."""
+    return f"{len(kind)}:{kind}{key}"
+
+
+def _put_texts(table: str) -> Callable[[Index, Any, dict[str, Any]], None]:
+    def put(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+        index.put(txn, table, [(key.encode(), encode_text(text)) for key, text in values.items()])
+
+    return put
+
+
+def _put_blobs(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+    rows = [(name_key(key), to_json([key, text]).encode()) for key, text in values.items()]
+    index.put(txn, "blobs", rows)
+
+
+def _put_names(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+    rows = []
+    for name, update in values.items():
+        key = name_key(name)
+        base = index.record(txn, "names", key)
+        rows.append((key, encode_name(update if base is None else merge_name(update, decode_name(base)))))
+    index.put(txn, "names", rows)
+
+
+def _put_objects(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+    rows = []
+    for address, held in values.items():
+        if held is None:
+            index.delete(txn, "objects", address.encode())
+        else:
+            payload = b"" if held.record.home == IN_SMALL else held.payload
+            rows.append((address.encode(), encode_object(held.record, payload)))
+    index.put(txn, "objects", rows)
+
+
+def _put_versions(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+    lists: dict[bytes, VersionList] = {}
+    former: list[tuple[bytes, bytes]] = []
+    stale: list[bytes] = []
+    for new in values.values():
+        known = lists.get(new.key) or _known_versions(index, txn, new.key)
+        roots = [(new.root, new.when)]
+        if known is not None:
+            roots += [item for item in known.roots if item[0] != new.root]
+            former.append((new.key + known.roots[0][0].encode(), encode_parts(known.parts).encode()))
+        stale += [new.key + root.encode() for root, _ in roots[MAX_VERSIONS:]]
+        lists[new.key] = VersionList(new.reactor, roots[:MAX_VERSIONS], new.parts)
+    index.put(txn, "versions", [(key, encode_versions(record)) for key, record in lists.items()])
+    if former:
+        index.put(txn, "parts", former)
+    for parts_key in stale:
+        index.delete(txn, "parts", parts_key)
+
+
+def _known_versions(index: Index, txn: lmdb.Transaction[bytes], key: bytes) -> VersionList | None:
+    body = index.record(txn, "versions", key)
+    return None if body is None else decode_versions(body)
+
+
+def _put_history(index: Index, txn: lmdb.Transaction[bytes], entries: list[Mapping[str, Any]]) -> None:
+    last = index.last_key(txn, "history")
+    number = 0 if last is None else int(last, 16) + 1
+    index.put(txn, "history", [(b"%016x" % number, to_json(entries).encode())])
+
+
+_WRITERS: dict[str, Callable[[Index, Any, dict[str, Any]], None]] = {
+    "traces": _put_texts("traces"),
+    "code": _put_texts("code"),
+    "blobs": _put_blobs,
+    "names": _put_names,
+    "objects": _put_objects,
+    "versions": _put_versions,
+}

@@ -1,0 +1,622 @@
+"""The LMDB environments: ``meta.lmdb`` (records), ``small.lmdb`` (payloads up to 1 MB). The only importer of lmdb.
+
+This file may know: tables, keys, records with checksums, transactions, map sizes, backups. It may not know: what a
+record means, the queue of commits, files of objects.
+
+Rules kept here, each for a measured reason (docs/design/warehouse.md):
+
+- one writer at a time, by a lock of our own with a time limit in front of LMDB's, which has none;
+- never ``writemap``; maps grow in steps; no transaction of this process is open while a map changes its size;
+- reading goes through a `Reader`, whose transaction others may end between reads (a growing map, a fork, a timer);
+- a data file is verified before LMDB opens it, unless it is what the last clean close left.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import lmdb
+
+from pyplantx.errors import StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
+from pyplantx.fingerprint.value import BLOCK, Hasher
+from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.objects import Layout, disk_error, in_words, sync_path, write_file
+from pyplantx.warehouse.records import from_json, seal_record, to_json, unseal_record
+
+#: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.
+TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "history")
+
+_FIRST_MAP, _GROWTH = 64 << 20, 2
+#: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).
+_MARKED = 64 << 20
+_MAX_READERS = 510
+#: Seconds after which a read that blocks a growing map or a fork is an error.
+_LONGEST_READ = 10.0
+#: Free bytes below which a failed write is blamed on the full disk.
+_NEARLY_FULL = 4 << 20
+
+Key = bytes
+Work = Callable[["lmdb.Transaction[bytes]"], None]
+
+
+class Reader:
+    """Reads of one warehouse, from any thread.
+
+    While an activity lasts, one read transaction stays open, so that a read costs one look-up and one checksum.
+
+    Parameters
+    ----------
+    index : Index
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._lock = threading.RLock()  # an interrupted read may leave it locked: its own thread gets it again
+        self._stale = False
+        self._txn: lmdb.Transaction[bytes] | None = None
+        self._begun = 0.0
+        self._kept = False
+        self.uses = 0  # so that an idle timer can tell whether the transaction is in use
+
+    def get(self, table: str, key: Key) -> bytes | None:
+        """Body of one record; None if there is none, or if it is damaged (which is reported)."""
+        with self._lock:
+            txn = self._txn if not self._stale else None
+            if txn is None:
+                txn = self._begin()
+            self.uses += 1
+            try:
+                record = txn.get(key, None, self._index.tables[table])
+            except lmdb.Error as error:
+                self._index.report(f"a page of table {table!r} can't be read ({error})")
+                record = None
+            if not self._kept:
+                self._end()
+        if record is None:
+            return None
+        body = unseal_record(key, record)
+        if body is None:
+            self._index.condemn(table, key, record)
+        return body
+
+    def scan(self, table: str) -> Iterator[tuple[Key, bytes]]:
+        """Keys and bodies of one table in order; damaged ones are left out and reported.
+
+        The records are fetched in slices, so that no transaction stays open while the caller works.
+        """
+        start = b""
+        while rows := self._slice(table, start, 256):
+            yield from self._sound(table, rows)
+            start = rows[-1][0] + b"\0"
+
+    def tail(self, table: str, limit: int) -> list[tuple[Key, bytes]]:
+        """The last records of one table, in order."""
+        return list(self._sound(table, self._slice(table, None, limit)[::-1]))
+
+    def payload(self, key: Key) -> bytes | None:
+        """A payload of the second environment; its checksum is in the object's record."""
+        with self._lock:
+            try:
+                with self._index.begin_read(self._index.small) as txn:
+                    value: bytes | None = txn.get(key)
+                    return value
+            except lmdb.Error as error:
+                self._index.report(f"a page of small.lmdb can't be read ({error})")
+                return None
+
+    def payload_sizes(self) -> dict[Key, int]:
+        """Key -> bytes of every payload of the second environment."""
+        with self._lock, self._index.begin_read(self._index.small) as txn:
+            return {key: len(value) for key, value in txn.cursor()}
+
+    def keep(self, kept: bool) -> None:
+        """Whether the transaction stays open between reads."""
+        with self._lock:
+            self._kept = kept
+            if not kept:
+                self._end()
+
+    def refresh(self, older_than: float = 0.0) -> None:
+        """Let the next read see what others have committed since, if the view is older than that many seconds."""
+        if self._txn is not None and time.monotonic() - self._begun >= older_than:
+            self._stale = True  # the reading thread ends it: no other thread ever waits for that one
+
+    def drop_idle(self) -> None:
+        """End the view, unless a read is under way."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._lock.release()
+
+    @property
+    def holds_view(self) -> bool:
+        return self._txn is not None
+
+    def pause(self) -> None:
+        """Block reads, end the transaction; for a growing map and for fork."""
+        if not self._lock.acquire(timeout=_LONGEST_READ):
+            raise WarehouseError("a read of the warehouse does not end")
+        self._end()
+
+    def resume(self) -> None:
+        self._lock.release()
+
+    def _slice(self, table: str, start: Key | None, limit: int) -> list[tuple[Key, bytes]]:
+        """Up to `limit` raw records from `start` on; with None the last ones, backward."""
+        with self._lock:
+            txn = self._begin() if self._stale or self._txn is None else self._txn
+            with txn.cursor(self._index.tables[table]) as cursor:
+                found = cursor.last() if start is None else cursor.set_range(start)
+                rows = cursor.iterprev() if start is None else cursor.iternext()
+                taken = list(islice(rows, limit)) if found else []
+            if not self._kept:
+                self._end()
+        return taken
+
+    def _sound(self, table: str, rows: list[tuple[Key, bytes]]) -> Iterator[tuple[Key, bytes]]:
+        for key, record in rows:
+            body = unseal_record(key, record)
+            if body is None:
+                self._index.condemn(table, key, record)
+            else:
+                yield key, body
+
+    def _begin(self) -> lmdb.Transaction[bytes]:
+        self._end()
+        self._stale = False
+        self._txn = self._index.begin_read(self._index.meta)
+        self._begun = time.monotonic()
+        return self._txn
+
+    def _end(self) -> None:
+        txn, self._txn = self._txn, None
+        if txn is not None:
+            txn.abort()
+
+
+class Index:
+    """Both environments of one directory, opened once per process.
+
+    Parameters
+    ----------
+    layout : Layout
+    durable : bool
+        Whether each commit is synced to disk.
+    read_only : bool
+    lock_timeout : float
+        Seconds to wait for another process that writes.
+    report : callable
+        Takes a sentence about damage; it reaches the user's log once.
+    """
+
+    meta: lmdb.Environment
+    small: lmdb.Environment
+    tables: dict[str, Any]
+
+    def __init__(
+        self, layout: Layout, *, durable: bool, read_only: bool, lock_timeout: float, report: Callable[[str], None]
+    ) -> None:
+        self.layout = layout
+        self.read_only = read_only
+        self.lock_timeout = lock_timeout
+        self.report = report
+        self._durable = durable
+        self._turn = FileLock(os.path.join(layout.locks, "write"))
+        self._gate = threading.RLock()  # the one writing thread of this process
+        self._readers: list[Reader] = []
+        self._paused: list[Reader] = []
+        self._condemned: dict[tuple[str, Key], bytes] = {}
+        self._marked = True  # a mark of a clean close may exist: remove it before the first write
+        self.changed = False
+        self.closed = self._forked = False
+        self._envs: list[lmdb.Environment] = []
+
+    def open(self) -> None:
+        """Open both environments. Whatever happens, `close` closes what is open."""
+        self.meta = self._open(self.layout.meta, max_dbs=len(TABLES))
+        self.small = self._open(self.layout.small, max_dbs=0)
+        self.tables = self._open_tables()
+
+    # -- reading
+
+    def new_reader(self) -> Reader:
+        reader = Reader(self)
+        self._readers.append(reader)
+        return reader
+
+    def drop_reader(self, reader: Reader) -> None:
+        reader.keep(False)
+        self._readers.remove(reader)
+
+    def begin_read(self, env: lmdb.Environment) -> lmdb.Transaction[bytes]:
+        """A read transaction; for `Reader` only."""
+        self.usable()
+        try:
+            return env.begin()
+        except lmdb.MapResizedError:  # another process has made the file longer than our map
+            env.set_mapsize(0)
+            return env.begin()
+
+    def usable(self) -> None:
+        """Raise unless the environments are open and belong to this process."""
+        if self._forked:
+            raise WarehouseError(
+                f"the warehouse {self.layout.root!r} was opened before this process was forked",
+                hint="open it again in the child process (a new Plant or Warehouse on the same directory)",
+            )
+        if self.closed:
+            raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
+
+    def condemn(self, table: str, key: Key, record: bytes) -> None:
+        """A record does not match its checksum: it counts as missing; the next write removes it."""
+        if (table, key) in self._condemned:
+            return
+        self._condemned[table, key] = record
+        self.report(f"a record of table {table!r} is damaged and counts as missing")
+        try:
+            if not self.read_only:
+                write_file(self.layout.aside(f"{table}-record"), record, durable=False)
+        except OSError as error:
+            self.report(f"the damaged record could not be kept aside: {error.strerror}")
+
+    def condemned(self) -> list[tuple[str, Key]]:
+        """Records that were found damaged and are not removed yet."""
+        return list(self._condemned)
+
+    def drop_idle_views(self, seen: dict[int, int]) -> None:
+        """End read transactions that were not used since `seen` was filled: an open one keeps old pages in use."""
+        for reader in self._readers:
+            if reader.holds_view and seen.get(id(reader)) == reader.uses:
+                reader.drop_idle()
+            seen[id(reader)] = reader.uses
+
+    def has_views(self) -> bool:
+        return any(reader.holds_view for reader in self._readers)
+
+    # -- writing
+
+    def write(self, payloads: Mapping[Key, bytes | None], work: Work, wait: float) -> bool:
+        """One group commit: payloads first, then `work` on a transaction of ``meta.lmdb``.
+
+        Parameters
+        ----------
+        payloads : mapping
+            Key -> bytes for ``small.lmdb``; None removes.
+        work : callable
+            Puts the records; called again if the map was too small.
+        wait : float
+            Seconds to wait for another thread or process that writes.
+
+        Returns
+        -------
+        bool
+            False if somebody else was writing all that time.
+        """
+        self.usable()
+        if self.read_only:
+            raise StoreReadOnly(f"the warehouse {self.layout.root!r} was opened with read_only=True")
+        if not self._gate.acquire(timeout=wait):
+            return False
+        try:
+            if not self._turn.acquire(wait):
+                return False
+            try:
+                self._turn.sign()
+                with in_words(f"the index of {self.layout.root!r} can't be written", self.layout.root):
+                    self._write(payloads, work)
+            finally:
+                self._turn.release()
+        finally:
+            self._gate.release()
+        return True
+
+    def busy(self) -> StoreBusy:
+        """The error for a writer that does not end."""
+        holder, _ = self._turn.holder()
+        return StoreBusy(
+            f"the warehouse {self.layout.root!r} is being written by {holder}, for more than {self.lock_timeout:g} s",
+            hint="is that process stopped? Let it go on or end it; Plant(lock_timeout=...) waits longer",
+        )
+
+    def _write(self, payloads: Mapping[Key, bytes | None], work: Work) -> None:
+        self._remove_mark()
+        if payloads:
+            self._transact(self.small, lambda txn: _put_payloads(txn, payloads))
+        condemned = dict(self._condemned)
+
+        def put_records(txn: lmdb.Transaction[bytes]) -> None:
+            self._drop_condemned(txn, condemned)
+            work(txn)
+
+        self._transact(self.meta, put_records)
+        self.changed = True
+        for key in condemned:
+            self._condemned.pop(key, None)
+        for reader in self._readers:
+            reader.refresh()
+
+    def _transact(self, env: lmdb.Environment, work: Work) -> None:
+        while True:
+            try:
+                with env.begin(write=True) as txn:
+                    work(txn)
+                return
+            except lmdb.MapFullError:
+                self._resize(env, env.info()["map_size"] * _GROWTH)
+            except lmdb.MapResizedError:
+                self._resize(env, 0)
+            except lmdb.Error as error:
+                raise self._write_error(error) from error
+
+    def _write_error(self, error: lmdb.Error) -> WarehouseError:
+        room = os.statvfs(self.layout.root)
+        free = room.f_bavail * room.f_frsize
+        what = f"the index of {self.layout.root!r} can't be written: {error}"
+        # On the last bytes of a disk LMDB's writes are short, which it reports as an I/O error.
+        if isinstance(error, lmdb.DiskError) or free < _NEARLY_FULL:
+            hint = "free some space there, then go on: what was announced as finished is still there"
+            return WarehouseFull(f"{what} ({free:,} bytes free)", hint=hint)
+        return WarehouseError(what)
+
+    def _resize(self, env: lmdb.Environment, size: int) -> None:
+        paused = self._pause_readers()
+        try:
+            env.set_mapsize(size)
+        finally:
+            for reader in paused:
+                reader.resume()
+
+    def _pause_readers(self) -> list[Reader]:
+        paused: list[Reader] = []
+        try:
+            for reader in list(self._readers):
+                reader.pause()
+                paused.append(reader)
+        except BaseException:
+            for reader in paused:
+                reader.resume()
+            raise
+        return paused
+
+    def _drop_condemned(self, txn: lmdb.Transaction[bytes], condemned: Mapping[tuple[str, Key], bytes]) -> None:
+        for (table, key), record in condemned.items():
+            if txn.get(key, None, self.tables[table]) == record:  # it may have been written anew meanwhile
+                txn.delete(key, db=self.tables[table])
+
+    def record(self, txn: lmdb.Transaction[bytes], table: str, key: Key) -> bytes | None:
+        """Body of one record inside a write transaction; None if missing or damaged."""
+        record = txn.get(key, None, self.tables[table])
+        return None if record is None else unseal_record(key, bytes(record))
+
+    def put(self, txn: lmdb.Transaction[bytes], table: str, rows: list[tuple[Key, bytes]]) -> None:
+        """Put bodies of one table, each with its checksum."""
+        records = sorted((key, seal_record(key, body)) for key, body in rows)
+        with txn.cursor(self.tables[table]) as cursor:
+            cursor.putmulti(records)
+
+    def delete(self, txn: lmdb.Transaction[bytes], table: str, key: Key) -> None:
+        """Remove one record; it may be gone already."""
+        txn.delete(key, db=self.tables[table])
+
+    def last_key(self, txn: lmdb.Transaction[bytes], table: str) -> Key | None:
+        with txn.cursor(self.tables[table]) as cursor:
+            return cursor.key() if cursor.last() else None
+
+    # -- opening and closing
+
+    def _open(self, folder: str, max_dbs: int) -> lmdb.Environment:
+        data = os.path.join(folder, "data.mdb")
+        size = os.path.getsize(data) if os.path.exists(data) else 0
+        options: dict[str, Any] = {
+            "map_size": max(_FIRST_MAP, -(-size * 5 // 4 // 4096) * 4096),
+            "max_dbs": max_dbs,
+            "max_readers": _MAX_READERS,
+            "mode": 0o600,
+            "readonly": self.read_only,
+            "create": not self.read_only,
+            "sync": self._durable,
+            "readahead": False,
+            "lib_version": 0,  # the engine 0.9: the file formats of the engines differ
+        }
+        try:
+            env = self._open_env(folder, options)
+        except lmdb.Error as error:
+            raise WarehouseError(f"the index {folder!r} can't be opened: {error}") from error
+        self._envs.append(env)
+        if not self.read_only:
+            env.reader_check()  # readers that died keep old pages in use
+        return env
+
+    def _open_env(self, folder: str, options: dict[str, Any]) -> lmdb.Environment:
+        try:
+            return lmdb.open(folder, **options)
+        except lmdb.ReadonlyError:
+            return lmdb.open(folder, lock=False, **options)
+        except lmdb.Error:
+            if not self.read_only or os.access(folder, os.W_OK):
+                raise
+            return lmdb.open(folder, lock=False, **options)  # no lock file can be made on a read-only file system
+
+    def _open_tables(self) -> dict[str, Any]:
+        try:
+            return {name: self.meta.open_db(name.encode(), create=not self.read_only) for name in TABLES}
+        except lmdb.Error as error:
+            raise WarehouseError(f"the index {self.layout.meta!r} lacks a table: {error}") from error
+
+    def close(self) -> None:
+        self.closed = True
+        for reader in list(self._readers):
+            self.drop_reader(reader)
+        for env in self._envs:
+            env.close()
+        self._turn.close()
+
+    def pause(self) -> None:
+        """Nothing is open and nobody writes until `resume`: a fork copies no transaction."""
+        self._gate.acquire()
+        self._paused = self._pause_readers()
+
+    def resume(self) -> None:
+        for reader in self._paused:
+            reader.resume()
+        self._gate.release()
+
+    def forget(self) -> None:
+        """In a forked child: let go of what belongs to the parent, and of the locks that `pause` took."""
+        self._forked = True
+        self.resume()
+        for env in self._envs:
+            env.close()
+        self._turn.forget()
+
+    # -- backup and the mark of a clean close
+
+    def back_up(self) -> None:
+        """Copy ``meta.lmdb`` to ``backup/meta.mdb``, whole or not at all."""
+        target = os.path.join(self.layout.backup, "meta.mdb")
+        beside = f"{target}.{os.getpid()}.new"
+        self.changed = False
+        try:
+            _copy_env(self.meta, beside, durable=self._durable)
+            os.rename(beside, target)
+        except (OSError, lmdb.Error) as error:
+            self.changed = True
+            remove_file(beside)
+            cause = error if isinstance(error, OSError) else OSError(str(error))
+            raise disk_error(cause, "the index can't be backed up", self.layout.backup) from error
+
+    def _remove_mark(self) -> None:
+        if self._marked:
+            remove_file(self.layout.mark)
+            self._marked = False
+
+
+def _put_payloads(txn: lmdb.Transaction[bytes], payloads: Mapping[Key, bytes | None]) -> None:
+    for key, value in sorted(payloads.items()):
+        if value is None:
+            txn.delete(key)
+        else:
+            txn.put(key, value)
+
+
+def _copy_env(env: lmdb.Environment, path: str, *, durable: bool) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        env.copyfd(fd)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_file(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+# -- before opening: is each data file one that LMDB may be given? -----------------------------------------------------
+
+
+def inspect_files(layout: Layout, report: Callable[[str], None]) -> None:
+    """Put damaged data files aside and bring the backup of the index back. Call only while no session is open.
+
+    A damaged or truncated data file can kill the process inside LMDB, so it never gets one to see that is not
+    either what the last clean close left, or sound by `lmdb.verify`.
+    """
+    mark = _read_mark(layout)
+    for folder in (layout.meta, layout.small):
+        remove_file(os.path.join(folder, "lock.mdb"))  # stale or forged; LMDB makes a new one
+        _drop_empty(os.path.join(folder, "data.mdb"))
+        if _is_sound(folder, mark.get(os.path.basename(folder))):
+            continue
+        aside = layout.aside(os.path.basename(folder))
+        os.rename(folder, aside)
+        os.mkdir(folder, 0o700)
+        report(f"{folder!r} was damaged and is now {aside!r}; {_bring_back(layout, folder)}")
+    if not os.path.exists(os.path.join(layout.meta, "data.mdb")):
+        if os.path.exists(os.path.join(layout.backup, "meta.mdb")):
+            report(f"the index {layout.meta!r} was lost; {_bring_back(layout, layout.meta)}")
+
+
+def _drop_empty(data: str) -> None:
+    """An empty data file is what a kill leaves while LMDB makes it, or damage: either way there is nothing in it."""
+    if os.path.isfile(data) and os.path.getsize(data) == 0:
+        remove_file(data)
+
+
+def write_mark(layout: Layout, *, durable: bool) -> None:
+    """Note what both data files are, now that all sessions have closed."""
+    found = {os.path.basename(folder): _describe(folder) for folder in (layout.meta, layout.small)}
+    write_file(layout.mark, to_json(found).encode(), durable=durable)
+
+
+def _read_mark(layout: Layout) -> dict[str, Any]:
+    try:
+        with open(layout.mark, encoding="ascii") as file:
+            mark = from_json(file.read())
+    except (OSError, ValueError):
+        return {}  # no mark, or none that can be read: the files are verified
+    return mark if isinstance(mark, dict) else {}
+
+
+def _describe(folder: str) -> list[int | str]:
+    """Size of the data file and digest of its first 64 MiB."""
+    hasher = Hasher()
+    with open(os.path.join(folder, "data.mdb"), "rb") as file:
+        for _ in range(_MARKED // BLOCK):
+            block = file.read(BLOCK)
+            if not block:
+                break
+            hasher.update(block)
+        return [os.fstat(file.fileno()).st_size, hasher.hexdigest()]
+
+
+def _is_sound(folder: str, marked: object) -> bool:
+    data = os.path.join(folder, "data.mdb")
+    try:
+        info = os.lstat(data)
+    except FileNotFoundError:
+        return True  # nothing there: nothing wrong with it
+    if not stat.S_ISREG(info.st_mode):
+        return False
+    try:
+        return marked == _describe(folder) or not _verify(data)
+    except OSError:
+        return False
+
+
+def _verify(data: str) -> list[str]:
+    from lmdb.verify import VerifyError, verify  # pure Python and only needed after an unclean end
+
+    try:
+        return list(verify(data, subdir=False))  # type: ignore[no-untyped-call]
+    except VerifyError as error:
+        return [str(error)]
+
+
+def _bring_back(layout: Layout, folder: str) -> str:
+    """Put the backup in place; what was done, in words."""
+    backup = os.path.join(layout.backup, "meta.mdb")
+    if folder != layout.meta:
+        return "the ingredients in it are made again when they are needed"
+    if not os.path.isfile(backup) or os.path.islink(backup) or _verify(backup):
+        return "there is no backup that can be used, so everything is made again when it is needed"
+    import shutil  # some milliseconds, for those who lost an index only
+
+    beside = os.path.join(folder, "data.mdb.new")
+    shutil.copyfile(backup, beside)
+    os.chmod(beside, 0o600)
+    sync_path(beside)
+    os.rename(beside, os.path.join(folder, "data.mdb"))
+    sync_path(folder)
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.path.getmtime(backup)))
+    return f"its backup of {when} serves, what is newer is made again when it is needed"

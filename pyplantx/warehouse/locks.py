@@ -1,0 +1,124 @@
+"""Locks between processes: files that the kernel unlocks when their holder dies.
+
+``flock`` and not ``lockf``: the latter's locks vanish when *any* descriptor of the file is closed in the process.
+A forked child must close what it inherits (`FileLock.forget`), or the lock outlives its holder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+
+from pyplantx.errors import StoreReadOnly, WarehouseError
+
+#: Seconds between two tries of a lock that is taken: short at first, longer later.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+
+
+def host_name() -> str:
+    return os.uname().nodename
+
+
+class FileLock:
+    """One lock file. Not for several threads at once.
+
+    Parameters
+    ----------
+    path : str
+        The file; made if it is missing (mode 0600), never removed.
+    readable_only : bool
+        Open it without the right to write; a shared lock needs no more.
+    """
+
+    def __init__(self, path: str, *, readable_only: bool = False) -> None:
+        self.path = path
+        self._fd = -1
+        self._flags = os.O_RDONLY if readable_only else os.O_RDWR | os.O_CREAT
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    def acquire(self, timeout: float = 0.0, *, shared: bool = False) -> bool:
+        """Try until `timeout` seconds have passed; True if the lock is ours.
+
+        An exclusive lock that we hold may become a shared one (the kernel lets others in between).
+        """
+        fd = self._open()
+        wanted = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+        deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+        while not _try_flock(fd, wanted):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return True
+
+    def sign(self, text: str = "") -> None:
+        """Write into the file who holds it, for those who wait."""
+        note = json.dumps({"pid": os.getpid(), "host": host_name(), "since": time.time(), "note": text}).encode()
+        try:
+            os.pwrite(self._fd, note.ljust(256), 0)
+        except OSError:
+            return  # a full disk, say: the lock holds all the same, only others' messages are poorer
+
+    def holder(self) -> tuple[str, str]:
+        """Who signed last, in words, and the note that they left."""
+        try:
+            with open(self.path, "rb") as file:
+                said = json.loads(file.read(4096))
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(said["since"]))
+            return f"process {said['pid']} on {said['host']} since {since}", str(said["note"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "an unknown process", ""  # it has not signed yet: only the message is poorer
+
+    def release(self) -> None:
+        """Unlock; the file stays open for the next time."""
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Unlock and close."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    #: A forked child closes its copy: the lock itself belongs to the parent.
+    forget = close
+
+    def is_current(self) -> bool:
+        """Whether the path still leads to the file that we hold."""
+        try:
+            here, there = os.fstat(self._fd), os.stat(self.path)
+        except OSError:
+            return False
+        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+    def _open(self) -> int:
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, self._flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            except OSError as error:
+                raise _cannot_lock(self.path, error) from error
+        return self._fd
+
+
+def _try_flock(fd: int, operation: int) -> bool:
+    try:
+        fcntl.flock(fd, operation)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _cannot_lock(path: str, error: OSError) -> WarehouseError:
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreReadOnly(
+            f"the warehouse can't be written: no lock file {path!r} can be made ({error.strerror})",
+            hint="open it with read_only=True, or ask for the right to write there",
+        )
+    return WarehouseError(f"the lock file {path!r} can't be opened: {error.strerror}")

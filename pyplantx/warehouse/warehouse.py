@@ -1,0 +1,605 @@
+"""The facade of the store: what the plant, the explanations and the tools ask it for.
+
+This file may know: specs, references, commits, trust. It may not know: lmdb, lock files, when the queue is written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.core.trace import Digest, ObjectRef
+from pyplantx.errors import (
+    CannotStore,
+    DamagedObject,
+    PayloadMissing,
+    PyplantxError,
+    StoreReadOnly,
+    UntrustedStore,
+    WarehouseError,
+)
+from pyplantx.fingerprint.value import hash_bytes
+from pyplantx.warehouse import committer, records
+from pyplantx.warehouse.claims import Claim, Claims
+from pyplantx.warehouse.committer import Commit, NewVersion, blob_key, name_key, version_key
+from pyplantx.warehouse.objects import (
+    FilePayload,
+    MemoryPayload,
+    StagedObject,
+    disk_error,
+    in_words,
+    meta_of,
+)
+from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord, VersionInfo, decode_text, from_json
+from pyplantx.warehouse.session import close_session, is_private, open_session, report
+
+if TYPE_CHECKING:
+    from pyplantx.specs import SpecRegistry
+    from pyplantx.specs.base import Allocation, IngredientTypeSpec, Payload, Written
+    from pyplantx.warehouse.collect import Problem, Usage
+
+__all__ = ["Allocated", "Commit", "VersionInfo", "Warehouse"]
+
+_DURABILITIES = ("power", "process")
+_TRUSTS = ("own", "data", "signed")
+
+
+class Allocated:
+    """An ingredient that a reactor fills itself.
+
+    Attributes
+    ----------
+    name : str
+        Of the ingredient.
+    handle : object
+        What the reactor writes into.
+    """
+
+    def __init__(
+        self, warehouse: Warehouse, name: str, spec: IngredientTypeSpec, stage: StagedObject, inner: Allocation
+    ) -> None:
+        self.name = name
+        self.handle: Any = inner.handle
+        self._warehouse = warehouse
+        self._spec = spec
+        self._stage = stage
+        self._inner = inner
+
+    def seal(self) -> ObjectRef:
+        """Finish: the handle refuses more writes, the object is at its address and may be opened.
+
+        Raises
+        ------
+        CannotStore, WarehouseFull
+            If it can't be stored; then it is discarded.
+        """
+        try:
+            return self._warehouse.publish(self._spec, self._stage, self._inner.seal())
+        except BaseException as error:
+            raise self._warehouse.failure(self.name, self._stage, error) from error
+
+    def discard(self) -> None:
+        """Give up: close the handle, remove what was written."""
+        try:
+            self._inner.discard()
+        finally:
+            self._stage.discard()
+
+
+class Warehouse:
+    """An open warehouse.
+
+    Parameters
+    ----------
+    directory : str or PathLike
+        Made if it is missing (mode 0700).
+    durability : {"power", "process"}
+        Whether what is announced survives power loss, or only the death of the process.
+    trust : {"own", "data", "signed"}
+        Whether payloads whose decoding can run code are decoded: only in a store that belongs to this user and that
+        nobody else may write to, or never. ("signed" is not there yet and refused.)
+    read_only : bool
+        Never write anything.
+    lock_timeout : float
+        Seconds to wait for another process before `StoreBusy`.
+    arrays : {"copy", "readonly"}
+        Whether a received array may be changed (privately), or not at all.
+    encode : callable, optional
+        Value -> canonical digest, for the type specs.
+    is_project_class : callable, optional
+        Whether a class belongs to the user's project, for the type specs.
+
+    Raises
+    ------
+    StoreTooNew
+        If a newer version has made the store; nothing was touched.
+    StoreBusy, StoreReadOnly, WarehouseError
+        If it can't be opened.
+    """
+
+    #: So that who has a warehouse need not import this module.
+    Commit = Commit
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        durability: str = "power",
+        trust: str = "own",
+        read_only: bool = False,
+        lock_timeout: float = 60.0,
+        arrays: str = "copy",
+        encode: Callable[[object], Digest] | None = None,
+        is_project_class: Callable[[type], bool] | None = None,
+    ) -> None:
+        _check_choice("durability", durability, _DURABILITIES)
+        _check_choice("trust", trust, _TRUSTS)
+        _check_choice("arrays", arrays, ("copy", "readonly"))
+        if trust == "signed":
+            raise WarehouseError("trust='signed' is not implemented yet", hint="use trust='own' or trust='data'")
+        self.directory = os.path.realpath(directory)
+        self.read_only = read_only
+        self._trust = trust
+        self._private: bool | None = None
+        self.registry = _registry(encode, is_project_class, writable=arrays == "copy", full_check=trust != "own")
+        self._session = open_session(
+            self.directory, durability=durability, read_only=read_only, lock_timeout=lock_timeout
+        )
+        self._committer = self._session.committer
+        self._waiting = self._committer.waiting
+        self._reader = self._session.index.new_reader()
+        self._claims = Claims(self._session.layout.claims)
+        self._known_roots: set[tuple[str, Digest]] = set()
+        self._closed = False
+
+    def __enter__(self) -> Warehouse:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Make everything durable and close. Closing twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            if not self._session.index.closed:
+                self._session.index.drop_reader(self._reader)
+            close_session(self._session)
+
+    def register_ingredient_specs(self, specs: Iterable[Any]) -> None:
+        """Make type specs known; see `SpecRegistry.register`."""
+        self.registry.register(specs)
+
+    # -- activities
+
+    def begin_activity(self) -> None:
+        """From now on look-ups are quick: one view of the index serves them all, renewed after own commits."""
+        self._session.index.usable()
+        self._reader.refresh()
+        self._reader.keep(True)
+
+    def end_activity(self) -> None:
+        """Let the view go."""
+        self._reader.keep(False)
+
+    # -- looking up
+
+    def find_record(self, key: Digest) -> str | None:
+        """Text of the trace-tree record at a node, or None."""
+        text = self._waiting.traces.get(key)
+        if text is not None:
+            return text
+        body = self._reader.get("traces", key.encode())
+        return None if body is None else decode_text(body)
+
+    def producers(self, name: str) -> list[tuple[str, Digest]]:
+        """(reactor id, root) of those that have sent `name`, newest first, at most 16."""
+        waiting = self._waiting.names.get(name)
+        if waiting is None:
+            body = self._reader.get("names", name_key(name))
+            return [] if body is None else records.decode_producers(body)
+        base = self._name_record(name)
+        return list((waiting if base is None else records.merge_name(waiting, base)).producers)
+
+    def last_ref(self, name: str) -> ObjectRef | None:
+        """The last version of an ingredient that was committed under this name."""
+        waiting = self._waiting.names.get(name)
+        if waiting is not None:
+            return waiting.ref
+        base = self._name_record(name)
+        return None if base is None else base.ref
+
+    def names(self) -> Iterator[str]:
+        """All names that were ever sent."""
+        waiting = list(self._waiting.names)
+        yield from waiting
+        for _, body in self._reader.scan("names"):
+            name = records.decode_name(body).name
+            if name not in waiting:
+                yield name
+
+    def versions(self, reactor: str) -> list[VersionInfo]:
+        """The versions of a reactor, newest first, at most 32."""
+        waiting = [new for new in self._waiting.versions.values() if new.reactor == reactor]
+        found = [VersionInfo(new.root, new.when, dict(new.parts)) for new in reversed(waiting)]
+        seen = {version.root for version in found}
+        found += [version for version in self._stored_versions(reactor) if version.root not in seen]
+        return found[: records.MAX_VERSIONS]
+
+    def _stored_versions(self, reactor: str) -> list[VersionInfo]:
+        body = self._reader.get("versions", name_key(reactor))
+        if body is None:
+            return []
+        _, roots, parts = records.decode_versions(body)
+        former = [VersionInfo(root, when, self._parts(reactor, root)) for root, when in roots[1:]]
+        return [VersionInfo(*roots[0], dict(parts)), *former]
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Entries of the run history, newest last.
+
+        Parameters
+        ----------
+        limit : int, optional
+            At most this many, the newest ones.
+        """
+        self._committer.flush(self._session.index.lock_timeout)
+        self._reader.refresh()
+        batches = self._reader.tail("history", limit or 1 << 62)
+        entries = [entry for _, body in batches for entry in from_json(body.decode())]
+        return entries[-limit:] if limit else entries
+
+    def get_code(self, raw: Digest) -> str | None:
+        """What is known about a code object, by its raw digest."""
+        text = self._waiting.code.get(raw)
+        if text is not None:
+            return text
+        body = self._reader.get("code", raw.encode())
+        return None if body is None else decode_text(body)
+
+    def put_code(self, raw: Digest, record: str) -> None:
+        """Remember something about a code object; written with the next commit."""
+        if not self.read_only:
+            self._committer.put("code", raw, record)
+
+    def blob_get(self, kind: str, key: str) -> str | None:
+        """A small text that another part has kept here, or None."""
+        both = blob_key(kind, key)
+        text = self._waiting.blobs.get(both)
+        if text is not None:
+            return text
+        body = self._reader.get("blobs", name_key(both))
+        return None if body is None else str(from_json(body.decode())[1])
+
+    def blob_put(self, kind: str, key: str, text: str) -> None:
+        """Keep a small text; written with the next commit."""
+        self._writable()
+        self._committer.put("blobs", blob_key(kind, key), text)
+
+    def _name_record(self, name: str) -> records.NameRecord | None:
+        body = self._reader.get("names", name_key(name))
+        return None if body is None else records.decode_name(body)
+
+    def _parts(self, reactor: str, root: Digest) -> dict[str, Digest]:
+        body = self._reader.get("parts", version_key(reactor, root).encode())
+        return {} if body is None else from_json(body.decode())
+
+    # -- storing
+
+    def store(self, name: str, value: Any, type_given: Any = None) -> ObjectRef:
+        """Store a value: write, seal, move to its address. It can be opened at once; a commit makes it last.
+
+        Parameters
+        ----------
+        name : str
+            Of the ingredient; for messages only.
+        value : object
+        type_given : Ingredient.Type, spec class, spec or str, optional
+            How to store it; inferred from the value if not given.
+
+        Raises
+        ------
+        CannotStore
+            If it can't be written; names the ingredient and the place inside it.
+        WarehouseFull
+            If there is no space.
+        """
+        self._writable()
+        stage = StagedObject(self._session.staging)
+        try:
+            spec = self.registry.infer(value) if type_given is None else self.registry.resolve(type_given)
+            return self.publish(spec, stage, spec.write(value, stage))
+        except BaseException as error:
+            raise self.failure(name, stage, error) from error
+
+    def allocate(self, name: str, type_given: Any, **options: Any) -> Allocated:
+        """Begin an ingredient that the reactor fills itself.
+
+        Parameters
+        ----------
+        name, type_given
+            As in `store`.
+        **options
+            Belong to the type (``shape``, ``dtype``, ...).
+        """
+        self._writable()
+        stage = StagedObject(self._session.staging)
+        try:
+            spec = self.registry.resolve(type_given)
+            return Allocated(self, name, spec, stage, spec.allocate(stage, **options))
+        except BaseException as error:
+            raise self.failure(name, stage, error) from error
+
+    def allocate_temp(self, name: str, type_given: Any, **options: Any) -> Allocated:
+        """Like `allocate`, for scratch space: `discard` it; if the session dies first, the next one sweeps it."""
+        return self.allocate(name, type_given, **options)
+
+    def failure(self, name: str, stage: StagedObject, error: BaseException) -> BaseException:
+        """The error to raise when storing failed: it names the ingredient. Nothing is left behind."""
+        what = f"ingredient {name!r} can't be stored"
+        needed = stage.size_so_far()
+        stage.discard()
+        if isinstance(error, OSError) and not isinstance(error, PyplantxError):
+            return disk_error(error, what, self.directory, needed)
+        return CannotStore(f"{what}: {error}") if isinstance(error, CannotStore) else error
+
+    def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:
+        """Seal what a spec has written and make it available; bytes that the store has already are kept."""
+        tiny = stage.tiny(spec.name, spec.version, written)
+        if tiny is not None:
+            return tiny
+        address, record, payload = sealed = stage.seal(spec.name, spec.version, written)
+        if self._has_whole(address):
+            stage.discard()
+        else:
+            if record.home == IN_FILES:
+                self._session.objects.publish(stage, sealed)
+            self._committer.hold(address, record, payload)
+        return ObjectRef(record.spec, record.version, record.digest, address, record.size, record.meta)
+
+    def _has_whole(self, address: Digest) -> bool:
+        """Whether the store has these very bytes already; read back and checked, for a bad copy must not win."""
+        known = self._object(address)
+        if known is None:
+            return False
+        if known[0].home == IN_FILES:
+            whole = self._session.objects.is_whole(address, known[0])
+            if not whole:
+                self._session.objects.quarantine(address)
+            return whole
+        return self._memory_parts(address, *known) is not None
+
+    # -- opening
+
+    def has(self, ref: ObjectRef) -> bool:
+        """Whether the payload is there (not whether it is whole: `open` checks that)."""
+        if ref.inline is not None:
+            return True
+        known = self._object(ref.address)
+        return known is not None and (known[0].home != IN_FILES or self._session.objects.is_there(ref.address))
+
+    def trusts(self, ref: ObjectRef) -> bool:
+        """Whether decoding this object is allowed: it runs no code, or the store is trusted to hold code."""
+        return not self.registry.get(ref.spec, ref.version).executes_code or self._trusts_code()
+
+    def open(self, ref: ObjectRef) -> Any:
+        """The value behind a reference.
+
+        Raises
+        ------
+        PayloadMissing
+            If it is gone, or turned out to be damaged (then it is put aside and reported in the log).
+        UntrustedStore
+            If decoding it could run code and the store is not trusted.
+        """
+        spec = self.registry.get(ref.spec, ref.version)
+        if spec.executes_code and not self._trusts_code():
+            raise self._distrust(ref)
+        try:
+            return spec.open(self._payload(ref), meta_of(ref.meta), ref.version)
+        except DamagedObject as error:
+            self._put_aside(ref.address, str(error))
+            raise PayloadMissing(f"the {ref.spec} object {ref.address} was damaged and is put aside") from error
+
+    def preview(self, ref: ObjectRef) -> str:
+        """One line about the value, without running code from the store."""
+        spec = self.registry.get(ref.spec, ref.version)
+        return spec.preview(self._payload(ref), meta_of(ref.meta), ref.version)
+
+    def _payload(self, ref: ObjectRef) -> Payload:
+        if ref.inline is not None:
+            return _tiny_payload(ref.inline)
+        known = self._object(ref.address)
+        if known is None:
+            raise PayloadMissing(f"the {ref.spec} object {ref.address} is not in the warehouse {self.directory!r}")
+        if known[0].home == IN_FILES:
+            return FilePayload(self._session.objects, ref.address, known[0])
+        parts = self._memory_parts(ref.address, *known)
+        if parts is None:
+            raise DamagedObject(f"the payload of object {ref.address} does not match its checksum")
+        return MemoryPayload(parts)
+
+    def _object(self, address: Digest) -> tuple[ObjectRecord, bytes] | None:
+        """Record of an object, and its payload if that lives in the record or waits to be written."""
+        held = self._waiting.sealed.get(address)
+        if held is not None:
+            return held.record, held.payload
+        if address in self._waiting.gone:
+            return None
+        body = self._reader.get("objects", address.encode())
+        return None if body is None else records.decode_object(body)
+
+    def _memory_parts(self, address: Digest, record: ObjectRecord, payload: bytes) -> dict[str, bytes] | None:
+        """The parts of a payload that consists of no files; None if it is missing or damaged."""
+        if record.home != IN_SMALL or payload:
+            return records.split_payload(record, payload)
+        stored = self._reader.payload(address.encode())
+        parts = None if stored is None else records.split_payload(record, stored)
+        if parts is None or any(hash_bytes(parts[part.name]) != part.digest for part in record.parts):
+            return None
+        return parts
+
+    def _put_aside(self, address: Digest, why: str) -> None:
+        report(f"{why}; the ingredient is made again when it is needed")
+        try:
+            if not self.read_only:
+                self._session.objects.quarantine(address)
+        except OSError as error:
+            report(f"the damaged object could not be put aside: {error.strerror}")
+        self._committer.forget_object(address)
+
+    def _trusts_code(self) -> bool:
+        if self._private is None:
+            self._private = self._trust == "own" and is_private(self.directory)
+        return self._private
+
+    def _distrust(self, ref: ObjectRef) -> UntrustedStore:
+        if self._trust == "data":
+            why, hint = "trust='data' allows no such thing", "open it with trust='own' if it is your own store"
+        else:
+            why = "it belongs to another user, or others may write to it"
+            hint = f"if nobody else has written to it: chmod -R go-w {self.directory!r}"
+        return UntrustedStore(
+            f"decoding a {ref.spec!r} ingredient could run code from the warehouse {self.directory!r}, and {why}",
+            hint=hint,
+        )
+
+    # -- committing
+
+    def commit(self, commit: committer.Commit, announce: Callable[[], None] | None = None) -> None:
+        """Queue what a reactor has left; it is found at once, and durable within 50 ms.
+
+        Parameters
+        ----------
+        commit : Commit
+        announce : callable, optional
+            Handed out by `announcements` once the commit is durable.
+        """
+        self._writable()
+        self._committer.commit(commit, self._new_version(commit), announce)
+
+    def _new_version(self, commit: committer.Commit) -> NewVersion | None:
+        version = (commit.reactor, commit.root)
+        if version in self._known_roots:
+            return None
+        self._known_roots.add(version)
+        key = name_key(commit.reactor)
+        body = self._reader.get("versions", key)
+        if body is not None and commit.root.encode() in body:
+            return None
+        parts: Mapping[str, Digest] = commit.parts() if commit.parts is not None else {}
+        return NewVersion(key, commit.reactor, commit.root, time.time(), parts)
+
+    def maybe_flush(self) -> None:
+        """Write what waits, if it has waited long enough; cheap otherwise. For quiet points between reactors.
+
+        Raises
+        ------
+        WarehouseFull, StoreBusy, WarehouseError
+            If something could not be made durable. It stays queued; the warehouse can be used on.
+        """
+        self._committer.maybe_flush()
+        self._reader.refresh(older_than=1.0)
+
+    def sync(self) -> None:
+        """Return when everything that was queued is durable; raises as `maybe_flush`."""
+        self._session.index.usable()
+        if not self.read_only:
+            self._committer.sync()
+
+    def announcements(self) -> list[Callable[[], None]]:
+        """Callbacks of the commits that have become durable since the last call."""
+        return self._committer.announcements()
+
+    def backup(self) -> None:
+        """Copy the index beside the store, as a clean close does."""
+        self._writable()
+        self._committer.sync()
+        self._session.index.back_up()
+
+    # -- claims
+
+    def others_present(self) -> bool:
+        """Whether other sessions seem to have the store open; looked up at most every 50 ms."""
+        return self._session.others_present()
+
+    def refresh(self) -> None:
+        """Let the next look-up see what others have committed."""
+        self._reader.refresh()
+
+    def claim(self, key: str, timeout: float = 0.0) -> Claim | None:
+        """Claim a piece of work, so that no other process does it too; see `Claims.claim`."""
+        self._writable()
+        return self._claims.claim(key, timeout)
+
+    @contextmanager
+    def work_claim(self, key: str, timeout: float = 60.0) -> Iterator[Claim | None]:
+        """Hold the claim on `key` meanwhile; what others have committed until then is visible inside.
+
+        Yields None if the claim could not be had in time: then the work is done twice, which is never wrong.
+        """
+        claim = self.claim(key, timeout)
+        self._reader.refresh()
+        try:
+            yield claim
+        finally:
+            if claim is not None:
+                claim.release()
+
+    # -- looking after the store
+
+    def check(self, fix: bool = False) -> list[Problem]:
+        """Every invariant of the store; see `pyplantx.warehouse.collect.check`."""
+        from pyplantx.warehouse import collect
+
+        self.sync()
+        with in_words(f"the warehouse {self.directory!r} can't be checked", self.directory):
+            return collect.check(self._session, self._reader, fix)
+
+    def collect(self, max_size: int | None = None) -> int:
+        """Remove payloads that no name's last version needs; see `pyplantx.warehouse.collect.collect`."""
+        from pyplantx.warehouse import collect
+
+        self._writable()
+        self.sync()
+        with in_words(f"the warehouse {self.directory!r} can't be collected", self.directory):
+            return collect.collect(self._session, self._reader, max_size)
+
+    def du(self) -> Usage:
+        """How many bytes the parts of the store take; see `pyplantx.warehouse.collect.Usage`."""
+        from pyplantx.warehouse import collect
+
+        self.sync()
+        with in_words(f"the warehouse {self.directory!r} can't be measured", self.directory):
+            return collect.usage(self._session)
+
+    def _writable(self) -> None:
+        self._session.index.usable()
+        if self.read_only:
+            raise StoreReadOnly(
+                f"the warehouse {self.directory!r} was opened with read_only=True", hint="open it without, to write"
+            )
+
+
+def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise WarehouseError(f"{what}={given!r} is not possible", hint=f"one of {', '.join(map(repr, choices))}")
+
+
+def _tiny_payload(inline: str) -> MemoryPayload:
+    part, _, data = inline.partition("\n")
+    return MemoryPayload({part: data.encode("latin-1")})
+
+
+def _registry(
+    encode: Callable[[object], Digest] | None,
+    is_project_class: Callable[[type], bool] | None,
+    *,
+    writable: bool,
+    full_check: bool,
+) -> SpecRegistry:
+    from pyplantx.specs import SpecRegistry
+
+    return SpecRegistry(encode=encode, is_project_class=is_project_class, writable=writable, full_check=full_check)

@@ -1,0 +1,115 @@
+"""The n-th system call fails, for n = 1, 2, … until none is left: a clear error, nothing wrong, and work goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx.errors import PyplantxError
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import fetch, send
+
+CALLS = ("open", "write", "pwrite", "rename", "unlink", "mkdir", "chmod", "fchmod", "fsync", "readv", "listdir")
+VALUES = {"tiny": 1, "little": "l" * 3_000, "small": "s" * 30_000, "large": "x" * 1_200_000, "more": b"y" * 1_100_000}
+
+
+class Fault:
+    """Makes one call of `CALLS` fail, counted over all of them."""
+
+    def __init__(self, number: int, code: int) -> None:
+        self.left = number
+        self.code = code
+        self.hit = ""
+        for name in CALLS:
+            setattr(os, name, self._watch(name, getattr(os, name)))
+
+    def _watch(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                self.hit = name
+                raise OSError(self.code, os.strerror(self.code), "somewhere")
+            return real(*args, **options)
+
+        return call
+
+
+def tolerant(action: Callable[[], Any]) -> Any:
+    """The result, or None after an error of ours: any other error fails the test."""
+    try:
+        return action()
+    except PyplantxError:
+        return None
+
+
+def life(directory: Path, fault: Fault) -> None:
+    """Everything that a store does, errors allowed; then all must be as if nothing had happened."""
+    warehouse = tolerant(lambda: Warehouse(directory)) or Warehouse(directory)
+    announced = []
+    for name, value in VALUES.items():
+        tolerant(lambda name=name, value=value: send(warehouse, name, value))
+        tolerant(warehouse.sync)
+        announced += warehouse.announcements()
+    tolerant(lambda: warehouse.allocate("file", "file", suffix=".txt").discard())
+    tolerant(warehouse.backup)
+    tolerant(warehouse.collect)
+    tolerant(warehouse.check)
+    for name, value in VALUES.items():
+        found = tolerant(lambda name=name: fetch(warehouse, name))
+        assert found is None or found == value, name
+    tolerant(warehouse.close)
+    fault.left = 0  # no more of that
+    warehouse = Warehouse(directory)
+    for name, value in VALUES.items():
+        send(warehouse, name, value)
+    warehouse.sync()
+    assert {name: fetch(warehouse, name) for name in VALUES} == VALUES
+    assert [problem for problem in warehouse.check(fix=True) if problem.kind not in ("garbage", "absent")] == []
+    tolerant(warehouse.close)
+
+
+def outcome(directory: Path, number: int, code: int) -> int:
+    """2: the fault was not reached; 0: reached and survived; 1: not survived."""
+    pid = os.fork()
+    if pid == 0:
+        result = 1
+        try:
+            fault = Fault(number, code)
+            life(directory, fault)
+            result = 0 if fault.hit else 2
+        except BaseException:
+            print(f"call {number} ({fault.hit}):", file=sys.stderr)
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(result)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _each(code: int) -> Any:
+    return pytest.param(code, 1, marks=pytest.mark.campaign, id=f"each-{errno.errorcode[code]}")
+
+
+ALL = [_each(code) for code in (errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES)]
+
+
+@pytest.mark.parametrize(("code", "step"), [(errno.EIO, 7), (errno.ENOSPC, 9), *ALL])
+def test_each_call_fails_once(tmp_path: Path, code: int, step: int) -> None:
+    number, result = 0, 0
+    while result != 2:
+        number += step
+        directory = tmp_path / f"plant{number}"
+        result = outcome(directory, number, code)
+        assert result in (0, 2), number
+        if number % 5 == 0:
+            with Warehouse(directory) as warehouse:
+                assert {name: fetch(warehouse, name) for name in VALUES} == VALUES
+                assert [problem for problem in warehouse.check() if not problem.harmless] == []
+    assert number > 60

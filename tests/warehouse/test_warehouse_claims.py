@@ -1,0 +1,110 @@
+"""Locks and work claims between processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pyplantx.warehouse.claims import Claims
+from pyplantx.warehouse.locks import FileLock
+from tests.warehouse.stores import ROOT
+
+HOLDER = """
+import sys
+from pyplantx.warehouse.claims import Claims
+claim = Claims(sys.argv[1]).claim(sys.argv[2], 0)
+print("held" if claim else "not", flush=True)
+sys.stdin.read()
+"""
+
+
+def holding(folder: Path, key: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    first, second = Claims(str(tmp_path)), Claims(str(tmp_path))
+    claim = first.claim("work", 0)
+    assert claim is not None
+    assert second.claim("work", 0) is None
+    other = second.claim("other work", 0)
+    assert other is not None
+    claim.release()
+    again = second.claim("work", 0)
+    assert again is not None
+    again.release()
+    again.release()
+    other.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_waiting_is_bounded(tmp_path: Path) -> None:
+    with Claims(str(tmp_path)).claim("work", 0):
+        begun = time.monotonic()
+        assert Claims(str(tmp_path)).claim("work", 0.1) is None
+        assert 0.1 <= time.monotonic() - begun < 2
+
+
+def test_a_claim_dies_with_its_holder(tmp_path: Path) -> None:
+    process = holding(tmp_path, "work")
+    try:
+        assert Claims(str(tmp_path)).claim("work", 0) is None
+    finally:
+        process.kill()
+        process.wait()
+    claim = Claims(str(tmp_path)).claim("work", 5)
+    assert claim is not None
+    claim.release()
+
+
+def test_a_waiting_circle_is_not_closed(tmp_path: Path) -> None:
+    ours, theirs = Claims(str(tmp_path)), Claims(str(tmp_path))
+    mine, yours = ours.claim("mine", 0), theirs.claim("yours", 0)
+    assert mine is not None and yours is not None
+    theirs._note_waiting("mine")  # as if another process waited for us
+    begun = time.monotonic()
+    assert ours.claim("yours", 30) is None
+    assert time.monotonic() - begun < 5
+    mine.release()
+    yours.release()
+
+
+def test_keys_are_any_text(tmp_path: Path) -> None:
+    claims = Claims(str(tmp_path))
+    keys = ["../x", "", "a\0b", "\ud800", "x" * 10_000, "/abs"]
+    held = [claims.claim(key, 0) for key in keys]
+    assert None not in held
+    assert all(path.parent == tmp_path for path in tmp_path.iterdir())
+    for claim in held:
+        claim.release()
+
+
+def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
+    lock = FileLock(str(tmp_path / "lock"))
+    assert FileLock(str(tmp_path / "lock")).holder()[0] == "an unknown process"
+    assert lock.acquire()
+    lock.sign("note")
+    holder, note = FileLock(str(tmp_path / "lock")).holder()
+    assert "process " in holder and " since " in holder and note == "note"
+    lock.close()
+
+
+def test_exclusive_and_shared(tmp_path: Path) -> None:
+    a, b = FileLock(str(tmp_path / "lock")), FileLock(str(tmp_path / "lock"))
+    assert a.acquire(shared=True) and b.acquire(shared=True)
+    assert not a.acquire()
+    b.close()
+    assert a.acquire()
+    assert not b.acquire(shared=True)
+    a.close()
+    b.close()

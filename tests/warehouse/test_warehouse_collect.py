@@ -1,0 +1,90 @@
+"""Checking, collecting, measuring."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyplantx.errors import PayloadMissing
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import fetch, send
+
+Open = Callable[..., Warehouse]
+SIZES = (5_000, 50_000, 1_500_000)
+
+
+def test_collecting_removes_what_no_name_needs(warehouse: Warehouse) -> None:
+    for round in range(3):
+        for size in SIZES:
+            send(warehouse, f"x{size}", f"{round}" * size)
+    warehouse.sync()
+    before = warehouse.du().objects
+    assert warehouse.collect() == 2 * sum(size + 2 for size in SIZES)  # quotes around the JSON text
+    assert warehouse.du().objects < before / 2
+    assert all(fetch(warehouse, f"x{size}") == "2" * size for size in SIZES)
+    assert warehouse.check() == []
+    assert warehouse.collect() == 0
+
+
+def test_collecting_stops_at_the_size_that_is_allowed(warehouse: Warehouse) -> None:
+    refs = [send(warehouse, "x", f"{round}" * 1_500_000) for round in range(4)]
+    warehouse.sync()
+    warehouse.collect(max_size=3_500_000)
+    assert [warehouse.has(ref) for ref in refs] == [False, False, True, True]
+
+
+def test_a_memory_map_survives_collection(warehouse: Warehouse) -> None:
+    ref = send(warehouse, "x", np.arange(300_000.0))
+    array = warehouse.open(ref)
+    send(warehouse, "x", 1)
+    assert warehouse.collect() > 0
+    with pytest.raises(PayloadMissing):
+        warehouse.open(ref)
+    assert array.sum() == np.arange(300_000.0).sum()
+
+
+def test_nothing_is_collected_or_swept_while_others_are_here(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    for round in range(2):
+        send(warehouse, "x", f"{round}" * 1_500_000)
+    warehouse.sync()
+    pid = os.fork()
+    if pid == 0:
+        other = Warehouse(directory)
+        os._exit(0 if other.collect() == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_check_finds_each_kind_of_trouble_and_mends_it(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    refs = [send(warehouse, f"x{number}", f"{number}" * 1_500_000) for number in range(4)]
+    warehouse.store("never committed", "n" * 1_500_000)
+    warehouse.store("never committed", "n" * 50_000)
+    small = send(warehouse, "small", "s" * 50_000)
+    warehouse.close()
+    path = directory / "objects" / refs[0].address[:2] / refs[0].address / "value.json"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    (directory / "objects" / refs[1].address[:2] / refs[1].address / "value.json").unlink()
+    (directory / "objects" / refs[2].address[:2] / refs[2].address).rename(directory / "moved")
+    warehouse = opened()
+    assert warehouse._session.index.write({small.address.encode(): b"other"}, lambda _: None, 1)
+    kinds = sorted((problem.kind, problem.harmless) for problem in warehouse.check())
+    assert kinds == [("absent", True), ("garbage", True), ("garbage", True), *[("payload", False)] * 3]
+    assert {problem.fixed for problem in warehouse.check(fix=True)} == {True}
+    left = warehouse.check()
+    assert sorted(problem.where for problem in left) == sorted(["'x0'", "'x1'", "'x2'", "'small'"])
+    assert {problem.kind for problem in left} == {"name"}
+    assert fetch(warehouse, "x3") == "3" * 1_500_000
+
+
+def test_usage_adds_up(warehouse: Warehouse) -> None:
+    send(warehouse, "x", b"x" * 2_000_000)
+    warehouse.sync()
+    used = warehouse.du()
+    assert used.objects >= 2_000_000 and used.meta > 0
+    assert used.total == sum(used)

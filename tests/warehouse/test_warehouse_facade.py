@@ -1,0 +1,379 @@
+"""The facade: what is stored and committed is found again, by this session and by the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyplantx import specs
+from pyplantx.core.trace import ObjectRef
+from pyplantx.errors import CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.warehouse import Commit, VersionInfo, Warehouse
+from tests.warehouse.stores import fetch, send
+
+Open = Callable[..., Warehouse]
+VALUES: list[Any] = [None, 0, -1.5, "text", b"bytes", [1, [2]], {"a": (1, 2)}]
+VALUES += ["x" * 500, "y" * 50_000, b"z" * 3_000_000]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}-{len(repr(value))}")
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_a_value_comes_back_now_and_later(opened: Open, value: Any, durability: str) -> None:
+    warehouse = opened(durability=durability)
+    ref = send(warehouse, "x", value)
+    assert fetch(warehouse, "x") == value and warehouse.has(ref)
+    warehouse.sync()
+    assert fetch(warehouse, "x") == value and warehouse.has(ref)
+    warehouse.close()
+    assert fetch(opened(), "x") == value
+
+
+@pytest.mark.parametrize("count", [10, 1_000, 20_000, 300_000])
+def test_arrays_of_every_home_come_back_and_are_private(opened: Open, count: int) -> None:
+    array = np.arange(float(count))
+    warehouse = opened()
+    send(warehouse, "x", array)
+    received = fetch(warehouse, "x")
+    received += 1
+    for again in _now_and_later(warehouse, opened):
+        found = fetch(again, "x")
+        assert found.dtype == array.dtype and np.array_equal(found, array)
+
+
+def _reopened(warehouse: Warehouse, opened: Open) -> Warehouse:
+    warehouse.close()
+    return opened()
+
+
+def _now_and_later(warehouse: Warehouse, opened: Open) -> Iterator[Warehouse]:
+    """The warehouse itself, then the same store in another session."""
+    yield warehouse
+    yield _reopened(warehouse, opened)
+
+
+def test_what_is_sealed_can_be_opened_before_it_is_committed(warehouse: Warehouse) -> None:
+    for value in VALUES:
+        assert warehouse.open(warehouse.store("x", value)) == value
+    assert warehouse.last_ref("x") is None
+
+
+def test_tiny_values_need_no_record(warehouse: Warehouse) -> None:
+    ref = send(warehouse, "x", 12)
+    assert ref.inline is not None and warehouse.has(ref)
+    warehouse.sync()
+    assert list(warehouse._reader.scan("objects")) == []
+
+
+def test_equal_content_is_kept_once(warehouse: Warehouse) -> None:
+    refs = {send(warehouse, name, b"z" * 2_000_000).address for name in "abc"}
+    warehouse.sync()
+    assert len(refs) == 1
+    assert list(warehouse._session.objects.addresses()) == list(refs)
+
+
+def test_a_name_has_its_last_version_and_its_senders(opened: Open) -> None:
+    warehouse = opened()
+    for round in range(20):
+        send(warehouse, "x", round, reactor=f"mod.r{round % 18}")
+    expected = [(f"mod.r{i}", hash_text(f"mod.r{i} x")) for i in [1, 0, *range(17, 3, -1)]]
+    for again in _now_and_later(warehouse, opened):
+        assert again.producers("x") == expected
+        assert fetch(again, "x") == 19
+    assert again.producers("never sent") == [] and again.last_ref("never sent") is None
+
+
+NAMES = ["../x", "/abs", "CON", "a\0b", "line\nbreak", "", ".", "A", "a", " a", "\u00e9", "e\u0301", "\ud800"]
+NAMES += ["n" * 1_000_000]
+
+
+def test_names_are_any_text_and_all_distinct(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    for i, name in enumerate(NAMES):
+        send(warehouse, name, i, reactor=name)
+    again = _reopened(warehouse, opened)
+    assert [fetch(again, name) for name in NAMES] == list(range(len(NAMES)))
+    assert sorted(again.names()) == sorted(NAMES)
+    assert os.listdir(directory.parent) == [directory.name]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=st.dictionaries(st.text(st.characters(codec=None, exclude_categories=())), st.integers(), max_size=8))
+def test_names_before_and_after_they_are_durable(warehouse: Warehouse, entries: dict[str, int]) -> None:
+    for flush in (lambda: None, warehouse.sync):
+        for name, value in entries.items():
+            send(warehouse, name, value)
+        flush()
+        assert {name: fetch(warehouse, name) for name in entries} == entries
+        assert set(entries) <= set(warehouse.names())
+
+
+def test_trace_records_code_and_blobs(opened: Open) -> None:
+    warehouse = opened()
+    key = hash_text("node")
+    assert warehouse.find_record(key) is warehouse.get_code(key) is warehouse.blob_get("kind", "key") is None
+    warehouse.commit(Commit("r", hash_text("root"), [(key, "trace \ud800 ü")], []))
+    warehouse.put_code(key, "code record")
+    warehouse.blob_put("kind", "key", "a blob")
+    warehouse.blob_put("kin", "dkey", "another")
+    for again in _now_and_later(warehouse, opened):
+        assert again.find_record(key) == "trace \ud800 ü"
+        assert again.get_code(key) == "code record"
+        assert (again.blob_get("kind", "key"), again.blob_get("kin", "dkey")) == ("a blob", "another")
+
+
+def test_versions_are_noted_once_newest_first(opened: Open) -> None:
+    warehouse, calls = opened(), []
+
+    def commit(number: int) -> None:
+        root = hash_text(str(number))
+        warehouse.commit(Commit("mod.r", root, parts=lambda: calls.append(number) or {"function r": root}))
+
+    for number in [*range(40), 39, 39]:
+        commit(number)
+    expected = [(hash_text(str(i)), {"function r": hash_text(str(i))}) for i in range(39, 7, -1)]
+    for again in _now_and_later(warehouse, opened):
+        assert [(version.root, version.parts) for version in again.versions("mod.r")] == expected
+        assert all(isinstance(version, VersionInfo) for version in again.versions("mod.r"))
+    warehouse = again
+    commit(39)
+    commit(40)
+    warehouse.sync()
+    assert calls == [*range(40), 40]
+    assert [version.root for version in warehouse.versions("mod.r")][:2] == [hash_text("40"), hash_text("39")]
+    assert len(list(warehouse._reader.scan("parts"))) == 31
+    assert warehouse.versions("other") == []
+
+
+def test_history_is_in_order_newest_last(opened: Open) -> None:
+    warehouse = opened()
+    for number in range(10):
+        warehouse.commit(Commit("r", "0" * 32, entry={"number": number}))
+        if number % 3 == 0:
+            warehouse.sync()
+    assert warehouse.history() == [{"number": number} for number in range(10)]
+    assert _reopened(warehouse, opened).history(2) == [{"number": 8}, {"number": 9}]
+
+
+def test_callbacks_come_after_durability_in_order(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    said: list[int] = []
+    for number in range(5):
+        ref = warehouse.store("x", bytes([number]) * 2_000_000)
+        commit = Commit("r", hash_text("r"), [], [(f"x{number}", ref)])
+        warehouse.commit(commit, lambda number=number: said.append(number))
+    warehouse.sync()
+    for tell in warehouse.announcements():
+        tell()
+    assert said == [0, 1, 2, 3, 4]
+    assert warehouse.announcements() == []
+
+
+def test_nothing_is_announced_while_its_files_are_not_synced(warehouse: Warehouse, monkeypatch: Any) -> None:
+    may_sync, real = threading.Event(), warehouse._session.objects.sync
+    monkeypatch.setattr(warehouse._session.objects, "sync", lambda *object: may_sync.wait(30) and real(*object))
+    send(warehouse, "large", b"x" * 2_000_000)
+    send(warehouse, "small", 1)
+    warehouse._committer.flush(1.0)
+    reader = warehouse._session.index.new_reader()
+    keys = {json.loads(body)[0] for _, body in reader.scan("names")}
+    assert keys == {"small"}  # the other one waits
+    assert fetch(warehouse, "large") == b"x" * 2_000_000  # but can be used
+    may_sync.set()
+    warehouse.sync()
+    reader.refresh()
+    assert {json.loads(body)[0] for _, body in reader.scan("names")} == {"small", "large"}
+
+
+def test_a_failed_sync_voids_the_object_and_is_told(warehouse: Warehouse, monkeypatch: Any, caplog: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error", "data")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warehouse._session.objects, "sync", fail)
+        ref = send(warehouse, "x", b"x" * 2_000_000)
+        with pytest.raises(WarehouseError, match="durable"):
+            warehouse.sync()
+    assert not warehouse.has(ref) and warehouse.last_ref("x") is None
+    assert warehouse.announcements() == []
+    send(warehouse, "x", b"x" * 2_000_000)
+    warehouse.sync()
+    assert fetch(warehouse, "x") == b"x" * 2_000_000
+
+
+def test_errors_name_the_ingredient_and_leave_nothing(warehouse: Warehouse, directory: Path) -> None:
+    with pytest.raises(CannotStore, match="ingredient 'my lock'"):
+        warehouse.store("my lock", [threading.Lock()])
+    assert [path for path in (directory / "staging").rglob("*") if path.is_file() and path.suffix != ".lease"] == []
+
+
+def test_allocating_sealing_and_discarding(warehouse: Warehouse, directory: Path) -> None:
+    allocation = warehouse.allocate("a", specs.ArraySpec, shape=(500, 1000), dtype="f8")
+    allocation.handle[:] = 3.0
+    ref = allocation.seal()
+    assert warehouse.open(ref).sum() == 1_500_000.0
+    scratch = warehouse.allocate_temp("t", specs.ArraySpec, shape=(500, 1000), dtype="f8")
+    scratch.handle[:] = 1
+    assert len(list((directory / "staging").glob("*/*"))) == 1
+    scratch.discard()
+    assert list((directory / "staging").glob("*/*")) == []
+
+
+def test_a_missing_payload_is_said_to_be_missing(warehouse: Warehouse) -> None:
+    ref = send(warehouse, "x", b"x" * 2_000_000)
+    warehouse.sync()
+    warehouse._session.objects.remove(ref.address)
+    assert not warehouse.has(ref)
+    with pytest.raises(PayloadMissing):
+        warehouse.open(ref)
+    nowhere = ObjectRef("simple", 1, "d", "0" * 32, 5)
+    assert not warehouse.has(nowhere)
+    with pytest.raises(PayloadMissing):
+        warehouse.open(nowhere)
+    send(warehouse, "x", b"x" * 2_000_000)
+    assert fetch(warehouse, "x") == b"x" * 2_000_000
+
+
+def test_modes_are_private_whatever_the_umask(opened: Open, directory: Path) -> None:
+    before = os.umask(0)
+    try:
+        warehouse = opened()
+        for value in VALUES:
+            send(warehouse, repr(value)[:20], value)
+        send(warehouse, "a", np.zeros(300_000))
+        warehouse.close()
+    finally:
+        os.umask(before)
+    for path in [directory, *directory.rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode in ((0o700,) if path.is_dir() else (0o600, 0o400)), path
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (directory / "objects").glob("*/*/*")} == {0o400}
+
+
+def test_code_is_decoded_only_from_a_private_store(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    send(warehouse, "object", {"a": (1, 2)})
+    send(warehouse, "plain", 1)
+    warehouse.close()
+    careful = opened(trust="data")
+    ref = careful.last_ref("object")
+    assert ref is not None and not careful.trusts(ref)
+    with pytest.raises(UntrustedStore, match="trust='data'"):
+        careful.open(ref)
+    assert fetch(careful, "plain") == 1
+    careful.close()
+    directory.chmod(0o770)
+    with pytest.raises(UntrustedStore, match="others may write"):
+        opened().open(ref)
+    directory.chmod(0o700)
+    again = Warehouse(directory)
+    assert again.trusts(ref) and again.open(ref) == {"a": (1, 2)}
+    again.close()
+
+
+def test_a_read_only_warehouse_writes_nothing(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    send(warehouse, "x", b"x" * 2_000_000)
+    warehouse.close()
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.name != "lock.mdb"}
+    reading = opened(read_only=True)
+    assert fetch(reading, "x") == b"x" * 2_000_000
+    assert reading.check() == [] and len(reading.history()) == 0
+    ref = reading.last_ref("x")
+    for write in (
+        lambda: reading.store("y", 1),
+        lambda: reading.commit(Commit("r", "0" * 32)),
+        lambda: reading.blob_put("a", "b", "c"),
+        lambda: reading.allocate("y", "array", shape=(1,)),
+        lambda: reading.collect(),
+    ):
+        with pytest.raises(StoreReadOnly):
+            write()
+    reading.put_code(hash_text("raw"), "not kept, and no error: the fingerprinter must go on")
+    assert ref is not None
+    reading.close()
+    assert before == {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.name != "lock.mdb"}
+
+
+def test_two_warehouses_of_one_process_share_a_directory(opened: Open) -> None:
+    first, second = opened(), opened()
+    send(first, "x", 1)
+    assert fetch(second, "x") == 1
+    first.close()
+    send(second, "y", "y" * 50_000)
+    second.sync()
+    assert fetch(second, "y") == "y" * 50_000
+    with pytest.raises(WarehouseError, match="durability"):
+        opened(durability="process")
+    second.close()
+    second.close()
+    with pytest.raises(WarehouseError, match="closed"):
+        second.store("x", 1)
+
+
+def test_threads_store_and_fetch(warehouse: Warehouse) -> None:
+    def work(number: int) -> None:
+        for i in range(20):
+            value = f"{number}-{i}" * 5_000
+            send(warehouse, f"{number}-{i}", value, reactor=f"r{number}")
+            warehouse.maybe_flush()
+            assert fetch(warehouse, f"{number}-{i}") == value
+
+    failures: list[BaseException] = []
+    threads = [threading.Thread(target=lambda n=n: _keep_failure(lambda: work(n), failures)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    warehouse.sync()
+    assert len(list(warehouse.names())) == 120
+
+
+def _keep_failure(work: Callable[[], None], failures: list[BaseException]) -> None:
+    try:
+        work()
+    except BaseException as error:
+        failures.append(error)
+
+
+def test_the_view_of_an_activity_is_renewed_after_own_commits(opened: Open) -> None:
+    warehouse = opened()
+    warehouse.begin_activity()
+    assert warehouse.last_ref("x") is None
+    send(warehouse, "x", 5)
+    warehouse.sync()
+    assert fetch(warehouse, "x") == 5
+    warehouse.end_activity()
+
+
+def test_the_map_grows_with_the_index(opened: Open, monkeypatch: Any) -> None:
+    import pyplantx.warehouse.index as index
+
+    monkeypatch.setattr(index, "_FIRST_MAP", 64 * 4096)
+    warehouse = opened()
+    warehouse.begin_activity()
+    for number in range(40):
+        send(warehouse, f"x{number}", str(number) * 20_000)
+        send(warehouse, f"y{number}", str(number) * 2_000)
+        warehouse.sync()
+        assert fetch(warehouse, "x0") == "0" * 20_000
+    warehouse.end_activity()
+    assert all(fetch(warehouse, f"x{number}") == str(number) * 20_000 for number in range(40))
+
+
+def test_wrong_options_are_refused_in_words(directory: Path) -> None:
+    for options in ({"durability": "none"}, {"trust": "all"}, {"arrays": "mine"}, {"trust": "signed"}):
+        with pytest.raises(WarehouseError):
+            Warehouse(directory, **options)
+    assert not directory.exists()

@@ -1,0 +1,60 @@
+"""A full disk: a clear error, the store as it was, and work goes on when there is space again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyplantx.errors import WarehouseFull
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import fetch, send
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    ran = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True, text=True)
+    if ran.returncode:
+        pytest.skip(f"no file system can be mounted here: {ran.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("size", [3_500_000, 600_000, 5_000])
+def test_a_full_disk(small_disk: Path, size: int) -> None:
+    warehouse = Warehouse(small_disk / "plant", durability="process")
+    send(warehouse, "before", "b" * 300_000)
+    warehouse.sync()
+    ballast = small_disk / "ballast"
+    _fill(ballast)
+    with pytest.raises(WarehouseFull, match="free"):
+        for number in range(2_000):
+            send(warehouse, f"x{number}", f"{number} " * (size // 5))
+            warehouse.sync()
+    assert fetch(warehouse, "before") == "b" * 300_000
+    ballast.unlink()
+    warehouse.sync()
+    send(warehouse, "after", "a" * 300_000)
+    warehouse.sync()
+    assert [problem for problem in warehouse.check() if not problem.harmless] == []
+    warehouse.close()
+    again = Warehouse(small_disk / "plant", durability="process")
+    assert (fetch(again, "before"), fetch(again, "after")) == ("b" * 300_000, "a" * 300_000)
+    again.close()
+
+
+def _fill(ballast: Path) -> None:
+    with open(ballast, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    os.truncate(ballast, max(0, os.path.getsize(ballast) - 64 * 1024))  # a little is left, as on real disks

@@ -1,0 +1,291 @@
+"""Opening and closing a directory: formats, locks, backups, forks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse import session as session_module
+from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import ROOT, fetch, send
+
+Open = Callable[..., Warehouse]
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def filled(opened: Open, count: int = 20) -> None:
+    warehouse = opened()
+    for number in range(count):
+        send(warehouse, f"x{number}", str(number) * (10 ** (number % 6)))
+    warehouse.close()
+
+
+def expect(warehouse: Warehouse, count: int = 20) -> None:
+    for number in range(count):
+        assert fetch(warehouse, f"x{number}") == str(number) * (10 ** (number % 6))
+
+
+def test_a_newer_format_is_refused_and_untouched(opened: Open, directory: Path) -> None:
+    filled(opened)
+    said = {"format": "pyplantx warehouse", "version": 2, "check": hash_text("pyplantx warehouse 2")}
+    (directory / "format.json").write_text(json.dumps(said))
+    before = contents(directory)
+    for options in ({}, {"read_only": True}):
+        with pytest.raises(StoreTooNew, match="format 2"):
+            opened(**options)
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b'{"version":9}', b"[]", b"\xff\xfe", b'{"version":3,"check":"0"}']
+)
+def test_a_lost_or_damaged_format_file_stops_nobody(opened: Open, directory: Path, content: bytes | None) -> None:
+    filled(opened)
+    good = (directory / "format.json").read_bytes()
+    (directory / "format.json").unlink()
+    if content is not None:
+        (directory / "format.json").write_bytes(content)
+    expect(opened())
+    assert (directory / "format.json").read_bytes() == good
+
+
+def test_a_clean_close_leaves_a_mark_and_reading_keeps_it(opened: Open, directory: Path, monkeypatch: Any) -> None:
+    filled(opened)
+    mark = (directory / "clean.json").read_bytes()
+    import pyplantx.warehouse.index as index
+
+    monkeypatch.setattr(index, "_verify", lambda data: pytest.fail("verified although the close was clean"))
+    for _ in range(2):
+        warehouse = opened()
+        expect(warehouse)
+        warehouse.close()
+        assert (directory / "clean.json").read_bytes() == mark
+    warehouse = opened()
+    send(warehouse, "new", 1)
+    warehouse.sync()
+    assert not (directory / "clean.json").exists()
+    warehouse.close()
+    assert (directory / "clean.json").read_bytes() != mark
+
+
+def test_after_an_unclean_end_the_files_are_verified(opened: Open, directory: Path, monkeypatch: Any) -> None:
+    filled(opened)
+    (directory / "clean.json").unlink()
+    import pyplantx.warehouse.index as index
+
+    seen, real = [], index._verify
+    monkeypatch.setattr(index, "_verify", lambda data: seen.append(data) or real(data))
+    expect(opened())
+    assert [Path(data).parent.name for data in seen] == ["meta.lmdb", "small.lmdb"]
+
+
+@pytest.mark.parametrize("damage", ["delete", "empty", "truncate", "noise", "folder", "folder gone", "link"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_lost_or_damaged_index_is_replaced_by_its_backup(
+    opened: Open, directory: Path, damage: str, clean: bool, caplog: Any
+) -> None:
+    filled(opened)
+    harm(directory / "meta.lmdb" / "data.mdb", damage)
+    if not clean:
+        (directory / "clean.json").unlink()
+    expect(opened())
+    assert sum("backup" in record.message for record in caplog.records) == 1
+
+
+def harm(data: Path, damage: str) -> None:
+    content = data.read_bytes()
+    if damage == "folder gone":
+        shutil.rmtree(data.parent)
+        return
+    data.unlink()
+    if damage == "folder":
+        data.mkdir()
+    elif damage == "link":
+        data.symlink_to("/etc/passwd")
+    elif damage != "delete":
+        half, noise = content[: len(content) // 2], b"\x5a" * len(content)
+        data.write_bytes({"empty": b"", "truncate": half, "noise": noise}[damage])
+
+
+def test_without_index_and_backup_everything_is_missing_not_wrong(opened: Open, directory: Path, caplog: Any) -> None:
+    filled(opened)
+    shutil.rmtree(directory / "backup")
+    harm(directory / "meta.lmdb" / "data.mdb", "noise")
+    warehouse = opened()
+    assert list(warehouse.names()) == []
+    assert "no backup" in caplog.text
+    send(warehouse, "x", b"x" * 2_000_000)
+    assert fetch(warehouse, "x") == b"x" * 2_000_000
+
+
+def test_a_damaged_second_environment_costs_its_payloads_only(opened: Open, directory: Path, caplog: Any) -> None:
+    filled(opened)
+    harm(directory / "small.lmdb" / "data.mdb", "truncate")
+    warehouse = opened()
+    refs = {name: warehouse.last_ref(name) for name in warehouse.names()}
+    assert len(refs) == 20 and not all(warehouse.has(ref) and _opens(warehouse, ref) for ref in refs.values())
+    for number in range(20):
+        send(warehouse, f"x{number}", str(number) * (10 ** (number % 6)))
+    expect(warehouse)
+
+
+def _opens(warehouse: Warehouse, ref: Any) -> bool:
+    from pyplantx.errors import PayloadMissing
+
+    try:
+        warehouse.open(ref)
+    except PayloadMissing:
+        return False
+    return True
+
+
+def test_the_backup_follows_the_index(opened: Open, directory: Path) -> None:
+    filled(opened, 3)
+    size = (directory / "backup" / "meta.mdb").stat().st_size
+    filled(opened, 200)
+    assert (directory / "backup" / "meta.mdb").stat().st_size > size
+    when = (directory / "backup" / "meta.mdb").stat().st_mtime_ns
+    opened().close()
+    assert (directory / "backup" / "meta.mdb").stat().st_mtime_ns == when
+    assert os.listdir(directory / "backup") == ["meta.mdb"]
+
+
+def test_a_writer_that_does_not_end_is_named(opened: Open, directory: Path) -> None:
+    warehouse = opened(lock_timeout=0.1)
+    send(warehouse, "x", 1)
+    lock = FileLock(str(directory / "locks" / "write"))
+    assert lock.acquire(5)
+    lock.sign()
+    with pytest.raises(StoreBusy, match=f"process {os.getpid()} on"):
+        warehouse.sync()
+    lock.close()
+    warehouse.sync()
+    assert fetch(warehouse, "x") == 1
+
+
+def test_one_who_checks_for_too_long_is_reported(opened: Open, directory: Path) -> None:
+    filled(opened)
+    lock = FileLock(str(directory / "locks" / "entry"))
+    assert lock.acquire()
+    with pytest.raises(StoreBusy, match=f"by process {os.getpid()} on"):
+        opened(lock_timeout=0.05)
+    lock.close()
+    expect(opened())
+
+
+def test_a_file_is_no_warehouse(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WarehouseError, match="is a file"):
+        Warehouse(tmp_path / "file")
+    with pytest.raises(WarehouseError, match="no warehouse"):
+        Warehouse(tmp_path / "nothing", read_only=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreReadOnly):
+        Warehouse(tmp_path / "plant")
+
+
+def test_other_files_of_the_directory_are_left_alone(opened: Open, directory: Path) -> None:
+    directory.mkdir(mode=0o755)
+    (directory / "notes.txt").write_text("mine")
+    filled(opened)
+    assert (directory / "notes.txt").read_text() == "mine"
+    assert directory.stat().st_mode & 0o777 == 0o755
+
+
+def in_child(action: Callable[[], None]) -> int:
+    """Exit code of a forked child that does it; the exception's text goes to stderr."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_forked_child_may_open_the_store_but_not_use_the_inherited_one(opened: Open, directory: Path) -> None:
+    warehouse = opened()
+    warehouse.begin_activity()
+    send(warehouse, "x", 1)
+    assert warehouse.find_record(hash_text("nothing")) is None
+
+    def child() -> None:
+        for use in (lambda: warehouse.store("y", 1), warehouse.sync):
+            with pytest.raises(WarehouseError, match="forked"):
+                use()
+        warehouse.close()
+        own = Warehouse(directory)
+        send(own, "y", "y" * 50_000)
+        own.close()
+
+    assert in_child(child) == 0
+    warehouse.sync()
+    assert fetch(warehouse, "x") == 1 and fetch(warehouse, "y") == "y" * 50_000
+
+
+def test_a_living_fork_does_not_keep_the_locks_of_a_dead_parent(opened: Open, directory: Path) -> None:
+    script = """
+import os, sys
+from pyplantx.warehouse.warehouse import Warehouse
+warehouse = Warehouse(sys.argv[1])
+warehouse.allocate("x", "array", shape=(100,), dtype="f8")
+forked, told = os.pipe()
+if os.fork() == 0:
+    os.write(told, b"1")
+    sys.stdin.read()
+    os._exit(0)
+os.read(forked, 1)
+print("ready", flush=True)
+os.kill(os.getpid(), 9)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.wait()
+    opened(lock_timeout=5)
+    left = [name for name in os.listdir(directory / "staging") if not name.startswith(session_of(directory))]
+    assert left == []
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def session_of(directory: Path) -> str:
+    return session_module._sessions[os.path.realpath(directory)].id
+
+
+def test_what_is_queued_when_the_interpreter_ends_is_written(opened: Open, directory: Path) -> None:
+    script = """
+import sys
+from tests.warehouse.stores import send
+from pyplantx.warehouse.warehouse import Warehouse
+send(Warehouse(sys.argv[1]), "x", "y" * 50_000)
+"""
+    subprocess.run([sys.executable, "-c", script, str(directory)], check=True, cwd=ROOT)
+    assert (directory / "clean.json").exists()
+    assert fetch(opened(), "x") == "y" * 50_000
