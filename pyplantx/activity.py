@@ -1,0 +1,395 @@
+"""One demand, from the question to the answer: the loop between scheduler, warehouse and executor.
+
+Events go to the scheduler, its instructions come back and are carried out here, one function for each
+kind. The loop ends when the scheduler delivers or gives up. docs/design/core.md tells the walks.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyplantx.core.messages import (
+    Declined,
+    Deliver,
+    Demanded,
+    Drop,
+    Event,
+    Failure,
+    FindProducers,
+    GiveUp,
+    Idle,
+    LookUp,
+    Missing,
+    NodeFound,
+    Observe,
+    Observed,
+    ProducersFound,
+    Raised,
+    ReactorId,
+    Reason,
+    Reconsider,
+    Record,
+    Resume,
+    Reuse,
+    Start,
+    Throw,
+)
+from pyplantx.core.scheduler import Scheduler
+from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, decode_segment, encode_segment, graft
+from pyplantx.errors import PayloadMissing
+from pyplantx.events import EventType
+from pyplantx.explain import CodeChange, Decision, decide
+from pyplantx.failures import describe_request_chain, error_of
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.pipework import Run
+from pyplantx.turns import Turns
+from pyplantx.warehouse.committer import Commit
+
+if TYPE_CHECKING:
+    from pyplantx.events import Listeners
+    from pyplantx.executors import Executor
+    from pyplantx.reactor import Reactor
+    from pyplantx.warehouse.warehouse import Warehouse
+    from pyplantx.world import Answers
+
+#: A record under a root that begins so names the root of an earlier version whose traces count for this one.
+ACCEPTED = "accepted "
+
+#: Stages of the search for a producer; see `FindProducers`.
+_LAST_STAGE = 3
+
+
+class Reactors(Protocol):
+    """The reactors of a plant as they are in this activity; see `pyplantx.roster`."""
+
+    def __getitem__(self, id: ReactorId) -> Reactor: ...
+    def __contains__(self, id: object) -> bool: ...
+    def root(self, id: ReactorId) -> Digest: ...
+    def freeze(self) -> None: ...
+    def parts(self, id: ReactorId) -> dict[str, Digest]: ...
+    def with_root(self, root: Digest) -> ReactorId | None: ...
+    def declared(self, name: str) -> list[ReactorId]: ...
+    def hinted(self, name: str) -> list[ReactorId]: ...
+    def others(self, is_known: Callable[[Digest], bool]) -> list[ReactorId]: ...
+
+
+class Activity:
+    """Meets one demand.
+
+    Parameters
+    ----------
+    reactors, warehouse, executor, world, listeners
+        The parts of the plant.
+    describe : callable
+        Config key to words.
+    finish : callable
+        Called at the end of a demand, met or not.
+    claim_timeout : float
+        Seconds to wait for another process that runs the same reactor on the same inputs.
+    dry : bool
+        Start nothing: only find out what would run.
+    """
+
+    def __init__(
+        self,
+        reactors: Reactors,
+        warehouse: Warehouse,
+        executor: Executor,
+        world: Answers,
+        listeners: Listeners,
+        describe: Callable[[str], str],
+        finish: Callable[[Activity], None],
+        claim_timeout: float = 600.0,
+        dry: bool = False,
+    ) -> None:
+        self.reactors, self.warehouse, self.executor = reactors, warehouse, executor
+        self.world, self.listeners, self.describe, self.dry = world, listeners, describe, dry
+        self._finish = finish
+        self.scheduler = Scheduler(hash_text)
+        self.decisions: dict[ReactorId, Decision] = {}
+        self.history: list[dict[str, Any]] = []
+        self._turns = Turns(warehouse, claim_timeout)
+        self._events: deque[Event] = deque()
+        self._started: dict[ReactorId, float] = {}
+        self._busy: dict[ReactorId, float] = {}
+        self._frozen = False
+        self._collects = False  # whether the user's program has the garbage collector on
+        self._over: Deliver | GiveUp | None = None
+        self._error: BaseException = AssertionError("the demand was not given up")
+        self._do: dict[type, Callable[[Any], None]] = {
+            LookUp: self._look_up,
+            FindProducers: self._find_producers,
+            Observe: self._observe,
+            Start: self._start,
+            Resume: self._resume,
+            Throw: self._throw,
+            Drop: self._drop,
+            Record: self._record,
+            Reuse: self._reuse,
+            Deliver: self._end,
+            GiveUp: self._end,
+        }
+
+    # ----------------------------------------------------------------- the loop
+
+    def meet(self, names: tuple[str, ...], forced: tuple[ReactorId, ...], wanted: tuple[ReactorId, ...]) -> list[Any]:
+        """Meet a demand.
+
+        Parameters
+        ----------
+        names : tuple of str
+            Ingredients whose values are wanted.
+        forced, wanted : tuple of str
+            Reactors that are to run, or to be up to date.
+
+        Returns
+        -------
+        list of object
+            The values of `names`.
+
+        Raises
+        ------
+        Exception
+            What a needed reactor raised, or an `IngredientError`.
+        """
+        self._events.append(Demanded(names, forced, wanted))
+        try:
+            while True:
+                self._work()
+                if isinstance(self._over, GiveUp):
+                    raise self._error
+                assert isinstance(self._over, Deliver)
+                values, missing = self._open_all(self._over)
+                if not missing:
+                    return values
+                self._over = None
+                self._events.append(Missing("", missing))
+        finally:
+            self.executor.close()
+            self._finish(self)
+            self._turns.release_all()
+
+    def inspect(self, names: tuple[str, ...], wanted: tuple[ReactorId, ...]) -> dict[str, ObjectRef]:
+        """Replay, start nothing; the refs of those `names` that are up to date."""
+        self._events.append(Demanded(names, (), wanted))
+        self._drain()
+        refs = {name: self.scheduler.known(name) for name in names}
+        return {name: ref for name, ref in refs.items() if ref is not None}
+
+    def _work(self) -> None:
+        """Until the scheduler says that the demand is met, or can't be."""
+        while self._over is None:
+            self._drain()
+            self._announce()
+            if self._over is None:
+                self._events.append(Idle())
+
+    def _drain(self) -> None:
+        """Carry out instructions until there are no more events.
+
+        Bookkeeping makes millions of small tuples and no cycles: without the garbage collector, which
+        looks at all of them again and again, 10,000 reactors are found up to date in half the time. User
+        code runs with it, see `_timed`.
+        """
+        events, handle, do = self._events, self.scheduler.handle, self._do
+        self._collects = gc.isenabled()
+        gc.disable()
+        try:
+            while events:
+                for instruction in handle(events.popleft()):
+                    do[type(instruction)](instruction)
+        finally:
+            if self._collects:
+                gc.enable()
+
+    def _end(self, instruction: Deliver | GiveUp) -> None:
+        self._over = instruction
+        if isinstance(instruction, GiveUp):  # now, while those who wait can still say where
+            self._error = self._error_of(instruction.failure)
+
+    def _open_all(self, delivery: Deliver) -> tuple[list[Any], tuple[str, ...]]:
+        values, missing = [], []
+        for name, ref in zip(delivery.names, delivery.refs, strict=True):
+            try:
+                values.append(self.warehouse.open(ref))
+            except PayloadMissing:
+                missing.append(name)
+        return values, tuple(missing)
+
+    # ----------------------------------------------------------------- looking up
+
+    def _look_up(self, instruction: LookUp) -> None:
+        id, key = instruction
+        root = key is None
+        if key is None:
+            key = self.reactors.root(id)
+        text = self.warehouse.find_record(key)
+        while text is not None and text.startswith(ACCEPTED):
+            key = text[len(ACCEPTED) :]
+            text = self.warehouse.find_record(key)
+        self._events.append(NodeFound(id, key, decode_segment(text) if text is not None else None, root))
+
+    def _segment(self, key: Digest) -> Segment | None:
+        text = self.warehouse.find_record(key)
+        return decode_segment(text) if text is not None else None
+
+    def _find_producers(self, instruction: FindProducers) -> None:
+        name, stage = instruction
+        candidates = self._candidates(name, stage)
+        self._events.append(ProducersFound(name, stage, tuple(candidates), stage == _LAST_STAGE))
+
+    def _candidates(self, name: str, stage: int) -> Sequence[ReactorId]:
+        if stage == 0:
+            return self._traced(name)
+        if stage == 1:
+            return self.reactors.declared(name)
+        if stage == 2:
+            return self.reactors.hinted(name)
+        return self.reactors.others(lambda root: self.warehouse.find_record(root) is not None)
+
+    def _traced(self, name: str) -> list[ReactorId]:
+        """Who sent it before: first those whose present version did, the newest first."""
+        noted = self.warehouse.producers(name)
+        if len(noted) == 1 and noted[0][0] in self.reactors:
+            return [noted[0][0]]
+        current: list[ReactorId] = []
+        former: list[ReactorId] = []
+        for id, root in noted:
+            found = id if id in self.reactors else self.reactors.with_root(root)
+            if found is not None:
+                (current if self.reactors.root(found) == root else former).append(found)
+        return list(dict.fromkeys(current + former))
+
+    def _observe(self, instruction: Observe) -> None:
+        id, questions = instruction
+        reactor, answer = self.reactors[id], self.world.answer
+        self._events.append(Observed(id, tuple([answer(reactor, question) for question in questions])))
+
+    # ----------------------------------------------------------------- running
+
+    def _start(self, instruction: Start) -> None:
+        id, reason = instruction
+        reactor = self.reactors[id]
+        self._note_decision(id, "would run" if self.dry else "ran", reason)
+        if self.dry:
+            self._events.append(Declined(id))
+            return
+        if not self._turns.take(id, self.reactors.root(id), reason):
+            self._events.append(Reconsider(id))
+            return
+        if not self._frozen:  # before any user code can change what fingerprints are taken from
+            self._frozen = True
+            self.reactors.freeze()
+        self.listeners.tell(EventType.reactor_started, reactor.name, reactor.function)
+        self._started[id], self._busy[id] = time.time(), 0.0
+        self._timed(id, lambda: self.executor.start(id, lambda: Run(reactor, self.warehouse, self.world), self._reply))
+
+    def _resume(self, instruction: Resume) -> None:
+        id, _, refs = instruction
+        reactor = self.reactors[id]
+        self.listeners.tell(EventType.reactor_step, reactor.name, reactor.function)
+        self._timed(id, lambda: self.executor.resume(id, refs, self._reply))
+
+    def _throw(self, instruction: Throw) -> None:
+        self.executor.throw(instruction.reactor, instruction.failure, self._reply)
+
+    def _drop(self, instruction: Drop) -> None:
+        self.executor.drop(instruction.reactor)
+
+    def _timed(self, id: ReactorId, step: Callable[[], None]) -> None:
+        if self._collects:
+            gc.enable()
+        begin = time.perf_counter()
+        step()
+        self._busy[id] += time.perf_counter() - begin
+        gc.disable()
+        self.warehouse.maybe_flush()
+
+    def _reply(self, outcome: Event) -> None:
+        if isinstance(outcome, Raised):
+            self._note_failure(outcome)
+        self._events.append(outcome)
+
+    def _note_failure(self, outcome: Raised) -> None:
+        reactor = self.reactors[outcome.reactor]
+        chain = [(self._name(id), name) for id, name in self.scheduler.chain(outcome.reactor)]
+        describe_request_chain(outcome.error, reactor, chain)
+        self._turns.release(outcome.reactor)
+        before = self.decisions[outcome.reactor]
+        self.decisions[outcome.reactor] = before._replace(action="failed")
+        self.history.append(self._entry(outcome.reactor, "failed", str(before.reason)))
+
+    def _name(self, id: ReactorId) -> str:
+        return self.reactors[id].name if id else ""
+
+    # ----------------------------------------------------------------- committing
+
+    def _record(self, instruction: Record) -> None:
+        id, root, steps = instruction
+        reactor = self.reactors[id]
+        grafted = graft(root, steps, self._segment, hash_text)
+        entry = self._entry(id, "ran", self.decisions[id].reason)
+        self.history.append(entry)
+        self.warehouse.commit(
+            Commit(
+                reactor=id,
+                root=root,
+                records=[(grafted[0], encode_segment(grafted[1]))] if grafted is not None else [],
+                sent=[(step.name, step.ref) for step in steps if isinstance(step, Sent)],
+                parts=lambda: self.reactors.parts(id),
+                entry=entry,
+            ),
+            lambda: self._finished(id),
+        )
+
+    def _finished(self, id: ReactorId) -> None:
+        self._turns.release(id)
+        reactor = self.reactors[id]
+        self.listeners.tell(EventType.reactor_finished, reactor.name, reactor.function)
+
+    def _entry(self, id: ReactorId, action: str, reason: str) -> dict[str, Any]:
+        return {
+            "reactor": self.reactors[id].name,
+            "id": id,
+            "action": action,
+            "reason": reason,
+            "started": self._started[id],
+            "seconds": self._busy[id],
+        }
+
+    def _reuse(self, instruction: Reuse) -> None:
+        self._turns.release(instruction.reactor)
+        self.decisions[instruction.reactor] = Decision(self._name(instruction.reactor), "up to date")
+
+    def _announce(self) -> None:
+        for tell in self.warehouse.announcements():
+            tell()
+
+    # ----------------------------------------------------------------- reasons and failures
+
+    def prospect(self, id: ReactorId) -> Decision:
+        """After `inspect`: what would happen to a reactor."""
+        if id in self.decisions:
+            return self.decisions[id]
+        names = ", ".join(map(repr, self.scheduler.waiting_for(id)))
+        reason = f"depends on the new content of {names}" if names else ""
+        return Decision(self._name(id), "may run", reason)
+
+    def _note_decision(self, id: ReactorId, action: str, reason: Reason) -> None:
+        code = self._code_change(id) if reason.kind == "new" else None
+        self.decisions[id] = decide(self.reactors[id].name, action, reason, code, self.describe)
+
+    def _code_change(self, id: ReactorId) -> CodeChange | None:
+        """What changed since the newest earlier version of this reactor; None if there is none."""
+        for version in self.warehouse.versions(id):
+            return CodeChange.between(version.parts, self.reactors.parts(id))
+        return None
+
+    def _error_of(self, failure: Failure) -> BaseException:
+        if failure.kind == "deadlock":
+            return error_of(failure, self._name, self.executor.line)
+        return self.world.error_of(failure)

@@ -1,0 +1,179 @@
+"""Reasons as data and as sentences. One place, so that log, status and report say the same.
+
+A `Decision` is what the plant decided about a reactor in one activity, and why. Everything here only
+reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyplantx.core.trace import ABSENT, Digest, Observation
+
+if TYPE_CHECKING:
+    from pyplantx.core.messages import Reason
+
+#: How a config key is named in a sentence.
+Describe = Callable[[str], str]
+
+
+class CodeChange(NamedTuple):
+    """What differs between two versions of a reactor's code.
+
+    Attributes
+    ----------
+    changed, added, removed : tuple of str
+        Labels such as "function utils.scale".
+    """
+
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @classmethod
+    def between(cls, old: Mapping[str, Digest], new: Mapping[str, Digest]) -> CodeChange:
+        """Compare two tables of parts."""
+        return cls(
+            tuple(label for label in new if label in old and old[label] != new[label]),
+            tuple(label for label in new if label not in old),
+            tuple(label for label in old if label not in new),
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{label} changed" for label in self.changed]
+        parts += [f"{label} is new" for label in self.added]
+        parts += [f"{label} is gone" for label in self.removed]
+        return "; ".join(parts) or "its code or version changed"
+
+
+class Decision(NamedTuple):
+    """What the plant decided about a reactor, and why.
+
+    Attributes
+    ----------
+    reactor : str
+        The reactor's name.
+    action : str
+        ``"ran"``, ``"failed"``, ``"up to date"``, ``"would run"``, ``"may run"`` or ``"unknown"``.
+    reason : str
+        The sentence; "" if it is up to date.
+    kind : str
+        As in `pyplantx.core.messages.Reason`; ``"code"`` if another version ran before.
+    old, new : tuple of Observation
+        The answers that changed, old beside new.
+    code : CodeChange or None
+        Which parts of the code changed.
+    """
+
+    reactor: str
+    action: str
+    reason: str = ""
+    kind: str = ""
+    old: tuple[Observation, ...] = ()
+    new: tuple[Observation, ...] = ()
+    code: CodeChange | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reactor}: {self.action}" + (f" ({self.reason})" if self.reason else "")
+
+
+def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | None, describe: Describe) -> Decision:
+    """The decision that follows from a scheduler's reason.
+
+    Parameters
+    ----------
+    reactor : str
+        Its name.
+    action : str
+        As in `Decision`.
+    reason : Reason or None
+        Why; None if there is nothing to explain.
+    code : CodeChange or None
+        What changed since the last version, if there was one.
+    describe : callable
+        Config key to words.
+    """
+    if reason is None:
+        return Decision(reactor, action)
+    kind = "code" if reason.kind == "new" and code is not None else reason.kind
+    return Decision(reactor, action, sentence(reason, code, describe), kind, reason.old, reason.new, code)
+
+
+def sentence(reason: Reason, code: CodeChange | None, describe: Describe) -> str:
+    """The reason as a person says it."""
+    if reason.kind == "changed" and reason.old:
+        return "; ".join(_change(old, new, describe) for old, new in zip(reason.old, reason.new, strict=True))
+    if reason.kind == "new":
+        return str(code) if code is not None else "never run before"
+    return _SENTENCES[reason.kind].format(name=repr(reason.name))
+
+
+_SENTENCES = {
+    "forced": "asked for by name",
+    "changed": "ingredient {name} can't be produced any more",
+    "payload": "the stored content of {name} is gone",
+    "restarted": "its worker was lost",
+}
+
+
+def _change(old: Observation, new: Observation, describe: Describe) -> str:
+    return _CHANGES.get(old.kind, _change_of_unknown)(old, new, describe)
+
+
+def _change_of_config(old: Observation, new: Observation, describe: Describe) -> str:
+    return f"config {describe(old.key)}: {_shown(old)} → {_shown(new)}"
+
+
+def _shown(observation: Observation) -> str:
+    if observation.answer == ABSENT:
+        return "absent"
+    return observation.shown or observation.answer[:8]
+
+
+def _change_of_ingredient(old: Observation, new: Observation, _: Describe) -> str:
+    return f"ingredient {old.key} has new content"
+
+
+def _change_of_subreactor(old: Observation, new: Observation, _: Describe) -> str:
+    name = old.shown or old.key.split(" ")[-1].lstrip("=")
+    return f"subreactor {name} {'is gone' if new.answer == ABSENT else 'changed'}"
+
+
+def _change_of_classes(old: Observation, new: Observation, _: Describe) -> str:
+    return f"class {old.key.replace(' ', ', ')} changed"
+
+
+def _change_of_file(old: Observation, new: Observation, _: Describe) -> str:
+    words = "is gone" if new.answer == ABSENT else "is there now" if old.answer == ABSENT else "changed"
+    return f"file {old.key} {words}"
+
+
+def _change_of_env(old: Observation, new: Observation, _: Describe) -> str:
+    return f"environment variable {old.key} changed"
+
+
+def _change_of_unknown(old: Observation, new: Observation, _: Describe) -> str:
+    return f"{old.kind} {old.key} changed"
+
+
+_CHANGES: dict[str, Callable[[Observation, Observation, Describe], str]] = {
+    "config": _change_of_config,
+    "ingredient": _change_of_ingredient,
+    "subreactor": _change_of_subreactor,
+    "classes": _change_of_classes,
+    "file": _change_of_file,
+    "env": _change_of_env,
+}
+
+
+class Status(NamedTuple):
+    """What would happen: one decision for each reactor, in order of registration."""
+
+    decisions: tuple[Decision, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.decisions))
+
+    def __iter__(self) -> Any:
+        return iter(self.decisions)

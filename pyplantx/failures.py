@@ -1,0 +1,125 @@
+"""From what went wrong to the exception that the person at the keyboard sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from pyplantx.errors import (
+    Deadlock,
+    IngredientError,
+    NoProducer,
+    NotDeterministic,
+    PyplantxError,
+    ReactorError,
+    TwoProducers,
+)
+
+if TYPE_CHECKING:
+    from pyplantx.core.messages import Failure, ReactorId
+    from pyplantx.reactor import Reactor
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_NOTE = "pyplantx: in reactor "
+
+AnyError = TypeVar("AnyError", bound=BaseException)
+
+
+def error_of(
+    failure: Failure,
+    name_of: Callable[[ReactorId], str],
+    line_of: Callable[[ReactorId], str] = lambda _: "",
+    near_misses: Callable[[str], Sequence[str]] = lambda _: (),
+) -> BaseException:
+    """The exception for a failure.
+
+    Parameters
+    ----------
+    failure : Failure
+        The scheduler's words.
+    name_of, line_of : callable
+        Reactor id to its name, and to the "file:line" where it waits.
+    near_misses : callable
+        Ingredient name to similar names that are known.
+    """
+    if isinstance(failure.error, BaseException):
+        return failure.error
+    names = [name_of(id) for id in failure.reactors]
+    if failure.kind == "no producer":
+        return _no_producer(failure.name, names, near_misses(failure.name))
+    if failure.kind == "two producers":
+        return TwoProducers(
+            f"two reactors send the ingredient {failure.name!r}: {names[0]} and {names[1]}",
+            hint="an ingredient has one producer; rename one of them",
+        )
+    if failure.kind == "not deterministic":
+        return NotDeterministic(
+            f"reactor {names[0]} gave other content for {failure.name!r} when it had to run again",
+            hint="make it deterministic (seed its random numbers, sort what has no order)",
+        )
+    if failure.kind == "deadlock":
+        return _deadlock(failure, names, line_of)
+    return ReactorError(f"the worker of reactor {', '.join(names)} was lost again and again")
+
+
+def _no_producer(name: str, failed: Sequence[str], close: Sequence[str]) -> NoProducer:
+    tried = f" (these failed when they were tried: {', '.join(failed)})" if failed else ""
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "is its reactor registered, its name right?"
+    return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=hint)
+
+
+def _deadlock(failure: Failure, names: Sequence[str], line_of: Callable[[ReactorId], str]) -> IngredientError:
+    waits = []
+    for id, name, wanted in zip(failure.reactors, names, failure.names, strict=False):
+        line = line_of(id)
+        waits.append(f"  {name} waits for {wanted!r}" + (f" ({line})" if line else ""))
+    cycle = " -> ".join([*names, names[0]]) if names else ""
+    return Deadlock(
+        "the reactors wait for each other and can't go on: " + cycle + "\n" + "\n".join(waits),
+        hint="one of them has to send before it receives; if another reactor is the true sender, declare that "
+        "with @ReactorFunc(sends=...)",
+    )
+
+
+def describe_request_chain(error: BaseException, reactor: Reactor, chain: Sequence[tuple[str, str]]) -> None:
+    """Note on an exception which reactor raised it, and who asked for what on the way there.
+
+    Parameters
+    ----------
+    error : BaseException
+        The user's exception; gets a note, once.
+    reactor : Reactor
+        Who raised it.
+    chain : sequence of (str, str)
+        From the demand down: who asked ("" for the caller of the plant), and for which ingredient.
+    """
+    if any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+        return
+    asked = [f"{who} asked for {name!r}" if who else f"{name!r} was demanded" for who, name in chain]
+    how = f" ({', '.join(asked)})" if asked else ""
+    error.add_note(f"{_NOTE}{reactor.name}{how}")
+
+
+def trimmed(error: AnyError) -> AnyError:
+    """The exception with its traceback cut down to the user's frames; its own errors keep one frame of ours."""
+    kept = [tb for tb in _tracebacks(error.__traceback__) if not _is_ours(tb)]
+    if isinstance(error, PyplantxError) and not kept:
+        return error.with_traceback(None)
+    head: TracebackType | None = None
+    for tb in reversed(kept):
+        head = TracebackType(head, tb.tb_frame, tb.tb_lasti, tb.tb_lineno)
+    return error.with_traceback(head)
+
+
+def _tracebacks(tb: TracebackType | None) -> list[TracebackType]:
+    found = []
+    while tb is not None:
+        found.append(tb)
+        tb = tb.tb_next
+    return found
+
+
+def _is_ours(tb: TracebackType) -> bool:
+    return os.path.abspath(tb.tb_frame.f_code.co_filename).startswith(_HERE + os.sep)

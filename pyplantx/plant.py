@@ -1,0 +1,473 @@
+"""The plant: ties reactors, config, warehouse, scheduler and executor together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyplantx import events
+from pyplantx.activity import ACCEPTED, Activity
+from pyplantx.config import ConfigSource
+from pyplantx.errors import BadRequest, NoProducer
+from pyplantx.events import Listener, Listeners
+from pyplantx.executors.local import SerialExecutor
+from pyplantx.explain import Decision, Status
+from pyplantx.failures import error_of, trimmed
+from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.reactor import Reactor, ReactorFunc, default_registry
+from pyplantx.roster import Roster
+from pyplantx.warehouse.committer import Commit
+from pyplantx.warehouse.warehouse import Warehouse
+from pyplantx.world import Answers
+
+if TYPE_CHECKING:
+    from pyplantx.core.messages import Failure, ReactorId
+    from pyplantx.core.trace import ObjectRef
+
+
+class Plant:
+    """Runs reactors, and of the rest exactly what an edit touches.
+
+    Parameters
+    ----------
+    plant_dir : str or PathLike
+        Directory of the warehouse; made if it is not there. One per project.
+    config : object, optional
+        As for `set_config`.
+    durability : {"power", "process"}
+        What a finished reactor survives: loss of power, or the death of the process.
+    trust : {"own", "data", "signed"}
+        Whose pickles are decoded; see docs/guide.
+    arrays : {"copy", "readonly"}
+        Whether a received array can be written to (a private copy), or refuses that.
+    library_versions : {"minor", "exact", "ignore"}
+        How much of an installed library's version counts as code.
+    track, library : iterable of str
+        Names of modules that count as the user's project, or as libraries, against appearances.
+    lock_timeout : float
+        Seconds to wait for another process that holds the store.
+    claim_timeout : float
+        Seconds to wait for another process that is running the very reactor that is needed here; after
+        that it is run here too.
+    logger : logging.Logger, optional
+        Accepted for those who come from PyPlant; the library logs to ``logging.getLogger("pyplantx")``.
+
+    Examples
+    --------
+    >>> with Plant("/tmp/my-project") as plant:  # doctest: +SKIP
+    ...     plant.run_reactor(plot_data)
+    """
+
+    EventType = events.EventType
+
+    def __init__(
+        self,
+        plant_dir: str | os.PathLike[str],
+        *,
+        config: object | None = None,
+        durability: str = "power",
+        trust: str = "own",
+        arrays: str = "copy",
+        library_versions: str = "minor",
+        track: Iterable[str] = (),
+        library: Iterable[str] = (),
+        lock_timeout: float = 60.0,
+        claim_timeout: float = 600.0,
+        logger: Any = None,
+    ) -> None:
+        self.warehouse = Warehouse(
+            os.fspath(plant_dir),
+            durability=durability,
+            trust=trust,
+            arrays=arrays,
+            lock_timeout=lock_timeout,
+            encode=lambda value: self._fingerprinter.encode_value(value),
+            is_project_class=lambda cls: self._fingerprinter.is_project_class(cls),
+        )
+        self._fingerprinter = Fingerprinter(
+            self.warehouse, library_versions=library_versions, track=tuple(track), library=tuple(library)
+        )
+        self._roster = Roster(self._fingerprinter)
+        self._config: object | None = config
+        self._auxiliary: set[str] = set()
+        self._listeners = Listeners()
+        self._decisions: dict[ReactorId, Decision] = {}
+        self._history: list[dict[str, Any]] = []
+        self._explicit = False
+        self._synced = -1
+        self._lock = threading.RLock()
+        self._active = False
+        self._claim_timeout = claim_timeout
+        self._logger = logger
+
+    # ----------------------------------------------------------------- life
+
+    def __fingerprint__(self) -> str:
+        """Code that refers to a plant does not depend on what is in it."""
+        return "pyplantx.Plant"
+
+    def __enter__(self) -> Plant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Make everything durable and close the warehouse. Closing twice does no harm."""
+        self.warehouse.close()
+
+    shutdown = close
+
+    @property
+    def plant_dir(self) -> str:
+        """Directory of the warehouse."""
+        return self.warehouse.directory
+
+    plantDir = plant_dir  # noqa: N815 (PyPlant's spelling)
+
+    # ----------------------------------------------------------------- reactors
+
+    def add_reactor(self, *reactors: Any) -> None:
+        """Register reactors, one or many, in lists or not. Others are then not registered by themselves.
+
+        Parameters
+        ----------
+        *reactors : Reactor or iterable of Reactor
+            Functions decorated with `ReactorFunc`.
+
+        Raises
+        ------
+        BadRequest
+            If something else is given.
+        ReactorClash
+            If two different reactors have one name.
+        """
+        self._explicit = True
+        for reactor in _flat(reactors):
+            if not isinstance(reactor, Reactor):
+                raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
+            self._fingerprinter.begin_activity()
+            self._roster.add(reactor)
+
+    add_reactors = add_reactor
+
+    def get_reactors(self) -> list[Reactor]:
+        """The registered reactors, in order of registration."""
+        self._sync_reactors()
+        return list(self._roster)
+
+    def _sync_reactors(self) -> None:
+        """Register what was decorated since, if nobody registers by hand."""
+        if not self._explicit and self._synced != default_registry.changes:
+            self._synced = default_registry.changes
+            self._roster.replace(default_registry.resolve(self._roster.fingerprint))
+
+    # ----------------------------------------------------------------- config
+
+    def set_config(self, config: object) -> None:
+        """Give the config: a dict, a `ConfigBase`, a dataclass, a pydantic model, any object."""
+        self._config = config
+
+    @property
+    def config(self) -> object | None:
+        """The config as it was given."""
+        return self._config
+
+    def mark_params_as_auxiliary(self, names: Iterable[str]) -> None:
+        """Reads of these parameters are not observed: changing them re-runs nothing."""
+        self._auxiliary.update([names] if isinstance(names, str) else names)
+
+    def _config_source(self) -> ConfigSource:
+        return ConfigSource(
+            self._config,
+            auxiliary=self._auxiliary,
+            encode=self._fingerprinter.encode_value,
+            code=self._fingerprinter.fingerprint,
+        )
+
+    # ----------------------------------------------------------------- running
+
+    def run_reactor(self, *reactors: Any, force: bool = True) -> None:
+        """Run reactors, and of the rest what is not up to date.
+
+        Parameters
+        ----------
+        *reactors : Reactor or str
+            Reactors or their names.
+        force : bool
+            Whether they run in any case; False: only if they are not up to date.
+
+        Raises
+        ------
+        Exception
+            What a reactor raised.
+        IngredientError
+            If an ingredient has no producer or two, or reactors wait for each other.
+        """
+        with self._activity() as activity:
+            ids = tuple([self._roster.find(reactor) for reactor in _flat(reactors)])
+            activity.meet((), ids if force else (), () if force else ids)
+
+    def produce(self, *names: str) -> Any:
+        """The values of ingredients; runs nothing that is up to date.
+
+        Parameters
+        ----------
+        *names : str
+            Names of ingredients.
+
+        Returns
+        -------
+        object
+            The value; a tuple of values if several were asked for.
+        """
+        if not names or not all(isinstance(name, str) for name in names):
+            raise BadRequest("plant.produce takes names of ingredients", hint="plant.produce('metrics')")
+        with self._activity() as activity:
+            values = activity.meet(names, (), ())
+        return values[0] if len(names) == 1 else tuple(values)
+
+    @contextmanager
+    def _activity(self, dry: bool = False) -> Iterator[Activity]:
+        """One activity: the code, the config and the index as they are now."""
+        with self._lock:
+            if self._active:
+                raise BadRequest(
+                    "a reactor can't use its plant while it runs", hint="x = yield pipe.receive('x') asks for an ingredient"
+                )
+            self._active = True
+            self.warehouse.begin_activity()
+            try:
+                activity = self._begin(dry)
+                yield activity
+            except Exception as error:
+                raise trimmed(error)  # noqa: B904 (it is the same exception)
+            finally:
+                self._active = False
+                self.warehouse.end_activity()
+
+    def _begin(self, dry: bool) -> Activity:
+        self._fingerprinter.begin_activity()
+        self._roster.refresh()
+        self._sync_reactors()
+        source = self._config_source()
+        answers = Answers(source, self._fingerprinter, self.warehouse, self._error_of, self._subreactor_started)
+        return Activity(
+            self._roster,
+            self.warehouse,
+            SerialExecutor(),
+            answers,
+            self._listeners,
+            source.describe,
+            self._finish,
+            self._claim_timeout,
+            dry,
+        )
+
+    def _finish(self, activity: Activity) -> None:
+        """What an activity leaves: everything durable and announced, decisions and history kept."""
+        self._fingerprinter.end_activity()
+        self._decisions.update(activity.decisions)
+        self._history += activity.history
+        self.warehouse.sync()
+        for tell in self.warehouse.announcements():
+            tell()
+
+    def _error_of(self, failure: Failure) -> BaseException:
+        return error_of(failure, lambda id: self._roster[id].name, near_misses=self._near_misses)
+
+    def _near_misses(self, name: str) -> list[str]:
+        import difflib
+
+        known = {*self.warehouse.names(), *self._roster.hinted_names()} - {name}
+        return difflib.get_close_matches(name, sorted(known), n=3)
+
+    def _subreactor_started(self, subreactor: Any) -> None:
+        self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, subreactor.function)
+
+    # ----------------------------------------------------------------- events and history
+
+    def add_event_listener(self, event_type: events.EventType, listener: Listener) -> None:
+        """Call ``listener(event_type, name, function)`` at every such event."""
+        self._listeners.add(event_type, listener)
+
+    def remove_event_listener(self, listener: Listener) -> None:
+        """Call it no more."""
+        self._listeners.remove(listener)
+
+    def get_execution_history(self, *, all_sessions: bool = False) -> list[dict[str, Any]]:
+        """What ran, oldest first.
+
+        Parameters
+        ----------
+        all_sessions : bool
+            Of all sessions on this store (True), or of this plant (False).
+
+        Returns
+        -------
+        list of dict
+            Keys: ``reactor``, ``id``, ``action`` ("ran" or "failed"), ``reason``, ``started`` (seconds
+            since 1970), ``seconds`` (spent in the reactor).
+        """
+        return list(self.warehouse.history()) if all_sessions else list(self._history)
+
+    def print_execution_history(self, print_function: Callable[[str], Any] = print) -> None:
+        """Print one line for each run of this plant.
+
+        Parameters
+        ----------
+        print_function : callable
+            Gets each line; ``logger.info`` will do.
+        """
+        for entry in self._history:
+            print_function(f"{entry['reactor']}: {entry['action']} in {entry['seconds']:.3f} s ({entry['reason']})")
+
+    # ----------------------------------------------------------------- questions
+
+    def fetch_ingredient(self, name: str) -> Any:
+        """The value of an ingredient, without running anything.
+
+        The version that belongs to today's code and config, if that is known; else the last one that
+        was stored, which a line in the log says.
+
+        Raises
+        ------
+        NoProducer
+            If there is none.
+        """
+        return self.warehouse.open(self.find_ingredient(name))
+
+    def find_ingredient(self, name: str) -> ObjectRef:
+        """Where `fetch_ingredient` finds its value: type, digest, address, size.
+
+        Raises
+        ------
+        NoProducer
+            If there is none.
+        """
+        ref = self._up_to_date(name)
+        if ref is None:
+            ref = self.warehouse.last_ref(name)
+            if ref is None:
+                raise self._error_of_unknown(name)
+            _log().info("ingredient %r is not up to date: the last stored version is returned", name)
+        return ref
+
+    def inputs_of(self, reactor: Any) -> list[str]:
+        """Names of the ingredients that a reactor received when it last ran.
+
+        Parameters
+        ----------
+        reactor : Reactor or str
+            The reactor or its name.
+        """
+        with self._activity(dry=True) as activity:
+            id = self._roster.find(reactor)
+            activity.inspect((), (id,))
+            return activity.scheduler.inputs(id)
+
+    def is_ingredient_known(self, name: str) -> bool:
+        """Whether `fetch_ingredient` would return a value."""
+        return self._up_to_date(name) is not None or self.warehouse.last_ref(name) is not None
+
+    def _up_to_date(self, name: str) -> ObjectRef | None:
+        with self._activity(dry=True) as activity:
+            return activity.inspect((name,), ()).get(name)
+
+    def _error_of_unknown(self, name: str) -> NoProducer:
+        close = self._near_misses(name)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "plant.produce(...) runs what is needed"
+        return NoProducer(f"no ingredient {name!r} is stored", hint=hint)
+
+    def status(self) -> Status:
+        """What would run now, and why. Runs nothing."""
+        with self._activity(dry=True) as activity:
+            activity.inspect((), tuple([reactor.id for reactor in self._roster]))
+            return Status(tuple([activity.prospect(reactor.id) for reactor in self._roster]))
+
+    def accept(self, *reactors: Any) -> list[str]:
+        """Declare that the edits of reactors' code since their last version do not matter.
+
+        What the last version of each computed counts for the present one, too. The config and the
+        ingredients are compared as always.
+
+        Parameters
+        ----------
+        *reactors : Reactor or str
+            Reactors or their names; look at `status` first for what changed.
+
+        Returns
+        -------
+        list of str
+            Names of the reactors whose edits were accepted; those that have traces of their own are left
+            alone.
+        """
+        with self._activity(dry=True):
+            ids = [self._roster.find(reactor) for reactor in _flat(reactors)]
+            accepted = [id for id in ids if self._accept(id)]
+        self.warehouse.sync()
+        return [self._roster[id].name for id in accepted]
+
+    def _accept(self, id: ReactorId) -> bool:
+        root = self._roster.root(id)
+        earlier = [version.root for version in self.warehouse.versions(id) if version.root != root]
+        if not earlier or self.warehouse.find_record(root) is not None:
+            return False
+        self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + earlier[0])], (), lambda: self._roster.parts(id)))
+        return True
+
+    def why(self, reactor: Any) -> Decision:
+        """The last decision about a reactor, and its reason.
+
+        Parameters
+        ----------
+        reactor : Reactor or str
+            The reactor or its name.
+
+        Returns
+        -------
+        Decision
+            Of this plant; else of an earlier session, as the history tells it.
+        """
+        self._sync_reactors()
+        id = self._roster.find(reactor)
+        if id in self._decisions:
+            return self._decisions[id]
+        for entry in reversed(list(self.warehouse.history())):
+            if entry["id"] == id:
+                return Decision(entry["reactor"], entry["action"], entry["reason"])
+        return Decision(self._roster[id].name, "unknown", "never run on this store")
+
+    def explain(self, name: str) -> Decision:
+        """`why` of the reactor that sends an ingredient.
+
+        Raises
+        ------
+        NoProducer
+            If nobody is known to send it.
+        """
+        self._sync_reactors()
+        senders = [id for id, _ in self.warehouse.producers(name) if id in self._roster] + self._roster.hinted(name)
+        if not senders:
+            raise self._error_of_unknown(name)
+        return self.why(senders[0])
+
+
+def _flat(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, (list, tuple, set, frozenset)):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger("pyplantx")
+
+
+__all__ = ["Plant", "ReactorFunc"]

@@ -1,0 +1,191 @@
+"""The reactors of a plant, with what their code says about them: fingerprints, parts, hints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from pyplantx.errors import TwoProducers
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.reactor import Reactor, clash, unknown_reactor
+
+if TYPE_CHECKING:
+    from pyplantx.core.messages import ReactorId
+    from pyplantx.core.trace import Digest
+    from pyplantx.fingerprint.code import Fingerprinter
+
+
+class Roster:
+    """Reactors by id, in order of registration.
+
+    Parameters
+    ----------
+    fingerprinter : Fingerprinter
+        Reads their code.
+    """
+
+    def __init__(self, fingerprinter: Fingerprinter) -> None:
+        self._fingerprinter = fingerprinter
+        self._reactors: dict[ReactorId, Reactor] = {}
+        self._roots: dict[ReactorId, Digest] = {}
+        self._hints: _Hints | None = None
+        self._declared: dict[str, list[ReactorId]] | None = None
+
+    def __getitem__(self, id: ReactorId) -> Reactor:
+        return self._reactors[id]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._reactors
+
+    def __iter__(self) -> Iterator[Reactor]:
+        return iter(self._reactors.values())
+
+    def __len__(self) -> int:
+        return len(self._reactors)
+
+    def add(self, reactor: Reactor) -> None:
+        """Register a reactor; one of the same id is replaced.
+
+        Raises
+        ------
+        ReactorClash
+            If both were made of the same code and differ (a loop or a factory without ``name=``).
+        """
+        old = self._reactors.get(reactor.id)
+        if old is not None and _same_code(old, reactor) and self.fingerprint(old) != self.fingerprint(reactor):
+            raise clash(reactor.id)
+        self._reactors[reactor.id] = reactor
+        self.refresh()
+
+    def replace(self, reactors: Iterable[Reactor]) -> None:
+        """Register these and no others."""
+        self._reactors = {reactor.id: reactor for reactor in reactors}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forget what was read from the code: it may have changed."""
+        self._roots.clear()
+        self._hints = self._declared = None
+
+    def find(self, wanted: object) -> ReactorId:
+        """Id of a reactor that is given as such, by its id, or by its name.
+
+        Raises
+        ------
+        UnknownReactor
+            If there is none, or several have that name.
+        """
+        if isinstance(wanted, Reactor):
+            if wanted.id in self._reactors:
+                return wanted.id
+            raise unknown_reactor(wanted.id, self._reactors)
+        if not isinstance(wanted, str):
+            return self._find_function(wanted)
+        if wanted in self._reactors:
+            return wanted
+        named = [reactor.id for reactor in self if reactor.name == wanted]
+        if len(named) == 1:
+            return named[0]
+        raise unknown_reactor(wanted, [reactor.name for reactor in self] if not named else named)
+
+    def _find_function(self, function: object) -> ReactorId:
+        for reactor in self:
+            if reactor.function is function:
+                return reactor.id
+        raise unknown_reactor(getattr(function, "__name__", repr(function)), self._reactors)
+
+    # ----------------------------------------------------------------- fingerprints
+
+    def fingerprint(self, reactor: Reactor) -> Digest:
+        """Root of a reactor's trace tree: its code, and its ``version=``."""
+        digest = self._fingerprinter.fingerprint(reactor)
+        return hash_text(f"version {reactor.version} {digest}") if reactor.version else digest
+
+    def root(self, id: ReactorId) -> Digest:
+        """`fingerprint`, taken once per activity."""
+        root = self._roots.get(id)
+        if root is None:
+            root = self._roots[id] = self.fingerprint(self._reactors[id])
+        return root
+
+    def freeze(self) -> None:
+        """Take all fingerprints now, before a reactor runs and changes what they are taken from."""
+        self._fingerprinter.freeze(list(self._reactors.values()))
+        for id in self._reactors:
+            self.root(id)
+
+    def parts(self, id: ReactorId) -> dict[str, Digest]:
+        """Label to digest of each piece of code that counts for a reactor."""
+        reactor = self._reactors[id]
+        parts = self._fingerprinter.parts(reactor)
+        return {**parts, "version": hash_text(reactor.version)} if reactor.version else parts
+
+    def with_root(self, root: Digest) -> ReactorId | None:
+        """The reactor that has this fingerprint today (it may have moved to another module)."""
+        return next((id for id in self._reactors if self.root(id) == root), None)
+
+    # ----------------------------------------------------------------- who sends it?
+
+    def declared(self, name: str) -> list[ReactorId]:
+        """Who declares to send an ingredient.
+
+        Raises
+        ------
+        TwoProducers
+            If two do.
+        """
+        if self._declared is None:
+            self._declared = {}
+            for reactor in self:
+                for sent in reactor.sends:
+                    self._declared.setdefault(sent, []).append(reactor.id)
+        found = self._declared.get(name, [])
+        if len(found) > 1:
+            raise TwoProducers(
+                f"two reactors declare to send {name!r}: {found[0]} and {found[1]}", hint="correct one `sends=`"
+            )
+        return found
+
+    def hinted(self, name: str) -> list[ReactorId]:
+        """Whose code mentions the name, or a pattern that it fits, where something is sent."""
+        if self._hints is None:
+            self._hints = _Hints(self._fingerprinter, self)
+        return self._hints.senders(name)
+
+    def hinted_names(self) -> list[str]:
+        """All names that the code mentions where something is sent."""
+        if self._hints is None:
+            self._hints = _Hints(self._fingerprinter, self)
+        return list(self._hints.names)
+
+    def others(self, is_known: Callable[[Digest], bool]) -> list[ReactorId]:
+        """All reactors: first those that never ran in their present version."""
+        never: list[ReactorId] = []
+        known: list[ReactorId] = []
+        for id in self._reactors:
+            (known if is_known(self.root(id)) else never).append(id)
+        return never + known
+
+
+class _Hints:
+    """What the code of all reactors says about the names that they send."""
+
+    def __init__(self, fingerprinter: Fingerprinter, reactors: Iterable[Reactor]) -> None:
+        self.names: dict[str, list[ReactorId]] = {}
+        self._patterns: list[tuple[re.Pattern[str], ReactorId]] = []
+        for reactor in reactors:
+            hints = fingerprinter.hints(reactor)
+            for name in hints.names:
+                self.names.setdefault(name, []).append(reactor.id)
+            self._patterns += [(re.compile(pattern, re.DOTALL), reactor.id) for pattern in hints.patterns]
+
+    def senders(self, name: str) -> list[ReactorId]:
+        """Exact names first, then patterns."""
+        fitting = [id for pattern, id in self._patterns if pattern.fullmatch(name)]
+        return list(dict.fromkeys([*self.names.get(name, ()), *fitting]))
+
+
+def _same_code(one: Reactor, other: Reactor) -> bool:
+    code = getattr(one.function, "__code__", None)
+    return one is not other and code is not None and code is getattr(other.function, "__code__", None)

@@ -1,0 +1,170 @@
+"""Helpers for testing one reactor without a plant.
+
+::
+
+    from pyplantx.testing import PipeworkMock, run_reactor_to_completion
+
+    def test_scale():
+        pipe = PipeworkMock({"data": [1, 2]}, config={"factor": 3})
+        run_reactor_to_completion(scale, pipe)
+        assert pipe.sent == {"scaled": [3, 6]}
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from pyplantx.config import ConfigSource
+from pyplantx.core.messages import Asked, Failure, Raised
+from pyplantx.core.trace import Group, ObjectRef
+from pyplantx.errors import NoProducer
+from pyplantx.failures import error_of
+from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.pipework import Pipework, Run
+from pyplantx.reactor import Reactor, default_registry
+from pyplantx.warehouse.warehouse import Warehouse
+from pyplantx.world import Answers
+
+
+class PipeworkMock(Pipework):
+    """Stands in for a plant: gives what it was given, keeps what is sent.
+
+    Parameters
+    ----------
+    ingredients : mapping, optional
+        Name to value of what the reactor may receive.
+    config : object, optional
+        The config, as for `Plant.set_config`.
+
+    Attributes
+    ----------
+    sent : dict
+        Name to value of what the reactor has sent.
+    received : list of str
+        Names that it asked for, in order.
+    config_reads : list of str
+        The config parameters that it read, as `explain` would name them.
+    """
+
+    def __init__(self, ingredients: Mapping[str, Any] | None = None, config: object | None = None) -> None:
+        self.ingredients = dict(ingredients or {})
+        self.config = config
+        self.sent: dict[str, Any] = {}
+        self.received: list[str] = []
+        self.config_reads: list[str] = []
+
+
+class _Store:
+    """A store that keeps values as they are; allocations are real, in a directory that vanishes."""
+
+    def __init__(self, pipe: PipeworkMock, warehouse: Warehouse) -> None:
+        self._pipe, self._warehouse = pipe, warehouse
+
+    def store(self, name: str, value: Any, type_given: Any = None) -> ObjectRef:
+        ref = self._warehouse.store(name, value, type_given)  # refuses what a plant would refuse
+        self._pipe.sent[name] = value
+        return ref
+
+    def open(self, ref: ObjectRef) -> Any:
+        return self._pipe.ingredients[ref.address]
+
+    def allocate(self, name: str, type_given: Any, **options: Any) -> Any:
+        return _Sealed(self._pipe, name, self._warehouse, self._warehouse.allocate(name, type_given, **options))
+
+    def allocate_temp(self, name: str, type_given: Any, **options: Any) -> Any:
+        return self._warehouse.allocate_temp(name, type_given, **options)
+
+
+class _Sealed:
+    """An allocation that puts what was sealed among what was sent."""
+
+    def __init__(self, pipe: PipeworkMock, name: str, warehouse: Warehouse, allocation: Any) -> None:
+        self._pipe, self._name, self._warehouse, self._allocation = pipe, name, warehouse, allocation
+        self.handle = allocation.handle
+
+    def seal(self) -> ObjectRef:
+        ref: ObjectRef = self._allocation.seal()
+        self._pipe.sent[self._name] = self._warehouse.open(ref)
+        return ref
+
+    def discard(self) -> None:
+        self._allocation.discard()
+
+
+def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
+    """Run one reactor to its end.
+
+    Parameters
+    ----------
+    reactor : Reactor or callable
+        The reactor, or a function that could be one.
+    pipe : PipeworkMock
+        What it receives and where it sends.
+
+    Returns
+    -------
+    PipeworkMock
+        `pipe`; see its ``sent``. Files that the reactor allocated are gone when this returns, so look at
+        arrays and datasets inside the reactor, or use a plant on a temporary directory.
+
+    Raises
+    ------
+    Exception
+        What the reactor raised.
+    NoProducer
+        If it asks for something that `pipe` doesn't have.
+    """
+    wanted = reactor if isinstance(reactor, Reactor) else Reactor(reactor)
+    with tempfile.TemporaryDirectory() as directory, Warehouse(directory, durability="process") as warehouse:
+        run = Run(wanted, _Store(pipe, warehouse), _world(pipe.config))
+        outcome = run.start()
+        while isinstance(outcome, Asked):
+            _note_reads(pipe, outcome)
+            outcome = run.resume(tuple([_ref(pipe, name) for name in outcome.names]))
+        _note_reads(pipe, outcome)
+    if isinstance(outcome, Raised):
+        raise outcome.error
+    return pipe
+
+
+def _world(config: object | None) -> Answers:
+    fingerprinter = Fingerprinter()
+    source = ConfigSource(config, encode=fingerprinter.encode_value, code=fingerprinter.fingerprint)
+    return Answers(source, fingerprinter, _NoNotes(), _error_of, lambda subreactor: None)
+
+
+class _NoNotes:
+    """Remembers nothing about tracked files."""
+
+    def blob_get(self, kind: str, key: str) -> str | None:
+        return None
+
+    def blob_put(self, kind: str, key: str, text: str) -> None:
+        return None
+
+
+def _error_of(failure: Failure) -> BaseException:
+    return error_of(failure, str)
+
+
+def _ref(pipe: PipeworkMock, name: str) -> ObjectRef:
+    if name not in pipe.ingredients:
+        raise NoProducer(f"the reactor asks for {name!r}, which the PipeworkMock was not given")
+    pipe.received.append(name)
+    return ObjectRef("mock", 1, "", name, 0)
+
+
+def _note_reads(pipe: PipeworkMock, outcome: Any) -> None:
+    for step in getattr(outcome, "steps", ()):
+        if isinstance(step, Group):
+            pipe.config_reads += [o.key for o in step.observations if o.kind == "config"]
+
+
+def forget_reactors() -> None:
+    """Empty the list of functions that were decorated: for test suites that define reactors in tests."""
+    default_registry.clear()
+
+
+__all__ = ["PipeworkMock", "forget_reactors", "run_reactor_to_completion"]

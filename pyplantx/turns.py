@@ -1,0 +1,64 @@
+"""Taking turns with other processes: of those that want one and the same run, one does it.
+
+Before a reactor starts, its piece of work (its version, and the place where its replay fell off) is
+claimed. Who finds it claimed waits, and then asks the traces again: by then the answer is usually there.
+A claim dies with its holder. Where no other process has the store open, nothing of this costs anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyplantx.fingerprint.value import hash_text
+
+if TYPE_CHECKING:
+    from pyplantx.core.messages import ReactorId, Reason
+    from pyplantx.core.trace import Digest
+    from pyplantx.warehouse.claims import Claim
+    from pyplantx.warehouse.warehouse import Warehouse
+
+#: Runs for other reasons are not shared: they were asked for, or are to be done again.
+_SHARED = ("new", "changed")
+
+
+class Turns:
+    """The claims of one activity.
+
+    Parameters
+    ----------
+    warehouse : Warehouse
+        Where the claims are.
+    timeout : float
+        Seconds to wait for another's run; after that it is done here too.
+    """
+
+    def __init__(self, warehouse: Warehouse, timeout: float) -> None:
+        self._warehouse, self._timeout = warehouse, timeout
+        self._claims: dict[ReactorId, Claim | None] = {}
+
+    def take(self, id: ReactorId, root: Digest, reason: Reason) -> bool:
+        """Claim a run. True if it is to start now; False if the traces are to be asked once more before.
+
+        They are asked again even if nobody held the claim: its last holder may have just ended.
+        """
+        if reason.kind not in _SHARED or id in self._claims or not self._warehouse.others_present():
+            return True
+        self._claims[id] = self._warehouse.claim(_work(root, reason), self._timeout)
+        self._warehouse.refresh()
+        return False
+
+    def release(self, id: ReactorId) -> None:
+        """The run is over, and what it left can be seen by others."""
+        claim = self._claims.pop(id, None)
+        if claim is not None:
+            claim.release()
+
+    def release_all(self) -> None:
+        """The activity is over."""
+        for id in list(self._claims):
+            self.release(id)
+
+
+def _work(root: Digest, reason: Reason) -> str:
+    answers = [f"{answer.kind} {answer.key} {answer.answer}" for answer in reason.new]
+    return hash_text("\n".join([root, *answers]))

@@ -1,0 +1,98 @@
+"""Export and load: ingredients in a directory of their own, for another program or another machine.
+
+Such a directory is a small warehouse; ``specs/warehouse`` says how to read it without pyplantx.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.errors import NoProducer
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.committer import Commit
+from pyplantx.warehouse.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from pyplantx.plant import Plant
+
+_EXPORTER = "pyplantx:export"
+
+
+def store_ingredients_to_dir(plant: Plant, names: Iterable[str], directory: str | os.PathLike[str]) -> None:
+    """Copy ingredients into a directory.
+
+    Parameters
+    ----------
+    plant : Plant
+        Where they are; nothing is run, see `Plant.fetch_ingredient`.
+    names : iterable of str
+        Names of the ingredients.
+    directory : str or PathLike
+        Made if it is not there; ingredients that it holds under other names are kept.
+
+    Raises
+    ------
+    NoProducer
+        If an ingredient is not stored.
+    """
+    with Warehouse(os.fspath(directory)) as target:
+        target.register_ingredient_specs(plant.warehouse.registry.added())
+        sent = []
+        for name in names:
+            ref = plant.find_ingredient(name)
+            sent.append((name, target.store(name, plant.warehouse.open(ref), ref.spec)))
+        target.commit(Commit(_EXPORTER, hash_text(_EXPORTER), [], sent, None, None), None)
+
+
+def store_reactor_inputs_to_dir(plant: Plant, reactor: Any, directory: str | os.PathLike[str]) -> None:
+    """Copy what a reactor received in its last run into a directory.
+
+    Parameters
+    ----------
+    plant : Plant
+    reactor : Reactor or str
+        The reactor or its name.
+    directory : str or PathLike
+        As in `store_ingredients_to_dir`.
+    """
+    store_ingredients_to_dir(plant, plant.inputs_of(reactor), directory)
+
+
+def load_ingredients_from_dir(
+    directory: str | os.PathLike[str], names: Iterable[str] | None = None, logger: Any = None, specs: Iterable[Any] = ()
+) -> dict[str, Any]:
+    """Load what `store_ingredients_to_dir` wrote.
+
+    Parameters
+    ----------
+    directory : str or PathLike
+        The directory.
+    names : iterable of str, optional
+        Which ingredients; all if not given.
+    logger : logging.Logger, optional
+        Accepted for those who come from PyPlant.
+    specs : iterable of IngredientTypeSpec, optional
+        Types of your own that are needed to read it.
+
+    Returns
+    -------
+    dict
+        Name to value.
+
+    Raises
+    ------
+    NoProducer
+        If one of `names` is not there.
+    """
+    with Warehouse(os.fspath(directory)) as source:
+        source.register_ingredient_specs(specs)
+        return {name: _load(source, name) for name in (names if names is not None else list(source.names()))}
+
+
+def _load(source: Warehouse, name: str) -> Any:
+    ref = source.last_ref(name)
+    if ref is None:
+        raise NoProducer(f"no ingredient {name!r} in {source.directory}", hint=f"there are: {sorted(source.names())}")
+    return source.open(ref)

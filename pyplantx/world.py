@@ -1,0 +1,231 @@
+"""Answers to what a reactor may observe besides ingredients: one function for each kind of question.
+
+A live run and a replay get their answers from the same place, so that they can't disagree. A `World`
+lives as long as one activity of the plant: answers are memoised, the world does not change under it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyplantx.core.trace import ABSENT, Digest, Observation, Question
+from pyplantx.fingerprint.value import Hasher, hash_text
+
+if TYPE_CHECKING:
+    from pyplantx.config import ConfigSource
+    from pyplantx.core.messages import Failure
+    from pyplantx.core.trace import ObjectRef
+    from pyplantx.fingerprint.code import Fingerprinter
+    from pyplantx.pipework import Run
+    from pyplantx.reactor import Reactor
+
+#: A path that could not be found among the caller's references is stored as "=module:qualname".
+_BY_NAME = "="
+
+_READ_SIZE = 1 << 20
+
+
+class Notes(Protocol):
+    """Where file digests are kept between sessions."""
+
+    def blob_get(self, kind: str, key: str) -> str | None: ...
+    def blob_put(self, kind: str, key: str, text: str) -> None: ...
+
+
+class Answers:
+    """The world of one activity.
+
+    Parameters
+    ----------
+    config : ConfigSource
+        The config as it is now.
+    fingerprinter : Fingerprinter
+        Answers for code.
+    notes : Notes
+        Remembers the digests of tracked files.
+    error_of : callable
+        A scheduler's failure to the exception to throw.
+    on_subreactor : callable
+        Told of each subreactor that is entered.
+    """
+
+    def __init__(
+        self,
+        config: ConfigSource,
+        fingerprinter: Fingerprinter,
+        notes: Notes,
+        error_of: Callable[[Failure], BaseException],
+        on_subreactor: Callable[[Any], None],
+    ) -> None:
+        self._config, self._fingerprinter, self._notes = config, fingerprinter, notes
+        self.error_of, self.entered = error_of, on_subreactor
+        self._files: dict[tuple[str, bool], Observation] = {}
+
+    def answer(self, reactor: Reactor, question: Question) -> Observation:
+        """Today's answer to a recorded question. Never raises for what a store may hold."""
+        kind, key = question
+        if kind == "config":
+            digest, shown = self._config.answer(key)
+            return Observation(kind, key, digest, shown)
+        if kind == "subreactor":
+            return Observation(kind, key, self._subreactor_digest(reactor, key))
+        if kind == "classes":
+            return Observation(kind, key, self._classes_digest(key))
+        if kind == "file":
+            return self.file(key, False)
+        if kind == "env":
+            return self.env(key)[1]
+        return Observation(kind, key, _unanswerable())
+
+    # ----------------------------------------------------------------- config
+
+    def config_view(self, run: Run) -> Any:
+        """The config for one run; every read of it is noted there."""
+        return self._config.view(run)
+
+    def read_config(self, run: Run, name: str) -> Any:
+        """See `Pipework.read_config`."""
+        return self._config.read(run, name)
+
+    def read_config_unregistered(self, name: str) -> Any:
+        """See `Pipework.read_config_unregistered`."""
+        return self._config.read_unregistered(name)
+
+    def peek_config(self, name: str, default: Any) -> Any:
+        """See `Pipework.peek`."""
+        return self._config.peek(name, default)
+
+    def has_config(self, run: Run, name: str) -> bool:
+        """See `Pipework.has`."""
+        return self._config.has(run, name)
+
+    def check_unchanged(self, run: Run) -> None:
+        """Raise `ReadOnlyConfig` if a run has changed what the config handed to it."""
+        self._config.check_unchanged(run)
+
+    def forget(self, run: Run) -> None:
+        """A run is over."""
+        self._config.forget(run)
+
+    # ----------------------------------------------------------------- code
+
+    def subreactor(self, reactor: Reactor, callers: list[Any], called: Any) -> Observation:
+        """The call of a subreactor, by the way that leads to it from the reactor."""
+        caller = callers[-1] if callers else reactor
+        path = self._fingerprinter.reference_path(caller.function, called)
+        before = [self._path_of(reactor, callers[: i + 1]) for i in range(len(callers))]
+        known = path is not None and not any(step.startswith(_BY_NAME) for step in before)
+        key = " ".join([*before, path]) if known and path else f"{_BY_NAME}{called.qualified}"
+        return Observation("subreactor", key, self._fingerprinter.fingerprint(called), called.__name__)
+
+    def _path_of(self, reactor: Reactor, callers: list[Any]) -> str:
+        caller = callers[-2] if len(callers) > 1 else reactor
+        path = self._fingerprinter.reference_path(caller.function, callers[-1])
+        return path if path is not None else f"{_BY_NAME}{callers[-1].qualified}"
+
+    def _subreactor_digest(self, reactor: Reactor, key: str) -> Digest:
+        try:
+            called = self._resolve_subreactor(reactor, key)
+        except LookupError:
+            return ABSENT
+        return self._fingerprinter.fingerprint(called)
+
+    def _resolve_subreactor(self, reactor: Reactor, key: str) -> Any:
+        if key.startswith(_BY_NAME):
+            return find_qualified(key[len(_BY_NAME) :])
+        at: Any = reactor
+        for path in key.split(" "):
+            at = self._fingerprinter.resolve(at.function, path)
+            if getattr(at, "__pyplantx_kind__", "") != "subreactor":
+                raise LookupError(path)
+        return at
+
+    def classes(self, ref: ObjectRef) -> Observation | None:
+        """The code of the project classes in a received object; None if it has none."""
+        names = json.loads(ref.meta).get("classes")
+        if not names:
+            return None
+        key = " ".join(names)
+        return Observation("classes", key, self._classes_digest(key))
+
+    def _classes_digest(self, key: str) -> Digest:
+        try:
+            return hash_text(" ".join(self._fingerprinter.fingerprint(find_qualified(name)) for name in key.split(" ")))
+        except LookupError:
+            return ABSENT
+
+    # ----------------------------------------------------------------- files and environment
+
+    def file(self, path: str, verify: bool) -> Observation:
+        """The content of a file; read only if its stat differs from what was noted, or to `verify`."""
+        known = self._files.get((path, verify))
+        if known is None:
+            known = self._files[path, verify] = Observation("file", path, self._file_digest(path, verify))
+        return known
+
+    def _file_digest(self, path: str, verify: bool) -> Digest:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return self._digest_of_open(file, path, verify)
+        except (FileNotFoundError, NotADirectoryError):
+            return ABSENT
+        except OSError as error:  # a directory, no permission: an answer of its own; opening it will tell the user
+            return hash_text(f"unreadable: {error.errno}")
+
+    def _digest_of_open(self, file: Any, path: str, verify: bool) -> Digest:
+        stat = _stat_key(os.fstat(file.fileno()))
+        key = os.path.abspath(path)
+        noted = self._notes.blob_get("file", key)
+        if noted is not None and not verify:
+            known, digest = json.loads(noted)
+            if known == stat:
+                return str(digest)
+        digest = _hash_file(file)
+        if _stat_key(os.fstat(file.fileno())) == stat:  # else it changes while it is read: ask again next time
+            self._notes.blob_put("file", key, json.dumps([stat, digest]))
+        return digest
+
+    def env(self, name: str) -> tuple[str | None, Observation]:
+        """The value of an environment variable, and that as an observation (which does not keep it)."""
+        value = os.environ.get(name)
+        answer = ABSENT if value is None else hash_text(value)
+        return value, Observation("env", name, answer)
+
+
+def find_qualified(name: str) -> Any:
+    """The object called "module:qualname" today.
+
+    Raises
+    ------
+    LookupError
+        If there is none.
+    """
+    import importlib
+
+    module_name, _, qualname = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LookupError(name) from error
+    return found
+
+
+def _stat_key(stat: os.stat_result) -> list[int]:
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _hash_file(file: Any) -> Digest:
+    hasher = Hasher()
+    while block := file.read(_READ_SIZE):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _unanswerable() -> Digest:
+    """Equal to no recorded answer."""
+    return os.urandom(16).hex()

@@ -1,0 +1,75 @@
+"""Export and load, and the helpers for testing one reactor."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyplantx import Ingredient, ReactorFunc, errors, specs, utils
+from pyplantx.testing import PipeworkMock, run_reactor_to_completion
+
+
+def make_reactors() -> tuple[Any, Any]:
+    @ReactorFunc
+    def produce(pipe: Any) -> None:
+        pipe.send("object", {"a": "a", "two": 2})
+        pipe.send("array", np.arange(1000, dtype=np.uint64))
+        pipe.send("other", 1)
+
+    @ReactorFunc
+    def consume(pipe: Any, config: Any) -> Any:
+        yield pipe.receive("object")
+        yield pipe.receive("array")
+
+    return produce, consume
+
+
+def test_inputs_of_a_reactor_travel(open_plant: Any, tmp_path: Path) -> None:
+    with open_plant(*make_reactors()) as plant:
+        plant.run_reactor("consume")
+        utils.store_reactor_inputs_to_dir(plant, "consume", tmp_path / "export")
+        utils.store_ingredients_to_dir(plant, ["other"], tmp_path / "more")
+        assert plant.log.take() == ["consume", "produce"]
+    loaded = utils.load_ingredients_from_dir(tmp_path / "export", logger=logging.getLogger())
+    assert sorted(loaded) == ["array", "object"]
+    assert loaded["object"] == {"a": "a", "two": 2}
+    np.testing.assert_array_equal(loaded["array"], np.arange(1000, dtype=np.uint64))
+    assert utils.load_ingredients_from_dir(tmp_path / "more") == {"other": 1}
+    with pytest.raises(errors.NoProducer, match="array"):
+        utils.load_ingredients_from_dir(tmp_path / "export", ["nothing"])
+
+
+def test_a_reactor_alone() -> None:
+    @ReactorFunc
+    def scale(pipe: Any, config: Any) -> Any:
+        data, offset = yield pipe.receive("data", "offset")
+        out = pipe.allocate("scaled", specs.HdfArraySpec, shape=(3,), dtype=np.float64)
+        out[:] = np.asarray(data) * config.factor
+        pipe.send("scaled", out)
+        pipe.send("offset-out", offset + pipe.read_config("factor"))
+        path = pipe.allocate("file", Ingredient.Type.file)
+        Path(path).write_text("done")
+        pipe.send("file", path, Ingredient.Type.file)
+
+    class Config:
+        factor = 2
+
+    pipe = PipeworkMock({"data": [1, 2, 3], "offset": 1}, config=Config())
+    run_reactor_to_completion(scale, pipe)
+    assert pipe.received == ["data", "offset"]
+    assert pipe.sent["offset-out"] == 3
+    assert {"scaled", "file"} <= set(pipe.sent)
+    with pytest.raises(errors.NoProducer, match="'data'"):
+        run_reactor_to_completion(scale, PipeworkMock(config=Config()))
+
+
+def test_a_plain_function_will_do() -> None:
+    def bad(pipe: Any) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        run_reactor_to_completion(bad, PipeworkMock())
