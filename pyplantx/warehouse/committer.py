@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import (
     IN_FILES,
@@ -44,7 +44,7 @@ from pyplantx.warehouse.records import (
 )
 
 if TYPE_CHECKING:
-    import lmdb
+    from pyplantx.warehouse.index import Txn
 
 #: Seconds after which the plant's thread writes what waits; after which the background thread does.
 PATIENCE, LIMIT = 0.025, 0.04
@@ -193,8 +193,6 @@ class Committer:
     def hold(self, address: Digest, record: ObjectRecord, payload: bytes) -> None:
         """Keep a sealed object at hand until a commit names it; begin to make its payload durable."""
         with self._lock:
-            self.waiting.sealed[address] = Held(record, payload)
-            self.waiting.gone.discard(address)
             if record.home == IN_SMALL:
                 self._payloads[address] = payload
                 self._bytes += len(payload)
@@ -203,6 +201,9 @@ class Committer:
                 self._unsynced.add(address)
                 self._start_syncer()
                 self._files.put((address, record))
+            # Last, so that an interrupt leaves nothing that looks stored and is not on its way to disk.
+            self.waiting.gone.discard(address)
+            self.waiting.sealed[address] = Held(record, payload)
         if self._bytes > TOO_MANY_BYTES:
             self.flush(self._index.lock_timeout)
 
@@ -288,20 +289,22 @@ class Committer:
             self._flushing.release()
 
     def _flush(self, wait: float) -> bool:
-        items, payloads = self._take()
-        if not items and not payloads:
+        if not self._queue and not self._payloads:
             return True
-        written = False
+        batch: list[tuple[list[_Item], dict[Digest, bytes]]] = []
+
+        def take() -> Batch:
+            batch.append(self._ready())
+            items, payloads = batch[-1]
+            return _by_key(payloads), (lambda txn: self._put(txn, items)) if items else None
+
         try:
-            written = self._index.write(_by_key(payloads), lambda txn: self._put(txn, items), wait)
+            written = self._index.write(take, wait)
         except WarehouseError:
             self._retry_at = time.monotonic() + RETRY
             raise
-        finally:
-            if not written:
-                self._put_back(items, payloads)
         if written:
-            self._done(items, payloads)
+            self._done(*batch[-1])
         return written
 
     def sync(self) -> None:
@@ -329,25 +332,12 @@ class Committer:
             self._due.clear()
         return due
 
-    def _take(self) -> tuple[list[_Item], dict[Digest, bytes]]:
+    def _ready(self) -> tuple[list[_Item], dict[Digest, bytes]]:
+        """What may be written now. It stays in the queue until it is durable, so that no interrupt loses it."""
         with self._lock:
             unsynced = self._unsynced
-            if unsynced:
-                ready = [item for item in self._queue if unsynced.isdisjoint(item.needs)]
-                self._queue = [item for item in self._queue if not unsynced.isdisjoint(item.needs)]
-            else:
-                ready, self._queue = self._queue, []
-            payloads, self._payloads = self._payloads, {}
-            self._bytes = 0
-            self._oldest = time.monotonic() if self._queue else 0.0
-        return ready, payloads
-
-    def _put_back(self, items: list[_Item], payloads: dict[Digest, bytes]) -> None:
-        with self._lock:
-            self._queue[:0] = items
-            self._payloads = {**payloads, **self._payloads}
-            self._bytes = sum(map(len, self._payloads.values()))
-            self._touch()
+            items = [item for item in self._queue if unsynced.isdisjoint(item.needs)] if unsynced else [*self._queue]
+            return items, dict(self._payloads)
 
     def _done(self, items: list[_Item], payloads: dict[Digest, bytes]) -> None:
         with self._lock:
@@ -357,8 +347,13 @@ class Committer:
                     self.waiting.sealed[address] = Held(held.record, b"")  # it can be read from the index now
             self.waiting.drop(items)
             self._due.extend(item.announce for item in items if item.announce is not None)
+            written = set(map(id, items))
+            self._queue = [item for item in self._queue if id(item) not in written]
+            self._payloads = {key: data for key, data in self._payloads.items() if payloads.get(key) is not data}
+            self._bytes = sum(map(len, self._payloads.values()))
+            self._oldest = time.monotonic() if self._queue or self._payloads else 0.0
 
-    def _put(self, txn: lmdb.Transaction[bytes], items: list[_Item]) -> None:
+    def _put(self, txn: Txn, items: list[_Item]) -> None:
         tables: dict[str, dict[str, Any]] = {}
         for item in items:
             for table, key, value in item.writes:
@@ -491,18 +486,18 @@ def blob_key(kind: str, key: str) -> str:
 
 
 def _put_texts(table: str) -> Callable[[Index, Any, dict[str, Any]], None]:
-    def put(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+    def put(index: Index, txn: Txn, values: dict[str, Any]) -> None:
         index.put(txn, table, [(key.encode(), encode_text(text)) for key, text in values.items()])
 
     return put
 
 
-def _put_blobs(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+def _put_blobs(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     rows = [(name_key(key), to_json([key, text]).encode()) for key, text in values.items()]
     index.put(txn, "blobs", rows)
 
 
-def _put_names(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     rows = []
     for name, update in values.items():
         key = name_key(name)
@@ -511,7 +506,7 @@ def _put_names(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any
     index.put(txn, "names", rows)
 
 
-def _put_objects(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+def _put_objects(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     rows = []
     for address, held in values.items():
         if held is None:
@@ -522,7 +517,7 @@ def _put_objects(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, A
     index.put(txn, "objects", rows)
 
 
-def _put_versions(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, Any]) -> None:
+def _put_versions(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     lists: dict[bytes, VersionList] = {}
     former: list[tuple[bytes, bytes]] = []
     stale: list[bytes] = []
@@ -541,12 +536,12 @@ def _put_versions(index: Index, txn: lmdb.Transaction[bytes], values: dict[str, 
         index.delete(txn, "parts", parts_key)
 
 
-def _known_versions(index: Index, txn: lmdb.Transaction[bytes], key: bytes) -> VersionList | None:
+def _known_versions(index: Index, txn: Txn, key: bytes) -> VersionList | None:
     body = index.record(txn, "versions", key)
     return None if body is None else decode_versions(body)
 
 
-def _put_history(index: Index, txn: lmdb.Transaction[bytes], entries: list[Mapping[str, Any]]) -> None:
+def _put_history(index: Index, txn: Txn, entries: list[Mapping[str, Any]]) -> None:
     last = index.last_key(txn, "history")
     number = 0 if last is None else int(last, 16) + 1
     index.put(txn, "history", [(b"%016x" % number, to_json(entries).encode())])

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 
@@ -42,7 +42,10 @@ _LONGEST_READ = 10.0
 _NEARLY_FULL = 4 << 20
 
 Key = bytes
-Work = Callable[["lmdb.Transaction[bytes]"], None]
+if TYPE_CHECKING:
+    Txn = lmdb.Transaction[bytes]
+Work = Callable[["Txn"], None]
+Batch = tuple[Mapping[Key, bytes | None], Work | None]
 
 
 class Reader:
@@ -59,7 +62,7 @@ class Reader:
         self._index = index
         self._lock = threading.RLock()  # an interrupted read may leave it locked: its own thread gets it again
         self._stale = False
-        self._txn: lmdb.Transaction[bytes] | None = None
+        self._txn: Txn | None = None
         self._begun = 0.0
         self._kept = False
         self.uses = 0  # so that an idle timer can tell whether the transaction is in use
@@ -168,7 +171,7 @@ class Reader:
             else:
                 yield key, body
 
-    def _begin(self) -> lmdb.Transaction[bytes]:
+    def _begin(self) -> Txn:
         self._end()
         self._stale = False
         self._txn = self._index.begin_read(self._index.meta)
@@ -235,7 +238,7 @@ class Index:
         reader.keep(False)
         self._readers.remove(reader)
 
-    def begin_read(self, env: lmdb.Environment) -> lmdb.Transaction[bytes]:
+    def begin_read(self, env: lmdb.Environment) -> Txn:
         """A read transaction; for `Reader` only."""
         self.usable()
         try:
@@ -282,15 +285,14 @@ class Index:
 
     # -- writing
 
-    def write(self, payloads: Mapping[Key, bytes | None], work: Work, wait: float) -> bool:
-        """One group commit: payloads first, then `work` on a transaction of ``meta.lmdb``.
+    def write(self, take: Callable[[], Batch], wait: float) -> bool:
+        """One group commit: payloads first, then the records in a transaction of ``meta.lmdb``.
 
         Parameters
         ----------
-        payloads : mapping
-            Key -> bytes for ``small.lmdb``; None removes.
-        work : callable
-            Puts the records; called again if the map was too small.
+        take : callable
+            Called when it is our turn; gives the payloads for ``small.lmdb`` (None removes one), and what puts the
+            records (called again if the map was too small), or None.
         wait : float
             Seconds to wait for another thread or process that writes.
 
@@ -310,7 +312,7 @@ class Index:
             try:
                 self._turn.sign()
                 with in_words(f"the index of {self.layout.root!r} can't be written", self.layout.root):
-                    self._write(payloads, work)
+                    self._write(*take())
             finally:
                 self._turn.release()
         finally:
@@ -325,17 +327,21 @@ class Index:
             hint="is that process stopped? Let it go on or end it; Plant(lock_timeout=...) waits longer",
         )
 
-    def _write(self, payloads: Mapping[Key, bytes | None], work: Work) -> None:
+    def _write(self, payloads: Mapping[Key, bytes | None], work: Work | None) -> None:
+        if not payloads and not work and not self._condemned:
+            return
         self._remove_mark()
         if payloads:
             self._transact(self.small, lambda txn: _put_payloads(txn, payloads))
         condemned = dict(self._condemned)
 
-        def put_records(txn: lmdb.Transaction[bytes]) -> None:
+        def put_records(txn: Txn) -> None:
             self._drop_condemned(txn, condemned)
-            work(txn)
+            if work is not None:
+                work(txn)
 
-        self._transact(self.meta, put_records)
+        if work is not None or condemned:
+            self._transact(self.meta, put_records)
         self.changed = True
         for key in condemned:
             self._condemned.pop(key, None)
@@ -385,27 +391,27 @@ class Index:
             raise
         return paused
 
-    def _drop_condemned(self, txn: lmdb.Transaction[bytes], condemned: Mapping[tuple[str, Key], bytes]) -> None:
+    def _drop_condemned(self, txn: Txn, condemned: Mapping[tuple[str, Key], bytes]) -> None:
         for (table, key), record in condemned.items():
             if txn.get(key, None, self.tables[table]) == record:  # it may have been written anew meanwhile
                 txn.delete(key, db=self.tables[table])
 
-    def record(self, txn: lmdb.Transaction[bytes], table: str, key: Key) -> bytes | None:
+    def record(self, txn: Txn, table: str, key: Key) -> bytes | None:
         """Body of one record inside a write transaction; None if missing or damaged."""
         record = txn.get(key, None, self.tables[table])
         return None if record is None else unseal_record(key, bytes(record))
 
-    def put(self, txn: lmdb.Transaction[bytes], table: str, rows: list[tuple[Key, bytes]]) -> None:
+    def put(self, txn: Txn, table: str, rows: list[tuple[Key, bytes]]) -> None:
         """Put bodies of one table, each with its checksum."""
         records = sorted((key, seal_record(key, body)) for key, body in rows)
         with txn.cursor(self.tables[table]) as cursor:
             cursor.putmulti(records)
 
-    def delete(self, txn: lmdb.Transaction[bytes], table: str, key: Key) -> None:
+    def delete(self, txn: Txn, table: str, key: Key) -> None:
         """Remove one record; it may be gone already."""
         txn.delete(key, db=self.tables[table])
 
-    def last_key(self, txn: lmdb.Transaction[bytes], table: str) -> Key | None:
+    def last_key(self, txn: Txn, table: str) -> Key | None:
         with txn.cursor(self.tables[table]) as cursor:
             return cursor.key() if cursor.last() else None
 
@@ -498,7 +504,7 @@ class Index:
             self._marked = False
 
 
-def _put_payloads(txn: lmdb.Transaction[bytes], payloads: Mapping[Key, bytes | None]) -> None:
+def _put_payloads(txn: Txn, payloads: Mapping[Key, bytes | None]) -> None:
     for key, value in sorted(payloads.items()):
         if value is None:
             txn.delete(key)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import time
+from io import FileIO
 
 from pyplantx.errors import StoreReadOnly, WarehouseError
 
@@ -35,12 +36,12 @@ class FileLock:
 
     def __init__(self, path: str, *, readable_only: bool = False) -> None:
         self.path = path
-        self._fd = -1
+        self._file: FileIO | None = None  # a file object: closing it twice does no harm
         self._flags = os.O_RDONLY if readable_only else os.O_RDWR | os.O_CREAT
 
     @property
     def is_open(self) -> bool:
-        return self._fd >= 0
+        return self._file is not None and not self._file.closed
 
     def acquire(self, timeout: float = 0.0, *, shared: bool = False) -> bool:
         """Try until `timeout` seconds have passed; True if the lock is ours.
@@ -62,7 +63,7 @@ class FileLock:
         """Write into the file who holds it, for those who wait."""
         note = json.dumps({"pid": os.getpid(), "host": host_name(), "since": time.time(), "note": text}).encode()
         try:
-            os.pwrite(self._fd, note.ljust(256), 0)
+            os.pwrite(self._open(), note.ljust(256), 0)
         except OSError:
             return  # a full disk, say: the lock holds all the same, only others' messages are poorer
 
@@ -78,14 +79,13 @@ class FileLock:
 
     def release(self) -> None:
         """Unlock; the file stays open for the next time."""
-        if self._fd >= 0:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        if self.is_open:
+            fcntl.flock(self._open(), fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Unlock and close."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        if self._file is not None:
+            self._file.close()
 
     #: A forked child closes its copy: the lock itself belongs to the parent.
     forget = close
@@ -93,18 +93,19 @@ class FileLock:
     def is_current(self) -> bool:
         """Whether the path still leads to the file that we hold."""
         try:
-            here, there = os.fstat(self._fd), os.stat(self.path)
+            here, there = os.fstat(self._open()), os.stat(self.path)
         except OSError:
             return False
         return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
     def _open(self) -> int:
-        if self._fd < 0:
+        if self._file is None or self._file.closed:
             try:
-                self._fd = os.open(self.path, self._flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+                fd = os.open(self.path, self._flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
             except OSError as error:
                 raise _cannot_lock(self.path, error) from error
-        return self._fd
+            self._file = FileIO(fd, "r" if self._flags == os.O_RDONLY else "r+")
+        return self._file.fileno()
 
 
 def _try_flock(fd: int, operation: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.claims import sweep_claims
 from pyplantx.warehouse.committer import Committer
 from pyplantx.warehouse.index import Index, inspect_files, write_mark
 from pyplantx.warehouse.locks import FileLock
@@ -93,6 +94,7 @@ class Session:
             if self._presence.acquire():  # nobody else is here
                 inspect_files(self.layout, report)
                 sweep_staging(self.layout)
+                sweep_claims(self.layout.claims)
             self._be_present(lock_timeout)
         finally:
             self._entry.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -112,4 +113,5 @@ def test_each_call_fails_once(tmp_path: Path, code: int, step: int) -> None:
             with Warehouse(directory) as warehouse:
                 assert {name: fetch(warehouse, name) for name in VALUES} == VALUES
                 assert [problem for problem in warehouse.check() if not problem.harmless] == []
+        shutil.rmtree(directory)
     assert number > 60

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -19,7 +21,11 @@ VALUES = {"tiny": 1, "little": "l" * 3_000, "small": "s" * 30_000, "large": "x" 
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt at the n-th executed line of the package's warehouse, in the main thread."""
+    """Raises KeyboardInterrupt at the n-th executed line of the package's warehouse, in the main thread.
+
+    Lines of ``with`` are left out: a trace function is called there once more when the block ends, *before* the lock is
+    released, where the interpreter never delivers a signal.
+    """
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -27,12 +33,16 @@ class Interrupt:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         if "/pyplantx/warehouse/" not in frame.f_code.co_filename:
             return None
-        if event == "line":
+        if event == "line" and not _is_with(frame):
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
                 raise KeyboardInterrupt
         return self
+
+
+def _is_with(frame: FrameType) -> bool:
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
 
 
 def life(directory: Path, interrupt: Interrupt) -> None:
@@ -81,7 +91,7 @@ def outcome(directory: Path, number: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("step", [97, pytest.param(1, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("step", [131, pytest.param(1, marks=pytest.mark.campaign)])
 def test_an_interrupt_at_a_line(tmp_path: Path, step: int) -> None:
     number, result = 0, 0
     while result != 2:
@@ -92,4 +102,5 @@ def test_an_interrupt_at_a_line(tmp_path: Path, step: int) -> None:
         with Warehouse(directory, durability="process", lock_timeout=3) as warehouse:
             assert {name: fetch(warehouse, name) for name in VALUES} == VALUES
             assert [problem for problem in warehouse.check() if not problem.harmless] == []
+        shutil.rmtree(directory)
     assert number > 500

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -165,6 +166,7 @@ def test_a_kill_at_each_mutating_call(tmp_path: Path) -> None:
         code = wait(pid)
         assert code in (0, -signal.SIGKILL)
         verify(directory, dict(said(pipe)), collected=True)
+        shutil.rmtree(directory)
     assert number > 60
 
 

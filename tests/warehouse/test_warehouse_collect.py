@@ -72,7 +72,7 @@ def test_check_finds_each_kind_of_trouble_and_mends_it(opened: Open, directory: 
     (directory / "objects" / refs[1].address[:2] / refs[1].address / "value.json").unlink()
     (directory / "objects" / refs[2].address[:2] / refs[2].address).rename(directory / "moved")
     warehouse = opened()
-    assert warehouse._session.index.write({small.address.encode(): b"other"}, lambda _: None, 1)
+    assert warehouse._session.index.write(lambda: ({small.address.encode(): b"other"}, None), 1)
     kinds = sorted((problem.kind, problem.harmless) for problem in warehouse.check())
     assert kinds == [("absent", True), ("garbage", True), ("garbage", True), *[("payload", False)] * 3]
     assert {problem.fixed for problem in warehouse.check(fix=True)} == {True}
