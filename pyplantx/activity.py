@@ -42,9 +42,10 @@ from pyplantx.core.scheduler import Scheduler
 from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, decode_segment, encode_segment, graft
 from pyplantx.errors import PayloadMissing
 from pyplantx.events import EventType
-from pyplantx.explain import CodeChange, Decision, decide
+from pyplantx.explain import CodeChange, Decision, decide, up_to_date
 from pyplantx.failures import describe_request_chain, error_of
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.logs import log
 from pyplantx.pipework import Run
 from pyplantx.turns import Turns
 from pyplantx.warehouse.committer import Commit
@@ -111,6 +112,7 @@ class Activity:
         self._finish = finish
         self.scheduler = Scheduler(hash_text)
         self.decisions: dict[ReactorId, Decision] = {}
+        self.reused: set[ReactorId] = set()  # those that were found up to date
         self.history: list[dict[str, Any]] = []
         self._turns = Turns(warehouse, claim_timeout)
         self._events: deque[Event] = deque()
@@ -224,18 +226,18 @@ class Activity:
 
     def _look_up(self, instruction: LookUp) -> None:
         id, key = instruction
-        root = key is None
-        if key is None:
-            key = self.reactors.root(id)
+        if key is not None:
+            self._events.append(NodeFound(id, key, self._segment(key)))
+            return
+        key = self.reactors.root(id)
         text = self.warehouse.find_record(key)
         while text is not None and text.startswith(ACCEPTED):
             key = text[len(ACCEPTED) :]
             text = self.warehouse.find_record(key)
-        self._events.append(NodeFound(id, key, decode_segment(text) if text is not None else None, root))
+        self._events.append(NodeFound(id, key, _decoded(text), True))
 
     def _segment(self, key: Digest) -> Segment | None:
-        text = self.warehouse.find_record(key)
-        return decode_segment(text) if text is not None else None
+        return _decoded(self.warehouse.find_record(key))
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
@@ -295,7 +297,8 @@ class Activity:
         self._timed(id, lambda: self.executor.resume(id, refs, self._reply))
 
     def _throw(self, instruction: Throw) -> None:
-        self.executor.throw(instruction.reactor, instruction.failure, self._reply)
+        id, failure = instruction
+        self._timed(id, lambda: self.executor.throw(id, failure, self._reply))
 
     def _drop(self, instruction: Drop) -> None:
         self.executor.drop(instruction.reactor)
@@ -330,7 +333,6 @@ class Activity:
 
     def _record(self, instruction: Record) -> None:
         id, root, steps = instruction
-        reactor = self.reactors[id]
         grafted = graft(root, steps, self._segment, hash_text)
         entry = self._entry(id, "ran", self.decisions[id].reason)
         self.history.append(entry)
@@ -362,8 +364,9 @@ class Activity:
         }
 
     def _reuse(self, instruction: Reuse) -> None:
+        self.reused.add(instruction.reactor)
+        self.decisions.pop(instruction.reactor, None)
         self._turns.release(instruction.reactor)
-        self.decisions[instruction.reactor] = Decision(self._name(instruction.reactor), "up to date")
 
     def _announce(self) -> None:
         for tell in self.warehouse.announcements():
@@ -375,6 +378,8 @@ class Activity:
         """After `inspect`: what would happen to a reactor."""
         if id in self.decisions:
             return self.decisions[id]
+        if id in self.reused:
+            return up_to_date(self._name(id))
         names = ", ".join(map(repr, self.scheduler.waiting_for(id)))
         reason = f"depends on the new content of {names}" if names else ""
         return Decision(self._name(id), "may run", reason)
@@ -393,3 +398,14 @@ class Activity:
         if failure.kind == "deadlock":
             return error_of(failure, self._name, self.executor.line)
         return self.world.error_of(failure)
+
+
+def _decoded(text: str | None) -> Segment | None:
+    """The segment of a record; one that can't be read is as good as none: the reactor runs."""
+    if text is None:
+        return None
+    try:
+        return decode_segment(text)
+    except ValueError as error:
+        log().warning("a trace record can't be read and is left out of account: %s", error)
+        return None

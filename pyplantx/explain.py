@@ -78,6 +78,11 @@ class Decision(NamedTuple):
         return f"{self.reactor}: {self.action}" + (f" ({self.reason})" if self.reason else "")
 
 
+def up_to_date(reactor: str) -> Decision:
+    """The decision about a reactor whose traces hold the answer."""
+    return Decision(reactor, "up to date")
+
+
 def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | None, describe: Describe) -> Decision:
     """The decision that follows from a scheduler's reason.
 

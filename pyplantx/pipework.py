@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pyplantx.core.messages import Asked, Ended, Missing, Raised
 from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing
+from pyplantx.logs import log
 from pyplantx.reactor import Reactor, SubreactorCall, watch_calls
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ class Pipework:
             Belong to the type, as in `allocate`.
         """
         if not 1 <= len(name_and_type) <= 2:
-            raise BadRequest("pipe.allocate_temp takes a type", hint="pipe.allocate_temp(specs.HdfArraySpec, shape=...)")
+            hint = "pipe.allocate_temp(specs.HdfArraySpec, shape=...)"
+            raise BadRequest("pipe.allocate_temp takes a type", hint=hint)
         name = name_and_type[0] if len(name_and_type) == 2 else "temporary"
         return self._run.allocate_temp(_checked_name(name), name_and_type[-1], options)
 
@@ -288,7 +290,7 @@ class Run:
             if self._body is not None:
                 self._body.close()
         except RuntimeError as error:  # it yielded while being closed
-            _log().warning("reactor %s did not want to end: %s", self.reactor.name, error)
+            log().warning("reactor %s did not want to end: %s", self.reactor.name, error)
         finally:
             self._discard()
 
@@ -505,9 +507,3 @@ def _short(value: Any) -> str:
 def _users_line() -> str:
     frame = sys._getframe(3)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _log() -> Any:
-    import logging
-
-    return logging.getLogger("pyplantx")

@@ -14,9 +14,10 @@ from pyplantx.config import ConfigSource
 from pyplantx.errors import BadRequest, NoProducer
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
-from pyplantx.explain import Decision, Status
+from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, trimmed
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.logs import log
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry
 from pyplantx.roster import Roster
 from pyplantx.warehouse.committer import Commit
@@ -94,7 +95,7 @@ class Plant:
         self._config: object | None = config
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
-        self._decisions: dict[ReactorId, Decision] = {}
+        self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
         self._history: list[dict[str, Any]] = []
         self._explicit = False
         self._synced = -1
@@ -235,9 +236,8 @@ class Plant:
         """One activity: the code, the config and the index as they are now."""
         with self._lock:
             if self._active:
-                raise BadRequest(
-                    "a reactor can't use its plant while it runs", hint="x = yield pipe.receive('x') asks for an ingredient"
-                )
+                hint = "x = yield pipe.receive('x') asks for an ingredient"
+                raise BadRequest("a reactor can't use its plant while it runs", hint=hint)
             self._active = True
             self.warehouse.begin_activity()
             try:
@@ -270,6 +270,7 @@ class Plant:
     def _finish(self, activity: Activity) -> None:
         """What an activity leaves: everything durable and announced, decisions and history kept."""
         self._fingerprinter.end_activity()
+        self._decisions.update(dict.fromkeys(activity.reused))
         self._decisions.update(activity.decisions)
         self._history += activity.history
         self.warehouse.sync()
@@ -353,7 +354,7 @@ class Plant:
             ref = self.warehouse.last_ref(name)
             if ref is None:
                 raise self._error_of_unknown(name)
-            _log().info("ingredient %r is not up to date: the last stored version is returned", name)
+            log().info("ingredient %r is not up to date: the last stored version is returned", name)
         return ref
 
     def inputs_of(self, reactor: Any) -> list[str]:
@@ -435,7 +436,7 @@ class Plant:
         self._sync_reactors()
         id = self._roster.find(reactor)
         if id in self._decisions:
-            return self._decisions[id]
+            return self._decisions[id] or up_to_date(self._roster[id].name)
         for entry in reversed(list(self.warehouse.history())):
             if entry["id"] == id:
                 return Decision(entry["reactor"], entry["action"], entry["reason"])
@@ -462,12 +463,6 @@ def _flat(items: Iterable[Any]) -> Iterator[Any]:
             yield from _flat(item)
         else:
             yield item
-
-
-def _log() -> Any:
-    import logging
-
-    return logging.getLogger("pyplantx")
 
 
 __all__ = ["Plant", "ReactorFunc"]

@@ -99,7 +99,7 @@ class Roster:
 
     def fingerprint(self, reactor: Reactor) -> Digest:
         """Root of a reactor's trace tree: its code, and its ``version=``."""
-        digest = self._fingerprinter.fingerprint(reactor)
+        digest = self._fingerprinter.fingerprint(reactor.function)
         return hash_text(f"version {reactor.version} {digest}") if reactor.version else digest
 
     def root(self, id: ReactorId) -> Digest:

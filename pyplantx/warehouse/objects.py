@@ -425,7 +425,8 @@ class Staging:
         """Remove the folder and give the lease back."""
         try:
             if self._lease.is_open:
-                remove_tree(self._folder)
+                if self._made:
+                    remove_tree(self._folder)
                 _unlink(self._lease.path)
         except OSError:
             return  # what is left is swept by the next session
