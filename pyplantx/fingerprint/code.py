@@ -380,7 +380,7 @@ def _add_part(found: dict[str, Digest], label: str, digest: Digest) -> None:
 
 
 def _is_reactor(obj: Any) -> bool:
-    return static_attribute(obj, "__pyplantx_kind__") == "reactor"
+    return bool(static_attribute(obj, "__pyplantx_kind__") == "reactor")
 
 
 def _has_role(obj: Any) -> bool:

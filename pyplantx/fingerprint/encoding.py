@@ -22,6 +22,7 @@ from pyplantx.fingerprint.objects import (
     as_builtin,
     bound_to,
     builtin_base,
+    class_module,
     has_own_reduce,
     instance_dict,
     is_code,
@@ -165,6 +166,7 @@ _NEVER: Final = frozenset(
         *("builtins.coroutine", "builtins.async_generator", "builtins.frame", "builtins.traceback"),
         *("weakref.ReferenceType", "weakref.WeakSet", "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary"),
         *("_weakrefset.WeakSet", "_weakref.ReferenceType", "_socket.socket", "sqlite3.Connection"),
+        *("weakref.ProxyType", "weakref.CallableProxyType"),
         *("os._Environ", "_contextvars.ContextVar", "contextvars.ContextVar", "builtins.PyCapsule"),
         *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
         *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),
@@ -340,7 +342,7 @@ class Encoder:
             self._out += b"D" + arrays.describe_dtype(value)
         elif "enum.Enum" in bases:
             self._container(value, Encoder._enum)
-        elif cls.__module__.startswith("scipy.sparse."):
+        elif class_module(cls).startswith("scipy.sparse."):
             self._out += b"x" + text(f"scipy.sparse.{cls.__qualname__}")
             self._container(value, lambda me, v: me.write(_sparse_state(v)))
         else:
@@ -367,7 +369,8 @@ class Encoder:
         self._elements(value.data, "")
         mask = value.mask
         self._part(b"m", mask if getattr(mask, "shape", ()) or value.shape == () else bool(mask))
-        self._part(b"v", (value.fill_value, value.hardmask))
+        fixed = type(value).__name__ == "MaskedConstant"  # whose fill value can't even be asked for
+        self._part(b"v", (None if fixed else value.fill_value, value.hardmask))
 
     def _array_subclass(self, value: Any) -> None:
         self._elements(value.view(plain_array_class(value)), "")
@@ -485,7 +488,7 @@ class Encoder:
         if self._code is not None:  # the name can be seen in a repr, and two classes may have one body
             self._out += b"C" + text(self._code(cls)) + text(cls.__qualname__)
         else:
-            self._out += b"K" + text(f"{module_name(cls.__module__)}.{cls.__qualname__}")
+            self._out += b"K" + text(f"{module_name(class_module(cls))}.{cls.__qualname__}")
 
     def _name(self, function: Any) -> None:
         if isinstance(function, type):

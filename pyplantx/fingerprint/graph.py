@@ -127,17 +127,25 @@ class Graph:
         return hash_bytes(b"R" + size(len(data)) + data + roots.encode())
 
     def _circle(self, members: list[Node]) -> None:
-        """Roots of pieces that refer to each other: numbered by their data, so that the entry does not show."""
-        members = sorted(members, key=lambda node: (node.data, node.label))
-        number = {id(node.obj): f"#{place}" for place, node in enumerate(members)}
-        parts: list[bytes] = []
-        for node in members:
-            refs = (number.get(id(ref)) or self._roots[id(ref)] for ref in node.refs)
-            data = node.data
-            parts += (size(len(data)), data, text(",".join(refs)))
-        whole = hash_bytes(b"C" + b"".join(parts)).encode()
-        for place, node in enumerate(members):
-            self._roots[id(node.obj)] = hash_bytes(b"M" + whole + size(place))
+        """Roots of pieces that refer to each other, by refinement, so that neither entry nor order shows.
+
+        A piece's colour is the digest of its data; then, round by round, of its colour and the colours of what
+        it refers to, until no round tells more pieces apart (Hopcroft's equivalence of automata, the slow way).
+        Pieces of one colour do the same, whatever they are called.
+        """
+        data = {id(node.obj): b"%d:%b" % (len(node.data), node.data) for node in members}
+        colours = {key: hash_bytes(b"M" + own) for key, own in data.items()}
+        known = 0
+        while known < len(set(colours.values())):
+            known = len(set(colours.values()))
+            colours = {id(node.obj): self._recolour(node, colours) for node in members}
+        whole = hash_bytes(b"C" + "".join(sorted(set(colours.values()))).encode())
+        for key, colour in colours.items():
+            self._roots[key] = hash_bytes(b"M" + whole.encode() + colour.encode())
+
+    def _recolour(self, node: Node, colours: dict[int, Digest]) -> Digest:
+        around = [colours.get(id(ref)) or self._roots[id(ref)] for ref in node.refs]
+        return hash_bytes(b"M" + "".join([colours[id(node.obj)], *around]).encode())
 
 
 def _last_index(stack: list[Node], node: Node) -> int:

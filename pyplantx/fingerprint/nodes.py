@@ -11,7 +11,6 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
-from pyplantx.errors import CannotFingerprint
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
@@ -124,7 +123,7 @@ class Describer:
 
         try:
             return values.encode(value, stand_in, note)
-        except (CannotFingerprint, RuntimeError) as error:  # RuntimeError: a thread changes it while we look
+        except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
             opaque.append(f"{slot.label}: {error}")
             return b"?" + text(qualified(type(value)))
 

@@ -43,10 +43,16 @@ _CODE_TYPES: Final = (
 _CODE_NAMES: Final = frozenset({"numpy.ufunc", "numpy._ArrayFunctionDispatcher"})
 
 
+def class_module(cls: type) -> str:
+    """Name of the module that a class says it is from; "?" if it says something else (descriptors of metaclasses)."""
+    module = cls.__module__
+    return module if isinstance(module, str) else "?"
+
+
 def qualified(cls: type) -> str:
     """Dotted name of a class, the same on every supported version of Python."""
-    module = "pathlib" if cls.__module__.startswith("pathlib.") else cls.__module__
-    return f"{module}.{cls.__qualname__}"
+    module = class_module(cls)
+    return f"{'pathlib' if module.startswith('pathlib.') else module}.{cls.__qualname__}"
 
 
 def lineage(cls: type) -> list[str]:
@@ -78,7 +84,8 @@ def instance_dict(obj: Any) -> dict[str, Any] | None:
 def is_code(value: object) -> bool:
     """Whether a value is code, or a thin wrapper around code: ``code`` decides what stands for it."""
     cls = type(value)
-    if isinstance(value, _CODE_TYPES) or qualified(cls) in _CODE_NAMES:
+    # by type, since isinstance() also asks the object, which may be a proxy for something dead
+    if issubclass(cls, _CODE_TYPES) or qualified(cls) in _CODE_NAMES:
         return True
     if cls.__name__ == "cython_function_or_method" or inner_function(value) is not MISSING:
         return True

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
-from pyplantx.fingerprint.objects import MISSING, static_attribute
+from pyplantx.fingerprint.objects import MISSING, class_module, static_attribute
 
 
 class Pin:
@@ -216,7 +216,7 @@ def label_of(obj: Any) -> str:
     if isinstance(obj, types.CodeType):
         return f"code {obj.co_qualname}"
     if isinstance(obj, type):
-        return f"class {module_name(obj.__module__)}.{obj.__qualname__}"
+        return f"class {module_name(class_module(obj))}.{obj.__qualname__}"
     kind = static_attribute(obj, "__pyplantx_kind__")
     word = kind if isinstance(kind, str) else type(obj).__name__
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)

@@ -55,7 +55,7 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
     value = owner.get(name, MISSING)
     if value is MISSING:
         return _builtin(namespace, name)
-    while isinstance(value, ModuleType):
+    while issubclass(type(value), ModuleType):  # not isinstance(), which a dead proxy can't answer
         if boundary.is_library(value.__name__, _file(value)):
             return Target("library", boundary.name_library(value.__name__, ".".join(chain[used:])), value, used=used)
         if used == len(chain):

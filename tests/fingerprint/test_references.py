@@ -391,6 +391,17 @@ def test_library_internals_are_not_walked() -> None:
     )
 
 
+def test_dead_proxies_and_failing_hooks_are_listed() -> None:
+    source = (
+        "import weakref\nclass C: pass\nclass H:\n    def __fingerprint__(self): raise OSError('no disk')\n"
+        "P = weakref.proxy(C())\nK = H()\ndef f(): return P, K"
+    )
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)
+    lines = Fingerprinter().opaque(namespace["f"])
+    assert [line.partition(":")[0] for line in lines] == ["constant ?.K", "constant ?.P"]
+
+
 def test_versions_are_reported() -> None:
     namespace: dict[str, Any] = {}
     exec("import numpy as np\ndef f(x): return np.linalg.norm(x)", namespace)
@@ -414,6 +425,25 @@ def test_circles_do_not_depend_on_the_entry() -> None:
     first = {name: order.fingerprint(namespace[name]) for name in names}
     assert first == {name: other.fingerprint(namespace[name]) for name in reversed(names)}
     assert len(set(first.values())) == 5
+
+
+def test_twins_in_a_circle_do_not_depend_on_the_entry() -> None:
+    """Lambdas of one body and one name, of which one leads elsewhere: only what they refer to tells them apart."""
+    source = (
+        "def make(to):\n    return lambda n: to[0](n)\n"
+        "def end(n): return n\nboxes = [[], [], []]\na, b, c = map(make, boxes)\n"
+        "boxes[0] += [b, c]; boxes[1] += [c, a]; boxes[2] += [a, end]\ndef f(): return a, b, c"
+    )
+    seen = []
+    for order in ("abcf", "cbaf", "fbca", "bfac"):
+        namespace: dict[str, Any] = {}
+        exec(source, namespace)
+        printer = Fingerprinter()
+        found = {name: printer.fingerprint(namespace[name]) for name in order}
+        assert len(set(found.values())) == 4
+        seen.append(sorted(found.items()))
+    assert all(one == seen[0] for one in seen)
+    assert of_source(source) != of_source(source.replace("end(n): return n", "end(n): return -n"))
 
 
 def test_depth_is_no_limit() -> None:
