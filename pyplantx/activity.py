@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.messages import (
+    Asked,
     Declined,
     Deliver,
     Demanded,
@@ -31,6 +32,7 @@ from pyplantx.core.messages import (
     Raised,
     ReactorId,
     Reason,
+    Recalled,
     Reconsider,
     Record,
     Resume,
@@ -47,6 +49,7 @@ from pyplantx.failures import describe_request_chain, error_of
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 from pyplantx.pipework import Run
+from pyplantx.recall import Recall
 from pyplantx.turns import Turns
 from pyplantx.warehouse.committer import Commit
 
@@ -114,8 +117,12 @@ class Activity:
         self.decisions: dict[ReactorId, Decision] = {}
         self.reused: set[ReactorId] = set()  # those that were found up to date
         self.history: list[dict[str, Any]] = []
+        self._recall = Recall(warehouse, reactors, world)
+        self._outside: dict[str, int] = {}  # what was asked for from outside -> how often it was looked for
         self._turns = Turns(warehouse, claim_timeout)
         self._events: deque[Event] = deque()
+        self._forced: frozenset[ReactorId] = frozenset()
+        self._recorded: set[ReactorId] = set()  # those whose runs are in the traces
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
         self._frozen = False
@@ -158,6 +165,8 @@ class Activity:
         Exception
             What a needed reactor raised, or an `IngredientError`.
         """
+        self._outside.update(dict.fromkeys(names, 0))
+        self._forced = frozenset(forced)
         self._events.append(Demanded(names, forced, wanted))
         try:
             while True:
@@ -167,6 +176,7 @@ class Activity:
                 assert isinstance(self._over, Deliver)
                 values, missing = self._open_all(self._over)
                 if not missing:
+                    self._recall.keep(self._outside, self.scheduler, self._is_recorded)
                     return values
                 self._over = None
                 self._events.append(Missing("", missing))
@@ -241,6 +251,13 @@ class Activity:
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
+        if stage == 0 and name in self._outside and not self.dry:
+            self._outside[name] += 1
+            ref = self._recall.recall(name) if self._outside[name] == 1 else None
+            if ref is not None:
+                self.reused.update(self._recall.recalled[name].roots)
+                self._events.append(Recalled(name, ref))
+                return
         candidates = self._candidates(name, stage)
         self._events.append(ProducersFound(name, stage, tuple(candidates), stage == _LAST_STAGE))
 
@@ -286,6 +303,7 @@ class Activity:
         if not self._frozen:  # before any user code can change what fingerprints are taken from
             self._frozen = True
             self.reactors.freeze()
+        self.reused.discard(id)
         self.listeners.tell(EventType.reactor_started, reactor.name, reactor.function)
         self._started[id], self._busy[id] = time.time(), 0.0
         self._timed(id, lambda: self.executor.start(id, lambda: Run(reactor, self.warehouse, self.world), self._reply))
@@ -315,6 +333,9 @@ class Activity:
     def _reply(self, outcome: Event) -> None:
         if isinstance(outcome, Raised):
             self._note_failure(outcome)
+        elif isinstance(outcome, Asked) and outcome.reactor in self._forced:
+            for name in outcome.names:
+                self._outside.setdefault(name, 0)
         self._events.append(outcome)
 
     def _note_failure(self, outcome: Raised) -> None:
@@ -334,6 +355,9 @@ class Activity:
     def _record(self, instruction: Record) -> None:
         id, root, steps = instruction
         grafted = graft(root, steps, self._segment, hash_text)
+        if grafted is not None:
+            self._recall.trace_written()
+        self._recorded.add(id)
         entry = self._entry(id, "ran", self.decisions[id].reason)
         self.history.append(entry)
         self.warehouse.commit(
@@ -347,6 +371,9 @@ class Activity:
             ),
             lambda: self._finished(id),
         )
+
+    def _is_recorded(self, id: ReactorId) -> bool:
+        return id in self.reused or id in self._recorded
 
     def _finished(self, id: ReactorId) -> None:
         self._turns.release(id)

@@ -10,6 +10,7 @@ event                  who says it, and when
 `Demanded`             the driver, once at the beginning
 `NodeFound`            answer to `LookUp`
 `ProducersFound`       answer to `FindProducers`
+`Recalled`             answer to `FindProducers`, where the ingredient is up to date as a whole
 `Observed`             answer to `Observe`
 `Asked`                a live reactor yielded a request
 `Ended`                a live reactor returned
@@ -111,6 +112,13 @@ class ProducersFound(NamedTuple):
     final: bool
 
 
+class Recalled(NamedTuple):
+    """The ingredient is known to be up to date with all its ancestry: nobody has to be asked."""
+
+    name: str
+    ref: ObjectRef
+
+
 class Observed(NamedTuple):
     """Today's answers to the questions of an `Observe`, in its order."""
 
@@ -175,6 +183,7 @@ Event = (
     Demanded
     | NodeFound
     | ProducersFound
+    | Recalled
     | Observed
     | Asked
     | Ended

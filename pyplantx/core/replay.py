@@ -1,8 +1,8 @@
 """The generator that asks the recorded questions.
 
 A replay is driven like a live reactor: it yields what it wants to know, is sent today's answers, and
-says what was sent at this point of the recording. It can't fail. It ends with None at a leaf (the
-reactor is up to date) or with the `Reason` why it fell off the tree.
+notes in its list of steps what was answered and what was sent at this point of the recording. It can't
+fail. It ends with None at a leaf (the reactor is up to date) or with the `Reason` why it fell off the tree.
 
 A question has an edge if today's answer is the recorded one; else the tree may hold a branch for
 today's answer, under a key that only that answer leads to. Where neither leads on, the older segments of
@@ -45,15 +45,15 @@ class AskNode(NamedTuple):
 
 
 class Again(NamedTuple):
-    """The replay turns back to an older segment; `steps` is what still holds."""
+    """The replay turns back to an older segment; `steps` is what still holds, and is filled from now on."""
 
     steps: list[Step]
 
 
 #: A `Group` is the wish for today's digests of the ingredients in it.
-Wish = Group | AskLocally | AskNode | Sent | Again
+Wish = Group | AskLocally | AskNode | Again
 
-#: Digests for a `Group`, observations for `AskLocally`, a segment or None for `AskNode`, else None.
+#: Digests for a `Group`, observations for `AskLocally`, a segment or None for `AskNode`, None for `Again`.
 Answer = Sequence[Digest] | tuple[Observation, ...] | Segment | None
 
 Replay = Generator[Wish, Answer, Reason | None]
@@ -85,7 +85,7 @@ def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]
     while True:
         if segment.older:
             turns += [(key, older, steps[:start]) for older in reversed(_readable(segment))]
-        reason = yield from _walk(segment, steps)
+        reason = yield from _walk(segment[0], steps)
         if reason is None:
             return None
         branch = branch_key(key, steps[start:], hash_text)
@@ -109,40 +109,35 @@ def _readable(segment: Segment) -> list[Segment]:
         return []
 
 
-def _walk(segment: Segment, steps: list[Step]) -> Generator[Wish, Answer, Reason | None]:
+def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Answer, Reason | None]:
     """Follow one segment to its leaf; the reason, where an answer is not the recorded one."""
     ahead: list[Observation] = []
-    for index, step in enumerate(segment.steps):
-        if type(step) is Sent:
-            yield step
-            steps.append(step)
-            continue
-        recorded = step.observations  # type: ignore[union-attr]
-        if recorded[0].kind == "ingredient":
-            digests = cast("Sequence[Digest]", (yield step))
-            if [o[2] for o in recorded] == digests:
-                steps.append(step)
-                continue
-            today = [o._replace(answer=digest, shown="") for o, digest in zip(recorded, digests)]
-        else:
-            if not ahead:
-                ahead = list(cast("tuple[Observation, ...]", (yield AskLocally(_questions(segment, index)))))
-            today, ahead = ahead[: len(recorded)], ahead[len(recorded) :]
-            if [o[2] for o in recorded] == [o[2] for o in today]:
-                steps.append(step)
-                continue
-        steps.append(Group(tuple(today)))
-        return _difference(recorded, today)
+    for index, step in enumerate(path):
+        if isinstance(step, Group):
+            recorded = step[0]
+            today: list[Observation] | None = None
+            if recorded[0][0] == "ingredient":
+                digests = cast("Sequence[Digest]", (yield step))
+            else:
+                if not ahead:
+                    ahead = list(cast("tuple[Observation, ...]", (yield AskLocally(_questions(path[index:])))))
+                today, ahead = ahead[: len(recorded)], ahead[len(recorded) :]
+                digests = [o[2] for o in today]
+            if [o[2] for o in recorded] != digests:
+                today = today or [o._replace(answer=digest, shown="") for o, digest in zip(recorded, digests)]
+                steps.append(Group(tuple(today)))
+                return _difference(recorded, today)
+        steps.append(step)
     return None
 
 
-def _questions(segment: Segment, index: int) -> tuple[Question, ...]:
-    """Those of the local groups from `index` on: asked together, for they wait for nobody."""
+def _questions(path: tuple[Step, ...]) -> tuple[Question, ...]:
+    """Those of the local groups at the beginning of a path: asked together, for they wait for nobody."""
     questions: list[Question] = []
-    for step in segment.steps[index:]:
-        if isinstance(step, Sent) or step.observations[0].kind == "ingredient":
+    for step in path:
+        if isinstance(step, Sent) or step[0][0][0] == "ingredient":
             break
-        questions += [Question(o[0], o[1]) for o in step.observations]
+        questions += [Question(o[0], o[1]) for o in step[0]]
     return tuple(questions)
 
 

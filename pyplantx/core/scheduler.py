@@ -51,6 +51,7 @@ from pyplantx.core.messages import (
     Raised,
     ReactorId,
     Reason,
+    Recalled,
     Reconsider,
     Record,
     Resume,
@@ -67,13 +68,16 @@ from pyplantx.core.state import (
     HINTED,
     LOOKING,
     NEW,
+    OVER,
     PARKED,
     REPLAYING,
     RUNNING,
     STRANGERS,
     WAITING,
     Conversation,
+    Conversations,
     Ingredient,
+    Ingredients,
     Wait,
     is_reproduced,
     is_wrong_hint,
@@ -108,8 +112,8 @@ class Scheduler:
 
     def __init__(self, hash_text: HashText) -> None:
         self._hash_text = hash_text
-        self._conversations: dict[ReactorId, Conversation] = {}
-        self._ingredients: dict[str, Ingredient] = {}
+        self._conversations = Conversations()
+        self._ingredients = Ingredients()
         self._targets: tuple[str, ...] = ()
         self._wanted: tuple[ReactorId, ...] = ()
         self._forced: set[ReactorId] = set()  # still to be run, whatever their traces say
@@ -124,6 +128,7 @@ class Scheduler:
             Demanded: self._demanded,
             NodeFound: self._node_found,
             ProducersFound: self._producers_found,
+            Recalled: self._recalled,
             Observed: self._observed,
             Asked: self._asked,
             Ended: self._ended,
@@ -165,9 +170,14 @@ class Scheduler:
     def known(self, name: str) -> ObjectRef | None:
         """The ingredient, if it is known and its sender is through."""
         ingredient = self._ingredients.get(name)
-        if ingredient is None or ingredient.sender is None or ingredient.sender.state is not DONE:
+        if ingredient is None or not ingredient.settled:
             return None
         return ingredient.ref
+
+    def sender(self, name: str) -> ReactorId | None:
+        """Who sent an ingredient in this demand, replayed or live; None if nobody did."""
+        ingredient = self._ingredients.get(name)
+        return ingredient.sender.id if ingredient is not None and ingredient.sender is not None else None
 
     def inputs(self, reactor: ReactorId) -> list[str]:
         """The ingredients that a reactor received in this demand, replayed or live, in order."""
@@ -179,7 +189,7 @@ class Scheduler:
 
     def waiting_for(self, reactor: ReactorId) -> tuple[str, ...]:
         """The ingredients that a reactor waits for and that are not known."""
-        return tuple([i.name for i in stuck_ingredients(self._conversations[reactor], self._ingredients)])
+        return tuple([i.name for i in stuck_ingredients(self._conversations[reactor])])
 
     def chain(self, reactor: ReactorId) -> list[tuple[ReactorId, str]]:
         """Who asked for what, from the demand down to `reactor`: (who asks, the ingredient).
@@ -200,25 +210,14 @@ class Scheduler:
         self._wanted = event.forced + event.wanted
         self._forced = set(event.forced)
         for id in self._wanted:
-            self._begin(self._conversation(id, None))
+            self._begin(self._conversations[id])
         for name in event.names:
-            self._seek(self._ingredient(name, None))
-
-    def _conversation(self, id: ReactorId, cause: Ingredient | None) -> Conversation:
-        found = self._conversations.get(id)
-        if found is None:
-            found = self._conversations[id] = Conversation(id, cause)
-        return found
-
-    def _ingredient(self, name: str, cause: Conversation | None) -> Ingredient:
-        found = self._ingredients.get(name)
-        if found is None:
-            found = self._ingredients[name] = Ingredient(name, cause)
-        return found
+            self._seek(self._ingredients[name], None)
 
     def _begin(self, conversation: Conversation) -> None:
         """Make sure that a conversation is under way."""
         if conversation.state is NEW:
+            conversation.cause = conversation.sought[0] if conversation.sought else None
             conversation.state = LOOKING
             self._out.append(LookUp(conversation.id, None))
         elif conversation.state is PARKED and conversation.live:
@@ -236,15 +235,21 @@ class Scheduler:
 
     # ----------------------------------------------------------------- the search for a producer
 
-    def _seek(self, ingredient: Ingredient) -> None:
+    def _seek(self, ingredient: Ingredient, asker: Conversation | None) -> None:
         """Make sure that somebody is asked to send the ingredient."""
-        if not ingredient.searching and ingredient.open:
-            ingredient.searching = True
+        if ingredient.searching or ingredient.ref is not None or ingredient.failure is not None:
+            return
+        ingredient.searching = True
+        if ingredient.stage >= 0:
             self._try_next(ingredient)
+        else:
+            ingredient.cause = asker
+            self._ask_for_candidates(ingredient)
 
     def _ask_for_candidates(self, ingredient: Ingredient) -> None:
         ingredient.stage += 1
-        ingredient.marks[ingredient.stage] = len(ingredient.tried)
+        if ingredient.stage == STRANGERS:
+            ingredient.strangers_from = len(ingredient.tried)
         self._out.append(FindProducers(ingredient.name, ingredient.stage))
 
     def _producers_found(self, event: ProducersFound) -> None:
@@ -254,23 +259,26 @@ class Scheduler:
         if ingredient.ref is None:
             self._try_next(ingredient)
 
+    def _recalled(self, event: Recalled) -> None:
+        ingredient = self._ingredients[event.name]
+        if ingredient.open:
+            ingredient.ref, ingredient.recalled = event.ref, True
+            self._wake(ingredient)
+
     def _try_next(self, ingredient: Ingredient) -> None:
         """Ask the next candidate; at the end of the list, ask for more candidates or give up."""
         while ingredient.next < len(ingredient.candidates):
-            candidate = self._conversation(ingredient.candidates[ingredient.next], ingredient)
+            candidate = self._conversations[ingredient.candidates[ingredient.next]]
             ingredient.next += 1
             if candidate in ingredient.tried:
                 continue
-            ingredient.tried.append(candidate)
-            candidate.sought.append(ingredient)
-            if not candidate.over or candidate.state is DECLINED:
-                self._try(ingredient, candidate)
+            ingredient.tried += (candidate,)
+            candidate.sought += (ingredient,)
+            if candidate.state is DECLINED or candidate.state not in OVER:
+                ingredient.trying = candidate
+                self._begin(candidate)
                 return
         self._at_end_of_candidates(ingredient)
-
-    def _try(self, ingredient: Ingredient, candidate: Conversation) -> None:
-        ingredient.trying = candidate
-        self._begin(candidate)
 
     def _at_end_of_candidates(self, ingredient: Ingredient) -> None:
         """After the hinted ones: a failure ends the search, one that waits holds it up. So do all at the end."""
@@ -279,7 +287,8 @@ class Scheduler:
             failed = next((c for c in ingredient.tried if c.state is FAILED), None)
             waiting = next((c for c in ingredient.tried if not c.over), None)
             if waiting is not None:
-                self._try(ingredient, waiting)
+                ingredient.trying = waiting
+                self._begin(waiting)
                 return
             if failed is not None:
                 self._fail(ingredient, self._failures[failed.id])
@@ -298,12 +307,14 @@ class Scheduler:
     # ----------------------------------------------------------------- replays
 
     def _node_found(self, event: NodeFound) -> None:
-        conversation = self._conversations[event.reactor]
-        if not event.root:
-            self._advance(conversation, event.segment)
-        elif conversation.state is LOOKING:
-            conversation.root = event.key
-            self._open(conversation, event.segment)
+        id, key, segment, root = event
+        conversation = self._conversations[id]
+        if root and conversation.state is LOOKING:
+            conversation.root = key
+            self._open(conversation, segment)
+        elif not root and conversation.state is REPLAYING:
+            conversation.segment = segment or conversation.segment
+            self._advance(conversation, segment)
 
     def _open(self, conversation: Conversation, segment: Segment | None) -> None:
         if conversation.id in self._forced:
@@ -325,8 +336,6 @@ class Scheduler:
         """Give the replay its answer and see to its wishes, until one has to wait."""
         if conversation.state is not REPLAYING or conversation.replay is None:
             return  # restarted meanwhile: nobody wants this answer any more
-        if isinstance(answer, Segment):
-            conversation.segment = answer
         send = conversation.replay.send
         while True:
             try:
@@ -335,13 +344,8 @@ class Scheduler:
                 self._replayed(conversation, end.value)
                 return
             answer = None
-            if type(wish) is Sent:
-                conversation.held.append((wish, len(conversation.steps)))
-            elif type(wish) is Group:
-                conversation.names = tuple([o[1] for o in wish[0]])
-                if conversation.held and not self._publish_if_waiting(conversation):
-                    return
-                answer = self._digests(conversation)
+            if type(wish) is Group:
+                answer = self._ask(conversation, wish)
                 if answer is None:
                     return
             elif type(wish) is Again:
@@ -353,42 +357,56 @@ class Scheduler:
                 self._out.append(LookUp(conversation.id, wish[0]))  # type: ignore[arg-type]
                 return
 
-    def _publish_if_waiting(self, conversation: Conversation) -> bool:
-        """A replay that has to wait says what it has sent, for that may be waited for; False if it failed by it."""
-        own = [sent.name for sent, _ in conversation.held]
-        for name in conversation.names:
-            if name in own or self._ingredient(name, conversation).ref is None:
-                return self._publish(conversation)
-        return True
+    def _ask(self, conversation: Conversation, group: Group) -> list[Digest] | None:
+        """Today's answers to a question of a replay; None if it has to wait.
 
-    def _publish(self, conversation: Conversation) -> bool:
+        Before it waits it tells what it has sent, for that may be what it waits for in the end.
+        """
+        conversation.asked = asked = [self._ingredients[o[1]] for o in group[0]]
+        if conversation.told < len(conversation.steps):
+            own = sent_names(conversation.steps[conversation.told :])
+            waits = any(i.ref is None or i.name in own for i in asked)
+            if waits and not self._tell(conversation):
+                return None
+        return self._digests(conversation)
+
+    def _tell(self, conversation: Conversation) -> bool:
         """Make known what a replay has sent; False if it failed by that."""
-        held, conversation.held = conversation.held, []
-        for sent, position in held:
-            if not self._sent(conversation, sent, position):
+        steps, told = conversation.steps, conversation.told
+        conversation.told = len(steps)
+        for position in range(told, len(steps)):
+            step = steps[position]
+            if type(step) is Sent and not self._sent(conversation, step, position):
                 return False
         return True
 
     def _digests(self, conversation: Conversation) -> list[Digest] | None:
-        """Today's answers to what a replay asked for; None if it has to wait."""
-        ingredients = [self._ingredient(name, conversation) for name in conversation.names]
-        unknown = [i for i in ingredients if conversation.lacks(i)]
-        if unknown and not any([i.failure for i in ingredients]):
-            self._wait(conversation, unknown)
-            return None
+        """The short way for the usual case: all is there."""
         digests = []
-        for ingredient in ingredients:
-            if not ingredient.open:
-                ingredient.users.append(conversation.pass_)
-            known = ingredient.ref.digest if ingredient.ref is not None else ""
-            digests.append(FAILED_ANSWER if ingredient.failure is not None else known)
+        for ingredient in conversation.asked:
+            ref = ingredient.ref
+            if ref is None or ingredient.failure is not None or ingredient.sender is conversation:
+                return self._digests_or_wait(conversation)
+            ingredient.users.append(conversation)
+            digests.append(ref.digest)
         return digests
 
-    def _wait(self, conversation: Conversation, unknown: list[Ingredient]) -> None:
-        conversation.wait = wait = Wait(conversation, len(unknown))
-        for ingredient in unknown:
+    def _digests_or_wait(self, conversation: Conversation) -> list[Digest] | None:
+        asked = conversation.asked
+        if not any([i.failure for i in asked]):
+            lacking = [i for i in asked if conversation.lacks(i)]
+            if lacking:
+                self._wait(conversation, lacking)
+                return None
+        for ingredient in asked:
+            ingredient.users.append(conversation)
+        return [FAILED_ANSWER if i.failure else i.ref.digest if i.ref else "" for i in asked]
+
+    def _wait(self, conversation: Conversation, lacking: list[Ingredient]) -> None:
+        conversation.wait = wait = Wait(conversation, len(lacking))
+        for ingredient in lacking:
             ingredient.waits.append(wait)
-            self._seek(ingredient)
+            self._seek(ingredient, conversation)
 
     def _go_on(self, wait: Wait) -> None:
         """What was waited for is known, or known to be impossible."""
@@ -408,10 +426,11 @@ class Scheduler:
         if reason is not None:
             self._start(conversation, reason)
             return
-        if not self._publish(conversation):
+        if not self._tell(conversation):
             return
-        self._withdraw_unsent(conversation)
-        conversation.state = DONE
+        if conversation.again:
+            self._withdraw_unsent(conversation)
+        conversation.state, conversation.segment = DONE, None
         self._out.append(Reuse(conversation.id))
         self._over(conversation)
 
@@ -438,7 +457,8 @@ class Scheduler:
     def _asked(self, event: Asked) -> None:
         conversation = self._conversations[event.reactor]
         if self._take(conversation, event.steps):
-            conversation.state, conversation.names = WAITING, event.names
+            conversation.state = WAITING
+            conversation.asked = [self._ingredients[name] for name in event.names]
             self._give(conversation)
         else:
             self._out.append(Drop(conversation.id))
@@ -451,30 +471,34 @@ class Scheduler:
         if conversation.dirty:
             self._restart(conversation)
             return
-        ingredients = [self._ingredient(name, conversation) for name in conversation.names]
-        failed = next((i for i in ingredients if i.failure is not None), None)
-        unknown = [i for i in ingredients if conversation.lacks(i)]
-        if unknown and failed is None:
-            self._wait(conversation, unknown)
+        asked = conversation.asked
+        failed = next((i for i in asked if i.failure is not None), None)
+        lacking = [i for i in asked if conversation.lacks(i)]
+        if lacking and failed is None:
+            self._wait(conversation, lacking)
         elif not self._is_needed(conversation):
             conversation.state = PARKED
+        elif failed is None:
+            self._resume(conversation)
         else:
-            self._resume(conversation, ingredients, failed)
+            self._throw(conversation, failed)
 
-    def _resume(self, conversation: Conversation, ingredients: list[Ingredient], failed: Ingredient | None) -> None:
-        conversation.state = RUNNING
-        for ingredient in ingredients if failed is None else (failed,):
-            ingredient.users.append(conversation.pass_)
-        if failed is not None:
-            assert failed.failure is not None
-            self._out.append(Throw(conversation.id, failed.failure))
-            return
-        refs: tuple[ObjectRef, ...] = tuple([i.ref for i in ingredients])  # type: ignore[misc]
+    def _resume(self, conversation: Conversation) -> None:
+        conversation.state, conversation.given = RUNNING, self._clock
+        for ingredient in conversation.asked:
+            ingredient.users.append(conversation)
+        names = tuple([i.name for i in conversation.asked])
+        refs: tuple[ObjectRef, ...] = tuple([i.ref for i in conversation.asked])  # type: ignore[misc]
         if refs:
-            answers = [Observation("ingredient", i.name, ref.digest) for i, ref in zip(ingredients, refs)]
+            answers = [Observation("ingredient", name, ref.digest) for name, ref in zip(names, refs)]
             conversation.steps.append(Group(tuple(answers)))
-        conversation.given = self._clock
-        self._out.append(Resume(conversation.id, conversation.names, refs))
+        self._out.append(Resume(conversation.id, names, refs))
+
+    def _throw(self, conversation: Conversation, failed: Ingredient) -> None:
+        assert failed.failure is not None
+        conversation.state, conversation.thrown = RUNNING, (*conversation.thrown, failed)
+        failed.users.append(conversation)
+        self._out.append(Throw(conversation.id, failed.failure))
 
     def _take(self, conversation: Conversation, steps: tuple[Step, ...]) -> bool:
         """Add what a live run tells to its trace; False if that made it fail.
@@ -499,21 +523,22 @@ class Scheduler:
         if conversation.dirty:
             self._restart(conversation)
             return
-        self._withdraw_unsent(conversation)
+        if conversation.again:
+            self._withdraw_unsent(conversation)
         self._over(conversation)
 
     def _raised(self, event: Raised) -> None:
         conversation = self._conversations[event.reactor]
-        conversation.state = FAILED
-        if conversation.dirty:  # not before it has seen what is true now
+        if conversation.dirty:  # it has not seen what is true now
+            conversation.state = FAILED
             self._restart(conversation)
             return
         conversation.steps += event.steps
         for name in sent_names(event.steps):  # not seen by anybody yet, and now never to be
-            ingredient = self._ingredient(name, None)
+            ingredient = self._ingredients[name]
             if ingredient.sender is None:
                 ingredient.sender = conversation
-                conversation.products.append(name)
+                conversation.products.append(ingredient)
         self._failed(conversation, self._blame(event))
 
     def _blame(self, event: Raised) -> Failure:
@@ -529,7 +554,7 @@ class Scheduler:
         self._leave(conversation)
         conversation.state = FAILED
         self._failures[conversation.id] = failure
-        for ingredient in map(self._ingredients.__getitem__, conversation.products):
+        for ingredient in conversation.products:
             if ingredient.sender is conversation:
                 self._fail(ingredient, failure)
         self._over(conversation)
@@ -555,7 +580,7 @@ class Scheduler:
     def _over(self, conversation: Conversation) -> None:
         """It will send no more: those who hoped that it would look further."""
         for ingredient in conversation.sought:
-            if ingredient.trying is conversation and ingredient.open:
+            if ingredient.ref is None and ingredient.trying is conversation and ingredient.failure is None:
                 self._try_next(ingredient)
 
     # ----------------------------------------------------------------- what was sent
@@ -563,27 +588,31 @@ class Scheduler:
     def _sent(self, conversation: Conversation, sent: Sent, position: int) -> bool:
         """Make an ingredient known, from a run or a replay; False if the sender failed by it."""
         name, ref = sent
-        ingredient = self._ingredient(name, conversation)
+        ingredient = self._ingredients[name]
         if ingredient.sender is not conversation:
             if ingredient.sender is not None and ingredient.sender.holds(name):
                 self._two_producers(conversation, ingredient)
                 return False
-            ingredient.sender = conversation
-            conversation.products.append(name)
-        before, ingredient.ref = ingredient.ref, ref
-        ingredient.failure, ingredient.remaking = None, False
+            ingredient.sender, ingredient.recalled = conversation, False
+            conversation.products.append(ingredient)
+        before, ingredient.ref = ingredient.ref or ingredient.former, ref
+        ingredient.failure, ingredient.remaking, ingredient.former = None, False, None
         if conversation.live:
             self._clock = ingredient.made = self._clock + 1
         if ingredient.users and (before is None or before.digest != ref.digest):
             self._note_replacement(ingredient, conversation, before)
             self._tell_users(ingredient, before)
         ingredient.basis, ingredient.position = conversation.steps, position
+        if ingredient.waits:
+            self._wake(ingredient)
+        return True
+
+    def _wake(self, ingredient: Ingredient) -> None:
         waits, ingredient.waits = ingredient.waits, []
         for wait in waits:
             wait.missing -= 1
             if wait.missing == 0:
                 self._ready.append(wait)
-        return True
 
     def _two_producers(self, conversation: Conversation, ingredient: Ingredient) -> None:
         assert ingredient.sender is not None
@@ -593,14 +622,13 @@ class Scheduler:
 
     def _withdraw_unsent(self, conversation: Conversation) -> None:
         """What a former pass sent early and this one did not repeat was never sent."""
-        if not conversation.again:
-            return
         sent = sent_names(conversation.steps)
-        for name in [name for name in dict.fromkeys(conversation.products) if name not in sent]:
-            ingredient = self._ingredients[name]
-            if ingredient.sender is conversation:
+        products, conversation.products = conversation.products, []
+        for ingredient in dict.fromkeys(products):
+            if ingredient.name in sent:
+                conversation.products.append(ingredient)
+            elif ingredient.sender is conversation:
                 self._withdraw(ingredient)
-        conversation.products = list(sent)
         conversation.again = False
 
     def _withdraw(self, ingredient: Ingredient) -> None:
@@ -610,7 +638,7 @@ class Scheduler:
         self._tell_users(ingredient, before)
         awaited = any(wait.conversation.wait is wait for wait in ingredient.waits)
         if awaited or ingredient.name in self._targets:
-            self._seek(ingredient)
+            self._seek(ingredient, None)
 
     # ----------------------------------------------------------------- content that came back different
 
@@ -629,9 +657,9 @@ class Scheduler:
         if before is not None and ingredient.ref is not None:
             old, new = [Observation("ingredient", ingredient.name, ref.digest) for ref in (before, ingredient.ref)]
             reason = Reason("changed", (old,), (new,))
-        for user in users:
-            conversation = user.conversation
-            if conversation.pass_ is user and conversation is not ingredient.sender:
+        digest = before.digest if before is not None else None
+        for conversation in dict.fromkeys(users):
+            if conversation is not ingredient.sender and conversation.used(ingredient, digest):
                 conversation.changed = reason
                 self._stale.append(conversation)
 
@@ -655,7 +683,7 @@ class Scheduler:
         failure = self._failures.pop(conversation.id, None)
         if failure is None:
             return
-        for ingredient in [*map(self._ingredients.__getitem__, conversation.products), *conversation.sought]:
+        for ingredient in (*conversation.products, *conversation.sought):
             if ingredient.failure is failure:
                 ingredient.failure = None
                 if ingredient.ref is None:
@@ -666,7 +694,7 @@ class Scheduler:
 
     def _missing(self, event: Missing) -> None:
         """Their producers run again; the reactor that was to have them waits."""
-        waiter = self._conversations.get(event.reactor)
+        waiter = self._conversations[event.reactor] if event.reactor else None
         given = waiter.given if waiter is not None else self._clock
         for ingredient in map(self._ingredients.__getitem__, event.names):
             if ingredient.made <= given:  # else it was made again in the meantime
@@ -675,12 +703,11 @@ class Scheduler:
             return
         waiter.state = WAITING
         waiter.steps.pop()  # it was told the digests, but saw no value
-        for ingredient in map(self._ingredients.__getitem__, waiter.names):
-            if waiter.pass_ in ingredient.users:
-                ingredient.users.remove(waiter.pass_)
         self._give(waiter)
 
     def _remake(self, ingredient: Ingredient) -> None:
+        if ingredient.recalled:
+            self._search_after_all(ingredient)
         sender = ingredient.sender
         if sender is None or ingredient.remaking or ingredient.failure is not None:
             return  # it is being made, or never will be
@@ -691,6 +718,12 @@ class Scheduler:
             self._stale.append(sender)
         else:  # it has begun again anyway, or begins now
             self._begin(sender)
+
+    def _search_after_all(self, ingredient: Ingredient) -> None:
+        """What was recalled can't be opened: now its producer has to be found."""
+        ingredient.recalled, ingredient.former, ingredient.ref = False, ingredient.ref, None
+        ingredient.searching, ingredient.stage = False, -1
+        self._seek(ingredient, ingredient.cause)
 
     def _make_again(self, ingredient: Ingredient, sender: Conversation) -> None:
         ingredient.remade += 1
@@ -722,9 +755,7 @@ class Scheduler:
 
     def _is_met(self) -> bool:
         for ingredient in map(self._ingredients.__getitem__, self._targets):
-            if ingredient.ref is None or ingredient.remaking:
-                return False
-            if ingredient.sender is None or ingredient.sender.state is not DONE:
+            if ingredient.ref is None or ingredient.remaking or not ingredient.settled:
                 return False
         return all(self._conversations[id].state is DONE for id in self._wanted)
 
@@ -743,7 +774,7 @@ class Scheduler:
 
         Strangers are the last resort: a hint that waits with others in a cycle is believed.
         """
-        stuck = stuck_from(self._stuck_targets(), self._ingredients)
+        stuck = stuck_from(self._stuck_targets())
         searches = [ingredient for ingredient in stuck if ingredient.sender is None]
         return (
             any(self._try_hinted(ingredient) for ingredient in searches)
@@ -755,12 +786,12 @@ class Scheduler:
     def _stuck_targets(self) -> list[Ingredient]:
         found = []
         for conversation in map(self._conversations.__getitem__, self._wanted):
-            found += stuck_ingredients(conversation, self._ingredients)
+            found += stuck_ingredients(conversation)
         for ingredient in map(self._ingredients.__getitem__, self._targets):
             if ingredient.open or ingredient.remaking:
                 found.append(ingredient)
             elif ingredient.sender is not None:
-                found += stuck_ingredients(ingredient.sender, self._ingredients)
+                found += stuck_ingredients(ingredient.sender)
         return found
 
     def _try_hinted(self, ingredient: Ingredient) -> bool:
@@ -772,15 +803,14 @@ class Scheduler:
 
     def _run_a_replay(self) -> bool:
         """Nothing that goes wrong inside a replay is an error: let one of a cycle run instead."""
-        for conversation, ingredient in wait_cycle(self._first_stuck(), self._ingredients):
+        for conversation, ingredient in wait_cycle(self._first_stuck()):
             if conversation.state is REPLAYING:
                 self._start(conversation, Reason("changed", name=ingredient.name))
                 return True
         return False
 
     def _try_stranger(self, ingredient: Ingredient) -> bool:
-        known = self._ingredients
-        if not all(c.over or is_wrong_hint(c, ingredient, known) for c in ingredient.tried_before(STRANGERS)):
+        if not all(c.over or is_wrong_hint(c, ingredient) for c in ingredient.hinted()):
             return False
         if not ingredient.final:
             self._ask_for_candidates(ingredient)
@@ -792,13 +822,13 @@ class Scheduler:
 
     def _despair(self, ingredient: Ingredient) -> bool:
         """Only strangers that wait are left: that they might send it is no reason to call it a deadlock."""
-        if not ingredient.final or not all(c.over for c in ingredient.tried_before(STRANGERS)):
+        if not ingredient.final or not all(c.over for c in ingredient.hinted()):
             return False
         self._fail(ingredient, Failure("no producer", ingredient.name))
         return True
 
     def _deadlock(self) -> Failure:
-        links = wait_cycle(self._first_stuck(), self._ingredients)
+        links = wait_cycle(self._first_stuck())
         name = self._targets[0] if self._targets else ""
         return Failure("deadlock", name, tuple([c.id for c, _ in links]), tuple([i.name for _, i in links]))
 

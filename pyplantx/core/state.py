@@ -20,7 +20,7 @@ TRANSITIONS: dict[str, tuple[str, ...]] = {
     NEW: (LOOKING,),
     LOOKING: (REPLAYING, RUNNING, PARKED),
     REPLAYING: (DONE, RUNNING, PARKED, LOOKING, FAILED),
-    RUNNING: (WAITING, DONE, FAILED, DECLINED, LOOKING, RUNNING),
+    RUNNING: (RUNNING, WAITING, PARKED, LOOKING, DONE, FAILED, DECLINED),
     WAITING: (RUNNING, PARKED, LOOKING, NEW),
     PARKED: (WAITING, RUNNING, LOOKING, NEW),
     DONE: (LOOKING, RUNNING),
@@ -39,28 +39,29 @@ class Conversation:
     """One reactor's questions and answers in this demand, replayed or live.
 
     One walk from the root is a *pass*; content that comes back different begins another one. `steps` is
-    the trace of the pass so far, with today's answers.
+    the trace of the pass so far, with today's answers; what a replay has sent is told only when it has to
+    wait, or at its leaf.
     """
 
     __slots__ = (
-        "again", "cause", "changed", "dirty", "given", "held", "id", "live", "losses", "names", "pass_", "products",
-        "reason", "replay", "restarts", "root", "segment", "sought", "state", "steps", "wait",
+        "again", "asked", "cause", "changed", "dirty", "given", "id", "live", "losses", "products", "reason",
+        "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told", "wait",
     )  # fmt: skip
 
-    def __init__(self, id: ReactorId, cause: Ingredient | None) -> None:
+    def __init__(self, id: ReactorId) -> None:
         self.id = id
-        self.cause = cause  # the ingredient that it was first asked for; None: the caller wants it
+        self.cause: Ingredient | None = None  # what it was first asked for; None: the caller wants it
         self.state = NEW
         self.root: Digest = ""
         self.replay: Replay | None = None
         self.segment: Segment | None = None  # the last one that the replay has walked
         self.steps: list[Step] = []
-        self.held: list[tuple[Sent, int]] = []  # sent by the replay, not told yet; with the place in `steps`
-        self.pass_ = _Pass(self)
+        self.told = 0  # how many of them the others know of
         self.wait: Wait | None = None
-        self.names: tuple[str, ...] = ()  # the ingredients that it asked for last
-        self.products: list[str] = []  # all names that it sent in this demand
-        self.sought: list[Ingredient] = []  # what it is tried as a producer of
+        self.asked: list[Ingredient] = []  # what it asked for last
+        self.thrown: tuple[Ingredient, ...] = ()  # those whose failure it was thrown in this pass
+        self.products: list[Ingredient] = []  # all that it sent in this demand
+        self.sought: tuple[Ingredient, ...] = ()  # what it is tried as a producer of
         self.reason: Reason | None = None  # why it ran last, or is to run when it is needed
         self.changed: Reason | None = None  # what came back different under it
         self.live = self.dirty = self.again = False  # in a run; to begin again; may have sent other names before
@@ -74,11 +75,10 @@ class Conversation:
     def turn_back(self, steps: list[Step]) -> None:
         """The replay goes on from there; what it told beyond may not come again."""
         self.steps, self.again = steps, True
-        self.held = [(sent, position) for sent, position in self.held if position < len(steps)]
+        self.told = min(self.told, len(steps))
 
     def new_pass(self) -> None:
-        self.steps, self.held = [], []
-        self.pass_ = _Pass(self)
+        self.steps, self.told, self.thrown = [], 0, ()
         self.again = self.again or bool(self.products)
 
     def holds(self, name: str) -> bool:
@@ -94,20 +94,17 @@ class Conversation:
             return True
         return ingredient.sender is self and not self.holds(ingredient.name)
 
+    def used(self, ingredient: Ingredient, digest: Digest | None) -> bool:
+        """Whether it was answered `digest` in this pass, or thrown a failure (None)."""
+        if ingredient in self.thrown:
+            return True
+        return digest is not None and ("ingredient", ingredient.name, digest) in observations_of(self.steps)
+
     def inputs(self) -> list[str]:
         """The ingredients that it asked for; of a replay also what lies beyond the point where it stopped."""
         ahead = self.segment.steps if self.segment is not None and not self.live else ()
         asked = observations_of((*self.steps, *ahead))
         return list(dict.fromkeys([key for kind, key, _ in asked if kind == "ingredient"]))
-
-
-class _Pass:
-    """One walk of a conversation: who was answered in it is asked again when the answer changes."""
-
-    __slots__ = ("conversation",)
-
-    def __init__(self, conversation: Conversation) -> None:
-        self.conversation = conversation
 
 
 class Wait:
@@ -124,46 +121,70 @@ class Ingredient:
     """What is known of one name in this demand."""
 
     __slots__ = (
-        "basis", "candidates", "cause", "failure", "final", "made", "marks", "name", "next", "position", "ref",
-        "remade", "remaking", "replaced", "searching", "sender", "stage", "tried", "trying", "users", "waits",
+        "basis", "candidates", "cause", "failure", "final", "former", "made", "name", "next", "position",
+        "recalled", "ref", "remade", "remaking", "replaced", "searching", "sender", "stage", "strangers_from", "tried", "trying",
+        "users", "waits",
     )  # fmt: skip
 
-    def __init__(self, name: str, cause: Conversation | None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.cause = cause  # who asked for it first; None: the caller
+        self.cause: Conversation | None = None  # who had it searched for first; None: the caller
         self.ref: ObjectRef | None = None
         self.failure: Failure | None = None
         self.sender: Conversation | None = None
-        self.basis: list[Step] = []  # the sender's trace up to `position`, from which the content came
-        self.position = 0
-        self.remaking = False  # its payload is being produced again
+        self.recalled = False  # known without a sender: up to date with all its ancestry
+        self.former: ObjectRef | None = None  # what was recalled, and could not be opened
+        self.basis: list[Step] | None = None  # the sender's trace, from whose first steps the content came:
+        self.position = 0  # so many
         self.made = 0  # the scheduler's clock when a live run sent it last
-        self.remade = 0
+        self.remaking = False  # its payload is being produced again
+        self.remade = 0  # how often that was so
         self.replaced = 0  # how often other content came of the same answers
         self.waits: list[Wait] = []
-        self.users: list[_Pass] = []  # who was told of it since it changed last
+        self.users: list[Conversation] = []  # who was told of it since it changed last
         self.searching = False
         self.stage = -1  # the last stage of producers asked for
         self.final = False
         self.candidates: tuple[ReactorId, ...] = ()
         self.next = 0  # index of the next candidate to try
-        self.tried: list[Conversation] = []
-        self.marks: dict[int, int] = {}  # stage -> how many were tried before it
+        self.tried: tuple[Conversation, ...] = ()
+        self.strangers_from: int | None = None  # how many were tried before the strangers
         self.trying: Conversation | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is sure to be published: its sender is through, or was not needed."""
+        return self.recalled or (self.sender is not None and self.sender.state is DONE)
 
     @property
     def open(self) -> bool:
         """Whether it is neither known nor known to be impossible."""
         return self.ref is None and self.failure is None
 
-    def tried_before(self, stage: int) -> list[Conversation]:
-        """The candidates of earlier stages."""
-        return self.tried[: self.marks.get(stage, len(self.tried))]
+    def hinted(self) -> tuple[Conversation, ...]:
+        """The candidates that were not tried as strangers."""
+        return self.tried[: self.strangers_from]
+
+
+class Conversations(dict[ReactorId, Conversation]):
+    """By id; made when first named."""
+
+    def __missing__(self, id: ReactorId) -> Conversation:
+        made = self[id] = Conversation(id)
+        return made
+
+
+class Ingredients(dict[str, Ingredient]):
+    """By name; made when first named."""
+
+    def __missing__(self, name: str) -> Ingredient:
+        made = self[name] = Ingredient(name)
+        return made
 
 
 def is_reproduced(ingredient: Ingredient, steps: list[Step]) -> bool:
     """Whether the pass `steps` had the very answers that the content came from (other content is chance)."""
-    before = observations_of(ingredient.basis[: ingredient.position])
+    before = observations_of((ingredient.basis or [])[: ingredient.position])
     return observations_of(steps)[: len(before)] == before
 
 
@@ -171,32 +192,32 @@ def sent_names(steps: Iterable[Step]) -> set[str]:
     return {step.name for step in steps if isinstance(step, Sent)}
 
 
-def stuck_ingredients(conversation: Conversation, known: dict[str, Ingredient]) -> list[Ingredient]:
+def stuck_ingredients(conversation: Conversation) -> list[Ingredient]:
     """What a conversation waits for."""
     if conversation.wait is None:
         return []
-    return [i for i in map(known.__getitem__, conversation.names) if i.failure is None and conversation.lacks(i)]
+    return [i for i in conversation.asked if i.failure is None and conversation.lacks(i)]
 
 
-def stuck_from(starts: Iterable[Ingredient], known: dict[str, Ingredient]) -> list[Ingredient]:
+def stuck_from(starts: Iterable[Ingredient]) -> list[Ingredient]:
     """All ingredients that `starts` wait for, through anybody who might send them; near ones first."""
     reached = dict.fromkeys(starts)
     queue = list(reached)
     for ingredient in queue:
-        owners = ingredient.tried if ingredient.sender is None else [ingredient.sender]
-        for further in [i for owner in owners for i in stuck_ingredients(owner, known)]:
+        owners = ingredient.tried if ingredient.sender is None else (ingredient.sender,)
+        for further in [i for owner in owners for i in stuck_ingredients(owner)]:
             if further not in reached:
                 reached[further] = None
                 queue.append(further)
     return queue
 
 
-def wait_cycle(start: Conversation | None, known: dict[str, Ingredient]) -> list[tuple[Conversation, Ingredient]]:
+def wait_cycle(start: Conversation | None) -> list[tuple[Conversation, Ingredient]]:
     """Who waits for what, from `start` on; only the cycle, if the way comes round to itself."""
     way: dict[Conversation, Ingredient] = {}
     at = start
     while at is not None and at not in way:
-        stuck = stuck_ingredients(at, known)
+        stuck = stuck_ingredients(at)
         if not stuck:
             break
         way[at] = stuck[0]
@@ -206,7 +227,7 @@ def wait_cycle(start: Conversation | None, known: dict[str, Ingredient]) -> list
     return links[begin:]
 
 
-def is_wrong_hint(candidate: Conversation, ingredient: Ingredient, known: dict[str, Ingredient]) -> bool:
+def is_wrong_hint(candidate: Conversation, ingredient: Ingredient) -> bool:
     """Whether it waits for the very ingredient that it is thought to send: then somebody else sends it."""
-    return ingredient in stuck_ingredients(candidate, known)
+    return ingredient in stuck_ingredients(candidate)
 

@@ -83,7 +83,7 @@ class ObjectRef(NamedTuple):
     meta : str
         Small metadata of the spec, as JSON text.
     inline : str or None
-        The payload itself if it is tiny, one character per byte (latin-1).
+        The payload itself if it is tiny: the name of its one part, a line break, one character per byte.
     """
 
     spec: str
@@ -130,7 +130,8 @@ class Segment(NamedTuple):
 #: How many continuations a node remembers besides the newest. What is forgotten costs a run, no more.
 MOST_OLDER = 63
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+# No \\u escapes: two lone surrogates beside each other would come back as one character.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 # A row of JSON becomes a named tuple without a call of its constructor: records are read by the thousand.
@@ -196,9 +197,9 @@ def _observation_of(row: list[Any]) -> Observation:
 
 def _sent_of(row: list[Any]) -> Sent:
     _, name, spec, version, digest, address, size, meta, inline = row
-    "".join((name, spec, digest, address, meta, inline or ""))
-    if type(version) is not int or type(size) is not int or inline == 0:
-        raise ValueError(f"the version and the size of {name!r} are whole numbers, its content is a text")
+    "".join((name, spec, digest, address, meta, "" if inline is None else inline))
+    if type(version) is not int or type(size) is not int:
+        raise ValueError(f"the version and the size of {name!r} are whole numbers")
     return _new(Sent, (name, _new(ObjectRef, (spec, version, digest, address, size, meta, inline))))
 
 

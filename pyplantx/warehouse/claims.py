@@ -1,9 +1,13 @@
 """Work claims between processes: of those that want the same reactor run, one runs it and the others wait.
 
-This file may know: one lock file, and who waits for what. It may not know: what the work is; a key is any text.
+This file may know: one file, mapped into memory, and who waits for what. It may not know: what the work is; a key is
+any text.
 
-A claim is a locked byte of one file, at a place that the key's digest names: it costs two microseconds, leaves nothing
-behind and dies with its process. Two keys at one place (once in 2**62) would wait for each other: slower, never wrong.
+The file is a table of numbers. Each process draws a number and locks the byte of that number far behind the table, so
+that the number means nothing any more once the process is dead. A claim is the number in the place that the key's
+digest names, written under a lock that is held for that moment only: it costs three microseconds however many are held
+(of a chain that is 100,000 deep all are held at once, and a kernel's list of locks is searched from its start), leaves
+nothing behind and dies with its process. Two keys at one place would wait for each other: slower, never wrong.
 Waiting is bounded, and a wait that would close a circle (we wait for somebody who waits for us) is not begun: then both
 compute, which costs time and is never wrong either.
 """
@@ -19,11 +23,18 @@ import time
 from collections.abc import Iterator
 
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.warehouse.objects import fresh_id
+from pyplantx.warehouse.objects import fresh_id, in_words
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 _LONGEST_CHAIN = 64
-_WAITS = ".waits"
+_TABLE, _WAITS = "claims.lock", ".waits"
+
+#: Places of the table, of four bytes each. A power of two.
+_PLACES = 1 << 18
+#: Bytes that are locked and never written: one to change the table, and one for each process's number behind it.
+_CHANGING, _NUMBERS = 1 << 40, 1 << 41
+#: Seconds to wait for somebody who changes the table, which takes a microsecond: a process that was stopped just then.
+_LONGEST_CHANGE = 1.0
 
 #: ``struct flock`` of Linux: type, whence, start, length, pid.
 _FLOCK = struct.Struct("@hhqqi4x")
@@ -32,14 +43,16 @@ _FLOCK = struct.Struct("@hhqqi4x")
 class Claim:
     """The right to do one piece of work, until `release`, the end of the ``with`` block, or the end of the process."""
 
-    def __init__(self, claims: Claims, place: int) -> None:
-        self._claims, self._place, self._held = claims, place, True
+    __slots__ = ("_claims", "_held", "_key")
+
+    def __init__(self, claims: Claims, key: int) -> None:
+        self._claims, self._key, self._held = claims, key, True
 
     def release(self) -> None:
         """Give it up; doing so twice does no harm."""
         if self._held:
             self._held = False
-            self._claims.unlock(self._place)
+            self._claims.unlock(self._key)
 
     def __enter__(self) -> Claim:
         return self
@@ -49,44 +62,48 @@ class Claim:
 
 
 class _File:
-    """The lock file of one folder, shared by all of this process: closing any descriptor of it drops every lock."""
+    """The table of one folder, shared by all of this process: closing any descriptor of it drops every lock."""
 
     def __init__(self, folder: str) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.holders: dict[int, str] = {}  # place -> which `Claims` of this process
-        self._path = os.path.join(folder, "claims.lock")
-        self._descriptor = -1
+        self.holders: dict[int, str] = {}  # key -> which `Claims` of this process
+        self._counts: dict[int, int] = {}  # place -> how many of the keys above are there
+        self._path = os.path.join(folder, _TABLE)
+        self._descriptor, self._number = -1, 0
+        self._table: memoryview
 
-    def take(self, place: int, holder: str) -> bool:
+    def take(self, key: int, holder: str) -> bool:
+        place = key % _PLACES
         with self.lock:
-            if place in self.holders:
+            if key in self.holders:
                 return False
-            try:
-                fcntl.lockf(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    return False
-                raise
-            self.holders[place] = holder
+            count = self._counts.get(place, 0)
+            if not count and not self._enter(place):
+                return False
+            self._counts[place] = count + 1
+            self.holders[key] = holder
             return True
 
-    def give_back(self, place: int) -> None:
+    def give_back(self, key: int) -> None:
+        place = key % _PLACES
         with self.lock:
-            self.holders.pop(place, None)
-            fcntl.lockf(self._open(), fcntl.LOCK_UN, 1, place)
+            if self.holders.pop(key, None) is None:
+                return
+            self._counts[place] -= 1
+            if not self._counts[place]:
+                del self._counts[place]
+                self._table[place] = 0
 
-    def holder(self, place: int) -> tuple[int, str]:
-        """Process and `Claims` that hold a place: (0, "") if nobody does, or if that can't be found out."""
+    def holder(self, key: int) -> tuple[int, str]:
+        """Process and `Claims` that hold a key's place: (0, "") if nobody does, or if that can't be found out."""
+        place = key % _PLACES
         with self.lock:
-            if place in self.holders:
-                return self.pid, self.holders[place]
-            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
-            try:
-                kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(self._open(), fcntl.F_GETLK, asked))
-            except (OSError, struct.error):  # another system: waits are bounded all the same
-                return 0, ""
-            return (0, "") if kind == fcntl.F_UNLCK else (pid, "")
+            if place in self._counts:
+                held = (name for other, name in self.holders.items() if other % _PLACES == place)
+                return self.pid, self.holders.get(key) or next(held)
+            self._open()
+            return self._process_of(self._table[place]), ""
 
     def is_current(self) -> bool:
         """Whether it is this process's (a forked child inherits no locks), and still the file in the folder."""
@@ -97,10 +114,68 @@ class _File:
         except FileNotFoundError:
             return False
 
-    def _open(self) -> int:
+    def _enter(self, place: int) -> bool:
+        """Write our number, unless there is one of a living process."""
         if self._descriptor < 0:
+            self._open()
+        if not self._lock_table():
+            return False
+        try:
+            if self._table[place] and self._process_of(self._table[place]):
+                return False
+            self._table[place] = self._number
+            return True
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _CHANGING)
+
+    def _lock_table(self) -> bool:
+        deadline = 0.0
+        while not self._lock_byte(_CHANGING):
+            deadline = deadline or time.monotonic() + _LONGEST_CHANGE
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_FIRST_PAUSE)
+        return True
+
+    def _lock_byte(self, place: int) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    def _process_of(self, number: int) -> int:
+        """The living process that has drawn a number, or 0."""
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _NUMBERS + number, 1, 0)
+        try:
+            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_GETLK, asked))
+        except (OSError, struct.error):  # another system: waits are bounded all the same
+            return 0
+        return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+    def _open(self) -> None:
+        if self._descriptor >= 0:
+            return
+        import mmap  # for those who run something only
+
+        with in_words(f"the claims in {self._path!r} can't be used", os.path.dirname(self._path)):
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return self._descriptor
+            try:
+                # All of its space now: on a full disk, writing to a hole of a mapped file would kill the process.
+                getattr(os, "posix_fallocate", _lengthen)(self._descriptor, 0, 4 * _PLACES)
+                self._table = memoryview(mmap.mmap(self._descriptor, 4 * _PLACES)).cast("I")
+                while not self._number or not self._lock_byte(_NUMBERS + self._number):
+                    self._number = struct.unpack("I", os.urandom(4))[0]
+            except BaseException:
+                os.close(self._descriptor)
+                self._descriptor = -1
+                raise
+
+
+def _lengthen(descriptor: int, _: int, size: int) -> None:
+    os.ftruncate(descriptor, size)
 
 
 _files: dict[str, _File] = {}
@@ -145,44 +220,44 @@ class Claims:
         Claim or None
             None if another still holds it, or waits for us: do the work without a claim.
         """
-        place = _place(key)
-        if self._file.take(place, self._me):
-            return Claim(self, place)
-        return self._wait(key, place, timeout) if timeout > 0 else None
+        wanted = _number(key)
+        if self._file.take(wanted, self._me):
+            return Claim(self, wanted)
+        return self._wait(key, wanted, timeout) if timeout > 0 else None
 
-    def unlock(self, place: int) -> None:
-        """Give a place back; see `Claim.release`."""
-        self._file.give_back(place)
+    def unlock(self, key: int) -> None:
+        """Give a claim back; see `Claim.release`."""
+        self._file.give_back(key)
 
-    def _wait(self, key: str, place: int, timeout: float) -> Claim | None:
+    def _wait(self, key: str, wanted: int, timeout: float) -> Claim | None:
         deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
         self._note_waiting(key)
         try:
-            while time.monotonic() < deadline and not self._closes_circle(place):
+            while time.monotonic() < deadline and not self._closes_circle(wanted):
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
-                if self._file.take(place, self._me):
-                    return Claim(self, place)
+                if self._file.take(wanted, self._me):
+                    return Claim(self, wanted)
             return None
         finally:
             _remove(self._waiting_path())
 
-    def _closes_circle(self, place: int) -> bool:
-        """Whether the holder of `place` waits, directly or through others, for a claim of ours."""
+    def _closes_circle(self, wanted: int) -> bool:
+        """Whether the holder of `wanted` waits, directly or through others, for a claim of ours."""
         seen: set[str] = set()
-        places = [place]
-        while places and len(seen) < _LONGEST_CHAIN:
-            pid, name = self._file.holder(places.pop())
+        keys = [wanted]
+        while keys and len(seen) < _LONGEST_CHAIN:
+            pid, name = self._file.holder(keys.pop())
             if name == self._me:
                 return True
             for waiter, waited_for in self._waiting(pid, name):
                 if waiter not in seen:
                     seen.add(waiter)
-                    places.append(waited_for)
+                    keys.append(waited_for)
         return False
 
     def _waiting(self, pid: int, name: str) -> Iterator[tuple[str, int]]:
-        """What a holder waits for: its name and the place; of another process, all that any of its parts waits for."""
+        """What a holder waits for: its name and the key; of another process, all that any of its parts waits for."""
         for entry in os.listdir(self._folder) if pid else ():
             waiter = entry.removesuffix(_WAITS)
             if waiter == entry or waiter == self._me or not waiter.startswith(name or f"{pid}-"):
@@ -195,21 +270,21 @@ class Claims:
 
     def _note_waiting(self, key: str) -> None:
         with open(self._waiting_path(), "w", encoding="ascii") as file:
-            file.write(str(_place(key)))
+            file.write(str(_number(key)))
 
     def _waiting_path(self) -> str:
         return os.path.join(self._folder, self._me + _WAITS)
 
 
 def sweep_claims(folder: str) -> None:
-    """Remove what waiting processes have left when they died. Call only while no session is open."""
+    """Remove the table and what waiting processes have left when they died. Call only while no session is open."""
     for name in os.listdir(folder):
-        if name.endswith(_WAITS):
+        if name == _TABLE or name.endswith(_WAITS):
             _remove(os.path.join(folder, name))
 
 
-def _place(key: str) -> int:
-    return int(hash_text(key)[:16], 16) >> 2
+def _number(key: str) -> int:
+    return int(hash_text(key)[:16], 16)
 
 
 def _remove(path: str) -> None:

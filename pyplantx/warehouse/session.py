@@ -178,6 +178,7 @@ class Session:
     def _mark_clean(self) -> None:
         if os.path.exists(self.layout.mark) or not self.is_alone():
             return
+        sweep_claims(self.layout.claims)
         try:
             write_mark(self.layout, durable=self.durability == "power")
         except OSError as error:  # without the mark the next opening verifies the files: slower, not wrong

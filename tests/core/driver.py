@@ -115,6 +115,7 @@ class Index:
         self.records: dict[str, str] = {}
         self.senders: dict[str, list[tuple[str, str]]] = {}  # name -> (reactor, root), the newest first
         self.payloads: dict[str, Any] = {}
+        self.deep: dict[str, tuple[ObjectRef, dict[str, str], list[Observation]]] = {}  # void when a record is written
         self.traces: dict[str, list[tuple[Any, ...]]] = {}  # root -> every trace ever recorded; for the oracle only
 
 
@@ -129,6 +130,10 @@ class Session:
         How probable it is that a worker dies in a step.
     unfiltered : bool
         The last stage of a search names all reactors, not only those whose code hides what they send.
+    recalls : bool
+        What is wanted from outside is recalled as a whole, where nothing in its ancestry has changed.
+    rivals : float
+        How probable it is that a reactor is to be reconsidered instead of started.
     """
 
     def __init__(
@@ -142,10 +147,16 @@ class Session:
         shuffle: random.Random | None = None,
         losses: float = 0.0,
         unfiltered: bool = False,
+        recalls: bool = False,
+        rivals: float = 0.0,
     ) -> None:
         self.index, self.program, self.config, self.dry = index, program, config or {}, dry
         self.chance = chance or random.Random(0)
         self.shuffle, self.losses, self.unfiltered = shuffle, losses, unfiltered
+        self.recalls, self.rivals = recalls, rivals
+        self.outside: set[str] = set()
+        self.recalled = 0
+        self.reconsidered: set[str] = set()
         self.payloads = index.payloads
         self.scheduler = Scheduler(hash_text)
         self.started: list[tuple[str, m.Reason]] = []
@@ -182,6 +193,7 @@ class Session:
 
     def meet(self, demand: m.Demanded) -> list[Any]:
         self._say(demand, "")
+        self.outside.update(demand.names)
         while True:
             while self.over is None:
                 self._drain()
@@ -192,6 +204,7 @@ class Session:
             refs = self.over.refs
             missing = [n for n, ref in zip(self.over.names, refs) if ref.address not in self.payloads]
             if not missing:
+                self._keep_deep_traces()
                 return [self.payloads[ref.address] for ref in refs]
             self.over = None
             self._say(m.Missing("", tuple(missing)), "")
@@ -250,6 +263,12 @@ class Session:
 
     def _find_producers(self, instruction: m.FindProducers) -> None:
         name, stage = instruction
+        deep = self.index.deep.get(name) if stage == 0 and self.recalls and not self.dry else None
+        if deep is not None and name in self.outside and self._holds(deep):
+            self.outside.remove(name)  # not a second time, if it can't be opened
+            self.recalled += 1
+            self._say(m.Recalled(name, deep[0]), f"search {name}")
+            return
         self._say(m.ProducersFound(name, stage, tuple(self._candidates(name, stage)), stage == 3), f"search {name}")
 
     def _candidates(self, name: str, stage: int) -> Iterable[str]:
@@ -267,6 +286,31 @@ class Session:
         answers = tuple([self.answer(question) for question in instruction.questions])
         self._say(m.Observed(instruction.reactor, answers), instruction.reactor)
 
+    def _holds(self, deep: tuple[ObjectRef, dict[str, str], list[Observation]]) -> bool:
+        _, roots, observations = deep
+        known = all(id in self.program and self.root(id) == root for id, root in roots.items())
+        return known and all(self.answer(o.question).answer == o.answer for o in observations)
+
+    def _keep_deep_traces(self) -> None:
+        """For each name that was wanted from outside: all that its ancestry observed."""
+        for name in self.outside if self.recalls and not self.recorded else ():
+            roots: dict[str, str] = {}
+            local: list[Observation] = []
+            ref, queue = self.scheduler.known(name), [name]
+            for at in queue:
+                id = self.scheduler.sender(at)
+                if id is None:
+                    break  # recalled itself
+                if id in roots:
+                    continue
+                roots[id] = self.root(id)
+                for step in self.scheduler.trace(id):
+                    for o in step.observations if isinstance(step, Group) else ():
+                        queue.append(o.key) if o.kind == "ingredient" else local.append(o)
+            else:
+                if ref is not None:
+                    self.index.deep[name] = (ref, roots, local)
+
     # ------------------------------------------------------------- running
 
     def _start(self, instruction: m.Start) -> None:
@@ -276,6 +320,10 @@ class Session:
             self._say(m.Declined(id), id)
             return
         assert id not in self.runs, f"{id} is started while it runs"
+        if self.chance.random() < self.rivals and reason.kind in ("new", "changed") and id not in self.reconsidered:
+            self.reconsidered.add(id)
+            self._say(m.Reconsider(id), id)
+            return
         self.started.append((id, reason))
         self.runs[id] = Run(id, self)
         self._step(id, lambda run: run.resume(None))
@@ -299,11 +347,14 @@ class Session:
         outcome = step(self.runs[id])
         if isinstance(outcome, (m.Ended, m.Raised)):
             del self.runs[id]
+        if isinstance(outcome, m.Asked) and id in self.scheduler._wanted:
+            self.outside.update(outcome.names)
         self._say(outcome, id)
 
     def _record(self, instruction: m.Record) -> None:
         id, root, steps = instruction
         self.recorded.append((id, steps))
+        self.index.deep.clear()
         self.index.traces.setdefault(root, []).append(steps)
         grafted = graft(root, steps, self._segment, hash_text)
         if grafted is not None:

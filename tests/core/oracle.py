@@ -98,7 +98,8 @@ def check_consistent(session: Session) -> None:
     """Whatever a reactor that the demand stands on was told is what is true at its end."""
     scheduler = session.scheduler
     ingredients, conversations = scheduler._ingredients, scheduler._conversations
-    queue = [ingredients[name].sender for name in scheduler._targets] + [conversations[id] for id in scheduler._wanted]
+    senders = [ingredients[name].sender for name in scheduler._targets]
+    queue = [sender for sender in senders if sender is not None] + [conversations[id] for id in scheduler._wanted]
     reached = set(queue)
     for conversation in queue:
         for kind, key, answer in observations_of(conversation.steps):
@@ -107,7 +108,7 @@ def check_consistent(session: Session) -> None:
                 continue
             ingredient = ingredients[key]
             assert ingredient.ref is not None and ingredient.ref.digest == answer, (conversation.id, key)
-            if ingredient.sender not in reached and ingredient.sender.state == "done":
+            if ingredient.sender is not None and ingredient.sender not in reached and ingredient.sender.state == "done":
                 reached.add(ingredient.sender)
                 queue.append(ingredient.sender)
 

@@ -1,0 +1,196 @@
+"""Deep traces: an ingredient together with all that its whole ancestry observed.
+
+Replaying a thousand reactors asks a thousand traces, each for its own question. Where nothing has changed
+since the last time, one question does: are all of these fingerprints and answers as they were? A deep
+trace is the list of them; if it holds, the ingredient is what it was, and no reactor between has to be
+asked. It is only a short cut: where it doesn't hold, or might not, the replays decide.
+
+It is kept for ingredients that somebody outside asked for (the caller, or a reactor that was run by
+name), and is good until any trace is written anew: replays of other content might then come out
+differently. In the words of "Build Systems à la Carte" (Mokhov, Mitchell, Peyton Jones, 2018): deep
+constructive traces, on top of constructive ones that allow early cutoff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyplantx.core.trace import Digest, Group, ObjectRef, Question
+from pyplantx.fingerprint.value import hash_text
+
+if TYPE_CHECKING:
+    from pyplantx.activity import Reactors
+    from pyplantx.core.messages import ReactorId
+    from pyplantx.core.scheduler import Scheduler
+    from pyplantx.warehouse.warehouse import Warehouse
+    from pyplantx.world import Answers
+
+#: Below this number of reactors the replays are as quick.
+_WORTH_IT = 8
+
+#: How many deep traces a store keeps; two names on one place drive each other out.
+_PLACES = 64
+
+
+class DeepTrace(NamedTuple):
+    """What has to hold for `ref` to be the ingredient `name`.
+
+    Attributes
+    ----------
+    roots : dict of str to Digest
+        Fingerprint of every reactor in the ancestry, by id.
+    answers : list of (str, str, str, Digest)
+        Reactor, kind and key of every question that is not about an ingredient, and the answer.
+    """
+
+    name: str
+    ref: ObjectRef
+    roots: dict[ReactorId, Digest]
+    answers: list[tuple[ReactorId, str, str, Digest]]
+
+
+class Recall:
+    """The deep traces of one store, in one activity.
+
+    Parameters
+    ----------
+    warehouse, reactors, world
+        Where they are kept, and what they are held against.
+    """
+
+    def __init__(self, warehouse: Warehouse, reactors: Reactors, world: Answers) -> None:
+        self._warehouse, self._reactors, self._world = warehouse, reactors, world
+        self._generation = _generation(warehouse)
+        self._wrote = False
+        self.recalled: dict[str, DeepTrace] = {}
+
+    def recall(self, name: str) -> ObjectRef | None:
+        """The ingredient, if a deep trace of it holds today."""
+        text = self._warehouse.blob_get("deep trace", _place(name))
+        deep = _decode(text, name, self._generation) if text is not None else None
+        if deep is None or not self._holds(deep):
+            return None
+        self.recalled[name] = deep
+        return deep.ref
+
+    def _holds(self, deep: DeepTrace) -> bool:
+        reactors, root = self._reactors, self._reactors.root
+        for id, recorded in deep.roots.items():
+            if id not in reactors or root(id) != recorded:
+                return False
+        answer = self._world.answer
+        return all(answer(reactors[id], Question(kind, key)).answer == was for id, kind, key, was in deep.answers)
+
+    # ----------------------------------------------------------------- keeping
+
+    def trace_written(self) -> None:
+        """A trace is about to be written, for the first time in this activity or again."""
+        if not self._wrote:
+            self._wrote = True
+            self._renew()
+
+    def keep(self, names: Iterable[str], scheduler: Scheduler, usable: Callable[[ReactorId], bool]) -> None:
+        """Keep deep traces at the end of an activity.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The ingredients that were asked for from outside.
+        scheduler : Scheduler
+            Knows what was observed for them.
+        usable : callable
+            Whether the traces hold what a reactor did now.
+        """
+        if self._wrote:
+            self._renew()
+        if _generation(self._warehouse) != self._generation:
+            return  # another process has written traces meanwhile
+        for name in names:
+            if name not in self.recalled:
+                deep = _Ancestry(self._reactors, scheduler, self.recalled, usable).gather(name)
+                if deep is not None and len(deep.roots) >= _WORTH_IT:
+                    self._warehouse.blob_put("deep trace", _place(name), _encode(deep, self._generation))
+
+    def _renew(self) -> None:
+        """Make all deep traces void. Before the first trace and after the last one, for others read meanwhile."""
+        self._generation = os.urandom(8).hex()
+        self._warehouse.blob_put("deep trace", "generation", self._generation)
+
+
+class _Ancestry:
+    """Collects what an ingredient and its ancestry observed."""
+
+    def __init__(
+        self,
+        reactors: Reactors,
+        scheduler: Scheduler,
+        recalled: dict[str, DeepTrace],
+        usable: Callable[[ReactorId], bool],
+    ) -> None:
+        self._reactors, self._scheduler, self._recalled, self._usable = reactors, scheduler, recalled, usable
+        self._roots: dict[ReactorId, Digest] = {}
+        self._answers: list[tuple[ReactorId, str, str, Digest]] = []
+        self._pending: list[str] = []
+
+    def gather(self, name: str) -> DeepTrace | None:
+        """The deep trace of an ingredient; None if something in its ancestry isn't recorded."""
+        ref = self._scheduler.known(name)
+        if ref is None:
+            return None
+        self._pending = [name]
+        seen: set[str] = set()
+        while self._pending:
+            at = self._pending.pop()
+            if at not in seen:
+                seen.add(at)
+                if not self._add(at):
+                    return None
+        return DeepTrace(name, ref, self._roots, self._answers)
+
+    def _add(self, name: str) -> bool:
+        known = self._recalled.get(name)
+        if known is not None:
+            self._roots.update(known.roots)
+            self._answers += known.answers
+            return True
+        id = self._scheduler.sender(name)
+        if id is None or not self._usable(id):
+            return False
+        if id not in self._roots:
+            self._roots[id] = self._reactors.root(id)
+            self._add_trace(id)
+        return True
+
+    def _add_trace(self, id: ReactorId) -> None:
+        for step in self._scheduler.trace(id):
+            if isinstance(step, Group):
+                for kind, key, answer, _ in step.observations:
+                    if kind == "ingredient":
+                        self._pending.append(key)
+                    else:
+                        self._answers.append((id, kind, key, answer))
+
+
+def _place(name: str) -> str:
+    return str(int(hash_text(name)[:4], 16) % _PLACES)
+
+
+def _generation(warehouse: Warehouse) -> str:
+    return warehouse.blob_get("deep trace", "generation") or ""
+
+
+def _encode(deep: DeepTrace, generation: str) -> str:
+    return json.dumps([generation, deep.name, deep.ref, deep.roots, deep.answers], separators=(",", ":"))
+
+
+def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
+    """The deep trace, if it is of this ingredient and nothing was written since."""
+    if not text.startswith(f'["{generation}",'):
+        return None
+    kept: list[Any] = json.loads(text)
+    if kept[1] != name:
+        return None
+    return DeepTrace(name, ObjectRef(*kept[2]), kept[3], kept[4])

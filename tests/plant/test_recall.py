@@ -1,0 +1,135 @@
+"""Deep traces are only a short cut: with and without them, the same reactors run and the same values come out."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyplantx import Plant, ReactorFunc, recall
+
+SIZE = 14
+
+
+def network(world: dict[str, Any], versions: dict[int, int]) -> list[Any]:
+    """A network of reactors; `versions` says how each is written today, `world` is read behind our back."""
+    reactors = []
+    for i in range(SIZE):
+        lines = [f"@ReactorFunc(name='r{i}')", f"def r{i}(pipe, config):"]
+        inputs = [j for j in (i - 1, i // 2) if 0 <= j < i]
+        for j in inputs:
+            lines.append(f"    a{j} = yield pipe.receive('x{j}')")
+        total = " + ".join([f"a{j}" for j in inputs] or ["0"])
+        lines.append(f"    value = ({total}) * 3 + {versions[i] // 2} + config.c{i % 3}")
+        if i == 2:
+            lines.append("    value += world['hidden']")
+        lines.append(f"    pipe.send('x{i}', value % 1000 if {versions[i] % 2} else value % 7)")
+        lines.append("    yield")
+        namespace = {"ReactorFunc": ReactorFunc, "world": Hidden(world), "__name__": "network"}
+        exec("\n".join(lines), namespace)
+        reactors.append(namespace[f"r{i}"])
+    return reactors
+
+
+class Hidden:
+    """Something that reactors read and that no fingerprint sees."""
+
+    def __init__(self, world: dict[str, Any]) -> None:
+        self.world = world
+
+    def __fingerprint__(self) -> str:
+        return "hidden"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.world[key]
+
+
+def session(directory: Path, state: dict[str, Any], target: str, forced: str | None) -> tuple[Any, list[str]]:
+    ran: list[str] = []
+    with Plant(directory, durability="process") as plant:
+        plant.add_reactors(network(state["world"], state["versions"]))
+        plant.set_config(SimpleNamespace(**state["config"]))
+        plant.add_event_listener(Plant.EventType.reactor_started, lambda kind, name, function: ran.append(name))
+        if forced is not None:
+            plant.run_reactor(forced)
+        value = plant.produce(target)
+        assert plant.produce(target) == value
+    return value, ran
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_and_without(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    state: dict[str, Any] = {
+        "versions": dict.fromkeys(range(SIZE), 1),
+        "config": {"c0": 1, "c1": 2, "c2": 3},
+        "world": {"hidden": 0},
+    }
+    recalled = 0
+    for _ in range(25):
+        forced = None
+        what = chance.choice(["nothing", "nothing", "edit", "config", "hidden", "forced"])
+        if what == "edit":
+            state["versions"][chance.randrange(SIZE)] = chance.randrange(4)
+        elif what == "config":
+            state["config"][chance.choice(["c0", "c1", "c2"])] = chance.randrange(3)
+        elif what == "hidden":
+            state["world"]["hidden"] = chance.randrange(5)
+            forced = "r2"
+        elif what == "forced":
+            forced = f"r{chance.randrange(SIZE)}"
+        target = f"x{chance.choice([SIZE - 1, SIZE - 2])}"
+        with monkeypatch.context() as patch:
+            counted = Counter(recall.Recall.recall)
+            patch.setattr(recall.Recall, "recall", counted)
+            quick = session(tmp_path / "quick", state, target, forced)
+            recalled += counted.hits
+        with monkeypatch.context() as patch:
+            patch.setattr(recall.Recall, "recall", lambda self, name: None)
+            slow = session(tmp_path / "slow", state, target, forced)
+        assert quick == slow, (what, forced)
+    assert recalled > 10
+
+
+class Counter:
+    """Wraps `Recall.recall` and counts how often it knew the answer."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.hits = inner, 0
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        def counted(name: str) -> Any:
+            found = self.inner(instance, name)
+            self.hits += found is not None
+            return found
+
+        return counted
+
+
+def test_a_payload_that_is_gone_is_made_again(open_plant: Any, tmp_path: Path) -> None:
+    def step(i: int) -> Any:
+        @ReactorFunc(name=f"step-{i}")
+        def made(pipe: Any) -> Any:
+            before = (yield pipe.receive(f"x{i - 1}")) if i else np.zeros(300_000)
+            pipe.send(f"x{i}", before + 1)
+
+        return made
+
+    reactors = [step(i) for i in range(10)]
+    with open_plant(*reactors) as plant:
+        plant.produce("x9")
+    with open_plant(*reactors) as plant:
+        assert plant.produce("x9")[0] == 10
+        assert plant.log.take() == []
+    shutil.rmtree(tmp_path / "plant" / "objects")
+    (tmp_path / "plant" / "objects").mkdir(mode=0o700)
+    with open_plant(*reactors) as plant:
+        assert plant.produce("x9")[0] == 10
+        assert sorted(plant.log.take()) == sorted(f"step-{i}" for i in range(10))
+        assert plant.produce("x9")[0] == 10
+        assert plant.log.take() == []
