@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pyplantx.errors import (
     Deadlock,
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _NOTE = "pyplantx: in reactor "
-
-AnyError = TypeVar("AnyError", bound=BaseException)
-
 
 def error_of(
     failure: Failure,
@@ -102,15 +99,29 @@ def describe_request_chain(error: BaseException, reactor: Reactor, chain: Sequen
     error.add_note(f"{_NOTE}{reactor.name}{how}")
 
 
-def trimmed(error: AnyError) -> AnyError:
-    """The exception with its traceback cut down to the user's frames; its own errors keep one frame of ours."""
-    kept = [tb for tb in _tracebacks(error.__traceback__) if not _is_ours(tb)]
-    if isinstance(error, PyplantxError) and not kept:
-        return error.with_traceback(None)
+def trim(error: BaseException) -> None:
+    """Cut a traceback down to the user's frames, and those of its causes.
+
+    An error of ours is told by its message: a cause that has no frame of the user's would only show how we
+    are built.
+    """
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        at.__traceback__ = _users_part(at.__traceback__)
+        cause = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+        if isinstance(at, PyplantxError) and cause is not None and _users_part(cause.__traceback__) is None:
+            at.__cause__, at.__suppress_context__ = None, True
+            return
+        at = cause
+
+
+def _users_part(tb: TracebackType | None) -> TracebackType | None:
     head: TracebackType | None = None
-    for tb in reversed(kept):
-        head = TracebackType(head, tb.tb_frame, tb.tb_lasti, tb.tb_lineno)
-    return error.with_traceback(head)
+    for entry in reversed([entry for entry in _tracebacks(tb) if not _is_ours(entry)]):
+        head = TracebackType(head, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return head
 
 
 def _tracebacks(tb: TracebackType | None) -> list[TracebackType]:

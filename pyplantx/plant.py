@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
@@ -15,7 +14,7 @@ from pyplantx.errors import BadRequest, NoProducer
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import error_of, trimmed
+from pyplantx.failures import error_of, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.logs import log
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry
@@ -231,23 +230,31 @@ class Plant:
             values = activity.meet(names, (), ())
         return values[0] if len(names) == 1 else tuple(values)
 
-    @contextmanager
-    def _activity(self, dry: bool = False) -> Iterator[Activity]:
-        """One activity: the code, the config and the index as they are now."""
-        with self._lock:
-            if self._active:
-                hint = "x = yield pipe.receive('x') asks for an ingredient"
-                raise BadRequest("a reactor can't use its plant while it runs", hint=hint)
-            self._active = True
+    def _activity(self, dry: bool = False) -> _Session:
+        return _Session(self, dry)
+
+    def open_activity(self, dry: bool) -> Activity:
+        """Begin an activity: the code, the config and the index as they are now."""
+        self._lock.acquire()
+        if self._active:
+            self._lock.release()
+            hint = "x = yield pipe.receive('x') asks for an ingredient"
+            raise BadRequest("a reactor can't use its plant while it runs", hint=hint)
+        self._active = True
+        try:
             self.warehouse.begin_activity()
-            try:
-                activity = self._begin(dry)
-                yield activity
-            except Exception as error:
-                raise trimmed(error)  # noqa: B904 (it is the same exception)
-            finally:
-                self._active = False
-                self.warehouse.end_activity()
+            return self._begin(dry)
+        except BaseException:
+            self.close_activity()
+            raise
+
+    def close_activity(self) -> None:
+        """End what `open_activity` began."""
+        try:
+            self.warehouse.end_activity()
+        finally:
+            self._active = False
+            self._lock.release()
 
     def _begin(self, dry: bool) -> Activity:
         self._fingerprinter.begin_activity()
@@ -455,6 +462,21 @@ class Plant:
         if not senders:
             raise self._error_of_unknown(name)
         return self.why(senders[0])
+
+
+class _Session:
+    """The ``with`` block around an activity. Errors leave it with the user's frames only."""
+
+    def __init__(self, plant: Plant, dry: bool) -> None:
+        self._plant, self._dry = plant, dry
+
+    def __enter__(self) -> Activity:
+        return self._plant.open_activity(self._dry)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._plant.close_activity()
+        if error is not None:
+            trim(error)
 
 
 def _flat(items: Iterable[Any]) -> Iterator[Any]:
