@@ -10,7 +10,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.messages import (
     Asked,
@@ -56,7 +56,7 @@ from pyplantx.warehouse.committer import Commit
 if TYPE_CHECKING:
     from pyplantx.events import Listeners
     from pyplantx.executors import Executor
-    from pyplantx.reactor import Reactor
+    from pyplantx.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
     from pyplantx.world import Answers
 
@@ -65,20 +65,6 @@ ACCEPTED = "accepted "
 
 #: Stages of the search for a producer; see `FindProducers`.
 _LAST_STAGE = 3
-
-
-class Reactors(Protocol):
-    """The reactors of a plant as they are in this activity; see `pyplantx.roster`."""
-
-    def __getitem__(self, id: ReactorId) -> Reactor: ...
-    def __contains__(self, id: object) -> bool: ...
-    def root(self, id: ReactorId) -> Digest: ...
-    def freeze(self) -> None: ...
-    def parts(self, id: ReactorId) -> dict[str, Digest]: ...
-    def with_root(self, root: Digest) -> ReactorId | None: ...
-    def declared(self, name: str) -> list[ReactorId]: ...
-    def hinted(self, name: str) -> list[ReactorId]: ...
-    def others(self, is_known: Callable[[Digest], bool]) -> list[ReactorId]: ...
 
 
 class Activity:
@@ -100,7 +86,7 @@ class Activity:
 
     def __init__(
         self,
-        reactors: Reactors,
+        reactors: Roster,
         warehouse: Warehouse,
         executor: Executor,
         world: Answers,

@@ -233,7 +233,7 @@ class Plant:
     def _activity(self, dry: bool = False) -> _Session:
         return _Session(self, dry)
 
-    def open_activity(self, dry: bool) -> Activity:
+    def _open_activity(self, dry: bool) -> Activity:
         """Begin an activity: the code, the config and the index as they are now."""
         self._lock.acquire()
         if self._active:
@@ -245,11 +245,11 @@ class Plant:
             self.warehouse.begin_activity()
             return self._begin(dry)
         except BaseException:
-            self.close_activity()
+            self._close_activity()
             raise
 
-    def close_activity(self) -> None:
-        """End what `open_activity` began."""
+    def _close_activity(self) -> None:
+        """End what `_open_activity` began."""
         try:
             self.warehouse.end_activity()
         finally:
@@ -471,10 +471,10 @@ class _Session:
         self._plant, self._dry = plant, dry
 
     def __enter__(self) -> Activity:
-        return self._plant.open_activity(self._dry)
+        return self._plant._open_activity(self._dry)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._plant.close_activity()
+        self._plant._close_activity()
         if error is not None:
             trim(error)
 

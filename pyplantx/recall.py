@@ -22,9 +22,9 @@ from pyplantx.core.trace import Digest, Group, ObjectRef, Question
 from pyplantx.fingerprint.value import hash_text
 
 if TYPE_CHECKING:
-    from pyplantx.activity import Reactors
     from pyplantx.core.messages import ReactorId
     from pyplantx.core.scheduler import Scheduler
+    from pyplantx.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
     from pyplantx.world import Answers
 
@@ -61,7 +61,7 @@ class Recall:
         Where they are kept, and what they are held against.
     """
 
-    def __init__(self, warehouse: Warehouse, reactors: Reactors, world: Answers) -> None:
+    def __init__(self, warehouse: Warehouse, reactors: Roster, world: Answers) -> None:
         self._warehouse, self._reactors, self._world = warehouse, reactors, world
         self._generation = _generation(warehouse)
         self._wrote = False
@@ -125,7 +125,7 @@ class _Ancestry:
 
     def __init__(
         self,
-        reactors: Reactors,
+        reactors: Roster,
         scheduler: Scheduler,
         recalled: dict[str, DeepTrace],
         usable: Callable[[ReactorId], bool],

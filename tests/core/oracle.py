@@ -10,6 +10,7 @@ import random
 from typing import Any
 
 from driver import Program, Session, Thrown, ToyError, hash_text
+
 from pyplantx.core import messages as m
 from pyplantx.core.scheduler import MOST_REPLAYS
 from pyplantx.core.trace import Group, Sent, observations_of

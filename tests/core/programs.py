@@ -201,5 +201,6 @@ class Source:
         ops, hinted = self.ops[id], self.hinted[id]
         hints = tuple(sorted(sendable(ops))) if hinted else ()
         if self.style == "wrong hints":  # the names that it asks for as well
-            hints += tuple(sorted({name for op in flat(ops) if op[0].startswith("ask") for name in op[1] if len(name) != 3}))
+            asked = {name for op in flat(ops) if op[0].startswith("ask") for name in op[1] if isinstance(name, str)}
+            hints += tuple(sorted(asked))
         return Reactor(repr(ops), body_of(ops), hints=hints, whole=hinted)

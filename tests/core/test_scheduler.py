@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from driver import Index, Program, Reactor, Session, Thrown, ToyError
 
 from pyplantx.core import messages as m
-from driver import Index, Program, Reactor, Session, Thrown, ToyError
 
 
 def reactor(body: Any, version: str = "1", **more: Any) -> Reactor:
@@ -375,12 +375,36 @@ def test_set_order_keeps_all_traces():
     index, chance = Index(), random.Random(1)
     runs = 0
     for round in range(60):
-        program: Program = {name: give(name, (round >> i) & 1, version=str((round >> i) & 1)) for i, name in enumerate("xyz")}
+        bits = {name: (round >> i) & 1 for i, name in enumerate("xyz")}
+        program: Program = {name: give(name, bit, version=str(bit)) for name, bit in bits.items()}
         program["u"] = reactor(unordered, hints=["sum"])
         session = Session(index, program, chance=chance)
         assert session.produce("sum") == [round.bit_count() - (round >> 3).bit_count()]
         runs += session.ran.count("u")
     assert runs == 8
+
+
+def test_recalled_content_that_is_gone_is_searched_for_after_all():
+    index = Index()
+    program: Program = {"a": give("x", 3), "b": double("x", "y"), "c": double("y", "z")}
+    Session(index, program, recalls=True).produce("y")
+    assert Session(index, program, recalls=True).produce("y") == [6]  # keeps a deep trace
+    recalling = Session(index, program, recalls=True)
+    assert recalling.produce("y") == [6]
+    assert (recalling.recalled, recalling.reused) == (1, [])
+    index.payloads.clear()
+    session = Session(index, program, recalls=True)
+    assert session.produce("y") == [6]
+    assert [(id, reason.kind) for id, reason in session.started] == [("b", "payload"), ("a", "payload")]
+
+
+def test_reconsidered_reactors_ask_their_traces_again():
+    index = Index()
+    program: Program = {"a": give("x", 3), "b": double("x", "y")}
+    session = Session(index, program, rivals=1.0)
+    assert session.produce("y") == [6]
+    assert session.reconsidered == {"a", "b"}
+    assert session.ran == ["b", "a"]
 
 
 def test_dry_run_says_who_would_run_and_changes_nothing():

@@ -86,7 +86,10 @@ def test_bad_older_lines_are_refused_when_read():
         older_segments(segment)
 
 
-@given(st.text(max_size=60) | st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=8).map(json.dumps))
+values = st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=8)
+
+
+@given(st.text(max_size=60) | values.map(json.dumps))
 def test_decoding_anything_gives_a_segment_or_a_value_error(text: str):
     try:
         segment = decode_segment(text)
@@ -99,9 +102,8 @@ names = st.text(st.characters(), max_size=6) | st.sampled_from(["\ud800\udc00", 
 digests = st.sampled_from([c * 32 for c in "0123456789abcdef"])
 refs = st.builds(ObjectRef, names, st.integers(1, 9), digests, digests, st.integers(0, 2**40), names, st.none() | names)
 observations = st.builds(Observation, st.sampled_from(["ingredient", "config"]), names, digests, names)
-all_steps = st.lists(
-    st.builds(Sent, names, refs) | st.builds(Group, st.lists(observations, min_size=1, max_size=3).map(tuple)), max_size=5
-).map(tuple)
+groups = st.builds(Group, st.lists(observations, min_size=1, max_size=3).map(tuple))
+all_steps = st.lists(st.builds(Sent, names, refs) | groups, max_size=5).map(tuple)
 
 
 @given(all_steps, st.lists(all_steps, max_size=3))
