@@ -315,6 +315,7 @@ class Activity:
         self._busy[id] += time.perf_counter() - begin
         gc.disable()
         self.warehouse.maybe_flush()
+        self._announce()
 
     def _reply(self, outcome: Event) -> None:
         if isinstance(outcome, Raised):

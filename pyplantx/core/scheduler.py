@@ -777,7 +777,7 @@ class Scheduler:
         stuck = stuck_from(self._stuck_targets())
         searches = [ingredient for ingredient in stuck if ingredient.sender is None]
         return (
-            any(self._try_hinted(ingredient) for ingredient in searches)
+            any(self._go_back(ingredient) or self._try_hinted(ingredient) for ingredient in searches)
             or any(self._try_stranger(ingredient) for ingredient in searches)
             or any(self._despair(ingredient) for ingredient in reversed(searches))
             or self._run_a_replay()
@@ -793,6 +793,15 @@ class Scheduler:
             elif ingredient.sender is not None:
                 found += stuck_ingredients(ingredient.sender)
         return found
+
+    def _go_back(self, ingredient: Ingredient) -> bool:
+        """A candidate was parked when its question was answered, for another one was tried: now go on with it."""
+        parked = next((c for c in ingredient.tried if c.state is PARKED), None)
+        if parked is None:
+            return False
+        ingredient.trying = parked
+        self._begin(parked)
+        return True
 
     def _try_hinted(self, ingredient: Ingredient) -> bool:
         more = ingredient.next < len(ingredient.candidates)

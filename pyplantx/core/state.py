@@ -122,8 +122,8 @@ class Ingredient:
 
     __slots__ = (
         "basis", "candidates", "cause", "failure", "final", "former", "made", "name", "next", "position",
-        "recalled", "ref", "remade", "remaking", "replaced", "searching", "sender", "stage", "strangers_from", "tried", "trying",
-        "users", "waits",
+        "recalled", "ref", "remade", "remaking", "replaced", "searching", "sender", "stage", "strangers_from",
+        "tried", "trying", "users", "waits",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:

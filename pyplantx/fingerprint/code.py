@@ -18,8 +18,8 @@ from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.nodes import FUNCTION, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_attribute
-from pyplantx.fingerprint.pieces import Pin, Slot
-from pyplantx.fingerprint.records import Record, raw_digest
+from pyplantx.fingerprint.pieces import Pin, Slot, label_of
+from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
 from pyplantx.fingerprint.references import follow, follow_import
 
 _T = TypeVar("_T")
@@ -129,12 +129,15 @@ class Fingerprinter:
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
         """The fingerprint of a function that refers to nothing, without building a graph; else None."""
+        record = self._closed_record(function)
+        return None if record is None else values.hash_bytes(_HOT + record[:32].encode())
+
+    def _closed_record(self, function: types.FunctionType) -> str | None:
+        """The record's text of a project function that refers to nothing: it says all about it; else None."""
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
             return None
-        record = self._record_text(function.__code__)
-        if record[32] != "." or not self._in_project(function.__globals__):
-            return None
-        return values.hash_bytes(_HOT + record[:32].encode())
+        text = self._record_text(function.__code__)
+        return text if is_closed(text) and self._in_project(function.__globals__) else None
 
     def _in_project(self, namespace: dict[str, Any]) -> bool:
         known = self._project_globals.get(id(namespace))
@@ -194,8 +197,12 @@ class Fingerprinter:
 
     def parts(self, obj: Any) -> dict[str, Digest]:
         """What the fingerprint of `obj` is made of: label ("function utils.scale", "constant app.K") -> digest."""
+        inner = _unwrap(obj)
+        closed = self._closed_record(inner) if type(inner) is types.FunctionType else None
+        if closed is not None:
+            return {label_of(inner): values.hash_bytes(FUNCTION + closed[:32].encode())}
         found: dict[str, Digest] = {}
-        for node in self._graph.reach(_unwrap(obj)):
+        for node in self._graph.reach(inner):
             _add_part(found, node.label, values.hash_bytes(bytes(node.own)))
             for slot in node.constants:
                 if not is_code(slot.value):
@@ -214,18 +221,29 @@ class Fingerprinter:
 
     def hints(self, function: Any) -> SendHints:
         """What `function`, and the helpers and subreactors that it refers to, seem to send or allocate."""
-        from pyplantx.fingerprint.hints import to_pattern  # needed on a cold start only
-
+        inner = _unwrap(function)
+        closed = self._closed_record(inner) if type(inner) is types.FunctionType else None
         names: dict[str, None] = {}
         patterns: dict[str, None] = {}
-        for one in self._helpers(_unwrap(function)):
-            for pieces in self._record(one.__code__).sent:
-                solved = [self._solve(one, piece, alone=len(pieces) == 1) for piece in pieces]
-                if all(kind == "=" for kind, *_ in solved):
-                    names["".join(rest[0] for _, *rest in solved)] = None
-                else:
-                    patterns[to_pattern(solved) or ""] = None
+        if closed is not None:
+            self._collect_hints(inner, closed, names, patterns)
+        else:
+            for one in self._helpers(inner):
+                self._collect_hints(one, self._record_text(one.__code__), names, patterns)
         return SendHints(tuple(names), tuple(filter(None, patterns)))
+
+    def _collect_hints(
+        self, function: types.FunctionType, record: str, names: dict[str, None], patterns: dict[str, None]
+    ) -> None:
+        for pieces in sent_in(record):
+            if len(pieces) == 1 and pieces[0][0] == "=":  # a literal: nearly always
+                names[pieces[0][1]] = None
+                continue
+            solved = [self._solve(function, piece, alone=len(pieces) == 1) for piece in pieces]
+            if all(kind == "=" for kind, *_ in solved):
+                names["".join(rest[0] for _, *rest in solved)] = None
+            else:
+                patterns[_to_pattern(solved)] = None
 
     def _helpers(self, function: Any) -> Iterator[types.FunctionType]:
         """A function and those it refers to, through subreactors but not through other reactors."""
@@ -241,7 +259,7 @@ class Fingerprinter:
                 continue
             if isinstance(one, types.FunctionType) and self._in_project(one.__globals__):
                 yield one
-                if self._closed(one):
+                if self._closed_record(one) is not None:
                     continue
             pending += reversed(self._graph.node(one).refs)
 
@@ -363,6 +381,12 @@ def _normalise(code: types.CodeType) -> str:
     return normalise(code).to_text()
 
 
+def _to_pattern(pieces: Pieces) -> str:
+    from pyplantx.fingerprint.hints import to_pattern  # needed on a cold start only
+
+    return to_pattern(pieces) or ""
+
+
 def _same(slot: Slot, content: tuple[bytes, tuple[Any, ...]]) -> bool:
     data, refs = content
     if slot.now != data or len(slot.refs_now) != len(refs):
@@ -385,6 +409,8 @@ def _is_reactor(obj: Any) -> bool:
 
 def _has_role(obj: Any) -> bool:
     """Whether this is a reactor or a subreactor."""
+    if type(obj) is types.FunctionType:  # the class of functions can't be marked
+        return isinstance(obj.__dict__.get("__pyplantx_kind__"), str)
     if isinstance(getattr(type(obj), "__pyplantx_kind__", None), str):
         return True
     return not isinstance(obj, type) and isinstance(static_attribute(obj, "__pyplantx_kind__"), str)

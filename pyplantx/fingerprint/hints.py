@@ -19,6 +19,7 @@ _ANY: Final[Pieces] = [["*"]]
 _VERBS: Final = frozenset({"send", "allocate"})
 _PERCENT: Final = re.compile(r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
 _BRACES: Final = re.compile(r"\{[^{}]*\}")
+_STOPS: Final = frozenset({JUMP, TEST, BRANCH, END})
 _ADD: Final = (0, 13)  # BINARY_OP arguments
 _REMAINDER: Final = (6, 19)
 
@@ -27,7 +28,7 @@ def find_hints(code: CodeType, found: list[Instruction]) -> list[Pieces]:
     """The pieces of each name that is sent or allocated in this code object (nested code not included)."""
     if _VERBS.isdisjoint(code.co_names):
         return []
-    starts = [i for i, one in enumerate(found) if one.name == "LOAD_ATTR" and one.arg in _VERBS]
+    starts = [i for i, one in enumerate(found) if one[1] == "LOAD_ATTR" and one[2] in _VERBS]
     hints = (_first_argument(code, found, start + 1) for start in starts)
     return [pieces for pieces in hints if any(kind != "*" for kind, *_ in pieces)]
 
@@ -35,28 +36,38 @@ def find_hints(code: CodeType, found: list[Instruction]) -> list[Pieces]:
 def _first_argument(code: CodeType, found: list[Instruction], start: int) -> Pieces:
     stack: list[Pieces] = []
     before = ""
-    for one in found[start:]:
-        if one.kind in (JUMP, TEST, BRANCH, END):
+    for at in range(start, len(found)):
+        kind, name, arg, _, _ = one = found[at]
+        if kind in _STOPS:
             break
-        if one.name == "CALL" and before == "GET_ITER":  # 3.11: a comprehension, its iterator in the place of self
+        if kind == LOCAL and name == "LOAD_FAST":
+            stack.append(_ANY)
+        elif kind == CONST and name == "LOAD_CONST":
+            stack.append(_constant(code.co_consts[arg]))
+        elif name == "CALL" and before == "GET_ITER":  # 3.11: a comprehension, its iterator in the place of self
             stack.pop()
-        elif one.name.startswith("CALL") and _positional(one) >= len(stack):
+        elif name.startswith("CALL") and _positional(one) >= len(stack):
             break
         else:
-            _step(code, stack, one)
-        before = one.name
+            _step(stack, one)
+        before = name
     return stack[0] if stack else _ANY
+
+
+def _constant(value: object) -> Pieces:
+    return [["=", value]] if isinstance(value, str) else _ANY
 
 
 def _positional(one: Instruction) -> int:
     return one.raw + (one.name == "CALL_KW") if one.name in ("CALL", "CALL_KW") else 0
 
 
-def _step(code: CodeType, stack: list[Pieces], one: Instruction) -> None:
+def _step(stack: list[Pieces], one: Instruction) -> None:
     """Carry out one instruction."""
-    push = _pushed(code, one)
-    if push is not None:
-        stack.append(push)
+    if one.name == "LOAD_GLOBAL":
+        stack.append([["g", str(one.arg)]])
+    elif one.name == "LOAD_DEREF":
+        stack.append([["d", str(one.arg)]])
     elif one.name == "LOAD_ATTR":
         stack[-1:] = [_attribute(stack[-1] if stack else _ANY, str(one.arg))]
     elif one.name == "BUILD_STRING":
@@ -68,17 +79,6 @@ def _step(code: CodeType, stack: list[Pieces], one: Instruction) -> None:
         _format(stack, one)
     else:
         _other(stack, one)
-
-
-def _pushed(code: CodeType, one: Instruction) -> Pieces | None:
-    if one.kind == CONST and one.name == "LOAD_CONST":
-        value = code.co_consts[one.arg]
-        return [["=", value]] if isinstance(value, str) else _ANY
-    if one.name == "LOAD_GLOBAL":
-        return [["g", str(one.arg)]]
-    if one.name == "LOAD_DEREF":
-        return [["d", str(one.arg)]]
-    return _ANY if one.kind == LOCAL and one.name == "LOAD_FAST" else None
 
 
 def _attribute(owner: Pieces, name: str) -> Pieces:

@@ -20,6 +20,7 @@ from pyplantx.fingerprint.bytecode import (
     JUMP,
     LOCAL,
     NAME,
+    PLAIN,
     TEST,
     Instruction,
     handlers,
@@ -109,7 +110,8 @@ class _Normaliser:
     def _token(self, one: Instruction) -> str:
         kind, name, arg = one[0], one[1], one[2]
         if kind == LOCAL:
-            return f"{name} {self._slots.get(arg) or self._name_slot(arg)}"
+            known = self._slots.get(arg)
+            return f"{name} {known if known is not None else self._name_slot(arg)}"
         if kind == CONST:
             return f"{name} {self._const(arg)}"
         return f"{name} {arg}"
@@ -142,9 +144,12 @@ class _Normaliser:
             return self._walk()
         tokens = []
         for one in self._found:
-            if one.kind != DROP:
+            kind = one[0]
+            if kind == PLAIN or kind == NAME:  # half of all; the others are `_token`'s business
+                tokens.append(f"{one[1]} {one[2]}")
+            elif kind != DROP:
                 tokens.append(self._token(one))
-            if one.kind == END:
+            if kind == END:
                 break
         return tokens
 
@@ -255,11 +260,8 @@ class _Normaliser:
 
 
 def _chains(found: list[Instruction]) -> list[list[str]]:
-    chains = []
-    for i, one in enumerate(found):
-        if one.name in _GLOBAL_LOADS:
-            chains.append([one.arg, *_attributes(found, i + 1)])
-    return chains
+    loads = [i for i, one in enumerate(found) if one[1] in _GLOBAL_LOADS]
+    return [[found[i].arg, *_attributes(found, i + 1)] for i in loads]
 
 
 def _attributes(found: list[Instruction], start: int) -> list[str]:
@@ -270,11 +272,7 @@ def _attributes(found: list[Instruction], start: int) -> list[str]:
 
 
 def _imports(code: CodeType, found: list[Instruction]) -> list[Import]:
-    imports = []
-    for i, one in enumerate(found):
-        if one.name == "IMPORT_NAME":
-            imports.append(_import(code, found, i))
-    return imports
+    return [_import(code, found, i) for i, one in enumerate(found) if one[1] == "IMPORT_NAME"]
 
 
 def _import(code: CodeType, found: list[Instruction], at: int) -> Import:

@@ -24,12 +24,12 @@ DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
 Pieces = list[list[str]]
 
 _RAW_DOMAIN: Final = DOMAIN.encode() + b"raw\0"
-_TIGHT: Final = (",", ":")
+_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def to_json(thing: object) -> str:
     """JSON without spaces; "" for nothing."""
-    return json.dumps(thing, separators=_TIGHT) if thing else ""
+    return _encode(thing) if thing else ""
 
 
 class Import(NamedTuple):
@@ -85,8 +85,7 @@ class Record(NamedTuple):
     @property
     def sent(self) -> list[Pieces]:
         """The pieces of the names that are sent, see ``hints.py``."""
-        found: list[Pieces] = json.loads(self.hints) if self.hints else []
-        return found
+        return _pieces(self.hints) if self.hints else []
 
     def to_text(self) -> str:
         """One line: digest, "." if the code is closed and "+" if not, then tab-separated fields."""
@@ -103,6 +102,22 @@ class Record(NamedTuple):
         chains, flags, imports, hints = text[33:].split("\t")
         brought = [Import(*one) for one in json.loads(imports)] if imports else []
         return cls(text[:32], chains.split(), brought, "d" in flags, "y" in flags, hints)
+
+
+def is_closed(text: str) -> bool:
+    """`Record.is_closed`, of a record's text."""
+    return text[32] == "."
+
+
+def sent_in(text: str) -> list[Pieces]:
+    """`Record.sent`, of a record's text."""
+    hints = text[34:] if text[32] == "." else text[text.rindex("\t") + 1 :]
+    return _pieces(hints) if hints else []
+
+
+def _pieces(hints: str) -> list[Pieces]:
+    found: list[Pieces] = json.loads(hints)
+    return found
 
 
 def raw_digest(code: CodeType) -> str:

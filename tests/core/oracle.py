@@ -12,7 +12,6 @@ from typing import Any
 from driver import Program, Session, Thrown, ToyError, hash_text
 
 from pyplantx.core import messages as m
-from pyplantx.core.scheduler import MOST_REPLAYS
 from pyplantx.core.trace import Group, Sent, observations_of
 
 
@@ -39,9 +38,9 @@ class Truth:
 
 
 class _Pipe:
-    def __init__(self, id: str, config: dict[str, Any], truth: Truth) -> None:
+    def __init__(self, id: str, config: dict[str, Any], truth: Truth, seed: int) -> None:
         self.id, self._config, self._truth = id, config, truth
-        self.chance = random.Random(0)
+        self.chance = random.Random(f"{id} {seed}")
 
     def config(self, key: str) -> Any:
         return self._config[key]
@@ -51,10 +50,10 @@ class _Pipe:
         self._truth.sender[name] = self.id
 
 
-def evaluate(program: Program, config: dict[str, Any], sendable: dict[str, set[str]]) -> Truth:
-    """Run all reactors until nothing moves."""
+def evaluate(program: Program, config: dict[str, Any], sendable: dict[str, set[str]], seed: int = 0) -> Truth:
+    """Run all reactors until nothing moves. The order in which some of them ask comes from `seed`."""
     truth = Truth()
-    bodies = {id: reactor.body(_Pipe(id, config, truth)) for id, reactor in program.items()}
+    bodies = {id: reactor.body(_Pipe(id, config, truth, seed)) for id, reactor in program.items()}
     asked: dict[str, tuple[str, ...] | None] = dict.fromkeys(program)
     truth.received = {id: [] for id in program}
 
@@ -117,22 +116,26 @@ def check_consistent(session: Session) -> None:
 def check_minimal(session: Session, before: dict[str, int], truth: Truth | None) -> None:
     """No run that a trace recorded before this session would have saved.
 
-    Exempt are forced runs, payloads made again and lost workers; and, in a program with chance in it, runs
-    on content that was taken back: at their time they were due.
+    Exempt are forced runs, payloads made again and lost workers; and, in a program with chance in it, sessions
+    in which content was taken back: the runs on it were due at their time.
     """
     answers = dict(_answers(session, truth))
+    if truth is None and _was_taken_back(session, answers):
+        return
     own = {id: observations_of(steps) for id, steps in session.recorded}
     for id, reason in session.started:
         if reason.kind in ("forced", "payload", "restarted"):
-            continue
-        taken_back = any(answers.get((o.kind, o.key), o.answer) != o.answer for o in reason.new)
-        gave_up = session.scheduler._conversations[id].restarts > MOST_REPLAYS
-        if truth is None and (taken_back or gave_up or session.ran.count(id) > 1):
             continue
         mine = answers | {("ingredient", key): answer for kind, key, answer in own.get(id, ()) if kind == "ingredient"}
         root = session.root(id)
         for trace in session.index.traces.get(root, [])[: before.get(root, 0)]:
             assert not _holds(trace, mine, session), f"{id} ran ({reason}), but this trace holds: {trace}"
+
+
+def _was_taken_back(session: Session, answers: dict[tuple[str, str], str]) -> bool:
+    new = [o for _, reason in session.started for o in reason.new]
+    restarted = any(conversation.restarts for conversation in session.scheduler._conversations.values())
+    return restarted or any(answers.get((o.kind, o.key), o.answer) != o.answer for o in new)
 
 
 def _answers(session: Session, truth: Truth | None) -> Any:

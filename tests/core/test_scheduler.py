@@ -196,6 +196,25 @@ def test_parked_candidate_goes_on_when_it_is_needed_after_all():
     assert session.ran == ["last", "wrong", "right"]
 
 
+def test_first_candidate_goes_on_after_a_second_one_was_tried_in_vain():
+    def slow(pipe: Any) -> Any:
+        (y,) = yield ("y",)
+        pipe.send("x", y + 1)
+
+    def giver(pipe: Any) -> Any:
+        pipe.send("early", 1)
+        yield ("late",)
+        pipe.send("y", 5)
+
+    program: Program = {
+        "slow": reactor(slow, hints=["x"]),
+        "wrong": Reactor("1", doubles("x", "w"), hints=("x", "w", "late")),
+        "giver": reactor(giver, hints=["y", "early"]),
+        "right": double("early", "late"),
+    }
+    assert Session(Index(), program).produce("x") == [6]
+
+
 def test_no_producer():
     session = Session(Index(), {"a": double("missing", "y"), "s": Reactor("1", sends("w", 1), whole=False)})
     with pytest.raises(Thrown) as caught:
