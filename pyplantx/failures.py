@@ -12,6 +12,7 @@ from pyplantx.errors import (
     IngredientError,
     NoProducer,
     NotDeterministic,
+    PayloadMissing,
     PyplantxError,
     ReactorError,
     TwoProducers,
@@ -55,6 +56,11 @@ def error_of(
         return NotDeterministic(
             f"reactor {names[0]} gave other content for {failure.name!r} when it had to run again",
             hint="make it deterministic (seed its random numbers, sort what has no order)",
+        )
+    if failure.kind == "payload":
+        return PayloadMissing(
+            f"what reactor {names[0]} stores as {failure.name!r} is gone again as soon as it is written",
+            hint="plant.warehouse.check() says what is wrong with the store; is something else deleting its files?",
         )
     if failure.kind == "deadlock":
         return _deadlock(failure, names, line_of)

@@ -277,6 +277,4 @@ class GiveUp(NamedTuple):
     failure: Failure
 
 
-Instruction = (
-    LookUp | FindProducers | Observe | Start | Resume | Throw | Drop | Record | Reuse | Deliver | GiveUp
-)
+Instruction = LookUp | FindProducers | Observe | Start | Resume | Throw | Drop | Record | Reuse | Deliver | GiveUp

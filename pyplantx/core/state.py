@@ -230,4 +230,3 @@ def wait_cycle(start: Conversation | None) -> list[tuple[Conversation, Ingredien
 def is_wrong_hint(candidate: Conversation, ingredient: Ingredient) -> bool:
     """Whether it waits for the very ingredient that it is thought to send: then somebody else sends it."""
     return ingredient in stuck_ingredients(candidate)
-
