@@ -1,13 +1,14 @@
 # Two commands do everything on a machine with Python 3.11 or newer, pip and make:
 #
 #   make demo    own virtual environment, then the digits example, twice
-#   make test    own virtual environment, then ruff, mypy --strict, the import rules and pytest
+#   make test    own virtual environment, then ruff, mypy --strict, the import rules and pytest;
+#                fingerprints and core also on every other Python >= 3.11 found
 #
 # Everything lands in .venv/ and build-demo/; `make clean` removes both.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types walls unit bench clean
+.PHONY: help demo test lint types walls unit pythons bench clean
 
 # The first interpreter that is new enough, unless PYTHON names one.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
@@ -48,7 +49,7 @@ demo: $(VENV)/stamp-demo
 
 # All four, even if an early one fails: a run should tell everything that is wrong.
 test: $(VENV)/stamp-dev
-	@$(MAKE) --no-print-directory --keep-going lint types walls unit
+	@$(MAKE) --no-print-directory --keep-going lint types walls pythons unit
 
 lint: $(VENV)/stamp-dev
 	$(PY) -m ruff check .
@@ -61,6 +62,10 @@ walls: $(VENV)/stamp-dev
 
 unit: $(VENV)/stamp-dev
 	$(PY) -m pytest -q $(PYTEST_ARGS)
+
+# Bytecode differs from version to version: fingerprints and traces are tried on every other one that is here.
+pythons: $(VENV)/stamp-dev
+	@$(PY) tests/other_pythons.py $(VENV)
 
 bench: $(VENV)/stamp-dev
 	$(PY) benchmarks/run.py --output docs/benchmarks.md $(BENCH_ARGS)

@@ -43,7 +43,6 @@ FLOORS = {
     "activity": 6,
     "explain": 6,
     "plant": 6,
-    "recall": 6,
     "utils": 7,
     "testing": 7,
     "spec_tests": 7,

@@ -49,6 +49,7 @@ _CLASS_NOISE: Final = frozenset(
         *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"),
         *("__static_attributes__", "_abc_impl", "_abc_registry", "_abc_cache", "__pyplantx_pin__", "__signature__"),
         *("__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
+        "__slotnames__",  # copyreg leaves it there when the first instance is copied or pickled
     }
 )
 _ENUM_NOISE: Final = frozenset(
@@ -340,6 +341,8 @@ class Describer:
         for key in sorted(own):
             if key in _CLASS_NOISE or key in members or (key in _ENUM_NOISE and members):
                 continue
+            if key == "__annotations__" and not own[key]:
+                continue  # Python makes an empty one when it is first asked for
             if key.startswith("__pydantic_") and key != "__pydantic_fields__":
                 continue  # compiled from the fields and functions, which count
             if isinstance(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -154,3 +155,14 @@ def test_reactors_in_globals_count_as_their_functions() -> None:
 
     assert wrapped("1", "reactor") != wrapped("2", "reactor")
     assert wrapped("1", "subreactor") == wrapped("2", "subreactor")
+
+
+def test_looking_at_a_class_does_not_change_it() -> None:
+    class Seen:
+        value = 1
+
+    before = Fingerprinter().fingerprint(Seen)
+    copy.copy(Seen())
+    assert Seen.__annotations__ == {}
+    assert {"__slotnames__", "__annotations__"} & set(vars(Seen))
+    assert Fingerprinter().fingerprint(Seen) == before

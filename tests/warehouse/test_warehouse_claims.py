@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from pyplantx.errors import WarehouseError
+from pyplantx.warehouse import claims as claims_module
 from pyplantx.warehouse.claims import Claims
 from pyplantx.warehouse.locks import FileLock
 from tests.warehouse.stores import ROOT
@@ -77,6 +84,63 @@ def test_a_waiting_circle_is_not_closed(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 5
     mine.release()
     yours.release()
+
+
+def test_keys_at_one_place_are_told_apart_within_a_process(tmp_path: Path) -> None:
+    claims = Claims(str(tmp_path))
+    first, second = _keys_at_one_place()
+    one, two = claims.claim(first, 0), claims.claim(second, 0)
+    assert one is not None and two is not None and claims.claim(first, 0) is None
+    one.release()
+    assert _tries(tmp_path, first) == "not"  # the place is still taken
+    two.release()
+    assert _tries(tmp_path, first) == "held"
+
+
+def _keys_at_one_place() -> tuple[str, str]:
+    seen: dict[int, str] = {}
+    for number in range(100_000):
+        place = claims_module._number(str(number)) % claims_module._PLACES
+        if place in seen:
+            return seen[place], str(number)
+        seen[place] = str(number)
+    raise AssertionError("the places are too many for this test")
+
+
+def _tries(folder: Path, key: str) -> str:
+    command = [sys.executable, "-c", HOLDER, str(folder), key]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+
+
+def test_a_number_that_nobody_holds_means_nothing(tmp_path: Path) -> None:
+    (tmp_path / "claims.lock").write_bytes(b"\x07\0\0\0" * claims_module._PLACES)
+    claim = Claims(str(tmp_path)).claim("work", 0)
+    assert claim is not None
+    claim.release()
+
+
+def test_a_process_that_was_stopped_while_it_changed_the_table(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(claims_module, "_LONGEST_CHANGE", 0.05)
+    script = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX, 1, int(sys.argv[2]))"
+    script += "; print('locked', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(tmp_path / "claims.lock"), str(claims_module._CHANGING)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        assert Claims(str(tmp_path)).claim("work", 0) is None
+        other.kill()
+    assert Claims(str(tmp_path)).claim("work", 0) is not None
+
+
+def test_a_full_disk_is_an_error_in_words(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    claims = Claims(str(tmp_path))
+    with pytest.raises(WarehouseError, match="claims"):
+        claims.claim("work", 0)
+    monkeypatch.undo()
+    assert claims.claim("work", 0) is not None
 
 
 def test_keys_are_any_text(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pyplantx.core.trace import ObjectRef
 from pyplantx.warehouse import records
+from pyplantx.warehouse.committer import NewVersion, Waiting, _Item, name_key
 
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
 digests = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -60,3 +61,31 @@ def test_payloads_are_split_as_they_were_joined(sizes: list[int], data: st.DataO
     assert decoded == record
     assert records.split_payload(decoded, payload) == {f"p{i}": piece for i, piece in enumerate(pieces)}
     assert records.split_payload(decoded, payload + b"x") is None
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1), st.lists(st.tuples(texts, texts), min_size=1))
+def test_same_producers_without_decoding(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> None:
+    ref = ObjectRef("simple", 1, "d", "a", 1, "[[\"x\"", ',[["x","y"]]]')
+    bodies = [records.encode_name(records.NameRecord("n", ref, items)) for items in (one, other, one)]
+    assert records.same_producers(bodies[0], bodies[2])
+    assert records.same_producers(bodies[0], bodies[1]) == (one == other)
+
+
+@given(texts, texts)
+def test_the_key_of_a_name_tells_names_apart(one: str, other: str) -> None:
+    long = "n" * 200
+    keys = [name_key(name) for name in (one, other, long + one, long + other)]
+    assert all(0 < len(key) <= 160 for key in keys)
+    assert (keys[0] == keys[1]) == (keys[2] == keys[3]) == (one == other)
+
+
+def test_versions_that_wait_are_found_by_reactor_until_they_are_written() -> None:
+    waiting = Waiting()
+    news = [NewVersion(b"k", "r", root, 1.0, {}) for root in ("a", "b", "a")]
+    for new in news:
+        waiting.add_version(new)
+    assert [new.root for new in waiting.versions_of("r")] == ["a", "b"]
+    waiting.drop([_Item([("versions", ("r", "a"), news[2])], (), None, None)])
+    assert [new.root for new in waiting.versions_of("r")] == ["b"]
+    waiting.drop([_Item([("versions", ("r", "b"), news[1])], (), None, None)])
+    assert waiting.versions_of("r") == []
