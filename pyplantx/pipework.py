@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pyplantx.core.messages import Asked, Ended, Missing, Raised
 from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 #: What a plain function comes to: it has ended without ever stopping.
 _FINISHED = object()
+
+_NOTHING_SEEN: frozenset[tuple[str, str]] = frozenset()
+_NOTHING_SENT: frozenset[str] = frozenset()
+_NO_ALLOCATIONS: dict[str, Any] = {}  # replaced, never changed
+
+_T = TypeVar("_T")
 
 #: What a run may say when it stops.
 Outcome = Asked | Ended | Raised | Missing
@@ -50,7 +56,7 @@ class World(Protocol):
     def file(self, path: str, verify: bool) -> Observation: ...
     def env(self, name: str) -> tuple[str | None, Observation]: ...
     def classes(self, ref: ObjectRef) -> Observation | None: ...
-    def subreactor(self, reactor: Reactor, callers: list[Any], called: Any) -> Observation: ...
+    def subreactor(self, reactor: Reactor, callers: Sequence[Any], called: Any) -> Observation: ...
     def entered(self, called: Any) -> None: ...
     def error_of(self, failure: Failure) -> BaseException: ...
 
@@ -81,6 +87,8 @@ class Pipework:
 
     The plant makes one for each run and passes it as the reactor's first argument.
     """
+
+    __slots__ = ("__dict__", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -229,6 +237,14 @@ def _checked_name(name: Any) -> str:
     raise BadRequest(f"the name of an ingredient is a text, not {name!r}", hint="name it with a str")
 
 
+def _with(items: set[_T] | frozenset[_T], item: _T) -> set[_T]:
+    """The set with one more item: the same one, unless it was empty."""
+    if isinstance(items, set):
+        items.add(item)
+        return items
+    return {item}
+
+
 class Run:
     """One run of one reactor.
 
@@ -241,15 +257,21 @@ class Run:
         What else can be observed.
     """
 
+    __slots__ = (
+        *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary"),
+        *("_callers", "_body", "_request", "_swallowing", "_swallowed"),
+    )
+
     def __init__(self, reactor: Reactor, store: Store, world: World) -> None:
         self.reactor, self.store, self.world = reactor, store, world
         self.pending: set[Any] = set()  # requests and subreactor calls that were made and not yielded
         self._steps: list[Step] = []  # since the run spoke last
-        self._seen: set[tuple[str, str]] = set()
-        self._sent: set[str] = set()
-        self._allocations: dict[str, Any] = {}
-        self._temporary: list[Any] = []
-        self._callers: list[Any] = []
+        # From here on empties that nobody adds to: in a long chain all runs wait at once, and sets are large.
+        self._seen: set[tuple[str, str]] | frozenset[tuple[str, str]] = _NOTHING_SEEN
+        self._sent: set[str] | frozenset[str] = _NOTHING_SENT
+        self._allocations: dict[str, Any] = _NO_ALLOCATIONS
+        self._temporary: tuple[Any, ...] = ()
+        self._callers: tuple[Any, ...] = ()
         self._body: Any = None
         self._request: Request | None = None
         self._swallowing = False
@@ -352,7 +374,8 @@ class Run:
         return Raised(self.reactor.id, self._take_steps(), error)
 
     def _take_steps(self) -> tuple[Step, ...]:
-        steps, self._steps = tuple(self._steps), []
+        steps = tuple(self._steps)
+        self._steps.clear()
         return steps
 
     def _check_end(self) -> None:
@@ -372,7 +395,7 @@ class Run:
                 allocation.discard()
         for allocation in self._temporary:
             allocation.discard()
-        self._allocations, self._temporary = {}, []
+        self._allocations, self._temporary = _NO_ALLOCATIONS, ()
         self.world.forget(self)
 
     # ----------------------------------------------------------------- what the reactor does
@@ -397,7 +420,8 @@ class Run:
             )
         allocation = self._allocations.get(name)
         if allocation is None:
-            self._refuse_foreign_handle(name, value)
+            if self._allocations:
+                self._refuse_foreign_handle(name, value)
             ref = self.store.store(name, value, type_given)
         elif _is_handle(allocation, value):
             ref = allocation.seal()
@@ -406,7 +430,7 @@ class Run:
                 f"reactor {self.reactor.name} allocated {name!r} and sends something else under that name",
                 hint="send what pipe.allocate returned",
             )
-        self._sent.add(name)
+        self._sent = _with(self._sent, name)
         self._steps.append(Sent(name, ref))
 
     def _refuse_foreign_handle(self, name: str, value: Any) -> None:
@@ -422,13 +446,13 @@ class Run:
         if name in self._allocations or name in self._sent:
             raise BadRequest(f"reactor {self.reactor.name} allocates {name!r} a second time")
         allocation = self.store.allocate(name, type_given, **options)
-        self._allocations[name] = allocation
+        self._allocations = {**self._allocations, name: allocation}
         return allocation.handle
 
     def allocate_temp(self, name: Any, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate_temp`."""
         allocation = self.store.allocate_temp(name, type_given, **options)
-        self._temporary.append(allocation)
+        self._temporary += (allocation,)
         return allocation.handle
 
     def _receive(self, ref: ObjectRef) -> Any:
@@ -445,7 +469,7 @@ class Run:
         """Add an observation to the trace, unless the reactor knew that already."""
         key = (observation.kind, observation.key)
         if key not in self._seen:
-            self._seen.add(key)
+            self._seen = _with(self._seen, key)
             self._steps.append(Group((observation,)))
 
     def observe(self, kind: str, key: str, answer: Digest, shown: str) -> None:
@@ -462,12 +486,12 @@ class Run:
         """A subreactor call begins: its code is observed."""
         self.pending.discard(call)
         self.note(self.world.subreactor(self.reactor, self._callers, call.subreactor))
-        self._callers.append(call.subreactor)
+        self._callers += (call.subreactor,)
         self.world.entered(call.subreactor)
 
     def left(self, _: SubreactorCall) -> None:
         """A subreactor call ended."""
-        self._callers.pop()
+        self._callers = self._callers[:-1]
 
     # ----------------------------------------------------------------- errors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import ABSENT, Digest, Observation, Question
@@ -112,7 +112,7 @@ class Answers:
 
     # ----------------------------------------------------------------- code
 
-    def subreactor(self, reactor: Reactor, callers: list[Any], called: Any) -> Observation:
+    def subreactor(self, reactor: Reactor, callers: Sequence[Any], called: Any) -> Observation:
         """The call of a subreactor, by the way that leads to it from the reactor."""
         caller = callers[-1] if callers else reactor
         path = self._fingerprinter.reference_path(caller.function, called)
@@ -121,7 +121,7 @@ class Answers:
         key = " ".join([*before, path]) if known and path else f"{_BY_NAME}{called.qualified}"
         return Observation("subreactor", key, self._fingerprinter.fingerprint(called), called.__name__)
 
-    def _path_of(self, reactor: Reactor, callers: list[Any]) -> str:
+    def _path_of(self, reactor: Reactor, callers: Sequence[Any]) -> str:
         caller = callers[-2] if len(callers) > 1 else reactor
         path = self._fingerprinter.reference_path(caller.function, callers[-1])
         return path if path is not None else f"{_BY_NAME}{callers[-1].qualified}"

@@ -40,6 +40,7 @@ from pyplantx.warehouse.records import (
     encode_text,
     encode_versions,
     merge_name,
+    same_producers,
     to_json,
 )
 
@@ -54,6 +55,8 @@ MANY_BYTES, TOO_MANY_BYTES = 8 << 20, 64 << 20
 IDLE, BACKUP_EVERY = 1.0, 300.0
 #: Seconds until a write that failed is tried again by itself.
 RETRY = 1.0
+#: Bytes of a name that its key begins with.
+_KEY_BYTES = 128
 #: Seconds to wait for a background thread at the end: one that hangs must not hang the program.
 _LONGEST_STOP = 10.0
 
@@ -105,7 +108,7 @@ class Held(NamedTuple):
 class _Item(NamedTuple):
     """One entry of the queue: all of it becomes durable in one transaction."""
 
-    writes: list[tuple[str, str, Any]]
+    writes: list[tuple[str, Any, Any]]
     needs: tuple[Digest, ...]
     entry: Mapping[str, Any] | None
     announce: Callable[[], None] | None
@@ -119,10 +122,11 @@ class Waiting:
         self.code: dict[str, str] = {}
         self.blobs: dict[str, str] = {}
         self.names: dict[str, NameRecord] = {}
-        self.versions: dict[str, NewVersion] = {}
+        self.versions: dict[tuple[str, Digest], NewVersion] = {}
+        self._roots: dict[str, tuple[Digest, ...]] = {}  # reactor -> the roots above, newest first
         self.sealed: dict[Digest, Held] = {}
         self.gone: set[Digest] = set()  # objects that count as missing, whatever the index still says
-        self.tables: dict[str, dict[str, Any]] = {
+        self.tables: dict[str, dict[Any, Any]] = {
             "traces": self.traces,
             "code": self.code,
             "blobs": self.blobs,
@@ -149,6 +153,25 @@ class Waiting:
                     self.gone.discard(key)
                 elif table == "objects" or known.get(key) is value:
                     known.pop(key, None)
+                    if table == "versions":
+                        self._drop_root(*key)
+
+    def add_version(self, new: NewVersion) -> None:
+        """Note a version."""
+        self.versions[new.reactor, new.root] = new
+        known = self._roots.get(new.reactor, ())
+        self._roots[new.reactor] = (new.root, *[root for root in known if root != new.root])
+
+    def versions_of(self, reactor: str) -> list[NewVersion]:
+        """The versions of a reactor that are queued, newest first."""
+        return [self.versions[reactor, root] for root in self._roots.get(reactor, ())]
+
+    def _drop_root(self, reactor: str, root: Digest) -> None:
+        roots = tuple(other for other in self._roots[reactor] if other != root)
+        if roots:
+            self._roots[reactor] = roots
+        else:
+            del self._roots[reactor]
 
 
 class Committer:
@@ -209,7 +232,7 @@ class Committer:
 
     def commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
         """Queue what one reactor has left."""
-        writes: list[tuple[str, str, Any]] = []
+        writes: list[tuple[str, Any, Any]] = []
         needs: tuple[Digest, ...] = ()
         producer = (commit.reactor, commit.root)
         with self._lock:
@@ -222,9 +245,8 @@ class Committer:
                 waiting.traces[key] = text
                 writes.append(("traces", key, text))
             if version is not None:
-                parts_key = f"{version.key.decode()}{version.root}"
-                waiting.versions[parts_key] = version
-                writes.append(("versions", parts_key, version))
+                waiting.add_version(version)
+                writes.append(("versions", (version.reactor, version.root), version))
             self._queue.append(_Item(writes, needs, commit.entry, announce))
             self._touch()
 
@@ -244,7 +266,7 @@ class Committer:
                 self._queue.append(_Item([("objects", address, None)], (), None, None))
                 self._touch()
 
-    def _name_object(self, address: Digest, writes: list[tuple[str, str, Any]]) -> tuple[Digest, ...]:
+    def _name_object(self, address: Digest, writes: list[tuple[str, Any, Any]]) -> tuple[Digest, ...]:
         """Write the object's record with this commit too, if it is not known to be durable yet."""
         held = self.waiting.sealed.get(address)
         if held is not None:
@@ -354,7 +376,7 @@ class Committer:
             self._oldest = time.monotonic() if self._queue or self._payloads else 0.0
 
     def _put(self, txn: Txn, items: list[_Item]) -> None:
-        tables: dict[str, dict[str, Any]] = {}
+        tables: dict[str, dict[Any, Any]] = {}
         for item in items:
             for table, key, value in item.writes:
                 tables.setdefault(table, {})[key] = value
@@ -471,13 +493,16 @@ def _by_key(payloads: Mapping[Digest, bytes]) -> dict[bytes, bytes | None]:
 
 
 def name_key(name: str) -> bytes:
-    """Key of a name, or of a reactor: names are any text, keys are not."""
-    return hash_text(name).encode()
+    """Key of a name, or of a reactor: how it begins, and its digest; LMDB has a limit of 511 bytes, names have none.
+
+    Names that begin alike are mostly sent and asked for one after the other, so they had better lie on one page.
+    """
+    return encode_text(name)[:_KEY_BYTES] + hash_text(name).encode()
 
 
-def version_key(reactor: str, root: Digest) -> str:
+def version_key(reactor: str, root: Digest) -> bytes:
     """Key of the parts of one version."""
-    return hash_text(reactor) + root
+    return name_key(reactor) + root.encode()
 
 
 def blob_key(kind: str, key: str) -> str:
@@ -502,7 +527,10 @@ def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     for name, update in values.items():
         key = name_key(name)
         base = index.record(txn, "names", key)
-        rows.append((key, encode_name(update if base is None else merge_name(update, decode_name(base)))))
+        record = encode_name(update)
+        if base is not None and not same_producers(record, base):
+            record = encode_name(merge_name(update, decode_name(base)))
+        rows.append((key, record))
     index.put(txn, "names", rows)
 
 

@@ -223,8 +223,8 @@ class Warehouse:
 
     def versions(self, reactor: str) -> list[VersionInfo]:
         """The versions of a reactor, newest first, at most 32."""
-        waiting = [new for new in self._waiting.versions.values() if new.reactor == reactor]
-        found = [VersionInfo(new.root, new.when, dict(new.parts)) for new in reversed(waiting)]
+        waiting = self._waiting.versions_of(reactor)
+        found = [VersionInfo(new.root, new.when, dict(new.parts)) for new in waiting]
         seen = {version.root for version in found}
         found += [version for version in self._stored_versions(reactor) if version.root not in seen]
         return found[: records.MAX_VERSIONS]
@@ -283,7 +283,7 @@ class Warehouse:
         return None if body is None else records.decode_name(body)
 
     def _parts(self, reactor: str, root: Digest) -> dict[str, Digest]:
-        body = self._reader.get("parts", version_key(reactor, root).encode())
+        body = self._reader.get("parts", version_key(reactor, root))
         return {} if body is None else from_json(body.decode())
 
     # -- storing
