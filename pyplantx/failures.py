@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _NOTE = "pyplantx: in reactor "
 
+
 def error_of(
     failure: Failure,
     name_of: Callable[[ReactorId], str],

@@ -275,9 +275,7 @@ def ReactorFunc(
     return _make_reactor(function, name, version, sends)
 
 
-def _make_reactor(
-    function: Callable[..., Any], name: str | None, version: str, sends: str | Iterable[str]
-) -> Reactor:
+def _make_reactor(function: Callable[..., Any], name: str | None, version: str, sends: str | Iterable[str]) -> Reactor:
     """`ReactorFunc` with all its options."""
     reactor = Reactor(function, name, version, sends)
     default_registry.add(reactor)

@@ -255,6 +255,4 @@ def usage(session: Session) -> Usage:
 
 
 def _folder_size(folder: str) -> int:
-    return sum(
-        os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names
-    )
+    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
