@@ -18,6 +18,7 @@ from pyplantx.core.messages import (
     Deliver,
     Demanded,
     Drop,
+    Ended,
     Event,
     Failure,
     FindProducers,
@@ -311,7 +312,11 @@ class Activity:
         if self._collects:
             gc.enable()
         begin = time.perf_counter()
-        step()
+        try:
+            step()
+        except BaseException:  # Ctrl-C; what a reactor raises comes as an event
+            self._note_interruption(id)
+            raise
         self._busy[id] += time.perf_counter() - begin
         gc.disable()
         self.warehouse.maybe_flush()
@@ -320,6 +325,8 @@ class Activity:
     def _reply(self, outcome: Event) -> None:
         if isinstance(outcome, Raised):
             self._note_failure(outcome)
+        elif isinstance(outcome, Ended) and not outcome.reusable:
+            self.history.append(self._entry(outcome.reactor, "ran", self.decisions[outcome.reactor].reason))
         elif isinstance(outcome, Asked) and outcome.reactor in self._forced:
             for name in outcome.names:
                 self._outside.setdefault(name, 0)
@@ -329,10 +336,15 @@ class Activity:
         reactor = self.reactors[outcome.reactor]
         chain = [(self._name(id), name) for id, name in self.scheduler.chain(outcome.reactor)]
         describe_request_chain(outcome.error, reactor, chain)
+        self.world.note_error(outcome.reactor, outcome.error)
         self._turns.release(outcome.reactor)
         before = self.decisions[outcome.reactor]
         self.decisions[outcome.reactor] = before._replace(action="failed")
         self.history.append(self._entry(outcome.reactor, "failed", str(before.reason)))
+
+    def _note_interruption(self, id: ReactorId) -> None:
+        self.decisions[id] = self.decisions[id]._replace(action="interrupted")
+        self.history.append(self._entry(id, "interrupted", self.decisions[id].reason))
 
     def _name(self, id: ReactorId) -> str:
         return self.reactors[id].name if id else ""
@@ -394,6 +406,9 @@ class Activity:
             return self.decisions[id]
         if id in self.reused:
             return up_to_date(self._name(id))
+        failure = self.scheduler.failure(id)
+        if failure is not None:
+            return Decision(self._name(id), "unknown", str(self._error_of(failure)).splitlines()[0])
         names = ", ".join(map(repr, self.scheduler.waiting_for(id)))
         reason = f"depends on the new content of {names}" if names else ""
         return Decision(self._name(id), "may run", reason)

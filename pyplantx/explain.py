@@ -55,7 +55,7 @@ class Decision(NamedTuple):
     reactor : str
         The reactor's name.
     action : str
-        ``"ran"``, ``"failed"``, ``"up to date"``, ``"would run"``, ``"may run"`` or ``"unknown"``.
+        ``"ran"``, ``"failed"``, ``"interrupted"``, ``"up to date"``, ``"would run"``, ``"may run"`` or ``"unknown"``.
     reason : str
         The sentence; "" if it is up to date.
     kind : str

@@ -31,6 +31,7 @@ def error_of(
     name_of: Callable[[ReactorId], str],
     line_of: Callable[[ReactorId], str] = lambda _: "",
     near_misses: Callable[[str], Sequence[str]] = lambda _: (),
+    cause: BaseException | None = None,
 ) -> BaseException:
     """The exception for a failure.
 
@@ -42,12 +43,16 @@ def error_of(
         Reactor id to its name, and to the "file:line" where it waits.
     near_misses : callable
         Ingredient name to similar names that are known.
+    cause : BaseException, optional
+        What the first of the reactors raised that failed when they were tried.
     """
     if isinstance(failure.error, BaseException):
         return failure.error
     names = [name_of(id) for id in failure.reactors]
     if failure.kind == "no producer":
-        return _no_producer(failure.name, names, near_misses(failure.name))
+        error = _no_producer(failure.name, names, near_misses(failure.name))
+        error.__cause__ = cause
+        return error
     if failure.kind == "two producers":
         return TwoProducers(
             f"two reactors send the ingredient {failure.name!r}: {names[0]} and {names[1]}",

@@ -203,7 +203,8 @@ class Pipework:
         Parameters
         ----------
         path : str or PathLike
-            The file; that it does not exist is an observation too.
+            The file; that it does not exist is an observation too. Of a folder, names and contents of all
+            that is in it.
         verify : bool
             Read the file even if device, inode, size and times are as they were noted.
 
@@ -212,7 +213,7 @@ class Pipework:
         str
             The path.
         """
-        text = os.fspath(path)
+        text = os.fsdecode(path)
         self._run.note(self._run.world.file(text, verify))
         return text
 
@@ -259,7 +260,7 @@ class Run:
 
     __slots__ = (
         *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary"),
-        *("_callers", "_body", "_request", "_swallowing", "_swallowed"),
+        *("_callers", "_body", "_request", "_swallowing", "_swallowed", "_over"),
     )
 
     def __init__(self, reactor: Reactor, store: Store, world: World) -> None:
@@ -276,6 +277,7 @@ class Run:
         self._request: Request | None = None
         self._swallowing = False
         self._swallowed = False
+        self._over = False
 
     # ----------------------------------------------------------------- what the executor calls
 
@@ -396,6 +398,7 @@ class Run:
         for allocation in self._temporary:
             allocation.discard()
         self._allocations, self._temporary = _NO_ALLOCATIONS, ()
+        self._over = True
         self.world.forget(self)
 
     # ----------------------------------------------------------------- what the reactor does
@@ -404,7 +407,8 @@ class Run:
         """See `Pipework.receive`."""
         if not names:
             raise BadRequest("pipe.receive() without a name", hint="pipe.receive('x')")
-        if self.reactor.plain:
+        self._check_running("receive")
+        if self._body is None:  # the function has not returned a generator or coroutine that could wait
             raise BadRequest(
                 f"reactor {self.reactor.name} is a plain function and can't wait for {names[0]!r}",
                 hint=f"write `x = yield pipe.receive({names[0]!r})`: that makes it a generator",
@@ -413,6 +417,7 @@ class Run:
 
     def send(self, name: str, value: Any, type_given: Any) -> None:
         """See `Pipework.send`."""
+        self._check_running("send")
         if name in self._sent:
             raise BadRequest(
                 f"reactor {self.reactor.name} sends {name!r} a second time",
@@ -443,6 +448,7 @@ class Run:
 
     def allocate(self, name: str, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate`."""
+        self._check_running("allocate")
         if name in self._allocations or name in self._sent:
             raise BadRequest(f"reactor {self.reactor.name} allocates {name!r} a second time")
         allocation = self.store.allocate(name, type_given, **options)
@@ -451,6 +457,7 @@ class Run:
 
     def allocate_temp(self, name: Any, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate_temp`."""
+        self._check_running("allocate_temp")
         allocation = self.store.allocate_temp(name, type_given, **options)
         self._temporary += (allocation,)
         return allocation.handle
@@ -494,6 +501,13 @@ class Run:
         self._callers = self._callers[:-1]
 
     # ----------------------------------------------------------------- errors
+
+    def _check_running(self, what: str) -> None:
+        if self._over:
+            raise BadRequest(
+                f"pipe.{what} of reactor {self.reactor.name}, which has ended",
+                hint="a pipe serves one run; end threads that use it before the reactor returns",
+            )
 
     def _garbage(self, yielded: Any) -> BadRequest:
         kind = type(yielded).__name__

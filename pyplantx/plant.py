@@ -116,7 +116,15 @@ class Plant:
         self.close()
 
     def close(self) -> None:
-        """Make everything durable and close the warehouse. Closing twice does no harm."""
+        """Make everything durable and close the warehouse. Closing twice does no harm.
+
+        Raises
+        ------
+        BadRequest
+            If a reactor of this plant is running.
+        """
+        if self._active:
+            raise BadRequest("a reactor can't close its plant while it runs", hint="close it where it was opened")
         self.warehouse.close()
 
     shutdown = close
@@ -162,8 +170,9 @@ class Plant:
     def _sync_reactors(self) -> None:
         """Register what was decorated since, if nobody registers by hand."""
         if not self._explicit and self._synced != default_registry.changes:
-            self._synced = default_registry.changes
+            changes = default_registry.changes
             self._roster.replace(default_registry.resolve(self._roster.fingerprint))
+            self._synced = changes
 
     # ----------------------------------------------------------------- config
 
@@ -224,8 +233,7 @@ class Plant:
         object
             The value; a tuple of values if several were asked for.
         """
-        if not names or not all(isinstance(name, str) for name in names):
-            raise BadRequest("plant.produce takes names of ingredients", hint="plant.produce('metrics')")
+        _check_names("produce", names)
         with self._activity() as activity:
             values = activity.meet(names, (), ())
         return values[0] if len(names) == 1 else tuple(values)
@@ -284,8 +292,8 @@ class Plant:
         for tell in self.warehouse.announcements():
             tell()
 
-    def _error_of(self, failure: Failure) -> BaseException:
-        return error_of(failure, lambda id: self._roster[id].name, near_misses=self._near_misses)
+    def _error_of(self, failure: Failure, cause: BaseException | None = None) -> BaseException:
+        return error_of(failure, lambda id: self._roster[id].name, near_misses=self._near_misses, cause=cause)
 
     def _near_misses(self, name: str) -> list[str]:
         import difflib
@@ -356,6 +364,7 @@ class Plant:
         NoProducer
             If there is none.
         """
+        _check_names("fetch_ingredient", (name,))
         ref = self._up_to_date(name)
         if ref is None:
             ref = self.warehouse.last_ref(name)
@@ -379,6 +388,7 @@ class Plant:
 
     def is_ingredient_known(self, name: str) -> bool:
         """Whether `fetch_ingredient` would return a value."""
+        _check_names("is_ingredient_known", (name,))
         return self._up_to_date(name) is not None or self.warehouse.last_ref(name) is not None
 
     def _up_to_date(self, name: str) -> ObjectRef | None:
@@ -457,11 +467,17 @@ class Plant:
         NoProducer
             If nobody is known to send it.
         """
+        _check_names("explain", (name,))
         self._sync_reactors()
         senders = [id for id, _ in self.warehouse.producers(name) if id in self._roster] + self._roster.hinted(name)
         if not senders:
             raise self._error_of_unknown(name)
         return self.why(senders[0])
+
+
+def _check_names(method: str, names: tuple[Any, ...]) -> None:
+    if not names or not all(isinstance(name, str) for name in names):
+        raise BadRequest(f"plant.{method} takes names of ingredients", hint=f"plant.{method}('metrics')")
 
 
 class _Session:

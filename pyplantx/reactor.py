@@ -10,13 +10,15 @@ from pyplantx.errors import BadRequest, ReactorClash, UnknownReactor
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
 
-_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80 | 0x100, 0x200  # code flags, see `inspect`
+_ASYNC_GENERATOR = 0x200  # a code flag, see `inspect`
 
 
 class _Wrapped:
     """A function in another role; it still looks like the function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        if isinstance(function, _Wrapped):
+            raise BadRequest(f"{function!r} is decorated already", hint="decorate the plain function, once")
         if not callable(function):
             raise BadRequest(f"{function!r} is not a function", hint="decorate a function: @ReactorFunc above def")
         self.function = function
@@ -67,7 +69,6 @@ class Reactor(_Wrapped):
                 f"reactor {self.name} is an async generator",
                 hint="write either `async def` with `await pipe.receive(...)`, or `def` with `yield pipe.receive(...)`",
             )
-        self.plain = flags >= 0 and not flags & (_GENERATOR | _COROUTINE)
         self.takes_config = _takes_config(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,9 +150,9 @@ watch_calls = _watching.set
 
 
 def _code_flags(function: Callable[..., Any]) -> int:
-    """Flags of the function's code; -1 if it has none (a callable object, a wrapper in C)."""
+    """Flags of the function's code; 0 if it has none (a callable object, a wrapper in C)."""
     code = getattr(function, "__code__", None)
-    return code.co_flags if code is not None else -1
+    return code.co_flags if code is not None else 0
 
 
 def _takes_config(function: Callable[..., Any]) -> bool:

@@ -145,8 +145,8 @@ class _NoNotes:
         return None
 
 
-def _error_of(failure: Failure) -> BaseException:
-    return error_of(failure, str)
+def _error_of(failure: Failure, cause: BaseException | None) -> BaseException:
+    return error_of(failure, str, cause=cause)
 
 
 def _ref(pipe: PipeworkMock, name: str) -> ObjectRef:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from pyplantx.fingerprint.value import Hasher, hash_text
 
 if TYPE_CHECKING:
     from pyplantx.config import ConfigSource
-    from pyplantx.core.messages import Failure
+    from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
     from pyplantx.fingerprint.code import Fingerprinter
     from pyplantx.pipework import Run
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _BY_NAME = "="
 
 _READ_SIZE = 1 << 20
+
+#: Nanoseconds.
+_SETTLED_AFTER = 100_000_000
 
 
 class Notes(Protocol):
@@ -47,7 +51,7 @@ class Answers:
     notes : Notes
         Remembers the digests of tracked files.
     error_of : callable
-        A scheduler's failure to the exception to throw.
+        A scheduler's failure, and what the reactor in question raised, to the exception to throw.
     on_subreactor : callable
         Told of each subreactor that is entered.
     """
@@ -57,12 +61,26 @@ class Answers:
         config: ConfigSource,
         fingerprinter: Fingerprinter,
         notes: Notes,
-        error_of: Callable[[Failure], BaseException],
+        error_of: Callable[[Failure, BaseException | None], BaseException],
         on_subreactor: Callable[[Any], None],
     ) -> None:
         self._config, self._fingerprinter, self._notes = config, fingerprinter, notes
-        self.error_of, self.entered = error_of, on_subreactor
-        self._files: dict[tuple[str, bool], Observation] = {}
+        self._error_of, self.entered = error_of, on_subreactor
+        self._folder = os.getcwd()
+        self._errors: dict[ReactorId, BaseException] = {}
+
+    # ----------------------------------------------------------------- errors
+
+    def note_error(self, id: ReactorId, error: BaseException) -> None:
+        """A reactor has raised; an error that follows from that will say so."""
+        self._errors[id] = error
+
+    def error_of(self, failure: Failure) -> BaseException:
+        """The exception for a failure, to be thrown into those who wait."""
+        cause = next((self._errors[id] for id in failure.reactors if id in self._errors), None)
+        return self._error_of(failure, cause)
+
+    # ----------------------------------------------------------------- replays
 
     def answer(self, reactor: Reactor, question: Question) -> Observation:
         """Today's answer to a recorded question. Never raises for what a store may hold."""
@@ -75,7 +93,7 @@ class Answers:
         if kind == "classes":
             return Observation(kind, key, self._classes_digest(key))
         if kind == "file":
-            return self.file(key, False)
+            return self.file(os.path.join(self._folder, key), False)._replace(key=key)
         if kind == "env":
             return self.env(key)[1]
         return Observation(kind, key, _unanswerable())
@@ -160,32 +178,46 @@ class Answers:
     # ----------------------------------------------------------------- files and environment
 
     def file(self, path: str, verify: bool) -> Observation:
-        """The content of a file; read only if its stat differs from what was noted, or to `verify`."""
-        known = self._files.get((path, verify))
-        if known is None:
-            known = self._files[path, verify] = Observation("file", path, self._file_digest(path, verify))
-        return known
+        """The content of a file or folder now; a file is read only if its stat differs from what was noted.
 
-    def _file_digest(self, path: str, verify: bool) -> Digest:
+        A relative path is kept as such (the project may be moved), unless the reactor has changed the working
+        directory: replays look from where the plant was called.
+        """
+        key = path if os.path.isabs(path) or os.getcwd() == self._folder else os.path.abspath(path)
+        return Observation("file", key, self._path_digest(key, verify))
+
+    def _path_digest(self, path: str, verify: bool) -> Digest:
         try:
+            if os.path.isdir(path):
+                return self._folder_digest(path, verify)
             with open(path, "rb", buffering=0) as file:
                 return self._digest_of_open(file, path, verify)
         except (FileNotFoundError, NotADirectoryError):
             return ABSENT
-        except OSError as error:  # a directory, no permission: an answer of its own; opening it will tell the user
+        except OSError as error:  # no permission: an answer of its own; opening it will tell the user
             return hash_text(f"unreadable: {error.errno}")
 
+    def _folder_digest(self, path: str, verify: bool) -> Digest:
+        """Names and contents of all that is in a folder; a link to a folder counts by where it leads."""
+        lines = ["folder"]
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                link = entry.is_symlink() and entry.is_dir()
+                digest = hash_text(os.readlink(entry.path)) if link else self._path_digest(entry.path, verify)
+                lines.append(f"{len(entry.name)} {entry.name} {digest}")
+        return hash_text("\n".join(lines))
+
     def _digest_of_open(self, file: Any, path: str, verify: bool) -> Digest:
-        stat = _stat_key(os.fstat(file.fileno()))
+        stat = os.fstat(file.fileno())
         key = os.path.abspath(path)
         noted = self._notes.blob_get("file", key)
         if noted is not None and not verify:
             known, digest = json.loads(noted)
-            if known == stat:
+            if known == _stat_key(stat):
                 return str(digest)
         digest = _hash_file(file)
-        if _stat_key(os.fstat(file.fileno())) == stat:  # else it changes while it is read: ask again next time
-            self._notes.blob_put("file", key, json.dumps([stat, digest]))
+        if _is_settled(stat) and _stat_key(os.fstat(file.fileno())) == _stat_key(stat):
+            self._notes.blob_put("file", key, json.dumps([_stat_key(stat), digest]))
         return digest
 
     def env(self, name: str) -> tuple[str | None, Observation]:
@@ -217,6 +249,12 @@ def find_qualified(name: str) -> Any:
 
 def _stat_key(stat: os.stat_result) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _is_settled(stat: os.stat_result) -> bool:
+    """Whether a later change is sure to show in the times: they move in steps of some milliseconds."""
+    age = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)
+    return age > _SETTLED_AFTER
 
 
 def _hash_file(file: Any) -> Digest:

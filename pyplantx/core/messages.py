@@ -69,7 +69,8 @@ class Failure(NamedTuple):
     name : str
         The ingredient concerned ("" if none).
     reactors : tuple of str
-        The reactors concerned; for a deadlock those that wait, in order.
+        The reactors concerned; for a deadlock those that wait, in order; for "no producer" those that failed
+        when they were tried.
     names : tuple of str
         For a deadlock: what each of `reactors` waits for.
     error : object

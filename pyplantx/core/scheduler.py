@@ -183,6 +183,10 @@ class Scheduler:
         """The ingredients that a reactor received in this demand, replayed or live, in order."""
         return self._conversations[reactor].inputs()
 
+    def failure(self, reactor: ReactorId) -> Failure | None:
+        """What is wrong with a reactor, or with the demand as a whole."""
+        return self._failures.get(reactor) or self._failure
+
     def trace(self, reactor: ReactorId) -> tuple[Step, ...]:
         """What a reactor observed and sent in this demand so far, replayed or live, with today's answers."""
         return tuple(self._conversations[reactor].steps)
@@ -284,7 +288,7 @@ class Scheduler:
         """After the hinted ones: a failure ends the search, one that waits holds it up. So do all at the end."""
         ingredient.trying = None
         if ingredient.stage >= HINTED:
-            failed = next((c for c in ingredient.tried if c.state is FAILED), None)
+            failed = next((c for c in ingredient.hinted() if c.state is FAILED), None)
             waiting = next((c for c in ingredient.tried if not c.over), None)
             if waiting is not None:
                 ingredient.trying = waiting
@@ -294,9 +298,14 @@ class Scheduler:
                 self._fail(ingredient, self._failures[failed.id])
                 return
         if ingredient.final:
-            self._fail(ingredient, Failure("no producer", ingredient.name))
+            self._fail(ingredient, self._nobody(ingredient))
         else:
             self._ask_for_candidates(ingredient)
+
+    def _nobody(self, ingredient: Ingredient) -> Failure:
+        """Nobody sends it; those who failed while they were tried are named, for it may have been one of them."""
+        failed = tuple([c.id for c in ingredient.tried if c.state is FAILED])
+        return Failure("no producer", ingredient.name, failed)
 
     def _fail(self, ingredient: Ingredient, failure: Failure) -> None:
         ingredient.failure, ingredient.remaking = failure, False
@@ -833,7 +842,7 @@ class Scheduler:
         """Only strangers that wait are left: that they might send it is no reason to call it a deadlock."""
         if not ingredient.final or not all(c.over for c in ingredient.hinted()):
             return False
-        self._fail(ingredient, Failure("no producer", ingredient.name))
+        self._fail(ingredient, self._nobody(ingredient))
         return True
 
     def _deadlock(self) -> Failure:

@@ -1,0 +1,248 @@
+"""Programs that are not as one expects them, and that people write all the same."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pyplantx import Ingredient, ReactorFunc, SubreactorFunc, errors
+
+
+def test_a_tracked_file_is_looked_at_when_it_is_asked_for(open_plant: Any, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+
+    @ReactorFunc
+    def first(pipe: Any, config: Any) -> None:
+        pipe.send("first", Path(pipe.track_file(config.path)).read_text())
+
+    @ReactorFunc
+    def rewrite(pipe: Any, config: Any) -> Any:
+        value = yield pipe.receive("first")
+        Path(config.path).write_text(value + config.add)
+        pipe.send("rewritten", config.add)
+
+    @ReactorFunc
+    def last(pipe: Any, config: Any) -> Any:
+        yield pipe.receive("rewritten")
+        pipe.send("last", Path(pipe.track_file(config.path)).read_text())
+
+    for add, expected in (("+", "A+"), ("", "A")):
+        table.write_text("A")
+        with open_plant(first, rewrite, last, config=SimpleNamespace(path=str(table), add=add)) as plant:
+            assert plant.produce("last") == expected
+
+
+def test_a_quick_change_of_equal_size_is_seen(open_plant: Any, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+
+    @ReactorFunc
+    def read(pipe: Any) -> None:
+        pipe.send("text", Path(pipe.track_file(path)).read_text())
+
+    with open_plant(read) as plant:
+        for i in range(50):
+            path.write_text(f"{i:04}")
+            assert plant.produce("text") == f"{i:04}"
+
+
+def test_a_tracked_folder(open_plant: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a").write_text("1")
+
+    @ReactorFunc
+    def names(pipe: Any) -> None:
+        pipe.send("names", sorted(os.listdir(pipe.track_file(folder))))
+
+    with open_plant(names) as plant:
+        assert plant.produce("names") == ["a", "deep"]
+        assert plant.produce("names") == ["a", "deep"]
+        assert plant.log.take() == ["names"]
+        (folder / "b").write_text("1")
+        assert plant.produce("names") == ["a", "b", "deep"]
+        (folder / "deep" / "c").write_text("1")
+        plant.produce("names")
+        assert plant.log.take() == ["names", "names"]
+
+
+def test_another_working_directory_inside_a_reactor(
+    open_plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "f.txt").write_text("one")
+    monkeypatch.chdir(tmp_path)
+
+    @ReactorFunc
+    def read(pipe: Any) -> None:
+        os.chdir("in")
+        pipe.send("text", Path(pipe.track_file(b"f.txt")).read_text())
+        os.chdir("..")
+
+    with open_plant(read) as plant:
+        assert plant.produce("text") == "one"
+        (tmp_path / "in" / "f.txt").write_text("two")
+        assert plant.produce("text") == "two"
+        assert plant.produce("text") == "two"
+        assert plant.log.take() == ["read", "read"]
+
+
+def timed(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+def bare(function: Any) -> Any:
+    def wrapper(pipe: Any) -> Any:
+        return function(pipe)
+
+    return wrapper
+
+
+def test_decorated_functions_and_callable_objects(open_plant: Any) -> None:
+    def source(pipe: Any, value: int) -> None:
+        pipe.send("source", value)
+
+    @timed
+    def wrapped(pipe: Any) -> Any:
+        pipe.send("wrapped", (yield pipe.receive("source")))
+
+    @bare
+    def hidden(pipe: Any) -> Any:
+        pipe.send("hidden", (yield pipe.receive("source")))
+
+    @timed
+    async def waits(pipe: Any) -> None:
+        pipe.send("waits", await pipe.receive("source"))
+
+    reactors = [
+        ReactorFunc(name="source")(functools.partial(source, value=3)),
+        ReactorFunc(wrapped),
+        ReactorFunc(name="hidden")(hidden),
+        ReactorFunc(waits),
+    ]
+    with open_plant(*reactors) as plant:
+        assert plant.produce("wrapped", "hidden", "waits") == (3, 3, 3)
+    with pytest.raises(errors.BadRequest, match="decorated already"):
+        ReactorFunc(reactors[0])
+
+
+def test_after_a_clash_the_plant_says_the_same_again(open_plant: Any) -> None:
+    def make(n: int) -> Any:
+        @ReactorFunc
+        def made(pipe: Any) -> None:
+            pipe.send(f"made-{n}", n)
+
+        return made
+
+    make(1), make(2)
+
+    @ReactorFunc
+    def other(pipe: Any) -> None:
+        pipe.send("other", 1)
+
+    with open_plant() as plant:
+        for _ in range(2):
+            with pytest.raises(errors.ReactorClash):
+                plant.produce("other")
+
+
+def test_a_failed_guess_is_named_and_shown(open_plant: Any) -> None:
+    @ReactorFunc
+    def table(pipe: Any) -> None:
+        key = "-".join(["a", "b"])
+        row: dict[str, int] = {}
+        pipe.send(key, row["missing column"])
+
+    @ReactorFunc
+    def use(pipe: Any) -> Any:
+        pipe.send("used", (yield pipe.receive("a-b")))
+
+    with open_plant(table, use) as plant:
+        with pytest.raises(errors.NoProducer, match="failed when they were tried: table") as caught:
+            plant.produce("used")
+        assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_pipe_serves_one_run(open_plant: Any) -> None:
+    kept: list[Any] = []
+
+    @ReactorFunc
+    def keeps(pipe: Any) -> None:
+        kept.append(pipe)
+        pipe.send("a", 1)
+
+    with open_plant(keeps) as plant:
+        plant.run_reactor(keeps)
+        for call in (lambda pipe: pipe.send("b", 2), lambda pipe: pipe.allocate("c", Ingredient.Type.file)):
+            with pytest.raises(errors.BadRequest, match="has ended"):
+                call(kept[0])
+
+
+def test_a_reactor_cant_close_its_plant(open_plant: Any) -> None:
+    @ReactorFunc
+    def closes(pipe: Any) -> None:
+        plant.close()
+
+    with open_plant(closes) as plant, pytest.raises(errors.BadRequest, match="can't close"):
+        plant.run_reactor(closes)
+
+
+def test_names_are_texts(open_plant: Any) -> None:
+    with open_plant() as plant:
+        for method in (plant.produce, plant.fetch_ingredient, plant.is_ingredient_known, plant.explain):
+            with pytest.raises(errors.BadRequest, match="names of ingredients"):
+                method(3)
+
+
+def test_an_interrupted_reactor_is_in_the_history(open_plant: Any) -> None:
+    @ReactorFunc
+    def stopped(pipe: Any) -> Any:
+        yield
+        raise KeyboardInterrupt
+
+    @ReactorFunc
+    def after(pipe: Any) -> None:
+        pipe.send("after", 1)
+
+    with open_plant(stopped, after) as plant:
+        with pytest.raises(KeyboardInterrupt):
+            plant.run_reactor(stopped)
+        assert plant.why(stopped).action == "interrupted"
+        assert [entry["action"] for entry in plant.get_execution_history()] == ["interrupted"]
+        assert plant.produce("after") == 1
+
+
+def test_a_forgotten_yield_from_is_told(open_plant: Any) -> None:
+    @SubreactorFunc
+    def part(pipe: Any) -> int:
+        return 1
+
+    @ReactorFunc
+    def forgets(pipe: Any) -> None:
+        part(pipe)
+
+    with open_plant(forgets) as plant, pytest.raises(errors.BadRequest, match="did not wait for it"):
+        plant.run_reactor(forgets)
+
+
+def test_two_senders_in_two_demands(open_plant: Any) -> None:
+    @ReactorFunc
+    def one(pipe: Any) -> None:
+        pipe.send("same", 1)
+
+    @ReactorFunc
+    def two(pipe: Any) -> None:
+        pipe.send("same", 1)
+
+    with open_plant(one, two) as plant:
+        plant.run_reactor(one)
+        plant.run_reactor(two)
+        assert "two reactors send" in str(plant.status())
