@@ -246,6 +246,9 @@ class Activity:
                 self._events.append(Recalled(name, ref))
                 return
         candidates = self._candidates(name, stage)
+        while not candidates and stage < _LAST_STAGE - 1:
+            stage += 1
+            candidates = self._candidates(name, stage)
         self._events.append(ProducersFound(name, stage, tuple(candidates), stage == _LAST_STAGE))
 
     def _candidates(self, name: str, stage: int) -> Sequence[ReactorId]:

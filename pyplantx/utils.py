@@ -37,12 +37,10 @@ def store_ingredients_to_dir(plant: Plant, names: Iterable[str], directory: str 
     NoProducer
         If an ingredient is not stored.
     """
+    found = [(name, plant.find_ingredient(name)) for name in _listed(names)]  # before the directory is made
     with Warehouse(os.fspath(directory)) as target:
         target.register_ingredient_specs(plant.warehouse.registry.added())
-        sent = []
-        for name in names:
-            ref = plant.find_ingredient(name)
-            sent.append((name, target.store(name, plant.warehouse.open(ref), ref.spec)))
+        sent = [(name, target.store(name, plant.warehouse.open(ref), ref.spec)) for name, ref in found]
         target.commit(Commit(_EXPORTER, hash_text(_EXPORTER), [], sent, None, None), None)
 
 
@@ -85,10 +83,16 @@ def load_ingredients_from_dir(
     ------
     NoProducer
         If one of `names` is not there.
+    WarehouseError
+        If the directory is not one that `store_ingredients_to_dir` has made. Nothing is written to it.
     """
-    with Warehouse(os.fspath(directory)) as source:
+    with Warehouse(os.fspath(directory), read_only=True) as source:
         source.register_ingredient_specs(specs)
-        return {name: _load(source, name) for name in (names if names is not None else list(source.names()))}
+        return {name: _load(source, name) for name in (_listed(names) if names is not None else list(source.names()))}
+
+
+def _listed(names: Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _load(source: Warehouse, name: str) -> Any:

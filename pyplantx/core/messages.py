@@ -105,7 +105,10 @@ class NodeFound(NamedTuple):
 
 
 class ProducersFound(NamedTuple):
-    """Who may send `name`, the likeliest first; `stage` as in `FindProducers`; the last has `final`."""
+    """Who may send `name`, the likeliest first; the last stage has `final`.
+
+    `stage` is as in `FindProducers`, or a later one if nobody was found before; never that of the strangers.
+    """
 
     name: str
     stage: int

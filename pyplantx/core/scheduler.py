@@ -259,7 +259,7 @@ class Scheduler:
     def _producers_found(self, event: ProducersFound) -> None:
         ingredient = self._ingredients[event.name]
         ingredient.candidates, ingredient.next = event.candidates, 0
-        ingredient.final = event.final
+        ingredient.stage, ingredient.final = event.stage, event.final
         if ingredient.ref is None:
             self._try_next(ingredient)
 

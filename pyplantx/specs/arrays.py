@@ -49,9 +49,11 @@ class ArraySpec(BuiltinSpec):
 
     def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
         with OptionalLibrary("numpy", "an array"):
-            from pyplantx.specs.npy import open_array
+            from pyplantx.specs.npy import open_array, realigned
 
         array = open_array(payload, _PART, self.services.writable)
+        if "aligned" in meta:
+            array = array.view(realigned(array.dtype, meta["aligned"]))
         return array if not meta else _as_class(array, payload, meta, self.services.writable)
 
     def allocate(self, stage: Stage, **options: Any) -> Allocation:
@@ -123,21 +125,28 @@ def _unrecorded(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype((np.void, dtype))
 
 
-def _is_record(value: Any) -> dict[str, Any]:
-    return {"record": True} if value.dtype.type.__name__ == "record" else {}
+def _facts(value: Any) -> dict[str, Any]:
+    """What the head of a ``.npy`` file does not say about structured elements."""
+    from pyplantx.specs.npy import alignment
+
+    if value.dtype.base.names is None:
+        return {}
+    aligned = alignment(value.dtype)
+    record = {"record": True} if value.dtype.type.__name__ == "record" else {}
+    return {**record, "aligned": aligned} if any(aligned) else record
 
 
 def _write_array(value: Any, stage: Stage) -> Written:
     from pyplantx.specs.npy import write_array
 
-    return Written(write_array(value, _PART, stage), _is_record(value))
+    return Written(write_array(value, _PART, stage), _facts(value))
 
 
 def _write_subclass(value: Any, stage: Stage) -> Written:
     from pyplantx.fingerprint.value import class_tag
     from pyplantx.specs.npy import write_array
 
-    meta = {"class": _class_of(value), **_is_record(value)}
+    meta = {"class": _class_of(value), **_facts(value)}
     return Written(write_array(value, _PART, stage, class_tag(type(value))), meta)
 
 
@@ -158,7 +167,7 @@ def _write_masked(value: Any, stage: Stage) -> Written:
     from pyplantx.specs.npy import write_array
 
     write_array(value.data, _PART, stage)
-    meta: dict[str, Any] = {"class": "masked", **_is_record(value)}
+    meta: dict[str, Any] = {"class": "masked", **_facts(value)}
     if value.mask is not np.ma.nomask:
         write_array(value.mask, _MASK, stage)
     if value._fill_value is not None:  # the public property would make one up
@@ -267,7 +276,7 @@ class _ArrayAllocation:
 
         _make_private(self._map, self._path)
         self.handle.flags.writeable = False
-        return Written(digest_in_place(self.handle))
+        return Written(digest_in_place(self.handle), _facts(self.handle))
 
     def discard(self) -> None:
         """The mapping goes with the handle."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pyplantx.core.trace import Digest
+from pyplantx.errors import BadRequest
 
 #: What a stage takes: bytes, bytearray, memoryview, a C-contiguous array.
 Buffer = Any
@@ -112,16 +113,25 @@ class IngredientTypeSpec:
         CannotStore
             If the value is not of this type or can't be written; says where inside it.
         """
-        raise NotImplementedError  # for the deriving class
+        raise self._cannot("be stored: its class doesn't define write(value, stage)")
 
     def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
         """The value. It must not be possible to alter the store through it."""
-        raise NotImplementedError  # for the deriving class
+        raise self._cannot("be read: its class doesn't define open(payload, meta, version)")
 
     def allocate(self, stage: Stage, **options: Any) -> Allocation:
-        """Begin an ingredient that the reactor fills itself."""
-        raise NotImplementedError  # for the deriving class; the default of types that can't
+        """Begin an ingredient that the reactor fills itself.
+
+        Raises
+        ------
+        BadRequest
+            If the options are impossible, or ingredients of this type can't be allocated (the default).
+        """
+        raise self._cannot("be allocated", hint="array, file and hdf can; make any other value and pipe.send it")
 
     def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
         """One line for people: type, shape, first values. Must not run code from the store."""
         return self.name
+
+    def _cannot(self, what: str, hint: str = "") -> BadRequest:
+        return BadRequest(f"an ingredient of type {(self.name or type(self).__qualname__)!r} can't {what}", hint=hint)

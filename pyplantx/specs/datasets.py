@@ -137,11 +137,8 @@ class HdfDataset:
 
     def write_direct(self, source: Any, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Write from an existing array, as h5py does."""
-        writer = self._writing()
-        if source_sel is None:
-            writer.write(() if dest_sel is None else dest_sel, source)
-        else:
-            writer.write(() if dest_sel is None else dest_sel, source[source_sel])
+        part = source if source_sel is None else source[source_sel]
+        self._writing().write(() if dest_sel is None else dest_sel, part)
 
     def resize(self, size: Any, axis: int | None = None) -> None:
         """Change the shape within `maxshape`, as h5py does."""
@@ -236,7 +233,7 @@ class Writer:
     def _follows(self, selection: Any, value: Any) -> int | None:
         """Where the next row is after this write, if it writes whole rows exactly after the last one."""
         dataset = self._dataset
-        if self._hasher is None or not dataset.shape or getattr(value, "dtype", None) != dataset.dtype:
+        if self._hasher is None or not dataset.shape or not _has_dtype(value, dataset.dtype):
             return None
         first = selection[0] if isinstance(selection, tuple) and selection else selection
         rest = selection[1:] if isinstance(selection, tuple) else ()
@@ -252,6 +249,14 @@ class Writer:
         free = disk.f_bavail * disk.f_frsize
         if free < nbytes + self._reserve:
             raise _full(nbytes, free)
+
+
+def _has_dtype(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether a value is written as the very bytes that it has: NumPy's own, and of this dtype."""
+    import numpy as np
+
+    # The class first: a dtype equals whatever NumPy can make it from, None and float among them.
+    return isinstance(value, (np.ndarray, np.generic)) and value.dtype == dtype
 
 
 def _feed(hasher: BlockHasher, value: Any) -> None:

@@ -59,7 +59,7 @@ class HdfArraySpec(BuiltinSpec):
         if options.get("compression") not in _COMPRESSIONS:
             options = {"chunks": None, "compression": None}
         try:
-            allocation = self.allocate(stage, shape=source.shape, dtype=source.dtype, **options)
+            allocation = self.allocate(stage, shape=source.shape, dtype=_plain(source.dtype), **options)
         except BadRequest as error:
             raise CannotStore(f"value can't be kept as HDF5: {error}") from error
         return _filled(allocation, source)
@@ -227,6 +227,13 @@ def _created(file: Any, settings: dict[str, Any]) -> Any:
     if dataset.dtype != dtype:
         raise BadRequest(f"HDF5 keeps {dtype} as {dataset.dtype}", hint=_ANY_DTYPE)
     return dataset
+
+
+def _plain(dtype: Any) -> Any:
+    """Text of fixed width without the note about its encoding that h5py gives to what it has read."""
+    import numpy as np
+
+    return np.dtype(dtype.str) if dtype.kind == "S" else dtype
 
 
 def _filled(allocation: Allocation, source: Any) -> Written:

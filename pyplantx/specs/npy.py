@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -216,6 +216,57 @@ def _parse(text: bytes, encoding: str, offset: int, part: str) -> Header:
 
 def _is_shape(shape: Any) -> bool:
     return type(shape) is tuple and all(type(length) is int and length >= 0 for length in shape)
+
+
+# -- structured elements --------------------------------------------------------------------------
+
+
+def alignment(dtype: np.dtype[Any]) -> list[bool]:
+    """Of a structured dtype and of those in it, outer before inner, fields in order: whether it is aligned.
+
+    ``align=True`` sets where the fields are, which a ``.npy`` file keeps, and a flag, which it doesn't.
+    """
+    base = dtype.base
+    if base.names is None:
+        return []
+    assert base.fields is not None
+    return [base.isalignedstruct, *(flag for name in base.names for flag in alignment(base.fields[name][0]))]
+
+
+def realigned(dtype: np.dtype[Any], flags: Sequence[bool]) -> np.dtype[Any]:
+    """The dtype with the flags that `alignment` gave.
+
+    Raises
+    ------
+    DamagedObject
+        If they don't fit the dtype.
+    """
+    rest = iter(flags)
+    try:
+        made = _realigned(dtype, rest)
+    except (StopIteration, ValueError, TypeError) as error:
+        raise DamagedObject(f"the dtype {dtype} can't be aligned: {error}") from error
+    if made != dtype or next(rest, None) is not None:
+        raise DamagedObject(f"the dtype {dtype} has other structures than are said to be aligned")
+    return made
+
+
+def _realigned(dtype: np.dtype[Any], flags: Iterator[bool]) -> np.dtype[Any]:
+    base, shape = dtype.base, dtype.shape
+    if base.names is None:
+        return dtype
+    aligned = next(flags) is True
+    assert base.fields is not None
+    fields = [base.fields[name] for name in base.names]
+    described: dict[str, Any] = {
+        "names": base.names,
+        "formats": [_realigned(field[0], flags) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": base.itemsize,
+    }
+    made = np.dtype(described, align=aligned)
+    return np.dtype((made, shape)) if shape else made
 
 
 def summary(array: Array, most: int = 5) -> str:

@@ -155,10 +155,14 @@ class Reader:
         """Up to `limit` raw records from `start` on; with None the last ones, backward."""
         with self._lock:
             txn = self._begin() if self._stale or self._txn is None else self._txn
-            with txn.cursor(self._index.tables[table]) as cursor:
-                found = cursor.last() if start is None else cursor.set_range(start)
-                rows = cursor.iterprev() if start is None else cursor.iternext()
-                taken = list(islice(rows, limit)) if found else []
+            try:
+                taken = _rows(txn, self._index.tables[table], start, limit)
+            except lmdb.Error as error:
+                self._end()
+                raise WarehouseError(
+                    f"table {table!r} of {self._index.layout.meta!r} can't be read: {error}",
+                    hint="close the warehouse and open it again: its index is then checked, and its backup serves",
+                ) from error
             if not self._kept:
                 self._end()
         return taken
@@ -432,7 +436,7 @@ class Index:
             "lib_version": 0,  # the engine 0.9: the file formats of the engines differ
         }
         try:
-            env = self._open_env(folder, options)
+            env = self._open_env(os.fsencode(folder), options)  # lmdb takes text only if it is Unicode
         except lmdb.Error as error:
             raise WarehouseError(f"the index {folder!r} can't be opened: {error}") from error
         self._envs.append(env)
@@ -440,7 +444,7 @@ class Index:
             env.reader_check()  # readers that died keep old pages in use
         return env
 
-    def _open_env(self, folder: str, options: dict[str, Any]) -> lmdb.Environment:
+    def _open_env(self, folder: bytes, options: dict[str, Any]) -> lmdb.Environment:
         try:
             return lmdb.open(folder, **options)
         except lmdb.ReadonlyError:
@@ -504,6 +508,13 @@ class Index:
             self._marked = False
 
 
+def _rows(txn: Txn, table: Any, start: Key | None, limit: int) -> list[tuple[Key, bytes]]:
+    with txn.cursor(table) as cursor:
+        found = cursor.last() if start is None else cursor.set_range(start)
+        rows = cursor.iterprev() if start is None else cursor.iternext()
+        return list(islice(rows, limit)) if found else []
+
+
 def _put_payloads(txn: Txn, payloads: Mapping[Key, bytes | None]) -> None:
     for key, value in sorted(payloads.items()):
         if value is None:
@@ -551,6 +562,33 @@ def inspect_files(layout: Layout, report: Callable[[str], None]) -> None:
     if not os.path.exists(os.path.join(layout.meta, "data.mdb")):
         if os.path.exists(os.path.join(layout.backup, "meta.mdb")):
             report(f"the index {layout.meta!r} was lost; {_bring_back(layout, layout.meta)}")
+
+
+def is_as_closed(layout: Layout) -> bool:
+    """Whether both data files are what the last clean close has left; True is good even while others may write."""
+    mark = _read_mark(layout)
+    try:
+        return all(mark.get(os.path.basename(folder)) == _describe(folder) for folder in (layout.meta, layout.small))
+    except OSError:
+        return False
+
+
+def refuse_damaged(layout: Layout) -> None:
+    """`inspect_files` for those who may not write: they are told. Call only while nobody writes.
+
+    Raises
+    ------
+    WarehouseError
+        If LMDB may not be given one of the data files.
+    """
+    mark = _read_mark(layout)
+    for folder in (layout.meta, layout.small):
+        if not _is_sound(folder, mark.get(os.path.basename(folder))):
+            raise WarehouseError(
+                f"the index {folder!r} is damaged, so the warehouse can't be read",
+                hint="open it once so that it may write (Warehouse(directory)): the damaged file is put aside, "
+                "and the backup of the index serves if there is one",
+            )
 
 
 def _drop_empty(data: str) -> None:

@@ -18,7 +18,7 @@ from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseErro
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse.claims import sweep_claims
 from pyplantx.warehouse.committer import Committer
-from pyplantx.warehouse.index import Index, inspect_files, write_mark
+from pyplantx.warehouse.index import Index, inspect_files, is_as_closed, refuse_damaged, write_mark
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import (
     Layout,
@@ -67,7 +67,7 @@ class Session:
         self.users = 0
         self._looked_around, self._others = -_LOOK_AROUND_EVERY, False
         self._presence = FileLock(os.path.join(self.layout.locks, "presence"), readable_only=read_only)
-        self._entry = FileLock(os.path.join(self.layout.locks, "entry"))
+        self._entry = FileLock(os.path.join(self.layout.locks, "entry"), readable_only=read_only)
         self.staging = Staging(self.layout, self.id)
         durable = durability == "power"
         self.objects = Objects(self.layout)
@@ -113,10 +113,22 @@ class Session:
     def _look_only(self, lock_timeout: float) -> None:
         if not os.path.exists(os.path.join(self.layout.meta, "data.mdb")):
             raise WarehouseError(
-                f"there is no warehouse in {self.layout.root!r}", hint="without read_only=True it would be made"
+                f"there is no warehouse in {self.layout.root!r}",
+                hint="is the path right? Only a plant or export that may write makes one",
             )
-        if os.path.exists(self._presence.path):
+        if not os.path.exists(self._presence.path) or not os.path.exists(self._entry.path):
+            refuse_damaged(self.layout)  # a copy without the locks: nobody writes here
+            return
+        if is_as_closed(self.layout):  # needs no lock, and an exclusive one may be more than a reader can get
             self._be_present(lock_timeout)
+            return
+        self._enter(lock_timeout)
+        try:
+            if self._presence.acquire():  # nobody else is here
+                refuse_damaged(self.layout)
+            self._be_present(lock_timeout)
+        finally:
+            self._entry.release()
 
     def _be_present(self, lock_timeout: float) -> None:
         """Hold the presence lock together with all others who have the store open."""
