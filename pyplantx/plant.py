@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
 from pyplantx.activity import ACCEPTED, Activity
-from pyplantx.config import ConfigSource
 from pyplantx.errors import BadRequest, NoProducer
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
@@ -24,6 +23,7 @@ from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers
 
 if TYPE_CHECKING:
+    from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
 
@@ -190,6 +190,8 @@ class Plant:
         self._auxiliary.update([names] if isinstance(names, str) else names)
 
     def _config_source(self) -> ConfigSource:
+        from pyplantx.config import ConfigSource  # some milliseconds, for those who read a config
+
         return ConfigSource(
             self._config,
             auxiliary=self._auxiliary,
@@ -268,15 +270,16 @@ class Plant:
         self._fingerprinter.begin_activity()
         self._roster.refresh()
         self._sync_reactors()
-        source = self._config_source()
-        answers = Answers(source, self._fingerprinter, self.warehouse, self._error_of, self._subreactor_started)
+        answers = Answers(
+            self._config_source, self._fingerprinter, self.warehouse, self._error_of, self._subreactor_started
+        )
         return Activity(
             self._roster,
             self.warehouse,
             SerialExecutor(),
             answers,
             self._listeners,
-            source.describe,
+            answers.describe,
             self._finish,
             self._claim_timeout,
             dry,

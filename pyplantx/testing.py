@@ -131,7 +131,10 @@ def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
 
 def _world(config: object | None) -> Answers:
     fingerprinter = Fingerprinter()
-    source = ConfigSource(config, encode=fingerprinter.encode_value, code=fingerprinter.fingerprint)
+
+    def source() -> ConfigSource:
+        return ConfigSource(config, encode=fingerprinter.encode_value, code=fingerprinter.fingerprint)
+
     return Answers(source, fingerprinter, _NoNotes(), _error_of, lambda subreactor: None)
 
 

@@ -44,8 +44,8 @@ class Answers:
 
     Parameters
     ----------
-    config : ConfigSource
-        The config as it is now.
+    make_config : callable
+        Gives the config as it is now; called by the first who asks about it.
     fingerprinter : Fingerprinter
         Answers for code.
     notes : Notes
@@ -58,13 +58,14 @@ class Answers:
 
     def __init__(
         self,
-        config: ConfigSource,
+        make_config: Callable[[], ConfigSource],
         fingerprinter: Fingerprinter,
         notes: Notes,
         error_of: Callable[[Failure, BaseException | None], BaseException],
         on_subreactor: Callable[[Any], None],
     ) -> None:
-        self._config, self._fingerprinter, self._notes = config, fingerprinter, notes
+        self._make_config, self._fingerprinter, self._notes = make_config, fingerprinter, notes
+        self._made_config: ConfigSource | None = None
         self._error_of, self.entered = error_of, on_subreactor
         self._folder = os.getcwd()
         self._errors: dict[ReactorId, BaseException] = {}
@@ -100,6 +101,16 @@ class Answers:
 
     # ----------------------------------------------------------------- config
 
+    @property
+    def _config(self) -> ConfigSource:
+        if self._made_config is None:
+            self._made_config = self._make_config()
+        return self._made_config
+
+    def describe(self, key: str) -> str:
+        """A config key in words."""
+        return self._config.describe(key)
+
     def config_view(self, run: Run) -> Any:
         """The config for one run; every read of it is noted there."""
         return self._config.view(run)
@@ -122,11 +133,13 @@ class Answers:
 
     def check_unchanged(self, run: Run) -> None:
         """Raise `ReadOnlyConfig` if a run has changed what the config handed to it."""
-        self._config.check_unchanged(run)
+        if self._made_config is not None:
+            self._made_config.check_unchanged(run)
 
     def forget(self, run: Run) -> None:
         """A run is over."""
-        self._config.forget(run)
+        if self._made_config is not None:
+            self._made_config.forget(run)
 
     # ----------------------------------------------------------------- code
 

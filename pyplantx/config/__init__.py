@@ -18,8 +18,23 @@ store, how values are encoded (it is given that). docs/design/config.md tells th
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from pyplantx.config.base import ConfigBase, ConfigValue
-from pyplantx.config.run import ConfigRun, Recorder
-from pyplantx.config.source import ConfigSource
+
+if TYPE_CHECKING:
+    from pyplantx.config.run import ConfigRun, Recorder
+    from pyplantx.config.source import ConfigSource
+
+
+def __getattr__(name: str) -> Any:
+    """The view and what belongs to it, imported by the first who reads a config: many programs have none."""
+    import importlib
+
+    room = {"ConfigRun": "run", "Recorder": "run", "ConfigSource": "source"}.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{room}"), name)
+
 
 __all__ = ["ConfigBase", "ConfigRun", "ConfigSource", "ConfigValue", "Recorder"]
