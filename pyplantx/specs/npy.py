@@ -241,12 +241,12 @@ def realigned(dtype: np.dtype[Any], flags: Sequence[bool]) -> np.dtype[Any]:
     DamagedObject
         If they don't fit the dtype.
     """
-    rest = iter(flags)
     try:
+        rest = iter(flags)
         made = _realigned(dtype, rest)
     except (StopIteration, ValueError, TypeError) as error:
         raise DamagedObject(f"the dtype {dtype} can't be aligned: {error}") from error
-    if made != dtype or next(rest, None) is not None:
+    if made != dtype or list(rest):
         raise DamagedObject(f"the dtype {dtype} has other structures than are said to be aligned")
     return made
 
@@ -258,14 +258,14 @@ def _realigned(dtype: np.dtype[Any], flags: Iterator[bool]) -> np.dtype[Any]:
     aligned = next(flags) is True
     assert base.fields is not None
     fields = [base.fields[name] for name in base.names]
-    described: dict[str, Any] = {
+    described: Any = {
         "names": base.names,
         "formats": [_realigned(field[0], flags) for field in fields],
         "offsets": [field[1] for field in fields],
         "titles": [field[2] if len(field) > 2 else None for field in fields],
         "itemsize": base.itemsize,
     }
-    made = np.dtype(described, align=aligned)
+    made: np.dtype[Any] = np.dtype(described, align=aligned)
     return np.dtype((made, shape)) if shape else made
 
 

@@ -154,8 +154,11 @@ class Session:
         now = time.monotonic()
         if now - self._looked_around > _LOOK_AROUND_EVERY:
             self._looked_around = now
-            with os.scandir(self.layout.staging) as entries:
-                self._others = any(entry.name.partition(".")[0] != self.id for entry in entries)
+            try:
+                with os.scandir(self.layout.staging) as entries:
+                    self._others = any(entry.name.partition(".")[0] != self.id for entry in entries)
+            except FileNotFoundError:  # read from a copy without empty folders: nobody can work in that
+                self._others = False
         return self._others
 
     def share(self) -> None:

@@ -43,6 +43,31 @@ def test_inputs_of_a_reactor_travel(open_plant: Any, tmp_path: Path) -> None:
         utils.load_ingredients_from_dir(tmp_path / "export", ["nothing"])
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_loading_makes_no_warehouse(tmp_path: Path, made: bool) -> None:
+    directory = tmp_path / "elsewhere"
+    if made:
+        directory.mkdir()
+    for names in (None, ["object"], "object", []):
+        with pytest.raises(errors.WarehouseError, match="there is no warehouse in .*elsewhere"):
+            utils.load_ingredients_from_dir(directory, names)
+    assert directory.exists() == made and (not made or not list(directory.iterdir()))
+
+
+def test_loading_changes_nothing(open_plant: Any, tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    with open_plant(*make_reactors()) as plant:
+        plant.run_reactor("consume")
+        utils.store_ingredients_to_dir(plant, "object", export)
+        with pytest.raises(errors.NoProducer):
+            utils.store_ingredients_to_dir(plant, ["object", "nothing"], tmp_path / "unfinished")
+    assert not (tmp_path / "unfinished").exists()
+    before = {path: path.stat().st_mtime_ns for path in export.rglob("*") if path.name != "lock.mdb"}
+    for names in (None, ["object"], "object"):
+        assert utils.load_ingredients_from_dir(export, names) == {"object": {"a": "a", "two": 2}}
+    assert before == {path: path.stat().st_mtime_ns for path in export.rglob("*") if path.name != "lock.mdb"}
+
+
 def test_a_reactor_alone() -> None:
     @ReactorFunc
     def scale(pipe: Any, config: Any) -> Any:

@@ -275,3 +275,47 @@ def test_headers_are_aligned_for_mapping():
     for length in range(1, 80):
         head = npy.header_bytes(np.dtype("f8"), (10**length,), False)
         assert len(head) % 64 == 0 and head.endswith(b"\n")
+
+
+def _flags(dtype):
+    base = dtype.base
+    return base.type, base.isalignedstruct, [_flags(base.fields[name][0]) for name in base.names or ()]
+
+
+ALIGNED = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+PACKED = np.dtype([("a", "i1"), ("b", "f8")])
+STRUCTURES = {
+    "aligned": ALIGNED,
+    "packed": PACKED,
+    "both": np.dtype([("x", ALIGNED), ("y", PACKED), ("z", (ALIGNED, (2,)))], align=True),
+    "inside": np.dtype([("y", PACKED), ("x", ALIGNED)]),
+    "titles": np.dtype([(("Title", "a"), "i1"), ("b", "f8")], align=True),
+    "record": np.dtype((np.record, ALIGNED)),
+}
+
+
+@pytest.mark.parametrize("dtype", STRUCTURES.values(), ids=STRUCTURES)
+@pytest.mark.parametrize("view", [np.asarray, lambda x: x.view(np.recarray), np.ma.array])
+@pytest.mark.parametrize("inline", [True, False])
+def test_aligned_structures_stay_so(dtype, view, inline):
+    value = view(np.zeros(3, dtype))
+    with stored(SPEC, value, inline=inline) as entry:
+        opened = entry.open()
+        assert (
+            type(opened) is type(value) and opened.dtype == value.dtype and _flags(opened.dtype) == _flags(value.dtype)
+        )
+
+
+@pytest.mark.parametrize("dtype", STRUCTURES.values(), ids=STRUCTURES)
+def test_allocated_structures_stay_what_they_are(tmp_path, dtype):
+    stage = FolderStage(str(tmp_path))
+    written = SPEC.allocate(stage, shape=(3,), dtype=dtype).seal()
+    assert _flags(SPEC.open(stage.seal(), written.meta, 1).dtype) == _flags(dtype)
+
+
+@pytest.mark.parametrize("aligned", [[], [True, True], 7, [None, None]])
+def test_alignment_that_does_not_fit_is_damage(aligned):
+    with stored(SPEC, np.zeros(3, ALIGNED)) as entry, pytest.raises(DamagedObject, match="aligned"):
+        SPEC.open(entry.payload, {"aligned": aligned}, 1)
+    with stored(SPEC, np.zeros(3, PACKED)) as entry, pytest.raises(DamagedObject, match="aligned"):
+        SPEC.open(entry.payload, {"aligned": [True]}, 1)

@@ -313,3 +313,42 @@ def test_a_write_that_is_interrupted_is_read_back(stage, monkeypatch):
     allocation.handle[:2] = array[:2]
     allocation.handle[2:] = array[2:]
     assert allocation.seal().digest == expected
+
+
+@pytest.mark.parametrize(
+    "value", [1.0, 3, True, None, [1, 2, 3, 4], (1.0,) * 4, np.float64(2), np.arange(4.0)], ids=repr
+)
+@pytest.mark.parametrize("selection", [slice(None), slice(0, 4), ..., ()], ids=repr)
+def test_plain_values_are_written_as_h5py_writes_them(stage, value, selection):
+    """None and a list have no dtype, and NumPy says that None equals float64."""
+    allocation = SPEC.allocate(stage, shape=(4,), dtype="f8")
+    allocation.handle[selection] = value
+    written = allocation.seal()
+    expected = np.empty(4)
+    expected[selection] = value
+    assert written.digest == digest_of(expected)
+    assert np.array_equal(SPEC.open(stage.seal(), written.meta, 1)[:], expected, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("wrap", [np.matrix, np.ma.array, np.asfortranarray, lambda x: x[::1, ::-1]])
+def test_other_arrays_are_hashed_as_they_are_written(stage, wrap):
+    value = wrap(np.arange(6.0).reshape(3, 2))
+    allocation = SPEC.allocate(stage, shape=(3, 2), dtype="f8")
+    allocation.handle[:] = value
+    assert allocation.seal().digest == digest_of(np.array(value))
+
+
+def test_a_dataset_may_be_written_into_another(stage, tmp_path):
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        allocation = SPEC.allocate(stage, shape=(4,), dtype="f8")
+        allocation.handle[:] = file.create_dataset("x", data=np.arange(4.0))
+    assert allocation.seal().digest == digest_of(np.arange(4.0))
+
+
+def test_text_that_was_read_can_be_sent_on(tmp_path):
+    """h5py marks the dtype of what it has read with the text's encoding."""
+    text = np.array([b"a", b"bc", b""], "S3")
+    with stored(SPEC, text) as entry:
+        received = entry.open()
+        assert received[:].dtype.metadata and digest_of(received[:]) == digest_of(received) == entry.written.digest

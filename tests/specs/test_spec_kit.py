@@ -407,3 +407,20 @@ def test_the_kit_finds_broken_types(spec, check):
         getattr(kit, check)()
     with pytest.raises(AssertionError):
         kit.run_all()
+
+
+@pytest.mark.parametrize("spec", [specs.SimpleSpec(), specs.ListSpec(), specs.ObjectSpec(), specs.ScipySparseSpec()])
+def test_types_that_cannot_be_allocated_say_so(tmp_path, spec):
+    with pytest.raises(BadRequest, match=f"of type '{spec.name}' can't be allocated") as caught:
+        spec.allocate(FolderStage(str(tmp_path)), shape=(3,))
+    assert "array, file and hdf can" in caught.value.hint
+
+
+def test_a_type_that_is_not_finished_says_what_it_lacks(tmp_path):
+    class Half(IngredientTypeSpec):
+        pass
+
+    with pytest.raises(BadRequest, match=r"type 'test_.*Half' can't be stored: .* define write"):
+        Half().write(1, FolderStage(str(tmp_path)))
+    with pytest.raises(BadRequest, match="define open"):
+        Half().open(FolderStage(str(tmp_path)).seal(), {}, 1)

@@ -290,17 +290,28 @@ def test_a_read_only_warehouse_writes_nothing(opened: Open, directory: Path) -> 
     assert fetch(reading, "x") == b"x" * 2_000_000
     assert reading.check() == [] and len(reading.history()) == 0
     ref = reading.last_ref("x")
+    assert ref is not None and reading.has(ref) and reading.trusts(ref) and "bytes" in reading.preview(ref)
+    assert list(reading.names()) == ["x"] and reading.producers("x") == [("mod.r", root := hash_text("mod.r x"))]
+    assert [version.root for version in reading.versions("mod.r")] == [root] and reading.find_record(root) is not None
+    assert reading.blob_get("a", "b") is None and reading.du().total > 2_000_000 and not reading.others_present()
+    reading.begin_activity()
+    reading.maybe_flush()
+    reading.sync()
+    reading.end_activity()
     for write in (
         lambda: reading.store("y", 1),
         lambda: reading.commit(Commit("r", "0" * 32)),
         lambda: reading.blob_put("a", "b", "c"),
         lambda: reading.allocate("y", "array", shape=(1,)),
+        lambda: reading.allocate_temp("y", "array", shape=(1,)),
         lambda: reading.collect(),
+        lambda: reading.backup(),
+        lambda: reading.claim("work"),
+        lambda: reading.work_claim("work").__enter__(),
     ):
         with pytest.raises(StoreReadOnly):
             write()
     reading.put_code(hash_text("raw"), "not kept, and no error: the fingerprinter must go on")
-    assert ref is not None
     reading.close()
     assert before == {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.name != "lock.mdb"}
 

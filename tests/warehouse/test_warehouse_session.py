@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
+from pyplantx.errors import CannotStore, StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import session as session_module
 from pyplantx.warehouse.locks import FileLock
@@ -196,6 +196,24 @@ def test_a_file_is_no_warehouse(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("name", [b"pl\xff", "pl\udce4 \u00fc".encode("utf-8", "surrogateescape"), b"a\nb'\"%s{}"])
+def test_any_name_of_a_directory_will_do(tmp_path: Path, name: bytes) -> None:
+    directory = os.path.join(tmp_path, os.fsdecode(name))
+    with Warehouse(directory) as warehouse:
+        send(warehouse, "x", b"x" * 2_000_000)
+        send(warehouse, "y", "y" * 50_000)
+        with pytest.raises(CannotStore, match="'z'"):
+            warehouse.store("z", 1, "list")
+        with warehouse.work_claim("work") as claim:
+            assert claim is not None
+        warehouse.backup()
+        assert warehouse.check() == [] and warehouse.du().total > 2_000_000
+    os.unlink(os.path.join(directory, "clean.json"))
+    for options in ({}, {"read_only": True}):
+        with Warehouse(directory, **options) as warehouse:
+            assert fetch(warehouse, "x") == b"x" * 2_000_000 and fetch(warehouse, "y") == "y" * 50_000
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -289,3 +307,77 @@ send(Warehouse(sys.argv[1]), "x", "y" * 50_000)
     subprocess.run([sys.executable, "-c", script, str(directory)], check=True, cwd=ROOT)
     assert (directory / "clean.json").exists()
     assert fetch(opened(), "x") == "y" * 50_000
+
+
+def _truncate(data: Path) -> None:
+    os.truncate(data, data.stat().st_size // 2)
+
+
+def _overwrite(data: Path) -> None:
+    with data.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(b"\xff" * (data.stat().st_size - 2 * 4096))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _overwrite])
+@pytest.mark.parametrize("index", ["meta", "small"])
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_reader_refuses_a_damaged_index(
+    opened: Open, directory: Path, damage: Callable[[Path], None], index: str, locks: bool
+) -> None:
+    """LMDB would kill the process; who may not write can't put the file aside, so the error says who can."""
+    filled(opened)
+    damage(directory / f"{index}.lmdb" / "data.mdb")
+    if not locks:
+        shutil.rmtree(directory / "locks")
+    before = contents(directory)
+    with pytest.raises(WarehouseError, match=f"{index}.lmdb' is damaged") as caught:
+        opened(read_only=True)
+    assert "Warehouse(directory)" in caught.value.hint and contents(directory) == before
+    opened().close()
+    if index == "meta":
+        expect(opened(read_only=True))
+
+
+@pytest.mark.parametrize("missing", ["clean.json", "locks", "staging", "quarantine", "backup", "claims"])
+def test_a_reader_needs_the_data_only(opened: Open, directory: Path, missing: str) -> None:
+    filled(opened)
+    gone = directory / missing
+    gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+    reading = opened(read_only=True)
+    expect(reading)
+    assert not reading.others_present() and reading.check() == [] and reading.du().total > 0
+    assert not gone.exists()
+
+
+_WRITER = """
+import sys
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import send
+with Warehouse(sys.argv[1]) as warehouse:
+    for number in sys.stdin:
+        send(warehouse, f"w{number.strip()}", number * 20_000)
+        warehouse.sync()
+        print("done", flush=True)
+"""
+
+
+def test_a_reader_beside_a_writer(opened: Open, directory: Path) -> None:
+    filled(opened)
+    command = [sys.executable, "-c", _WRITER, str(directory)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin is not None and writer.stdout is not None
+        reading = None
+        for number in range(3):
+            writer.stdin.write(f"{number}\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "done\n"
+            reading = reading or opened(read_only=True)
+            reading.refresh()
+            assert fetch(reading, f"w{number}") == f"{number}\n" * 20_000 and reading.others_present()
+        assert reading is not None
+        expect(reading)
+        reading.close()
+        writer.stdin.close()
+        assert writer.wait() == 0
+    assert (directory / "clean.json").exists()
