@@ -64,6 +64,11 @@ class Decision(NamedTuple):
         The answers that changed, old beside new.
     code : CodeChange or None
         Which parts of the code changed.
+    opaque : tuple of str
+        What its code refers to and counts by its type only, so that changes of it are not seen. Told by
+        `Plant.why` and `Plant.explain`.
+    state : tuple of str
+        Globals that running code has changed in this process: state, never a reason to run. Told as `opaque`.
     """
 
     reactor: str
@@ -73,6 +78,8 @@ class Decision(NamedTuple):
     old: tuple[Observation, ...] = ()
     new: tuple[Observation, ...] = ()
     code: CodeChange | None = None
+    opaque: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.reactor}: {self.action}" + (f" ({self.reason})" if self.reason else "")

@@ -88,7 +88,7 @@ class Plant:
             is_project_class=lambda cls: self._fingerprinter.is_project_class(cls),
         )
         self._fingerprinter = Fingerprinter(
-            self.warehouse, library_versions=library_versions, track=tuple(track), library=tuple(library)
+            self.warehouse, library_versions=library_versions, track=_names(track), library=_names(library)
         )
         self._roster = Roster(self._fingerprinter)
         self._config: object | None = config
@@ -455,6 +455,12 @@ class Plant:
         """
         self._sync_reactors()
         id = self._roster.find(reactor)
+        return self._last_decision(id)._replace(
+            opaque=tuple(self._fingerprinter.opaque(self._roster[id].function)),
+            state=tuple(self._fingerprinter.state_changes()),
+        )
+
+    def _last_decision(self, id: ReactorId) -> Decision:
         if id in self._decisions:
             return self._decisions[id] or up_to_date(self._roster[id].name)
         for entry in reversed(list(self.warehouse.history())):
@@ -496,6 +502,10 @@ class _Session:
         self._plant._close_activity()
         if error is not None:
             trim(error)
+
+
+def _names(given: str | Iterable[str]) -> str | tuple[str, ...]:
+    return given if isinstance(given, str) else tuple(given)
 
 
 def _flat(items: Iterable[Any]) -> Iterator[Any]:

@@ -287,8 +287,14 @@ class Node:
             return self.hashers.encode(("pyplantx config cycle", around.index(id(self.value))))
         inside = (*around, id(self.value))
         parts = tuple((name, self._branch(name, inside)) for name in self.open_names())
-        described = ("pyplantx config tree", self._sure("class"), parts, self._class_data(inside))
+        described = ("pyplantx config tree", self._sure("class"), parts, self._class_data(inside), *self._fields_set())
         return self.hashers.encode(described)
+
+    def _fields_set(self) -> tuple[object, ...]:
+        """The fields that a pydantic model was given, and so what ``model_dump(exclude_unset=True)`` is of."""
+        if not hasattr(type(self.value), "__pydantic_fields__"):
+            return ()
+        return (frozenset(name for name in self.value.__pydantic_fields_set__ if not self._hides(name)),)
 
     def _branch(self, name: Any, around: tuple[int, ...]) -> Digest:
         if not isinstance(name, (str, int)):  # such a key has no path, but its value counts all the same

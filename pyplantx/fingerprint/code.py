@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import CannotFingerprint
+from pyplantx.errors import CannotFingerprint, ConfigError
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.encoding import LEAVES
@@ -23,6 +23,7 @@ from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, 
 from pyplantx.fingerprint.references import follow, follow_import
 
 _T = TypeVar("_T")
+_POLICIES: Final = ("exact", "minor", "ignore")
 _HOT: Final = b"N" + FUNCTION
 
 
@@ -59,6 +60,10 @@ class State(NamedTuple):
     after: tuple[bytes, tuple[Any, ...]]
 
 
+#: (namespace, name) -> what running code has done to it. Of the process: the next plant must not take it for an edit.
+_STATE: dict[tuple[int, str], State] = {}
+
+
 class Fingerprinter:
     """Computes fingerprints of functions, classes and whatever else code refers to.
 
@@ -68,8 +73,13 @@ class Fingerprinter:
         Remembers normal forms between processes.
     library_versions : {"exact", "minor", "ignore"}
         How much of the version of an installed library counts.
-    track, library : sequence of str
+    track, library : str or sequence of str
         Names of packages that count as the project's, or as libraries, wherever they are installed.
+
+    Raises
+    ------
+    ConfigError
+        If one of these is something else.
 
     Notes
     -----
@@ -83,14 +93,20 @@ class Fingerprinter:
         memo: CodeMemo | None = None,
         *,
         library_versions: str = "minor",
-        track: Sequence[str] = (),
-        library: Sequence[str] = (),
+        track: str | Sequence[str] = (),
+        library: str | Sequence[str] = (),
     ) -> None:
+        if library_versions not in _POLICIES:
+            raise ConfigError(
+                f"library_versions={library_versions!r} is unknown",
+                hint=f"choose one of {', '.join(map(repr, _POLICIES))}",
+            )
         self.memo = memo  # may be set later: a warehouse is opened with this object's `encode_value`
-        self._boundary = Boundary(library_versions, track, library)
+        self._boundary = Boundary(library_versions, _names("track", track), _names("library", library))
         self._codes: dict[int, tuple[types.CodeType, str]] = {}
         self._parsed: dict[int, tuple[types.CodeType, Record]] = {}
-        self._state: dict[tuple[int, str], State] = {}
+        self._state = _STATE
+        self._met_state: set[tuple[int, str]] = set()  # what of it this one has to do with
         self._project_globals: dict[int, tuple[dict[str, Any], bool]] = {}
         self._active = False
         self._forget()
@@ -155,8 +171,8 @@ class Fingerprinter:
         """
         return values.digest(value, self.fingerprint)
 
-    def is_project_class(self, cls: type) -> bool:
-        """Whether a class belongs to the user's project, so that its code counts."""
+    def is_project_class(self, cls: Any) -> bool:
+        """Whether a class (or a function) belongs to the user's project, so that its code counts."""
         return library_name(cls, self._boundary) is None
 
     def freeze(self, objs: Iterable[Any]) -> None:
@@ -358,6 +374,7 @@ class Fingerprinter:
             self._describer.fill(after)
             if not _same(after, (slot.now, slot.refs_now)):
                 self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
+                self._met_state.add(key)
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""
@@ -366,13 +383,26 @@ class Fingerprinter:
             return slot
         if state.slot.owner is slot.owner and _same(slot, state.after):
             slot.data, slot.refs = state.before
+            self._met_state.add((id(slot.owner), slot.key))
         else:
             del self._state[id(slot.owner), slot.key]
         return slot
 
     def state_changes(self) -> list[str]:
         """Labels of the globals that were changed by running code, and so never cause a run."""
-        return sorted({state.slot.label for state in self._state.values()})
+        return sorted({self._state[key].slot.label for key in self._met_state if key in self._state})
+
+
+def _names(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    """The packages that an option names."""
+    names: tuple[Any, ...] = (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError(
+                f"{option}={given!r} does not name packages: {name!r} can't be imported",
+                hint=f'give the names under which they are imported, as in {option}=["mypackage"]',
+            )
+    return names
 
 
 def _normalise(code: types.CodeType) -> str:

@@ -24,6 +24,7 @@ from pyplantx.fingerprint.objects import (
     builtin_base,
     class_module,
     has_own_reduce,
+    hides_state,
     instance_dict,
     is_code,
     library_name,
@@ -35,6 +36,7 @@ from pyplantx.fingerprint.objects import (
     read_slot,
     static_attribute,
 )
+from pyplantx.fingerprint.states import NEVER, STATES, is_inconstant, sparse_state
 
 Code = Callable[[object], str]
 Opaque = Callable[[object], None]
@@ -115,72 +117,6 @@ LEAVES: Final[dict[type, Callable[[Any], bytes]]] = {
     type(NotImplemented): lambda value: b"M",
     range: lambda value: b"r" + _int(value.start) + _int(value.stop) + _int(value.step),
 }
-
-# --- library types whose state is a plain value; by name, since none of them is imported for this ---------
-
-
-def _path_state(value: Any) -> object:
-    return str(value)
-
-
-def _sparse_state(value: Any) -> object:
-    parts = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
-    fields = object.__getattribute__(value, "__dict__")
-    coords = fields.get("coords", ())
-    content = [fields[part] for part in parts if part in fields]
-    return [tuple(value.shape), str(value.dtype), content, list(coords), fields.get("_dict")]
-
-
-_STATES: Final[dict[str, Callable[[Any], object]]] = {
-    "decimal.Decimal": str,
-    "fractions.Fraction": lambda value: (value.numerator, value.denominator),
-    "datetime.date": lambda value: (value.year, value.month, value.day),
-    "datetime.datetime": lambda v: (
-        *(v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond, v.fold),
-        v.tzinfo,
-    ),
-    "datetime.time": lambda v: (v.hour, v.minute, v.second, v.microsecond, v.fold, v.tzinfo),
-    "datetime.timedelta": lambda value: (value.days, value.seconds, value.microseconds),
-    "datetime.timezone": lambda value: value.__getinitargs__(),
-    "zoneinfo.ZoneInfo": lambda value: value.key,
-    "uuid.UUID": lambda value: value.int,
-    "re.Pattern": lambda value: (value.pattern, value.flags),
-    "array.array": lambda value: (value.typecode, value.tobytes()),
-    "builtins.slice": lambda value: (value.start, value.stop, value.step),
-    "builtins.mappingproxy": dict,
-    "builtins.memoryview": lambda value: (value.format, value.shape, value.tobytes()),
-    "collections.deque": lambda value: (value.maxlen, list(value)),
-    "collections.OrderedDict": lambda value: list(value.items()),
-    "types.SimpleNamespace": lambda value: dict(vars(value)),
-    "types.GenericAlias": lambda value: (value.__origin__, value.__args__),
-    "types.UnionType": lambda value: value.__args__,
-    "numpy.random._generator.Generator": lambda value: value.bit_generator.state,
-    **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
-}
-
-#: Types (and all that derive from them) that are identified by nothing but their type.
-_NEVER: Final = frozenset(
-    {
-        *("_thread.lock", "_thread.RLock", "threading.Thread", "threading.Condition", "threading.Event"),
-        *("threading.Semaphore", "threading.Barrier", "_thread._local", "_io._IOBase", "builtins.generator"),
-        *("builtins.coroutine", "builtins.async_generator", "builtins.frame", "builtins.traceback"),
-        *("weakref.ReferenceType", "weakref.WeakSet", "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary"),
-        *("_weakrefset.WeakSet", "_weakref.ReferenceType", "_socket.socket", "sqlite3.Connection"),
-        *("weakref.ProxyType", "weakref.CallableProxyType"),
-        *("os._Environ", "_contextvars.ContextVar", "contextvars.ContextVar", "builtins.PyCapsule"),
-        *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
-        *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),
-    }
-)
-
-#: Types that have an encoding, but whose state is no constant where code refers to them.
-_STATEFUL: Final = frozenset(
-    {
-        *("random.Random", "logging.Logger", "logging.LoggerAdapter", "logging.Handler"),
-        *("numpy.random._generator.Generator", "numpy.random.mtrand.RandomState"),
-        *("numpy.random.bit_generator.BitGenerator",),
-    }
-)
 
 
 class Encoder:
@@ -324,11 +260,13 @@ class Encoder:
             self._instance(value, cls, lambda me, v: me._part(b"u", state))
             return
         name, bases = qualified(cls), lineage(cls)
-        if not _NEVER.isdisjoint(bases) or (self._opaque is not None and not _STATEFUL.isdisjoint(bases)):
+        if self._opaque is not None and is_inconstant(value, bases):
             self._refuse(value)
-        elif name in _STATES:
+        elif name in STATES:
             self._out += b"x" + text(name)
-            self._container(value, lambda me, v: me.write(_STATES[name](v)))
+            self._container(value, lambda me, v: me.write(STATES[name](v)))
+        elif not NEVER.isdisjoint(bases):
+            self._refuse(value)
         elif not self._write_numeric(value, cls, bases):
             self._instance(value, cls, Encoder._state)
 
@@ -344,7 +282,7 @@ class Encoder:
             self._container(value, Encoder._enum)
         elif class_module(cls).startswith("scipy.sparse."):
             self._out += b"x" + text(f"scipy.sparse.{cls.__qualname__}")
-            self._container(value, lambda me, v: me.write(_sparse_state(v)))
+            self._container(value, lambda me, v: me.write(sparse_state(v)))
         else:
             return False
         return True
@@ -421,6 +359,8 @@ class Encoder:
         if base is not None:
             self._out += b"y"
             self.write(as_builtin(value, base))
+        elif hides_state(cls):
+            self._refuse(value)
         self._fields(value)
 
     def _fields(self, value: Any) -> None:

@@ -7,6 +7,7 @@ code runs. A node's data holds everything but the pieces it refers to; ``graph.p
 from __future__ import annotations
 
 import functools
+import re
 import types
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,6 +19,7 @@ from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.objects import (
     MISSING,
     bound_to,
+    called_by_ufunc,
     inner_function,
     is_code,
     library_name,
@@ -42,6 +44,12 @@ from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_imp
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
 FUNCTION: Final = b"function\0"
+
+#: Names that Python, or IPython for its history, puts into a module by itself.
+_NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
+_HISTORY: Final = re.compile(
+    r"__doc__|__warningregistry__|In|Out|exit|quit|open|get_ipython|_(i*|i?\d+|_+|[iod]h)"
+).fullmatch
 
 #: Attributes of a class that say where it lies, or that Python and the ABC machinery keep for themselves.
 _CLASS_NOISE: Final = frozenset(
@@ -214,11 +222,23 @@ class Describer:
         """Functions without bytecode: a library's name, or the project's extension file."""
         node = Node(obj, b"compiled\0")
         node.add_text(_compiled_name(obj), library_name(obj, self._boundary) or self._extension(obj))
+        if qualified(type(obj)) == "numpy.ufunc" and node.own.endswith(text("")):
+            return self._lifted(node, obj)
         bound = bound_to(obj)
         if bound is not MISSING:
             node.add_slot(self.slot(obj, "__self__", f"{node.label}.__self__", read_attribute, bound))
         if node.own.endswith(text("")):
             node.note(f"{node.label}: compiled, and its file can't be found")
+        return node
+
+    def _lifted(self, node: Node, ufunc: Any) -> Node:
+        """A ufunc that was made from a Python function."""
+        node.add_text(f"{ufunc.nin} {ufunc.nout} {ufunc.identity!r}")
+        inside = called_by_ufunc(ufunc)
+        for function in inside:
+            node.add_ref(function)
+        if not inside:
+            node.note(f"{node.label}: compiled, and what it calls can't be seen")
         return node
 
     def _extension(self, obj: Any) -> str:
@@ -247,10 +267,15 @@ class Describer:
         elif file is not None and not file.endswith((".py", ".pyc")):
             node.add_text("extension", self._file_digest(file))
         else:
-            for key in sorted(vars(module)):
-                if key not in LOCATION and key != "__doc__":
-                    self._refer(vars(module), key).add_to(node)
+            self._add_whole(node, vars(module))
         return node
+
+    def _add_whole(self, node: Node, namespace: dict[str, Any]) -> None:
+        """Every name of a module."""
+        history = _HISTORY if "get_ipython" in namespace else _NOT_MEANT
+        for key in sorted(key for key in namespace if isinstance(key, str)):
+            if key not in LOCATION and not history(key):
+                self._refer(namespace, key).add_to(node)
 
     # --- functions ------------------------------------------------------------------------------------
 
@@ -268,7 +293,8 @@ class Describer:
         self._add_references(node, function, record)
         node.docs, node.sees_docs = docstrings(function.__code__, function.__doc__), record.sees_docs
         if record.dynamic:
-            node.note(f"{node.label}: finds code by computed text (eval, exec, globals(), import_module)")
+            found = "eval, exec, globals(), import_module"
+            node.note(f"{node.label}: finds code by computed text ({found}); only its own module counts")
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
@@ -291,15 +317,20 @@ class Describer:
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
-        place = id(namespace)
+        place, whole = id(namespace), False
         for chain in record.chains:
             reference = self._references.get((place, chain))
             if reference is None:
                 reference = self._references[place, chain] = self._refer(namespace, chain)
             reference.add_to(node)
+            whole = whole or reference.finds_names
         for one in record.imports:
             for target in follow_import(namespace, one, self._boundary):
-                _to_reference(target, target.key or target.text, self._target_slot(target)).add_to(node)
+                reference = _to_reference(target, target.key or target.text, self._target_slot(target))
+                reference.add_to(node)
+                whole = whole or reference.finds_names
+        if whole:
+            self._add_whole(node, namespace)
 
     def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to, found once per module and activity."""
@@ -355,8 +386,8 @@ def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any =
     if target.kind == "module":
         return Reference(namespace, text("module") + text(name), module=target.value)
     if slot is not None:
-        return Reference(namespace, text(name), slot)
-    return Reference(namespace, text(target.kind) + text(target.text))
+        return Reference(namespace, text(name), slot, finds_names=target.finds_names)
+    return Reference(namespace, text(target.kind) + text(target.text), finds_names=target.finds_names)
 
 
 # --- small questions about objects ------------------------------------------------------------------------

@@ -18,6 +18,8 @@ MISSING: Final = object()
 #: Flag of classes that are made at run time (Py_TPFLAGS_HEAPTYPE).
 _HEAP_TYPE: Final = 1 << 9
 
+_POINTER: Final = tuple.__itemsize__
+
 _CODE_TYPES: Final = (
     types.FunctionType,
     types.BuiltinFunctionType,
@@ -146,6 +148,12 @@ def has_own_reduce(cls: type) -> bool:
     return False
 
 
+def hides_state(cls: type) -> bool:
+    """Whether instances have fields in C, which neither a ``__dict__`` nor slots show."""
+    visible = len(python_slots(cls)) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    return cls.__basicsize__ > object.__basicsize__ + visible * _POINTER
+
+
 def name_of(value: Any) -> str:
     """What a person calls a piece of code."""
     kind = "class" if isinstance(value, type) else type(value).__name__
@@ -192,6 +200,13 @@ def _ufunc_module(ufunc: Any) -> str | None:
     """The library that holds a ufunc; None for one made from a Python function, which can't be looked into."""
     known = (name for name in ("numpy", "scipy.special") if name in sys.modules)
     return next((name for name in known if vars(sys.modules[name]).get(ufunc.__name__) is ufunc), None)
+
+
+def called_by_ufunc(ufunc: Any) -> list[Any]:
+    """The Python callables behind a ufunc that `numpy.frompyfunc` made."""
+    import gc  # it tells the garbage collector what it holds, and nobody else
+
+    return [held for held in gc.get_referents(ufunc) if callable(held)]
 
 
 def _module_of(value: Any) -> Any:

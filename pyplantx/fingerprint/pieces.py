@@ -174,12 +174,22 @@ class Reference:
         The global that it names.
     module : object
         The module that is used as a whole.
+    finds_names : bool
+        Whether code that has it can find any name of its own module.
     """
 
-    __slots__ = ("_module", "_namespace", "_own", "_slot")
+    __slots__ = ("_module", "_namespace", "_own", "_slot", "finds_names")
 
-    def __init__(self, namespace: Any, own: bytes, slot: Slot | None = None, module: Any = MISSING) -> None:
+    def __init__(
+        self,
+        namespace: Any,
+        own: bytes,
+        slot: Slot | None = None,
+        module: Any = MISSING,
+        finds_names: bool = False,
+    ) -> None:
         self._namespace, self._own, self._slot, self._module = namespace, own, slot, module
+        self.finds_names = finds_names
 
     def add_to(self, node: Node) -> None:
         """Add it to a node."""

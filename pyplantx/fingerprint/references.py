@@ -20,6 +20,9 @@ LOCATION: Final = frozenset(
     {"__name__", "__file__", "__spec__", "__loader__", "__package__", "__path__", "__cached__", "__builtins__"}
 )
 
+_FINDERS: Final = (globals, eval, exec)
+_LIBRARY_FINDERS: Final = ("sys:modules", *(f"builtins:{finder.__name__}" for finder in _FINDERS))
+
 
 class Target(NamedTuple):
     """What one name, with the attributes taken from it, comes to.
@@ -48,6 +51,13 @@ class Target(NamedTuple):
     key: str = ""
     used: int = 1
 
+    @property
+    def finds_names(self) -> bool:
+        """Whether this finds what the caller's own module holds by names that are computed."""
+        if self.kind == "library":
+            return self.text.startswith(_LIBRARY_FINDERS)
+        return any(self.value is finder for finder in _FINDERS)
+
 
 def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) -> Target:
     """Follow a global name and its attribute chain, as far as it goes through modules."""
@@ -64,6 +74,8 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
         value = _attribute(owner, name)
     if value is MISSING:
         return Target("missing", ".".join(chain[:used]), used=used)
+    if value is sys.modules:  # it holds whatever has been imported so far
+        return Target("library", boundary.name_library("sys", "modules"), value, used=used)
     return Target("slot", value=value, owner=owner, key=name, used=used)
 
 

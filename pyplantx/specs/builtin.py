@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import types
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, Paylo
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import map_file, one_line, slices
 from pyplantx.specs.plain import SIMPLE, dump_json, find_unlisted, load_json, type_name
-from pyplantx.specs.refusals import deepest, path_to, refusal
+from pyplantx.specs.refusals import advice, deepest, path_to, refusal
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def _shown(value: Any) -> str:
 _PICKLE_PART = "value.pickle"
 _OWN_PART = 64 * 1024  #: buffers from here on are parts of their own
 _TEXT_SCALARS = frozenset({"str_", "bytes_"})
+_FUNCTIONS = frozenset({types.FunctionType, type(cache(lambda: None))})
 _NESTED = "value is nested too deeply to be pickled"
 
 
@@ -201,6 +203,8 @@ class _Sink:
             self._note(kind)
         if isinstance(item, type):
             self._note(item)
+        elif kind in _FUNCTIONS and _is_named(item):
+            self._note(item)
         return NotImplemented if kind.__name__ not in _TEXT_SCALARS else _whole_text(item)
 
     def _refuse(self, item: object, what: str) -> Any:
@@ -208,11 +212,20 @@ class _Sink:
             raise _Refused(item, what)
         return NotImplemented
 
-    def _note(self, kind: type) -> None:
+    def _note(self, kind: Any) -> None:
+        """Note a class or function, which receivers see as it is on the day that they receive the value."""
         if kind.__module__ == "builtins" and kind.__qualname__ == "code":
             self.holds_code = True
         elif self._is_project_class(kind):
             self.classes.add(f"{kind.__module__}:{kind.__qualname__}")
+
+
+def _is_named(function: Any) -> bool:
+    """Whether a function is what its module holds under its name: it is then pickled as that name."""
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    for part in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found is function
 
 
 def _whole_text(item: Any) -> Any:
@@ -278,7 +291,7 @@ def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], No
         path = path_to(value, error.target) or "value (in what it gives to pickle)"
         return CannotStore(
             f"{path}: {error.what} can't be stored",
-            hint="leave it out before sending (drop it in __getstate__), and make it again after receiving",
+            hint=advice(type(error.target)),
         )
     if isinstance(error, ImportError):
         return error

@@ -36,7 +36,21 @@ _NEVER = {
     "builtins.module": "a module",
     "h5py._hl.base.HLObject": "an open HDF5 object",
     "pyplantx.specs.datasets.HdfDataset": "an HDF dataset of the plant",
+    "pyplantx.pipework.Pipework": "the pipe of a reactor",
+    "pyplantx.pipework.Request": "a request that was never answered",
+    "pyplantx.reactor.SubreactorCall": "the call of a subreactor that has not run",
+    "pyplantx.plant.Plant": "a plant",
+    "pyplantx.warehouse.warehouse.Warehouse": "the store of a plant",
 }
+
+_ADVICE = {
+    "pyplantx.pipework.Pipework": "the pipe belongs to one run; send what was received or computed with it",
+    "pyplantx.pipework.Request": "write `yield`: value = yield pipe.receive(...)",
+    "pyplantx.reactor.SubreactorCall": "write `yield from`: value = yield from subreactor(pipe)",
+    "pyplantx.plant.Plant": "send what it has produced",
+    "pyplantx.warehouse.warehouse.Warehouse": "send what it holds",
+}
+_ANY_ADVICE = "leave it out before sending (drop it in __getstate__), and make it again after receiving"
 
 #: A walk that looks for an object gives up after this many; only the path in a message depends on it.
 _MOST_VISITED = 1_000_000
@@ -44,11 +58,17 @@ _MOST_VISITED = 1_000_000
 
 def refusal(kind: type) -> str | None:
     """What instances of `kind` are called if they are never stored, else None."""
-    for base in kind.__mro__:
-        name = _NEVER.get(f"{base.__module__}.{base.__qualname__}")
-        if name is not None:
-            return name
-    return None
+    return _known(_NEVER, kind)
+
+
+def advice(kind: type) -> str:
+    """What to do about an instance of `kind` that can't be stored."""
+    return _known(_ADVICE, kind) or _ANY_ADVICE
+
+
+def _known(table: dict[str, str], kind: type) -> str | None:
+    names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+    return next((table[name] for name in names if name in table), None)
 
 
 def path_to(value: object, target: object) -> str | None:

@@ -292,3 +292,27 @@ def test_a_renamed_class_is_no_change_for_who_reads_parameters():
 
     tape = record(build(Plain), lambda c: (c.a, c.m.lr, vars(c), hasattr(c, "q")))
     assert changed(tape, build(Renamed)) == []
+
+
+def test_the_fields_that_a_pydantic_model_was_given_are_noted():
+    pydantic = pytest.importorskip("pydantic")
+
+    class Inner(pydantic.BaseModel):
+        x: int = 0
+
+    class Options(pydantic.BaseModel):
+        o: int = 1
+        inner: Inner = Inner()
+
+    for read in (
+        lambda config: sorted(config.model_fields_set),
+        lambda config: config.model_dump(exclude_unset=True),
+        lambda config: sorted(config.__pydantic_fields_set__),
+        lambda config: repr(config.model_copy().model_fields_set),
+    ):
+        tape = record(Options(), read)
+        assert changed(tape, Options()) == []
+        assert changed(tape, Options(o=1)) != []
+    deep = record(Options(inner=Inner()), lambda config: config.model_dump(exclude_unset=True))
+    assert changed(deep, Options(inner=Inner())) == []
+    assert changed(deep, Options(inner=Inner(x=0))) != []

@@ -246,3 +246,21 @@ def test_two_senders_in_two_demands(open_plant: Any) -> None:
         plant.run_reactor(one)
         plant.run_reactor(two)
         assert "two reactors send" in str(plant.status())
+
+
+def test_state_stays_state_for_the_next_plant_of_the_process(open_plant: Any) -> None:
+    namespace: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "counting"}
+    exec(
+        "import threading\nmemo = {}\nlock = threading.Lock()\n@ReactorFunc\ndef counts(pipe):\n"
+        "    with lock:\n        memo[len(memo)] = 1\n    pipe.send('n', 1)",
+        namespace,
+    )
+    ran = []
+    for _ in range(3):
+        with open_plant(namespace["counts"]) as plant:
+            plant.produce("n")
+            ran += plant.log.take()
+            told = plant.explain("n")
+    assert ran == ["counts"]
+    assert "counting.memo" in str(told.state)
+    assert "lock" in str(told.opaque)

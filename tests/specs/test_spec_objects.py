@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import io
 import mmap
@@ -14,8 +15,9 @@ import types
 import numpy as np
 import pytest
 
-from pyplantx import specs
+from pyplantx import Plant, ReactorFunc, SubreactorFunc, reactor, specs
 from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
+from pyplantx.pipework import Request
 from pyplantx.spec_tests import FolderPayload, FolderStage, stored
 from pyplantx.specs.services import Services
 
@@ -153,6 +155,69 @@ def test_project_classes_are_noted():
         assert entry.meta["classes"] == [f"{__name__}:{name}" for name in ("Dropping", "Model", "Slotted")]
     with stored(spec, {"m": 1}) as entry:
         assert "classes" not in entry.meta
+
+
+def scale(x):
+    return x * 2
+
+
+@functools.lru_cache
+def kept(x):
+    return x
+
+
+def test_project_functions_that_are_stored_by_name_are_noted():
+    spec = specs.ObjectSpec().serve(Services(is_project_class=lambda thing: thing.__module__ == __name__))
+    for held in (
+        scale,
+        functools.partial(scale, 1),
+        np.vectorize(scale),
+        collections.defaultdict(scale),
+        functools.partial(scale, lambda: 0),  # dill
+    ):
+        with stored(spec, {"it": held}) as entry:
+            assert entry.meta["classes"] == [f"{__name__}:scale"]
+    with stored(spec, {"it": kept}) as entry:
+        assert entry.meta["classes"] == [f"{__name__}:kept"]
+    with stored(spec, {"it": [len, np.sum, lambda: 1]}) as entry:
+        assert "classes" not in entry.meta
+
+
+def test_the_plants_own_objects_are_refused_with_advice(tmp_path):
+    class Call(reactor.SubreactorCall):
+        def __init__(self):
+            pass
+
+    with Plant(str(tmp_path / "plant")) as plant:
+        for item, what, advice in (
+            (Call(), "the call of a subreactor that has not run", "yield from"),
+            (Request(("a",), "", set()), "a request that was never answered", "yield pipe.receive"),
+            (plant, "a plant", "what it has produced"),
+            (plant.warehouse, "the store of a plant", "what it holds"),
+        ):
+            with pytest.raises(CannotStore) as caught:
+                specs.ObjectSpec().write({"it": item}, FolderStage(str(tmp_path)))
+            assert f"value['it']: {what} can't be stored" in str(caught.value) and advice in caught.value.hint
+
+
+def test_what_a_reactor_forgot_to_wait_for_is_named(tmp_path):
+    @SubreactorFunc
+    def sub(pipe):
+        return 1
+
+    @ReactorFunc
+    def forgetful(pipe):
+        pipe.send("s", sub(pipe))
+
+    @ReactorFunc
+    def strange(pipe):
+        pipe.send("p", [pipe])
+
+    with Plant(str(tmp_path / "plant")) as plant:
+        with pytest.raises(Exception, match="write `yield from`"):
+            plant.run_reactor(forgetful)
+        with pytest.raises(Exception, match=r"value\[0\]: the pipe of a reactor can't be stored"):
+            plant.run_reactor(strange)
 
 
 def test_what_has_no_digest_gets_one_of_its_own():

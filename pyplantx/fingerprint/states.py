@@ -1,0 +1,176 @@
+"""What is the state of a library's object: for some types a plain value, for others nothing that could count.
+
+This file may know: types by their names (none of them is imported for this), and where sources lie. It may
+not know: how anything is encoded or hashed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, Final
+
+from pyplantx.fingerprint.boundary import is_library_file
+
+
+def _path_state(value: Any) -> object:
+    return str(value)
+
+
+def sparse_state(value: Any) -> object:
+    """The parts of a scipy.sparse matrix or array."""
+    parts = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
+    fields = object.__getattribute__(value, "__dict__")
+    coords = fields.get("coords", ())
+    content = [fields[part] for part in parts if part in fields]
+    return [tuple(value.shape), str(value.dtype), content, list(coords), fields.get("_dict")]
+
+
+def _variable_state(variable: Any) -> object:
+    from contextvars import Context
+
+    return variable.name, _outcome(lambda: Context().run(variable.get)), _outcome(variable.get)
+
+
+def _cell_state(cell: Any) -> object:
+    return _outcome(lambda: cell.cell_contents)
+
+
+def _outcome(ask: Callable[[], object]) -> tuple[object, ...]:
+    try:
+        return (ask(),)
+    except (LookupError, ValueError):  # how context variables and cells say that they hold nothing
+        return ()
+
+
+def _compared(key: Any) -> object:
+    import gc  # `functools.cmp_to_key` shows its function to nobody else
+
+    return [held for held in gc.get_referents(key) if held is not type(key)]
+
+
+#: Exact type -> its state, as a value that can be encoded.
+STATES: Final[dict[str, Callable[[Any], object]]] = {
+    "decimal.Decimal": str,
+    "fractions.Fraction": lambda value: (value.numerator, value.denominator),
+    "datetime.date": lambda value: (value.year, value.month, value.day),
+    "datetime.datetime": lambda v: (
+        *(v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond, v.fold),
+        v.tzinfo,
+    ),
+    "datetime.time": lambda v: (v.hour, v.minute, v.second, v.microsecond, v.fold, v.tzinfo),
+    "datetime.timedelta": lambda value: (value.days, value.seconds, value.microseconds),
+    "datetime.timezone": lambda value: value.__getinitargs__(),
+    "zoneinfo.ZoneInfo": lambda value: value.key,
+    "uuid.UUID": lambda value: value.int,
+    "re.Pattern": lambda value: (value.pattern, value.flags),
+    "array.array": lambda value: (value.typecode, value.tobytes()),
+    "builtins.slice": lambda value: (value.start, value.stop, value.step),
+    "builtins.mappingproxy": dict,
+    "builtins.memoryview": lambda value: (value.format, value.shape, value.tobytes()),
+    "collections.deque": lambda value: (value.maxlen, list(value)),
+    "collections.OrderedDict": lambda value: list(value.items()),
+    "types.SimpleNamespace": lambda value: dict(vars(value)),
+    "types.GenericAlias": lambda value: (value.__origin__, value.__args__),
+    "types.UnionType": lambda value: value.__args__,
+    "builtins.dict_keys": list,
+    "builtins.dict_values": list,
+    "builtins.dict_items": list,
+    "builtins.cell": _cell_state,
+    "functools.KeyWrapper": _compared,
+    "_struct.Struct": lambda value: value.format,
+    "_io.StringIO": lambda value: (value.getvalue(), value.tell()),
+    "_io.BytesIO": lambda value: (value.getvalue(), value.tell()),
+    "weakref.ReferenceType": lambda value: value(),
+    **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
+    "numpy.random._generator.Generator": lambda value: value.bit_generator.state,
+    **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
+}
+
+#: Types (and all that derive from them, `STATES` excepted) that are identified by nothing but their type.
+NEVER: Final = frozenset(
+    {
+        *("_thread.lock", "_thread.RLock", "threading.Thread", "threading.Condition", "threading.Event"),
+        *("threading.Semaphore", "threading.Barrier", "_thread._local", "_io._IOBase", "builtins.generator"),
+        *("builtins.coroutine", "builtins.async_generator", "builtins.frame", "builtins.traceback"),
+        *("weakref.ReferenceType", "weakref.WeakSet", "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary"),
+        *("_weakrefset.WeakSet", "_weakref.ReferenceType", "_socket.socket", "sqlite3.Connection"),
+        *("weakref.ProxyType", "weakref.CallableProxyType"),
+        *("os._Environ", "builtins.PyCapsule"),
+        *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
+        *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),
+    }
+)
+
+#: Types that have an encoding, but whose state is no constant where code refers to them.
+_STATEFUL: Final = frozenset({"logging.Logger", "logging.LoggerAdapter", "logging.Handler"})
+
+_GENERATORS: Final = frozenset(
+    {
+        *("numpy.random._generator.Generator", "numpy.random.mtrand.RandomState"),
+        *("numpy.random.bit_generator.BitGenerator", "numpy.random.bit_generator.SeedSequence"),
+    }
+)
+
+
+def is_inconstant(value: Any, bases: Iterable[str]) -> bool:
+    """Whether an object that code refers to has a state, but one that is no constant of the program.
+
+    Parameters
+    ----------
+    value : object
+        What lies in a global, a default, a closure.
+    bases : iterable of str
+        Dotted names of its class and all bases of that.
+
+    Returns
+    -------
+    bool
+        True for loggers, for the hidden generators behind ``random.random`` and ``np.random.rand``, and for
+        generators of NumPy that were made without a seed. `random.Random` does not keep its seed, so one
+        without a seed can't be recognised: it is another value in each process.
+    """
+    if not _STATEFUL.isdisjoint(bases):
+        return True
+    if "random.Random" in bases:
+        return value is vars(sys.modules["random"]).get("_inst")
+    return not _GENERATORS.isdisjoint(bases) and _is_unseeded(value)
+
+
+def _is_unseeded(generator: Any) -> bool:
+    """Whether a generator of NumPy began with a number from the operating system."""
+    if generator is vars(sys.modules.get("numpy.random.mtrand", sys)).get("_rand"):
+        return True
+    source = getattr(generator, "_bit_generator", generator)
+    source = getattr(source, "seed_seq", None) or getattr(source, "_seed_seq", source)
+    entropy = getattr(source, "entropy", None)
+    return type(entropy) is int and entropy >= 1 << 64 and not _is_written(entropy)
+
+
+@lru_cache(maxsize=256)
+def _is_written(number: int) -> bool:
+    """Whether a source of the project holds this number: NumPy advises seeds as long as those that it makes itself."""
+    spellings = (str(number), f"{number:x}")
+    return any(spelling in source for source in _sources() for spelling in spellings)
+
+
+def _sources() -> Iterable[str]:
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(file, str) and file.endswith(".py") and not is_library_file(file):
+            yield _plain(_read(file))
+    for entry in list(getattr(sys.modules.get("linecache"), "cache", {}).values()):  # cells of notebooks
+        yield _plain("".join(entry[2]) if len(entry) == 4 else "")
+
+
+def _read(file: str) -> str:
+    try:
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:  # run from a place that is gone by now: nothing is written there
+        return ""
+
+
+def _plain(source: str) -> str:
+    return source.replace("_", "").lower()
