@@ -53,24 +53,35 @@ def error_of(
         error = _no_producer(failure.name, names, near_misses(failure.name))
         error.__cause__ = cause
         return error
-    if failure.kind == "two producers":
-        return TwoProducers(
-            f"two reactors send the ingredient {failure.name!r}: {names[0]} and {names[1]}",
-            hint="an ingredient has one producer; rename one of them",
-        )
-    if failure.kind == "not deterministic":
-        return NotDeterministic(
-            f"reactor {names[0]} gave other content for {failure.name!r} when it had to run again",
-            hint="make it deterministic (seed its random numbers, sort what has no order)",
-        )
-    if failure.kind == "payload":
-        return PayloadMissing(
-            f"what reactor {names[0]} stores as {failure.name!r} is gone again as soon as it is written",
-            hint="plant.warehouse.check() says what is wrong with the store; is something else deleting its files?",
-        )
     if failure.kind == "deadlock":
         return _deadlock(failure, names, line_of)
-    return ReactorError(f"the worker of reactor {', '.join(names)} was lost again and again")
+    kind, message, hint = _WORDS[failure.kind]
+    return kind(message.format(name=repr(failure.name), reactors=" and ".join(names)), hint=hint)
+
+
+#: Kind of failure -> its error, what happened, what to do.
+_WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
+    "two producers": (
+        TwoProducers,
+        "two reactors send the ingredient {name}: {reactors}",
+        "an ingredient has one producer; rename one of them",
+    ),
+    "not deterministic": (
+        NotDeterministic,
+        "reactor {reactors} gave other content for {name} when it had to run again",
+        "make it deterministic (seed its random numbers, sort what has no order)",
+    ),
+    "payload": (
+        PayloadMissing,
+        "what reactor {reactors} stores as {name} is gone again as soon as it is written",
+        "plant.warehouse.check() says what is wrong with the store; is something else deleting its files?",
+    ),
+    "lost": (
+        ReactorError,
+        "the worker of reactor {reactors} was lost again and again",
+        "did it run out of memory? the system's log says what ended it",
+    ),
+}
 
 
 def _no_producer(name: str, failed: Sequence[str], close: Sequence[str]) -> NoProducer:

@@ -78,18 +78,19 @@ class Plant:
         claim_timeout: float = 600.0,
         logger: Any = None,
     ) -> None:
+        self._fingerprinter = Fingerprinter(
+            library_versions=library_versions, track=_names(track), library=_names(library)
+        )
         self.warehouse = Warehouse(
             os.fspath(plant_dir),
             durability=durability,
             trust=trust,
             arrays=arrays,
             lock_timeout=lock_timeout,
-            encode=lambda value: self._fingerprinter.encode_value(value),
-            is_project_class=lambda cls: self._fingerprinter.is_project_class(cls),
+            encode=self._fingerprinter.encode_value,
+            is_project_class=self._fingerprinter.is_project_class,
         )
-        self._fingerprinter = Fingerprinter(
-            self.warehouse, library_versions=library_versions, track=_names(track), library=_names(library)
-        )
+        self._fingerprinter.memo = self.warehouse
         self._roster = Roster(self._fingerprinter)
         self._config: object | None = config
         self._auxiliary: set[str] = set()

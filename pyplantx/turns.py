@@ -2,7 +2,7 @@
 
 Before a reactor starts, its piece of work (its version, and the place where its replay fell off) is
 claimed. Who finds it claimed waits, and then asks the traces again: by then the answer is usually there.
-A claim costs two microseconds and dies with its holder.
+A claim costs three microseconds and dies with its holder.
 """
 
 from __future__ import annotations
