@@ -1,33 +1,44 @@
-"""Bytecode of CPython 3.11, 3.12 and 3.13 as a list of simple instructions.
+"""Bytecode of CPython 3.11, 3.12 and 3.13 as code units, with a table that says what each unit is.
 
-Each opcode is looked up once in a table made from the ``opcode`` module. What only concerns layout or
-speed (caches, fused loads, null pushes, jump directions) is gone from the list; what the instructions
-mean is left to ``normalform.py`` and ``hints.py``.
+A unit is one instruction as a number: the opcode in the low byte, the argument above it. What a unit is does
+not depend on the code object that it stands in (only what its argument points at does), so it is worked out
+once per process; and what must be done for every unit is left to loops in C. What only concerns layout or
+speed (caches, fused loads, null pushes, jump directions) is gone; what the instructions mean is the business
+of ``normalform.py``, ``flow.py`` and ``hints.py``.
 """
 
 from __future__ import annotations
 
+import functools
 import opcode
+import re
 import sys
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain, compress, count
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
-# In this order, so that `scan` sees with one comparison that an argument stays the number that it is.
+#: Kinds of instructions.
 DROP, PLAIN, CONST, LOCAL, END, NAME, CELL, JUMP, TEST, BRANCH = range(10)
-_FUSED, _RETURN_CONST, _EXTEND, _NAME_HIGH, _SUPER = range(10, 15)
+#: In the table of opcodes only: two instructions in one, and names with flags below them.
+_RETURN_CONST, _FUSED, _NAME_HIGH, _SUPER = range(10, 14)
+
+#: Kind, text and argument of a unit, see `_Entries`.
+Entry = tuple[int, str, int]
 
 
 class Instruction(NamedTuple):
-    """One instruction.
+    """One instruction, for those who look at few of them.
 
     Attributes
     ----------
     kind : int
-        `DROP` … `END`.
+        `PLAIN` … `BRANCH`.
     name : str
         Opcode name with variants merged (``LOAD_METHOD`` is ``LOAD_ATTR``); for `TEST` the value tested for.
     arg : Any
-        `NAME`, `CELL`: a name; `LOCAL`: slot number; `CONST`: index; jumps: index of the target in the list;
+        `NAME`, `CELL`: a name; `LOCAL`: slot number; `CONST`: index; jumps: units from here to the target;
         otherwise the raw number.
     op, raw : int
         Opcode and argument as they stand in the code, for stack effects.
@@ -36,18 +47,8 @@ class Instruction(NamedTuple):
     kind: int
     name: str
     arg: Any
-    op: int = 0
-    raw: int = 0
-
-
-class Handler(NamedTuple):
-    """An exception handler: covers instructions ``start`` to ``end`` (exclusive)."""
-
-    start: int
-    end: int
-    target: int
-    depth: int
-    lasti: bool
+    op: int
+    raw: int
 
 
 _DROPPED: Final = frozenset({"CACHE", "NOP", "RESUME", "PRECALL", "NOT_TAKEN", "PUSH_NULL"})
@@ -63,6 +64,9 @@ _FLAG_BITS: Final = {"LOAD_GLOBAL": 1, "LOAD_ATTR": 1 if sys.version_info >= (3,
 _CACHES: Any = opcode._inline_cache_entries  # type: ignore[attr-defined]
 
 
+# --- opcodes ------------------------------------------------------------------------------------------------
+
+
 def _jump_kind(name: str) -> tuple[int, str]:
     if name.startswith("JUMP_BACKWARD") or name in ("JUMP_FORWARD", "JUMP"):
         return JUMP, name
@@ -71,12 +75,10 @@ def _jump_kind(name: str) -> tuple[int, str]:
     return BRANCH, name
 
 
-def _entry(op: int, name: str) -> tuple[int, str]:
+def _classify(op: int, name: str) -> tuple[int, str]:
     """Kind and merged name of one opcode."""
-    if name in _DROPPED or name.startswith("<"):
+    if name in _DROPPED or name.startswith("<") or op == opcode.EXTENDED_ARG:
         return DROP, name
-    if name == "EXTENDED_ARG":
-        return _EXTEND, name
     if name in _FUSED_PARTS:
         return _FUSED, name
     if name == "RETURN_CONST":
@@ -97,18 +99,158 @@ def _operand_kind(op: int, name: str) -> tuple[int, str]:
     return (END if name in _ENDS else kind), merged
 
 
-_TABLE: Final = [_entry(op, name) for op, name in enumerate(opcode.opname[:256])]
-_BACKWARD: Final = frozenset(op for op, name in enumerate(opcode.opname[:256]) if "BACKWARD" in name)
-
-
 def _caches(op: int) -> int:
     if isinstance(_CACHES, dict):
         return int(_CACHES.get(opcode.opname[op], 0))
     return int(_CACHES[op])
 
 
-_AFTER: Final = [2 + 2 * _caches(op) for op in range(256)]
+_TABLE: Final = [_classify(op, name) for op, name in enumerate(opcode.opname[:256])]
+_BACKWARD: Final = frozenset(op for op, name in enumerate(opcode.opname[:256]) if "BACKWARD" in name)
 _JUMPS: Final = (JUMP, TEST, BRANCH)
+
+
+def _ops(*kinds: int) -> bytes:
+    return bytes(op for op, (kind, _) in enumerate(_TABLE) if kind in kinds)
+
+
+def _mark(ops: bytes) -> bytes:
+    """Table for `bytes.translate` that makes these opcodes 1 and all others 0."""
+    return bytes(op in ops for op in range(256))
+
+
+def _any_of(*names: str) -> bytes:
+    """Regular expression for one of these opcodes."""
+    return b"[" + b"".join(re.escape(bytes([op])) for op, (_, name) in enumerate(_TABLE) if name in names) + b"]"
+
+
+_DROPPED_OPS: Final = _ops(DROP)
+_DOUBLE_OPS: Final = _ops(_RETURN_CONST, _FUSED)
+_KEPT: Final = _mark(bytes(set(range(256)).difference(_DROPPED_OPS)))
+_WEIGHTS: Final = bytes(kept + (op in _DOUBLE_OPS) for op, kept in enumerate(_KEPT))
+_JUMPING: Final = _mark(_ops(*_JUMPS))
+_ENDING: Final = _mark(_ops(END))
+_GLOBALS: Final = _any_of("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+
+#: Over the opcodes of `Body`: an attribute; a global with the attributes that are taken from it at once.
+FIND_ATTRIBUTES: Final = re.compile(_any_of("LOAD_ATTR"))
+FIND_CHAINS: Final = re.compile(_GLOBALS + _any_of("LOAD_ATTR") + b"*")
+IMPORT_NAME: Final = opcode.opmap["IMPORT_NAME"]
+
+
+# --- units --------------------------------------------------------------------------------------------------
+
+
+class _Entries(dict[int, Entry]):
+    """Unit -> (kind, text, argument), worked out when it is first met.
+
+    Text and argument by kind: `PLAIN`, `END`: the whole token; `NAME`, `CELL`, `CONST`, `LOCAL`: opcode name and
+    a space, then the index; jumps: name, then the distance of the target in units.
+    """
+
+    def __missing__(self, unit: int) -> Entry:
+        entry = _entry(*_TABLE[unit & 255], unit & 255, unit >> 8)
+        if unit < 1 << 16:  # the others are rare and would be without number
+            self[unit] = entry
+        return entry
+
+
+def _entry(kind: int, name: str, op: int, number: int) -> Entry:
+    if kind == PLAIN or kind == END:
+        return kind, f"{name} {number}", 0
+    if kind in _JUMPS:
+        return kind, name, 1 + _caches(op) + (-number if op in _BACKWARD else number)
+    if kind == _NAME_HIGH:
+        return NAME, f"{name} ", number >> 1
+    if kind == _SUPER:  # bit 0 says "method call" (layout), bit 1 "two arguments" (meaning)
+        return NAME, f"{name}2 " if number & 2 else f"{name} ", number >> 2
+    return kind, f"{name} ", number
+
+
+#: The entry of a unit.
+entry_of: Final = _Entries().__getitem__
+
+_GONE: Final[Entry] = (DROP, "", 0)
+
+
+@functools.cache
+def _parts_of(unit: int) -> tuple[int, ...]:
+    """The units that a unit stands for."""
+    kind, name = _TABLE[unit & 255]
+    number = unit >> 8
+    if kind == _RETURN_CONST:
+        return opcode.opmap["LOAD_CONST"] | number << 8, opcode.opmap["RETURN_VALUE"]
+    if kind == _FUSED:
+        first, second = (opcode.opmap[part] for part in _FUSED_PARTS[name])
+        return first | number >> 4 << 8, second | (number & 15) << 8
+    return (unit,)
+
+
+#: The opcodes that are two in one, and those two.
+_TAKEN_APART: Final = [(bytes([op]), bytes(part & 255 for part in _parts_of(op))) for op in _DOUBLE_OPS]
+
+
+class Body:
+    """The instructions of a code object, layout removed.
+
+    Attributes
+    ----------
+    units : list of int
+        ``EXTENDED_ARG`` is part of the unit that it extends; what is two instructions in one is taken apart.
+    entries : list of Entry
+        What each unit is.
+    ops : bytes
+        The opcode of each unit, for regular expressions.
+    gaps : tuple of int
+        What `drop` took out.
+    """
+
+    __slots__ = ("_raw_ops", "entries", "gaps", "ops", "units")
+
+    def __init__(self, code: CodeType) -> None:
+        raw = code.co_code
+        units, ops = array("H", raw), raw[::2]
+        if sys.byteorder == "big":
+            units.byteswap()
+        widened = _widen(units) if opcode.EXTENDED_ARG in ops else units
+        self._raw_ops = ops
+        self.ops = ops.translate(None, _DROPPED_OPS)
+        self.units = list(compress(widened, ops.translate(_KEPT)))
+        if _DOUBLE_OPS and 2 in ops.translate(_WEIGHTS):
+            self.units = list(chain.from_iterable(map(_parts_of, self.units)))
+            for double, parts in _TAKEN_APART:
+                self.ops = self.ops.replace(double, parts)
+        self.entries = list(map(entry_of, self.units))
+        self.gaps: tuple[int, ...] = ()
+
+    def drop(self, at: int) -> None:
+        """Let an instruction be nothing from now on; it keeps its place."""
+        self.entries[at] = _GONE
+        self.gaps += (at,)
+
+    def has_jumps(self) -> bool:
+        """Whether any instruction jumps."""
+        return 1 in self.ops.translate(_JUMPING)
+
+    def jumps(self) -> Iterator[int]:
+        """The places in the bytecode where jumps stand."""
+        return compress(count(), self._raw_ops.translate(_JUMPING))
+
+    def places(self) -> list[int]:
+        """The index of the instruction at or after each place in the bytecode, the end included."""
+        return list(accumulate(self._raw_ops.translate(_WEIGHTS), initial=0))
+
+    def ends(self) -> bytes:
+        """1 for each instruction after which control does not go on, 0 for all others."""
+        return self.ops.translate(_ENDING)
+
+
+def _widen(units: Iterable[int]) -> Iterator[int]:
+    """Put the arguments of ``EXTENDED_ARG`` before the argument that each extends."""
+    high = 0
+    for unit in units:
+        yield unit | high << 16
+        high = high << 8 | unit >> 8 if unit & 255 == opcode.EXTENDED_ARG else 0
 
 
 def slot_names(code: CodeType) -> tuple[str, ...]:
@@ -117,84 +259,35 @@ def slot_names(code: CodeType) -> tuple[str, ...]:
     return code.co_varnames + cells + code.co_freevars
 
 
-def scan(code: CodeType) -> tuple[list[Instruction], bool, list[int]]:
-    """The instructions of a code object, layout removed.
+def instructions(code: CodeType, units: Iterable[int]) -> Iterator[Instruction]:
+    """Some units of a code object, spelt out."""
+    for unit in units:
+        kind, text, arg = entry_of(unit)
+        op, number = unit & 255, unit >> 8
+        if kind == PLAIN or kind == END:
+            yield Instruction(kind, _TABLE[op][1], number, op, number)
+        elif kind == NAME:
+            yield Instruction(kind, text[:-1], code.co_names[arg], op, number)
+        elif kind == CELL:
+            yield Instruction(kind, text[:-1], slot_names(code)[arg], op, number)
+        else:
+            yield Instruction(kind, text.rstrip(), arg, op, number)
+
+
+def handlers(table: bytes) -> list[tuple[int, int, int, int]]:
+    """An exception table. Format: Objects/exception_handling_notes.txt of CPython.
 
     Returns
     -------
-    list of Instruction
-    bool
-        Whether any of them jumps.
-    list of int
-        Index of the instruction at (or after) each code unit.
+    list of tuple of int
+        First unit that is covered, number of units, unit of the handler, and the depth of the stack there
+        shifted by one bit, which says whether the place of the exception is pushed.
     """
-    found: list[Instruction] = []
-    raw, names = code.co_code, code.co_names
-    slots: tuple[str, ...] = ()
-    at, high, jumps, unit = [0] * (len(raw) // 2 + 1), 0, False, -1
-    make = tuple.__new__  # a third of the time of Instruction(...)
-    add, table = found.append, _TABLE
-    for op, low in zip(raw[::2], raw[1::2]):
-        unit += 1
-        if not op:  # half of the code units are caches
-            continue
-        at[unit] = len(found)
-        kind, name = table[op]
-        if kind == DROP:
-            continue
-        number, high = high | low, 0
-        arg: Any = number
-        if kind < NAME:
-            pass
-        elif kind == NAME:
-            arg = names[number]
-        elif kind == _NAME_HIGH:
-            kind, arg = NAME, names[number >> 1]
-        elif kind == CELL:
-            slots = slots or slot_names(code)
-            arg = slots[number]
-        elif kind in _JUMPS:
-            ahead = 2 * unit + _AFTER[op]
-            arg, jumps = (ahead - 2 * number if op in _BACKWARD else ahead + 2 * number) // 2, True
-        elif kind == _EXTEND:
-            high = number << 8
-            continue
-        elif kind >= _FUSED:
-            found += _split(kind, name, op, number, names)
-            continue
-        add(make(Instruction, (kind, name, arg, op, number)))
-    at[-1] = len(found)
-    return (_retarget(found, at) if jumps else found), jumps, at
-
-
-def _split(kind: int, name: str, op: int, number: int, names: tuple[str, ...]) -> list[Instruction]:
-    if kind == _RETURN_CONST:
-        return [Instruction(CONST, "LOAD_CONST", number), Instruction(END, "RETURN_VALUE", 0)]
-    if kind == _SUPER:  # bit 0 says "method call" (layout), bit 1 "two arguments" (meaning)
-        two = "2" if number & 2 else ""
-        return [Instruction(NAME, name + two, names[number >> 2], op, number)]
-    first, second = _FUSED_PARTS[name]
-    return [Instruction(LOCAL, first, number >> 4), Instruction(LOCAL, second, number & 15)]
-
-
-def _retarget(found: list[Instruction], at: list[int]) -> list[Instruction]:
-    return [Instruction(i[0], i[1], at[i[2]], i[3], i[4]) if i[0] in _JUMPS else i for i in found]
-
-
-def handlers(code: CodeType, at: list[int]) -> list[Handler]:
-    """The exception table, in terms of the indices of `scan`. Format: Objects/exception_handling_notes.txt."""
-    numbers = iter(code.co_exceptiontable)
-    found = []
-    for first in numbers:
-        start, length, target, packed = (_varint(numbers, first if n == 0 else None) for n in range(4))
-        found.append(Handler(at[start], at[start + length], at[target], packed >> 1, bool(packed & 1)))
-    return found
-
-
-def _varint(numbers: Any, first: int | None) -> int:
-    byte = next(numbers) if first is None else first
-    value = byte & 63
-    while byte & 64:
-        byte = next(numbers)
+    numbers: list[int] = []
+    value = 0
+    for byte in table:  # six bits each; bit 6 says that more follow, bit 7 that an entry begins
         value = value << 6 | byte & 63
-    return int(value)
+        if not byte & 64:
+            numbers.append(value)
+            value = 0
+    return list(zip(*[iter(numbers)] * 4, strict=True))

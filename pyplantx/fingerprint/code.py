@@ -6,6 +6,7 @@ know: stores (it is given a `CodeMemo`), reactors beyond the mark ``__pyplantx_k
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -186,22 +187,29 @@ class Fingerprinter:
         known = self._codes.get(id(code))
         if known is not None:
             return known[1]
-        record = self._look_up(code)
-        self._codes[id(code)] = (code, record)
-        return record
+        text = self._look_up(code)
+        self._codes[id(code)] = (code, text)
+        return text
 
     def _look_up(self, code: types.CodeType) -> str:
         if self.memo is None:
-            return _normalise(code)
+            return self._normalise(code)
         try:
             raw = raw_digest(code)
         except ValueError:  # constants that no compiler made: only the normal form can tell
-            return _normalise(code)
-        record = self.memo.get_code(raw)
-        if record is None:
-            record = _normalise(code)
-            self.memo.put_code(raw, record)
-        return record
+            return self._normalise(code)
+        text = self.memo.get_code(raw)
+        if text is None:
+            text = self._normalise(code)
+            self.memo.put_code(raw, text)
+        return text
+
+    def _normalise(self, code: types.CodeType) -> str:
+        record = _normaliser()(code)
+        text = record.to_text()
+        if not is_closed(text):
+            self._parsed[id(code)] = (code, record)
+        return text
 
     def _record(self, code: types.CodeType) -> Record:
         known = self._parsed.get(id(code))
@@ -405,10 +413,11 @@ def _names(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _normalise(code: types.CodeType) -> str:
+@functools.cache
+def _normaliser() -> Callable[[types.CodeType], Record]:
     from pyplantx.fingerprint.normalform import normalise  # needed only for code that nobody remembers
 
-    return normalise(code).to_text()
+    return normalise
 
 
 def _to_pattern(pieces: Pieces) -> str:

@@ -12,6 +12,7 @@ import functools
 import struct
 import types
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Final
 
 from pyplantx.fingerprint import arrays
@@ -117,6 +118,25 @@ LEAVES: Final[dict[type, Callable[[Any], bytes]]] = {
     type(NotImplemented): lambda value: b"M",
     range: lambda value: b"r" + _int(value.start) + _int(value.stop) + _int(value.step),
 }
+
+
+_FLAT: Final[dict[type, bytes]] = {tuple: b"t", list: b"l", dict: b"d", set: b"S", frozenset: b"Z"}
+_MANY: Final = 64
+
+
+def flat(value: Any) -> bytes | None:
+    """The encoding of a small container of leaves, such as defaults and the constants of code; None for all else."""
+    tag = _FLAT.get(type(value))
+    if tag is None or len(value) > _MANY:
+        return None
+    try:
+        parts = [LEAVES[type(item)](item) for item in (chain(*value.items()) if tag == b"d" else value)]
+    except KeyError:
+        return None
+    if tag in b"SZ":
+        parts.sort()
+    encoded = tag + size(len(value)) + b"".join(parts)
+    return encoded if len(encoded) <= LIMIT else None
 
 
 class Encoder:

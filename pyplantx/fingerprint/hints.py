@@ -9,41 +9,106 @@ from __future__ import annotations
 
 import opcode
 import re
+import sys
 from types import CodeType
 from typing import Final
 
-from pyplantx.fingerprint.bytecode import BRANCH, CONST, END, JUMP, LOCAL, TEST, Instruction
+from pyplantx.fingerprint.bytecode import (
+    BRANCH,
+    CONST,
+    END,
+    FIND_ATTRIBUTES,
+    JUMP,
+    LOCAL,
+    TEST,
+    Body,
+    Instruction,
+    entry_of,
+    instructions,
+)
 from pyplantx.fingerprint.records import Pieces
 
 _ANY: Final[Pieces] = [["*"]]
-_VERBS: Final = frozenset({"send", "allocate"})
+#: Methods whose first argument is the name of what is sent.
+VERBS: Final = frozenset({"send", "allocate"})
 _PERCENT: Final = re.compile(r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
 _BRACES: Final = re.compile(r"\{[^{}]*\}")
 _STOPS: Final = frozenset({JUMP, TEST, BRANCH, END})
+_LOAD_CONST: Final = opcode.opmap["LOAD_CONST"]
+#: Where the stack machine goes its own ways: null pushes are not there, and after ``GET_ITER`` comes the call of a
+#: comprehension, which takes the iterator in the place of self.
+_CHANGES: Final = {
+    **dict.fromkeys(("LOAD_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_DEREF"), 1),
+    **{"LOAD_ATTR": 0, "KW_NAMES": 0, "GET_ITER": -1},
+}
 _ADD: Final = (0, 13)  # BINARY_OP arguments
 _REMAINDER: Final = (6, 19)
 
 
-def find_hints(code: CodeType, found: list[Instruction]) -> list[Pieces]:
+def find_hints(code: CodeType, body: Body) -> list[Pieces]:
     """The pieces of each name that is sent or allocated in this code object (nested code not included)."""
-    if _VERBS.isdisjoint(code.co_names):
-        return []
-    starts = [i for i, one in enumerate(found) if one[1] == "LOAD_ATTR" and one[2] in _VERBS]
-    hints = (_first_argument(code, found, start + 1) for start in starts)
-    return [pieces for pieces in hints if any(kind != "*" for kind, *_ in pieces)]
+    names, entries, units = code.co_names, body.entries, body.units
+    starts = [match.end() for match in FIND_ATTRIBUTES.finditer(body.ops) if names[entries[match.start()][2]] in VERBS]
+    hints = [_literal(code, units, start) or _first_argument(code, units[start:]) for start in starts]
+    return [pieces for pieces in hints if any([piece[0] != "*" for piece in pieces])]
 
 
-def _first_argument(code: CodeType, found: list[Instruction], start: int) -> Pieces:
+# --- the usual case: the name is a literal --------------------------------------------------------------------
+
+
+def _literal(code: CodeType, units: list[int], start: int) -> Pieces | None:
+    """The pieces of a first argument that is pushed as a literal and stays as it is until the call."""
+    if units[start] & 255 != _LOAD_CONST:
+        return None
+    depth = 1
+    for at in range(start + 1, len(units)):
+        depth += _change_of(units[at])
+        if depth < 2:  # that was the call, or something that needs to be looked at
+            literal = code.co_consts[units[start] >> 8]
+            return [["=", literal]] if depth < 1 and isinstance(literal, str) else None
+    return None
+
+
+class _Changes(dict[int, int]):
+    """Unit -> by how much the stack of `_first_argument` grows; what ends the argument takes everything away."""
+
+    def __missing__(self, unit: int) -> int:
+        self[unit] = change = _change(unit)
+        return change
+
+
+def _change(unit: int) -> int:
+    kind, text, _ = entry_of(unit)
+    op, number = unit & 255, unit >> 8
+    if kind in _STOPS:
+        return -sys.maxsize
+    name = text.partition(" ")[0]
+    if name in ("CALL", "CALL_KW"):
+        return -number - (name == "CALL_KW")
+    return _CHANGES[name] if name in _CHANGES else _effect(op, number)
+
+
+_change_of: Final = _Changes().__getitem__
+
+
+def _effect(op: int, number: int) -> int:
+    return int(opcode.stack_effect(op, number if op >= opcode.HAVE_ARGUMENT else None, jump=False))
+
+
+# --- every other case: a stack machine ------------------------------------------------------------------------
+
+
+def _first_argument(code: CodeType, units: list[int]) -> Pieces:
     stack: list[Pieces] = []
     before = ""
-    for at in range(start, len(found)):
-        kind, name, arg, _, _ = one = found[at]
+    for one in instructions(code, units):
+        kind, name = one.kind, one.name
         if kind in _STOPS:
             break
         if kind == LOCAL and name == "LOAD_FAST":
             stack.append(_ANY)
         elif kind == CONST and name == "LOAD_CONST":
-            stack.append(_constant(code.co_consts[arg]))
+            stack.append(_constant(code.co_consts[one.arg]))
         elif name == "CALL" and before == "GET_ITER":  # 3.11: a comprehension, its iterator in the place of self
             stack.pop()
         elif name.startswith("CALL") and _positional(one) >= len(stack):
@@ -123,7 +188,10 @@ def _other(stack: list[Pieces], one: Instruction) -> None:
         return
     if one.kind == CONST:  # KW_NAMES leaves the stack alone
         return
-    effect = opcode.stack_effect(one.op, one.raw if one.op >= opcode.HAVE_ARGUMENT else None, jump=False)
+    if one.name == "STORE_FAST" and len(stack) > 1:  # of `:=`, which keeps a copy
+        stack.pop()
+        return
+    effect = _effect(one.op, one.raw)
     if effect > 0:
         stack += [_ANY] * effect
     elif stack:

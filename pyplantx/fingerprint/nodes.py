@@ -30,7 +30,6 @@ from pyplantx.fingerprint.pieces import (
     Node,
     Reference,
     Slot,
-    docstrings,
     label_of,
     read_attribute,
     read_cell,
@@ -202,7 +201,7 @@ class Describer:
     def _code(self, code: types.CodeType) -> Node:
         record = self._record(code)
         node = Node(code, b"code\0" + record.digest.encode())
-        node.docs, node.sees_docs = docstrings(code), record.sees_docs
+        node.documented, node.sees_docs = True, record.sees_docs
         return node
 
     def _other(self, obj: Any) -> Node:
@@ -291,7 +290,7 @@ class Describer:
         self._add_defaults(node, function)
         self._add_closure(node, function)
         self._add_references(node, function, record)
-        node.docs, node.sees_docs = docstrings(function.__code__, function.__doc__), record.sees_docs
+        node.documented, node.sees_docs = True, record.sees_docs
         if record.dynamic:
             found = "eval, exec, globals(), import_module"
             node.note(f"{node.label}: finds code by computed text ({found}); only its own module counts")
@@ -361,7 +360,7 @@ class Describer:
             else:
                 node.add_ref(base)
         self._add_members(node, cls)
-        node.docs = (cls.__doc__,) if isinstance(cls.__doc__, str) else ()
+        node.documented = True
         return node
 
     def _add_members(self, node: Node, cls: type) -> None:

@@ -8,28 +8,30 @@ tells why each step is there.
 
 from __future__ import annotations
 
+import functools
 from types import CodeType
-from typing import Any, Final
+from typing import Final
 
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.bytecode import (
-    BRANCH,
+    CELL,
     CONST,
-    DROP,
     END,
-    JUMP,
+    FIND_CHAINS,
+    IMPORT_NAME,
     LOCAL,
     NAME,
     PLAIN,
-    TEST,
+    Body,
+    Entry,
     Instruction,
-    handlers,
-    scan,
+    instructions,
     slot_names,
 )
 from pyplantx.fingerprint.encoding import LEAVES
-from pyplantx.fingerprint.hints import find_hints
-from pyplantx.fingerprint.records import DOMAIN, Import, Record, to_json
+from pyplantx.fingerprint.flow import Flow, Walk
+from pyplantx.fingerprint.hints import VERBS, find_hints
+from pyplantx.fingerprint.records import DOMAIN, Import, Pieces, Record, pieces_to_json
 
 #: VARARGS, VARKEYWORDS, GENERATOR, COROUTINE, ITERABLE_COROUTINE, ASYNC_GENERATOR
 _FLAGS: Final = 0x04 | 0x08 | 0x20 | 0x80 | 0x100 | 0x200
@@ -37,13 +39,13 @@ _OPTIMIZED: Final = 0x01
 _SEES_LOCALS: Final = frozenset({"locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe"})
 _SEES_DOCS: Final = frozenset({"__doc__", "getdoc"})
 _DYNAMIC: Final = frozenset({"eval", "exec", "globals", "__import__", "import_module"})
-_GLOBAL_LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_TELLING: Final = _SEES_LOCALS | _SEES_DOCS | _DYNAMIC
 #: Stores at the head of a class body that tell where it stands, not what it does.
 _CLASS_NOISE: Final = frozenset({"__qualname__", "__doc__", "__firstlineno__", "__static_attributes__"})
 
 
 def normalise(code: CodeType) -> Record:
-    """Normal form and references of a code object; 60 µs for an ordinary function.
+    """Normal form and references of a code object; 0.8 µs per instruction, nested code included.
 
     Parameters
     ----------
@@ -55,224 +57,157 @@ def normalise(code: CodeType) -> Record:
     Record
         Its digest depends on the Python minor version, and on nothing else about the process.
     """
-    return _Normaliser(code).record()
+    found = _Findings()
+    digest = _Normaliser(code, found).digest()
+    hints = pieces_to_json(found.sent)
+    return Record(digest, sorted(found.chains), found.imports, found.sees_docs, found.dynamic, hints)
+
+
+class _Findings:
+    """What a code object and those nested in it name; the fields are those of `Record`."""
+
+    __slots__ = ("chains", "dynamic", "imports", "sees_docs", "sent")
+
+    def __init__(self) -> None:
+        self.chains = set[str]()
+        self.imports: list[Import] = []
+        self.sent: list[Pieces] = []
+        self.sees_docs = self.dynamic = False
 
 
 class _Normaliser:
     """Works on one code object."""
 
-    def __init__(self, code: CodeType, keep_names: bool = False) -> None:
-        self._code = code
-        self._found, self._jumps, self._at = scan(code)
-        names = frozenset(code.co_names)
-        self._keep_names = keep_names or not names.isdisjoint(_SEES_LOCALS)
-        self._sees_docs = "__doc__" in code.co_consts or (not names.isdisjoint(_SEES_DOCS) and self._loads_docs())
-        self._dynamic = not names.isdisjoint(_DYNAMIC)
-        self._params = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
-        self._slots: dict[int, str] = {}
-        self._cells = frozenset(code.co_cellvars + code.co_freevars)
-        self._nested: dict[int, Record] = {}
-        if not code.co_flags & _OPTIMIZED and "__qualname__" in code.co_names:
-            self._drop_class_noise()
+    __slots__ = ("_body", "_code", "_consts", "_found", "_keep_names", "_met", "_params", "_slots", "_tokens")
 
-    def record(self) -> Record:
-        chains = {".".join(chain) for chain in _chains(self._found)}
-        imports = _imports(self._code, self._found)
-        hints = find_hints(self._code, self._found)
-        digest = values.hash_text("\n".join((self._header(), *self._emit())))
-        docs, dynamic = self._sees_docs, self._dynamic
-        for inner in self._nested.values():
-            chains.update(inner.chains)
-            imports += inner.imports
-            hints += inner.sent
-            docs, dynamic = docs or inner.sees_docs, dynamic or inner.dynamic
-        sent = to_json(hints)
-        return Record(digest, sorted(chains), imports, docs, dynamic, sent)
+    def __init__(self, code: CodeType, found: _Findings, keep_names: bool = False) -> None:
+        self._code = code
+        self._found = found
+        self._keep_names = keep_names
+        self._body = Body(code)
+        self._params = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
+        # What stands for each local and each constant; "" for those that have not been met.
+        self._slots = [""] * (code.co_nlocals + len(code.co_cellvars) + len(code.co_freevars))
+        self._consts = [""] * len(code.co_consts)
+        self._met = 0
+
+    def digest(self) -> str:
+        """Digest of the normal form; adds to the findings."""
+        self._note_names()
+        self._tokens = [self._header()]
+        code, body = self._code, self._body
+        jumping = code.co_exceptiontable or body.has_jumps()
+        self._write(Walk(body, Flow(code, body)).written if jumping else body.entries)
+        return values.hash_text("\n".join(self._tokens))
 
     def _header(self) -> str:
         code = self._code
-        numbers = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS)
-        names = (*code.co_varnames[: self._params], "/", *code.co_freevars)
-        return f"{DOMAIN}{numbers} {' '.join(names)}"
+        names = code.co_varnames[: self._params]
+        flags = code.co_flags & _FLAGS
+        head = _head(code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, flags)
+        return f"{head} {' '.join((*names, '/', *code.co_freevars))}"
 
-    def _loads_docs(self) -> bool:
-        return any(one.arg in _SEES_DOCS for one in self._found if one.kind == NAME and one.name != "STORE_NAME")
+    # --- what the code names --------------------------------------------------------------------------
+
+    def _note_names(self) -> None:
+        code, found, names = self._code, self._found, self._code.co_names
+        if not _TELLING.isdisjoint(names):
+            self._note_telling()
+        if "__doc__" in code.co_consts:
+            found.sees_docs = True
+        if not code.co_flags & _OPTIMIZED and "__qualname__" in names:
+            self._drop_class_noise()
+        found.chains.update([self._chain(*match.span()) for match in FIND_CHAINS.finditer(self._body.ops)])
+        if IMPORT_NAME in self._body.ops:
+            found.imports += _imports(code, list(instructions(code, self._body.units)))
+        if not VERBS.isdisjoint(names):
+            found.sent += find_hints(code, self._body)
+
+    def _note_telling(self) -> None:
+        names = self._code.co_names
+        self._keep_names = self._keep_names or not _SEES_LOCALS.isdisjoint(names)
+        self._found.dynamic = self._found.dynamic or not _DYNAMIC.isdisjoint(names)
+        if not _SEES_DOCS.isdisjoint(names):
+            loads = (one for one in instructions(self._code, self._body.units) if one.kind == NAME)
+            if any(one.arg in _SEES_DOCS and one.name != "STORE_NAME" for one in loads):
+                self._found.sees_docs = True
 
     def _drop_class_noise(self) -> None:
-        found = self._found
-        for i in range(1, len(found)):
-            store, load = found[i], found[i - 1]
-            if store.name == "STORE_NAME" and store.arg in _CLASS_NOISE and load.kind == CONST:
-                found[i - 1] = found[i] = Instruction(DROP, "", 0)
+        """Blank the stores of constants that say where a class body stands."""
+        entries, names = self._body.entries, self._code.co_names
+        for at in range(1, len(entries)):
+            _, text, arg = entries[at]
+            if text == "STORE_NAME " and names[arg] in _CLASS_NOISE and entries[at - 1][0] == CONST:
+                self._body.drop(at - 1)
+                self._body.drop(at)
+
+    def _chain(self, start: int, end: int) -> str:
+        """The dotted name that some instructions load."""
+        names = self._code.co_names
+        return ".".join([names[arg] for _, _, arg in self._body.entries[start:end]])
 
     # --- one token per instruction --------------------------------------------------------------------
 
-    def _token(self, one: Instruction) -> str:
-        kind, name, arg = one[0], one[1], one[2]
-        if kind == LOCAL:
-            known = self._slots.get(arg)
-            return f"{name} {known if known is not None else self._name_slot(arg)}"
-        if kind == CONST:
-            return f"{name} {self._const(arg)}"
-        return f"{name} {arg}"
+    def _write(self, entries: list[Entry]) -> None:
+        """Add the tokens of some instructions, in this order."""
+        add, slots, names, consts = self._tokens.append, self._slots, self._code.co_names, self._consts
+        for kind, text, arg in entries:
+            if kind == LOCAL:
+                add(text + (slots[arg] or self._name_slot(arg)))
+            elif kind == NAME:
+                add(text + names[arg])
+            elif kind == PLAIN:
+                add(text)
+            elif kind == CONST:
+                add(text + (consts[arg] or self._name_const(arg)))
+            elif kind == END:
+                add(text)
+            elif kind == CELL:
+                add(text + slot_names(self._code)[arg])
 
     def _name_slot(self, slot: int) -> str:
-        name = slot_names(self._code)[slot]
+        """What stands for a local: parameters by place, others by the order in which locals are met."""
         if slot < self._params:
             known = f"p{slot}"
         else:
-            known = f"={name}" if self._keep_names or name in self._cells else f"v{len(self._slots)}"
+            known = self._kept_name(slot) or f"v{self._met}"
+        self._met += 1
         self._slots[slot] = known
         return known
 
-    def _const(self, index: int) -> str:
+    def _kept_name(self, slot: int) -> str:
+        """The name of a local that others can see; "" for all others."""
+        code = self._code
+        if not (self._keep_names or code.co_cellvars or code.co_freevars):
+            return ""
+        name = slot_names(code)[slot]
+        return f"={name}" if self._keep_names or name in code.co_cellvars or name in code.co_freevars else ""
+
+    def _name_const(self, index: int) -> str:
+        """What stands for a constant: its encoding; the digest of nested code."""
         const = self._code.co_consts[index]
         leaf = LEAVES.get(type(const))
         if leaf is not None:
-            return leaf(const).hex()
-        if not isinstance(const, CodeType):
-            return values.encode(const).hex()
-        inner = self._nested.get(index)
-        if inner is None:
-            inner = self._nested[index] = _Normaliser(const, self._keep_names).record()
-        return f"code {inner.digest}"
-
-    # --- order of emission ----------------------------------------------------------------------------
-
-    def _emit(self) -> list[str]:
-        if self._jumps or self._code.co_exceptiontable:
-            return self._walk()
-        tokens = []
-        for one in self._found:
-            kind = one[0]
-            if kind == PLAIN or kind == NAME:  # half of all; the others are `_token`'s business
-                tokens.append(f"{one[1]} {one[2]}")
-            elif kind != DROP:
-                tokens.append(self._token(one))
-            if kind == END:
-                break
-        return tokens
-
-    def _walk(self) -> list[str]:
-        """Emit in the order of control flow, so that the compiler's layout of blocks does not show."""
-        covering = self._covering()
-        tokens: list[str] = []
-        order: dict[int, int] = {}  # index -> number of emission
-        labels: list[tuple[int, tuple[int, ...]]] = []  # (token, successors)
-        queue, place = [0], 0
-        while place < len(queue):
-            self._chain(queue[place], queue, tokens, order, labels, covering)
-            place += 1
-        for token, targets in labels:
-            tokens[token] += "".join(f" >{order[target]}" for target in targets)
-        return tokens
-
-    def _chain(
-        self,
-        at: int,
-        queue: list[int],
-        tokens: list[str],
-        order: dict[int, int],
-        labels: list[tuple[int, tuple[int, ...]]],
-        covering: list[Any] | None,
-    ) -> None:
-        """Emit from one entry along the fall-through until the end or known ground."""
-        found, handler, fresh = self._found, None, True
-        while True:
-            kind = found[at][0]
-            if kind == DROP or kind == JUMP:
-                at = self._skip(at)
-                kind = found[at][0]
-            if at in order:
-                if not fresh:
-                    labels.append((len(tokens), (at,)))
-                    tokens.append("goto")
-                return
-            order[at] = len(order)
-            one = found[at]
-            if kind == JUMP:
-                tokens.append("forever")
-                return
-            if covering is not None and (covering[at] != handler or fresh):
-                handler = covering[at]
-                self._enter(handler, queue, tokens, labels)
-            fresh = False
-            if kind == TEST or kind == BRANCH:
-                at = self._split(one, at, queue, tokens, labels)
-                continue
-            tokens.append(self._token(one))
-            if kind == END:
-                return
-            at += 1
-
-    def _skip(self, at: int) -> int:
-        """Step over what is not there and through unconditional jumps (an endless empty loop ends on itself)."""
-        found, seen = self._found, set[int]()
-        while found[at].kind == DROP or (found[at].kind == JUMP and at not in seen):
-            seen.add(at)
-            at = found[at].arg if found[at].kind == JUMP else at + 1
-        return at
-
-    def _enter(
-        self, handler: Any, queue: list[int], tokens: list[str], labels: list[tuple[int, tuple[int, ...]]]
-    ) -> None:
-        if handler is None:
-            tokens.append("try -")
-            return
-        target, depth, lasti = handler
-        queue.append(target)
-        labels.append((len(tokens), (target,)))
-        tokens.append(f"try {depth} {lasti:d}")
-
-    def _split(
-        self,
-        one: Instruction,
-        at: int,
-        queue: list[int],
-        tokens: list[str],
-        labels: list[tuple[int, tuple[int, ...]]],
-    ) -> int:
-        """Emit a conditional jump as (test, if true, if false); returns where to go on."""
-        there, here = self._skip(one.arg), self._skip(at + 1)
-        name = one.name
-        if one.kind == TEST and name in ("FALSE", "NOT_NONE"):
-            name, there, here = ("TRUE" if name == "FALSE" else "NONE"), here, there
-        queue.append(there)
-        labels.append((len(tokens), (there, here)))
-        tokens.append(name)
-        return here
-
-    def _covering(self) -> list[Any] | None:
-        """The handler of each instruction as (entry, depth, lasti); None if there are no handlers at all.
-
-        Compared by value: a jump between two instructions splits a range of the table in two.
-        """
-        table = handlers(self._code, self._at)
-        if not table:
-            return None
-        covering: list[Any] = [None] * (len(self._found) + 1)
-        for start, end, target, depth, lasti in table:
-            covering[start:end] = [(self._skip(target), depth, lasti)] * (end - start)
-        return covering
+            known = leaf(const).hex()
+        elif isinstance(const, CodeType):
+            known = "code " + _Normaliser(const, self._found, self._keep_names).digest()
+        else:
+            known = values.encode(const).hex()
+        self._consts[index] = known
+        return known
 
 
-# --- what the code names ----------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=256)
+def _head(*numbers: int) -> str:
+    """Arguments (all, positional only, keyword only) and flags."""
+    return f"{DOMAIN}{numbers}"
 
 
-def _chains(found: list[Instruction]) -> list[list[str]]:
-    loads = [i for i, one in enumerate(found) if one[1] in _GLOBAL_LOADS]
-    return [[found[i].arg, *_attributes(found, i + 1)] for i in loads]
-
-
-def _attributes(found: list[Instruction], start: int) -> list[str]:
-    end = start
-    while end < len(found) and found[end].name == "LOAD_ATTR":
-        end += 1
-    return [one.arg for one in found[start:end]]
+# --- imports ------------------------------------------------------------------------------------------------
 
 
 def _imports(code: CodeType, found: list[Instruction]) -> list[Import]:
-    return [_import(code, found, i) for i, one in enumerate(found) if one[1] == "IMPORT_NAME"]
+    return [_import(code, found, i) for i, one in enumerate(found) if one.name == "IMPORT_NAME"]
 
 
 def _import(code: CodeType, found: list[Instruction], at: int) -> Import:
@@ -297,3 +232,10 @@ def _local_chains(found: list[Instruction], store: int) -> list[list[str]] | Non
     uses = [i for i, one in enumerate(found) if one.kind == LOCAL and one.arg == slot and i != store]
     chains = [_attributes(found, i + 1) if found[i].name == "LOAD_FAST" else [] for i in uses]
     return chains if all(chains) else None
+
+
+def _attributes(found: list[Instruction], start: int) -> list[str]:
+    end = start
+    while end < len(found) and found[end].name == "LOAD_ATTR":
+        end += 1
+    return [one.arg for one in found[start:end]]

@@ -104,22 +104,22 @@ class Node:
         Global constants that it refers to.
     refs : list
         The code that it refers to, in a canonical order.
-    docs : tuple of str
-        Its docstrings.
+    documented : bool
+        Whether its docstrings are known to be the project's.
     sees_docs : bool
         Whether it reads docstrings.
     opaque : tuple of str
         What counts by its type only.
     """
 
-    __slots__ = ("constants", "docs", "obj", "opaque", "own", "refs", "sees_docs")
+    __slots__ = ("constants", "documented", "obj", "opaque", "own", "refs", "sees_docs")
 
     def __init__(self, obj: Any, kind: bytes) -> None:
         self.obj = obj
         self.own = bytearray(kind)
         self.constants: list[Slot] = []
         self.refs: list[Any] = []
-        self.docs: tuple[str, ...] = ()
+        self.documented = False
         self.sees_docs = False
         self.opaque: tuple[str, ...] = ()
 
@@ -127,6 +127,11 @@ class Node:
     def label(self) -> str:
         """What people call it."""
         return label_of(self.obj)
+
+    @property
+    def docs(self) -> tuple[str, ...]:
+        """Its docstrings; looked for only when somebody reads docstrings."""
+        return docstrings(self.obj) if self.documented else ()
 
     @property
     def data(self) -> bytes:
@@ -207,13 +212,18 @@ def static_pin(obj: Any) -> Pin | None:
     return pin if isinstance(pin, Pin) and pin.owner is obj else None
 
 
-def docstrings(code: types.CodeType, own: Any = None) -> tuple[str, ...]:
-    """The docstring of a function and what may be those of the functions and classes inside it."""
-    found: tuple[str, ...] = (own,) if isinstance(own, str) else ()
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            found += tuple(c for c in const.co_consts if isinstance(c, str)) + docstrings(const)
-    return found
+def docstrings(obj: Any) -> tuple[str, ...]:
+    """The docstring of a function or class and, in code, what may be those of the functions and classes inside it."""
+    if isinstance(obj, types.CodeType):
+        inside = [const for const in obj.co_consts if isinstance(const, types.CodeType)]
+        texts = ((*filter(_is_text, code.co_consts), *docstrings(code)) for code in inside)
+        return tuple(text for found in texts for text in found)
+    own = (obj.__doc__,) if isinstance(obj.__doc__, str) else ()
+    return own + docstrings(obj.__code__) if isinstance(obj, types.FunctionType) else own
+
+
+def _is_text(thing: object) -> bool:
+    return isinstance(thing, str)
 
 
 def label_of(obj: Any) -> str:

@@ -24,12 +24,20 @@ DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
 Pieces = list[list[str]]
 
 _RAW_DOMAIN: Final = DOMAIN.encode() + b"raw\0"
+_quote: Final = json.encoder.encode_basestring_ascii
 _encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_decode: Final = json.JSONDecoder().raw_decode
 
 
-def to_json(thing: object) -> str:
+def _to_json(thing: object) -> str:
     """JSON without spaces; "" for nothing."""
     return _encode(thing) if thing else ""
+
+
+def pieces_to_json(sent: list[Pieces]) -> str:
+    """The same for the pieces of names, four times as fast."""
+    names = ["],[".join([",".join(map(_quote, piece)) for piece in pieces]) for pieces in sent]
+    return f"[[[{']],[['.join(names)}]]]" if names else ""
 
 
 class Import(NamedTuple):
@@ -89,10 +97,10 @@ class Record(NamedTuple):
 
     def to_text(self) -> str:
         """One line: digest, "." if the code is closed and "+" if not, then tab-separated fields."""
+        if self.is_closed:
+            return f"{self.digest}.\t{self.hints}"
         flags = "d" * self.sees_docs + "y" * self.dynamic
-        imports = to_json(self.imports)
-        fields = f"{' '.join(self.chains)}\t{flags}\t{imports}\t{self.hints}"
-        return f"{self.digest}.{fields[-len(self.hints) - 1 :]}" if self.is_closed else f"{self.digest}+{fields}"
+        return f"{self.digest}+{' '.join(self.chains)}\t{flags}\t{_to_json(self.imports)}\t{self.hints}"
 
     @classmethod
     def from_text(cls, text: str) -> Record:
@@ -116,7 +124,7 @@ def sent_in(text: str) -> list[Pieces]:
 
 
 def _pieces(hints: str) -> list[Pieces]:
-    found: list[Pieces] = json.loads(hints)
+    found: list[Pieces] = _decode(hints)[0]
     return found
 
 

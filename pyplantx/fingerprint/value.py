@@ -182,6 +182,9 @@ def encode(value: Any, code: Code | None = None, opaque: encoding.Opaque | None 
     CannotFingerprint
         With the path inside the value at which the trouble lies.
     """
+    flat = encoding.flat(value)
+    if flat is not None:
+        return flat
     encoder = encoding.Encoder(xxh3_128_digest, _plain_array, code, opaque)
     try:
         return encoder.encode(value)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pyplantx.fingerprint.bytecode import Body, instructions
 from pyplantx.fingerprint.code import Fingerprinter, SendHints
+from pyplantx.fingerprint.hints import _first_argument, _literal
+from pyplantx.fingerprint.records import Pieces, pieces_to_json
 from tests.fingerprint.harness import Role, program, subreactor
 
 HINTS = {
@@ -26,6 +32,7 @@ HINTS = {
     "pipe.send(k, 1)": ([], []),
     "pipe.send(f'{k}', 1)": ([], []),
     "pipe.send(5, 1)": ([], []),
+    "pipe.send((n := 'x'), n)": (["x"], []),
     "pipe.send('x', [q for q in k if q])": (["x"], []),
     "pipe.send('x', k if k else 2)": (["x"], []),
     "pipe.send('x', lambda: pipe.send('y', 1))": (["x", "y"], []),
@@ -58,6 +65,47 @@ def test_hints(body: str) -> None:
     assert list(hints.names) == expected
     assert all(any(re.fullmatch(pattern, name) for pattern in hints.patterns) for name in matched)
     assert bool(hints.patterns) == bool(matched)
+
+
+FIRST = (
+    "'x'",
+    "'x' + k",
+    "'x' + str([q for q in k])",
+    "f'x{k}'",
+    "'x{}'.format(k)",
+    "'x'.upper()",
+    "(w := 'x')",
+    "'x' or k",
+)
+REST = (
+    "",
+    ", 1",
+    ", k + 1",
+    ", k(w, a=1)",
+    ", [q for q in k]",
+    ", k if w else 2",
+    ", *k",
+    ", **k",
+    ", {q: 1 for q in k}, a=w",
+)
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_the_short_cut_for_literals_agrees_with_the_stack_machine(first: str) -> None:
+    taken = 0
+    for rest in REST:
+        code = compile(f"def f(pipe, k, w): pipe.send({first}{rest})", "x", "exec").co_consts[0]
+        units = Body(code).units
+        start = next(at for at, one in enumerate(instructions(code, units)) if one.arg == "send") + 1
+        short = _literal(code, units, start)
+        taken += short is not None
+        assert short in (None, _first_argument(code, units[start:]))
+    assert taken or first != "'x'"
+
+
+@given(st.lists(st.lists(st.lists(st.text(max_size=5), min_size=1, max_size=2), min_size=1, max_size=3), max_size=3))
+def test_pieces_are_written_as_json(sent: list[Pieces]) -> None:
+    assert pieces_to_json(sent) == (json.dumps(sent, separators=(",", ":")) if sent else "")
 
 
 def test_factories_are_told_apart_by_their_closures() -> None:

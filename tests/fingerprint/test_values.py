@@ -484,3 +484,29 @@ def test_streams() -> None:
     hasher.update(np.frombuffer(b"cd", np.uint8))
     assert hasher.hexdigest() == value.hash_bytes(b"abcd") == value.hash_text("abcd")
     assert len(value.hash_text("\ud800")) == 32
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.binary(max_size=9)
+
+
+FLAT = st.lists(LEAVES, max_size=6).flatmap(
+    lambda items: st.sampled_from([items, tuple(items), set(items), frozenset(items), dict(zip(items, items[::-1]))])
+)
+
+
+@given(FLAT)
+def test_flat_containers_take_a_short_cut(thing: Any) -> None:
+    assert value.encode(thing) == value.encode([thing])[9:]  # inside a list they take the long way
+
+
+def test_the_short_cut_leaves_out_what_is_long_or_deep() -> None:
+    for thing in (
+        ("x" * 5000, 1),
+        (1, (2, 3)),
+        (1, [2]),
+        {"a": [1]},
+        {1: 2, "b": {3}},
+        list(range(99)),
+        set(range(99)),
+    ):
+        assert value.encode(thing) == value.encode([thing])[9:]
