@@ -69,6 +69,7 @@ pythons: $(VENV)/stamp-dev
 
 bench: $(VENV)/stamp-dev
 	$(PY) benchmarks/run.py --output docs/benchmarks.md $(BENCH_ARGS)
+	$(PY) benchmarks/arrays.py --output docs/benchmarks-arrays.md $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR)

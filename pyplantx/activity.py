@@ -6,10 +6,10 @@ kind. The loop ends when the scheduler delivers or gives up. docs/design/core.md
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.messages import (
@@ -22,6 +22,7 @@ from pyplantx.core.messages import (
     Event,
     Failure,
     FindProducers,
+    Given,
     GiveUp,
     Idle,
     LookUp,
@@ -42,9 +43,10 @@ from pyplantx.core.messages import (
     Throw,
 )
 from pyplantx.core.scheduler import Scheduler
-from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, decode_segment, encode_segment, graft
+from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, Step, decode_segment, encode_segment, graft
 from pyplantx.errors import PayloadMissing
 from pyplantx.events import EventType
+from pyplantx.executors.garbage import Garbage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
 from pyplantx.failures import describe_request_chain, error_of
 from pyplantx.fingerprint.value import hash_text
@@ -56,7 +58,7 @@ from pyplantx.warehouse.committer import Commit
 
 if TYPE_CHECKING:
     from pyplantx.events import Listeners
-    from pyplantx.executors import Executor
+    from pyplantx.executors import Executor, Reply
     from pyplantx.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
     from pyplantx.world import Answers
@@ -64,8 +66,42 @@ if TYPE_CHECKING:
 #: A record under a root that begins so names the root of an earlier version whose traces count for this one.
 ACCEPTED = "accepted "
 
+_new = tuple.__new__  # see `core/trace.py`
+
 #: Stages of the search for a producer; see `FindProducers`.
 _LAST_STAGE = 3
+
+#: Seconds between two looks at what waits to be written and what has become durable, between steps of user code.
+_LOOK_AROUND_EVERY = 0.001
+
+
+class _Walked:
+    """The segments that a reactor's replay has looked up, and what others had written by then."""
+
+    __slots__ = ("fell", "foreign_changes", "segments", "simple")
+
+    def __init__(self, foreign_changes: int, root: Digest, segment: Segment | None) -> None:
+        self.foreign_changes = foreign_changes
+        self.segments = {root: segment}
+        self.simple = segment is None or not segment.older  # no node had older segments to go back to
+        # The node that was not there, and the steps that lead to it.
+        self.fell: tuple[Digest, tuple[Step, ...]] | None = (root, ()) if segment is None else None
+
+    def looked_up(self, key: Digest, segment: Segment | None, steps: tuple[Step, ...]) -> None:
+        """The replay went on from a node, or found nothing there."""
+        self.segments[key] = segment
+        if segment is None:
+            self.fell = key, steps
+        elif segment.older:
+            self.simple = False
+
+    def branch(self, steps: tuple[Step, ...]) -> tuple[Digest, Segment] | None:
+        """What `graft` would give for a trace that goes on where the replay fell off; None if that isn't so simple."""
+        if self.fell is None or not self.simple:
+            return None
+        key, before = self.fell
+        count = len(before)
+        return (key, _new(Segment, (steps[count:], ""))) if steps[:count] == before else None
 
 
 class Activity:
@@ -110,10 +146,13 @@ class Activity:
         self._events: deque[Event] = deque()
         self._forced: frozenset[ReactorId] = frozenset()
         self._recorded: set[ReactorId] = set()  # those whose runs are in the traces
+        self._walked: dict[ReactorId, _Walked] = {}  # until a reactor is recorded, or found up to date
+        self._written: set[Digest] = set()  # keys of the segments that were recorded here
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
         self._frozen = False
-        self._collects = False  # whether the user's program has the garbage collector on
+        self._look_around_at = 0.0
+        self._garbage = Garbage()
         self._over: Deliver | GiveUp | None = None
         self._error: BaseException = AssertionError("the demand was not given up")
         self._do: dict[type, Callable[[Any], None]] = {
@@ -155,29 +194,50 @@ class Activity:
         self._outside.update(dict.fromkeys(names, 0))
         self._forced = frozenset(forced)
         self._events.append(Demanded(names, forced, wanted))
-        try:
-            while True:
-                self._work()
-                if isinstance(self._over, GiveUp):
-                    raise self._error
-                assert isinstance(self._over, Deliver)
-                values, missing = self._open_all(self._over)
-                if not missing:
-                    self._recall.keep(self._outside, self.scheduler, self._is_recorded)
-                    return values
-                self._over = None
-                self._events.append(Missing("", missing))
-        finally:
-            self.executor.close()
-            self._finish(self)
-            self._turns.release_all()
+        with self._garbage:
+            try:
+                return self._work_until_open()
+            finally:
+                self.executor.close()
+                self._finish(self)
+                self._turns.release_all()
 
     def inspect(self, names: tuple[str, ...], wanted: tuple[ReactorId, ...]) -> dict[str, ObjectRef]:
         """Replay, start nothing; the refs of those `names` that are up to date."""
         self._events.append(Demanded(names, (), wanted))
-        self._drain()
+        with self._garbage:
+            self._drain()
         refs = {name: self.scheduler.known(name) for name in names}
         return {name: ref for name, ref in refs.items() if ref is not None}
+
+    def let_go(self) -> None:
+        """Nobody asks any more. Errors lead to frames, these to values and back here: what they hold goes now."""
+        self._do.clear()
+        self.world.forget_errors()
+        self.scheduler.forget_failures()
+        self._over = None
+        del self._error
+
+    def reached(self) -> list[Digest]:
+        """Addresses of all ingredients that were answered here, or that what was recalled was made from."""
+        found = [ref.address for ref in self.scheduler.answered() if ref.inline is None]
+        for deep in self._recall.recalled.values():
+            found += deep.objects
+        return found
+
+    def _work_until_open(self) -> list[Any]:
+        """The values that were asked for; payloads that turn out to be gone are made again."""
+        while True:
+            self._work()
+            if isinstance(self._over, GiveUp):
+                raise self._error
+            assert isinstance(self._over, Deliver)
+            values, missing = self._open_all(self._over)
+            if not missing:
+                self._recall.keep(self._outside, self.scheduler, self._is_recorded)
+                return values
+            self._over = None
+            self._events.append(Missing("", missing))
 
     def _work(self) -> None:
         """Until the scheduler says that the demand is met, or can't be."""
@@ -188,22 +248,13 @@ class Activity:
                 self._events.append(Idle())
 
     def _drain(self) -> None:
-        """Carry out instructions until there are no more events.
-
-        Bookkeeping makes millions of small tuples and no cycles: without the garbage collector, which
-        looks at all of them again and again, 10,000 reactors are found up to date in half the time. User
-        code runs with it, see `_timed`.
-        """
+        """Carry out instructions until there are no more events."""
         events, handle, do = self._events, self.scheduler.handle, self._do
-        self._collects = gc.isenabled()
-        gc.disable()
-        try:
-            while events:
-                for instruction in handle(events.popleft()):
-                    do[type(instruction)](instruction)
-        finally:
-            if self._collects:
-                gc.enable()
+        instruction: Any = None
+        while events:
+            for instruction in handle(events.popleft()):
+                do[type(instruction)](instruction)
+        instruction = None  # a failure in it would keep this frame, which the failure's traceback leads to
 
     def _end(self, instruction: Deliver | GiveUp) -> None:
         self._over = instruction
@@ -224,14 +275,18 @@ class Activity:
     def _look_up(self, instruction: LookUp) -> None:
         id, key = instruction
         if key is not None:
-            self._events.append(NodeFound(id, key, self._segment(key)))
+            segment = self._segment(key)
+            self._walked[id].looked_up(key, segment, self.scheduler.trace(id))
+            self._events.append(_new(NodeFound, (id, key, segment, False)))
             return
         key = self.reactors.root(id)
         text = self.warehouse.find_record(key)
         while text is not None and text.startswith(ACCEPTED):
             key = text[len(ACCEPTED) :]
             text = self.warehouse.find_record(key)
-        self._events.append(NodeFound(id, key, _decoded(text), True))
+        segment = _decoded(text)
+        self._walked[id] = _Walked(self.warehouse.foreign_changes(), key, segment)
+        self._events.append(_new(NodeFound, (id, key, segment, True)))
 
     def _segment(self, key: Digest) -> Segment | None:
         return _decoded(self.warehouse.find_record(key))
@@ -249,7 +304,7 @@ class Activity:
         while not candidates and stage < _LAST_STAGE - 1:
             stage += 1
             candidates = self._candidates(name, stage)
-        self._events.append(ProducersFound(name, stage, tuple(candidates), stage == _LAST_STAGE))
+        self._events.append(_new(ProducersFound, (name, stage, tuple(candidates), stage == _LAST_STAGE)))
 
     def _candidates(self, name: str, stage: int) -> Sequence[ReactorId]:
         if stage == 0:
@@ -281,56 +336,69 @@ class Activity:
     # ----------------------------------------------------------------- running
 
     def _start(self, instruction: Start) -> None:
-        id, reason = instruction
-        reactor = self.reactors[id]
+        id, reason, ahead = instruction
         self._note_decision(id, "would run" if self.dry else "ran", reason)
         if self.dry:
             self._events.append(Declined(id))
-            return
-        if not self._turns.take(id, self.reactors.root(id), reason):
+        elif self._turns.take(id, self.reactors.root(id), reason):
+            self._run(id, ahead)
+        else:
             self._events.append(Reconsider(id))
-            return
+
+    def _run(self, id: ReactorId, ahead: tuple[Given, ...]) -> None:
+        """Run a reactor from its beginning; `ahead` is what it is given without a stop."""
+        reactor = self.reactors[id]
         if not self._frozen:  # before any user code can change what fingerprints are taken from
             self._frozen = True
             self.reactors.freeze()
         self.reused.discard(id)
         self.listeners.tell(EventType.reactor_started, reactor.name, reactor.function)
         self._started[id], self._busy[id] = time.time(), 0.0
-        self._timed(id, lambda: self.executor.start(id, lambda: Run(reactor, self.warehouse, self.world), self._reply))
+        if self.listeners.wants(EventType.reactor_step):  # they are told of each step: it has to stop for each
+            ahead = ()
+        make_run = partial(Run, reactor, self.warehouse, self.world, ahead, partial(self._past, id))
+        self._step(id, self.executor.start, make_run)
+
+    def _past(self, id: ReactorId) -> tuple[Digest, tuple[Step, ...]]:
+        return self.reactors.root(id), self.scheduler.trace(id)
 
     def _resume(self, instruction: Resume) -> None:
         id, _, refs = instruction
         reactor = self.reactors[id]
         self.listeners.tell(EventType.reactor_step, reactor.name, reactor.function)
-        self._timed(id, lambda: self.executor.resume(id, refs, self._reply))
+        self._step(id, self.executor.resume, refs)
 
     def _throw(self, instruction: Throw) -> None:
         id, failure = instruction
-        self._timed(id, lambda: self.executor.throw(id, failure, self._reply))
+        self._step(id, self.executor.throw, failure)
 
     def _drop(self, instruction: Drop) -> None:
         self.executor.drop(instruction.reactor)
 
-    def _timed(self, id: ReactorId, step: Callable[[], None]) -> None:
-        if self._collects:
-            gc.enable()
+    def _step(self, id: ReactorId, step: Callable[[ReactorId, Any, Reply], None], argument: Any) -> None:
+        """Let the executor run user code; then is a quiet point to write what waits."""
+        self._garbage.enter()
         begin = time.perf_counter()
         try:
-            step()
+            step(id, argument, self._reply)
         except BaseException:  # Ctrl-C; what a reactor raises comes as an event
             self._note_interruption(id)
             raise
-        self._busy[id] += time.perf_counter() - begin
-        gc.disable()
-        self.warehouse.maybe_flush()
-        self._announce()
+        end = time.perf_counter()
+        self._busy[id] += end - begin
+        self._garbage.leave(end - begin)
+        if end >= self._look_around_at:
+            self.warehouse.maybe_flush()
+            self._announce()
+            self._look_around_at = time.perf_counter() + _LOOK_AROUND_EVERY
 
-    def _reply(self, outcome: Event) -> None:
-        if isinstance(outcome, Raised):
+    def _reply(self, outcome: Any) -> None:
+        kind = type(outcome)
+        if kind is Raised:
             self._note_failure(outcome)
-        elif isinstance(outcome, Ended) and not outcome.reusable:
+        elif kind is Ended and not outcome.reusable:
             self.history.append(self._entry(outcome.reactor, "ran", self.decisions[outcome.reactor].reason))
-        elif isinstance(outcome, Asked) and outcome.reactor in self._forced:
+        elif kind is Asked and outcome.reactor in self._forced:
             for name in outcome.names:
                 self._outside.setdefault(name, 0)
         self._events.append(outcome)
@@ -356,29 +424,39 @@ class Activity:
 
     def _record(self, instruction: Record) -> None:
         id, root, steps = instruction
-        grafted = graft(root, steps, self._segment, hash_text)
+        grafted = self._graft(id, root, steps)
         if grafted is not None:
+            self._written.add(grafted[0])
             self._recall.trace_written()
         self._recorded.add(id)
         entry = self._entry(id, "ran", self.decisions[id].reason)
         self.history.append(entry)
-        self.warehouse.commit(
-            Commit(
-                reactor=id,
-                root=root,
-                records=[(grafted[0], encode_segment(grafted[1]))] if grafted is not None else [],
-                sent=[(step.name, step.ref) for step in steps if isinstance(step, Sent)],
-                parts=lambda: self.reactors.parts(id),
-                entry=entry,
-            ),
-            lambda: self._finished(id),
-        )
+        records = [(grafted[0], encode_segment(grafted[1]))] if grafted is not None else ()
+        sent = [step for step in steps if type(step) is Sent]
+        commit = _new(Commit, (id, root, records, sent, partial(self.reactors.parts, id), entry))
+        self.warehouse.commit(commit, partial(self._finished, id))
+
+    def _graft(self, id: ReactorId, root: Digest, steps: tuple[Step, ...]) -> tuple[Digest, Segment] | None:
+        """`graft`; what the reactor's replay has found is mostly still true, and need not be looked up again."""
+        walked = self._walked.pop(id, None)
+        if walked is None or walked.foreign_changes != self.warehouse.foreign_changes():
+            return graft(root, steps, self._segment, hash_text)
+        found, written = walked.segments, self._written
+        branch = walked.branch(steps)
+        if branch is not None and written.isdisjoint(found):
+            return branch
+
+        def find(key: Digest) -> Segment | None:
+            return found[key] if key in found and key not in written else self._segment(key)
+
+        return graft(root, steps, find, hash_text)
 
     def _is_recorded(self, id: ReactorId) -> bool:
         return id in self.reused or id in self._recorded
 
     def _finished(self, id: ReactorId) -> None:
         self._turns.release(id)
+        self.warehouse.work_finished(id)
         reactor = self.reactors[id]
         self.listeners.tell(EventType.reactor_finished, reactor.name, reactor.function)
 
@@ -394,6 +472,7 @@ class Activity:
 
     def _reuse(self, instruction: Reuse) -> None:
         self.reused.add(instruction.reactor)
+        self._walked.pop(instruction.reactor, None)
         self.decisions.pop(instruction.reactor, None)
         self._turns.release(instruction.reactor)
 

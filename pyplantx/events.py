@@ -49,9 +49,11 @@ class Listeners:
 
     def wants(self, event_type: EventType) -> bool:
         """Whether anybody listens."""
-        return bool(self._listeners.get(event_type))
+        return bool(self._listeners) and bool(self._listeners.get(event_type))
 
     def tell(self, event_type: EventType, name: str, function: Any) -> None:
         """Call all who listen to this kind."""
+        if not self._listeners:
+            return
         for listener in tuple(self._listeners.get(event_type, ())):
             listener(event_type, name, function)

@@ -78,8 +78,8 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
     ),
     "lost": (
         ReactorError,
-        "the worker of reactor {reactors} was lost again and again",
-        "did it run out of memory? the system's log says what ended it",
+        "reactor {reactors} was started again and again: its worker was lost, or what it received was damaged",
+        "the log names damaged files, then look at the disk; else: did it run out of memory? the system's log says that",
     ),
 }
 

@@ -7,38 +7,46 @@ never sees the index.
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pyplantx.core.messages import Asked, Ended, Missing, Raised
-from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step
+from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
+from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing
 from pyplantx.logs import log
-from pyplantx.reactor import Reactor, SubreactorCall, watch_calls
+from pyplantx.reactor import Reactor, SubreactorCall, watching
 
 if TYPE_CHECKING:
-    from pyplantx.core.messages import Failure
+    from pyplantx.blocks.geometry import Block
+    from pyplantx.blocks.workshop import Workshop
+    from pyplantx.core.messages import Failure, Given
+    from pyplantx.core.trace import Question
+    from pyplantx.units import Size
 
 #: What a plain function comes to: it has ended without ever stopping.
 _FINISHED = object()
 
+_NOTHING: Any = object()  #: a value that was not given
 _NOTHING_SEEN: frozenset[tuple[str, str]] = frozenset()
 _NOTHING_SENT: frozenset[str] = frozenset()
 _NO_ALLOCATIONS: dict[str, Any] = {}  # replaced, never changed
 
 _T = TypeVar("_T")
+_new = tuple.__new__  # see `core/trace.py`
 
 #: What a run may say when it stops.
-Outcome = Asked | Ended | Raised | Missing
+Outcome = Asked | Ended | Raised | Missing | Lost
 
 
 class Store(Protocol):
     """What a run needs of the warehouse."""
 
     def store(self, name: str, value: Any, type_given: Any = None) -> ObjectRef: ...
-    def open(self, ref: ObjectRef) -> Any: ...
+    def open_unchecked(self, ref: ObjectRef) -> tuple[Any, Any]: ...
+    def settle(self, receipts: Sequence[Any]) -> Sequence[Any]: ...
     def allocate(self, name: str, type_given: Any, **options: Any) -> Any: ...
     def allocate_temp(self, name: str, type_given: Any, **options: Any) -> Any: ...
 
@@ -55,19 +63,24 @@ class World(Protocol):
     def has_config(self, run: Run, name: str) -> bool: ...
     def file(self, path: str, verify: bool) -> Observation: ...
     def env(self, name: str) -> tuple[str | None, Observation]: ...
+    def answer(self, reactor: Reactor, question: Question) -> Observation: ...
     def classes(self, ref: ObjectRef) -> Observation | None: ...
     def subreactor(self, reactor: Reactor, callers: Sequence[Any], called: Any) -> Observation: ...
     def entered(self, called: Any) -> None: ...
     def error_of(self, failure: Failure) -> BaseException: ...
 
 
+#: The fingerprint of a reactor, and what a run of it has told so far.
+Past = Callable[[], tuple[Digest, Sequence[Step]]]
+
+
 class Request:
     """What ``pipe.receive`` returns: to be yielded, or awaited."""
 
-    __slots__ = ("_pending", "line", "names", "single")
+    __slots__ = ("_pending", "as_", "line", "names", "single")
 
-    def __init__(self, names: tuple[str, ...], line: str, pending: set[Any]) -> None:
-        self.names, self.line = names, line
+    def __init__(self, names: tuple[str, ...], line: str, pending: set[Any], as_: str | None = None) -> None:
+        self.names, self.line, self.as_ = names, line, as_
         self.single = len(names) == 1
         self._pending = pending
         pending.add(self)
@@ -80,6 +93,14 @@ class Request:
     def taken(self) -> None:
         """It was yielded."""
         self._pending.discard(self)
+
+    def answer(self, values: Sequence[Any]) -> Any:
+        """What the ``yield`` gives, from the values in the order of the names."""
+        if self.as_ is not None:
+            from pyplantx.specs.views import converted
+
+            values = [converted(value, self.as_, name) for value, name in zip(values, self.names)]
+        return values[0] if self.single else tuple(values)
 
 
 class Pipework:
@@ -98,13 +119,16 @@ class Pipework:
         """Name of the reactor."""
         return self._run.reactor.name
 
-    def receive(self, *names: str) -> Request:
+    def receive(self, *names: str, as_: str | None = None) -> Request:
         """Ask for ingredients: ``x = yield pipe.receive('x')``, ``a, b = yield pipe.receive('a', 'b')``.
 
         Parameters
         ----------
         *names : str
             Names of the ingredients; any text.
+        as_ : {"numpy", "dask", "xarray", "torch"}, optional
+            The form in which another library takes an array, an HDF or Zarr array or a sparse matrix; nothing is
+            copied.
 
         Returns
         -------
@@ -115,9 +139,9 @@ class Pipework:
         Raises
         ------
         BadRequest
-            If the reactor is a plain function: it can't wait.
+            If the reactor is a plain function: it can't wait. Or if there is no such form.
         """
-        return self._run.request(names)
+        return self._run.request(names, as_)
 
     def send(self, name: str, value: Any, type: Any = None) -> None:
         """Send an ingredient.
@@ -232,6 +256,162 @@ class Pipework:
         return default if value is None else value
 
 
+    def blocks(
+        self,
+        *arrays: Any,
+        memory: Size | None = None,
+        axis: int | Sequence[int] = 0,
+        halo: int | Sequence[int] = 0,
+        resume: bool = False,
+        progress: Callable[[int, int, float], object] | None = None,
+    ) -> Iterator[Block]:
+        """Walk through arrays in blocks: ``for b in pipe.blocks(src, dst): dst[b] = f(src[b])``.
+
+        While the body computes, one thread reads the next blocks and one writes the last ones.
+
+        Parameters
+        ----------
+        *arrays : array-like
+            Datasets and arrays that are equally long along the axes of the blocks. Name all that the body writes to.
+        memory : int or str, optional
+            Bytes that all blocks in flight may take together (``"256MB"``); by default the plant's share for a loop.
+        axis : int or sequence of int
+            Along which the arrays are cut; several: along the next ones only if a row is too large.
+        halo : int or sequence of int
+            Rows that ``src[b.padded]`` has of the neighbours, on each side; ``result[b.inner]`` is without them.
+        resume : bool
+            After a kill go on at the first block that was not finished. The body must then leave nothing behind but
+            what it writes to the blocks of allocated arrays: variables are lost with the process.
+        progress : callable, optional
+            Called after each block with (blocks done, blocks in all, seconds left).
+
+        Yields
+        ------
+        Block
+            An index for the arrays: a tuple of slices.
+
+        Raises
+        ------
+        BadRequest
+            If the arrays don't go together, or one row or chunk takes more than `memory`.
+        """
+        return self._run.workshop().blocks(arrays, memory, axis, halo, resume, progress)
+
+    def map_blocks(
+        self,
+        function: Callable[..., Any],
+        *sources: Any,
+        out: Any,
+        memory: Size | None = None,
+        axis: int | Sequence[int] = 0,
+        halo: int | Sequence[int] = 0,
+        workers: int = 1,
+        resume: bool = True,
+        progress: Callable[[int, int, float], object] | None = None,
+    ) -> None:
+        """Fill an array block by block: ``pipe.map_blocks(f, src, out=dst)``. Goes on where a killed run has stopped.
+
+        Parameters
+        ----------
+        function : callable
+            Gets one array per source, the block with its halo (read-only if the source is a memory map); returns the
+            block of `out`, with or without the halo.
+        *sources : array-like
+            What is read.
+        out : array-like
+            What is written: usually what `allocate` gave.
+        memory, axis, halo, progress
+            As in `blocks`.
+        workers : int
+            How many threads call `function`; 1 is the reactor's own.
+        resume : bool
+            Whether to go on after a kill.
+
+        Raises
+        ------
+        BadRequest
+            If arrays don't go together, or a result does not go into its block.
+        """
+        self._run.workshop().map_blocks(function, sources, out, memory, axis, halo, workers, resume, progress)
+
+    def reduce_blocks(
+        self,
+        function: Callable[..., Any],
+        *sources: Any,
+        combine: Callable[[Any, Any], Any] = operator.add,
+        initial: Any = None,
+        memory: Size | None = None,
+        axis: int | Sequence[int] = 0,
+        workers: int = 1,
+        resume: bool = True,
+        progress: Callable[[int, int, float], object] | None = None,
+    ) -> Any:
+        """Combine what a function gives for each block, in the order of the blocks.
+
+        Parameters
+        ----------
+        function : callable
+            Gets one array per source; returns the value of the block.
+        *sources : array-like
+            What is read.
+        combine : callable
+            Of the value so far and the value of the next block.
+        initial : object, optional
+            The value to begin with; None: that of the first block.
+        memory, axis, progress
+            As in `blocks`.
+        workers, resume
+            As in `map_blocks`.
+
+        Returns
+        -------
+        object
+            The value of all blocks; `initial` if there are none.
+        """
+        workshop = self._run.workshop()
+        return workshop.reduce_blocks(
+            function, sources, combine, initial, memory, axis, workers, resume, progress
+        )
+
+    def checkpoint(self, key: str, value: Any = _NOTHING, *, default: Any = None) -> Any:
+        """Keep a value for the case that this run is killed, or get back what a killed run has kept.
+
+        ``state = pipe.checkpoint('fit', default=None)`` before a loop, ``pipe.checkpoint('fit', state)`` in it. What a
+        run has kept is found by a run that had the same answers up to the first call with this key, and has them still
+        for what was observed after it. A `receive` or `send` in between can't be repeated: ask again after it.
+
+        Parameters
+        ----------
+        key : str
+            Tells several values of a reactor apart.
+        value : object, optional
+            To be kept, as `send` would keep it; leave it out to get one back.
+        default : object
+            What to return if nothing was kept.
+
+        Returns
+        -------
+        object
+            What was kept, or `default`; None if a value was given.
+
+        Raises
+        ------
+        CannotStore
+            If the value can't be stored.
+        """
+        workshop = self._run.workshop()
+        if value is _NOTHING:
+            return workshop.restore(_checked_name(key), default)
+        return workshop.keep(_checked_name(key), value)
+
+
+def _checked_names(names: tuple[Any, ...]) -> tuple[str, ...]:
+    for name in names:
+        if type(name) is not str:
+            return tuple([_checked_name(name) for name in names])
+    return names
+
+
 def _checked_name(name: Any) -> str:
     if type(name) is str or isinstance(name, str):
         return str(name)
@@ -256,15 +436,27 @@ class Run:
         Where ingredients come from and go to.
     world : World
         What else can be observed.
+    ahead : tuple of Given
+        What it is given without a stop, if it asks for that first; see `Start`.
+    past : callable, optional
+        Gives the reactor's fingerprint, and all that this run has told up to now.
     """
 
     __slots__ = (
-        *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary"),
-        *("_callers", "_body", "_request", "_swallowing", "_swallowed", "_over"),
+        *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary", "_ahead"),
+        *("_callers", "_body", "_request", "_swallowing", "_swallowed", "_over", "_past", "_workshop", "_unchecked"),
     )
 
-    def __init__(self, reactor: Reactor, store: Store, world: World) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        store: Store,
+        world: World,
+        ahead: tuple[Given, ...] = (),
+        past: Past | None = None,
+    ) -> None:
         self.reactor, self.store, self.world = reactor, store, world
+        self._ahead, self._past = ahead, past
         self.pending: set[Any] = set()  # requests and subreactor calls that were made and not yielded
         self._steps: list[Step] = []  # since the run spoke last
         # From here on empties that nobody adds to: in a long chain all runs wait at once, and sets are large.
@@ -272,12 +464,14 @@ class Run:
         self._sent: set[str] | frozenset[str] = _NOTHING_SENT
         self._allocations: dict[str, Any] = _NO_ALLOCATIONS
         self._temporary: tuple[Any, ...] = ()
+        self._unchecked: tuple[Any, ...] = ()  # receipts for what it received and is still being checked
         self._callers: tuple[Any, ...] = ()
         self._body: Any = None
         self._request: Request | None = None
         self._swallowing = False
         self._swallowed = False
         self._over = False
+        self._workshop: Workshop | None = None
 
     # ----------------------------------------------------------------- what the executor calls
 
@@ -300,8 +494,11 @@ class Run:
                 return self._step(self._body.throw, error)
         if missing:
             return Missing(self.reactor.id, tuple(missing))
-        single = self._request is not None and self._request.single
-        return self._step(self._body.send, values[0] if single else tuple(values) if names else None)
+        try:
+            answer = self._request.answer(values) if self._request is not None else None
+        except Exception as error:  # as above: it can't be had in the form that was asked for
+            return self._step(self._body.throw, error)
+        return self._step(self._body.send, answer)
 
     def throw(self, failure: Failure) -> Outcome:
         """Raise a failure at its ``yield``."""
@@ -317,6 +514,8 @@ class Run:
             log().warning("reactor %s did not want to end: %s", self.reactor.name, error)
         finally:
             self._discard()
+            if self._workshop is not None:
+                self._workshop.release()
 
     def line(self) -> str:
         """Where the reactor waits, as "file:line"."""
@@ -336,9 +535,11 @@ class Run:
 
     def _step(self, function: Callable[[Any], Any], argument: Any) -> Outcome:
         """Run until the next request, the end, or an exception."""
-        before = watch_calls(self)
+        before, watching.run = watching.run, self
         try:
             yielded = function(argument)
+            while self._ahead and self._is_next(yielded):
+                yielded = self._go_on(yielded)
             return self._ended() if yielded is _FINISHED else self._asked(yielded)
         except StopIteration as error:
             return self._ended() if self._body is not None else self._raised(error)
@@ -348,10 +549,38 @@ class Run:
             self.close()
             raise
         finally:
-            watch_calls(before)
+            watching.run = before
+
+    def _is_next(self, yielded: Any) -> bool:
+        """Whether it asks for what it is given next, with nothing sent that others should hear of first."""
+        if type(yielded) is Request and yielded.names == self._ahead[0].names and not self._sent:
+            return True
+        self._ahead = ()
+        return False
+
+    def _go_on(self, request: Request) -> Any:
+        """Hand over what it asks for; what it yields next, or the request itself if a payload is gone."""
+        (names, refs), self._ahead = self._ahead[0], self._ahead[1:]
+        if self._workshop is not None:
+            self._workshop.spoke()
+        position = len(self._steps)
+        go_on, given = self._body.send, None
+        try:
+            given = request.answer([self._receive(ref) for ref in refs])
+        except PayloadMissing:
+            self._ahead = ()
+            return request
+        except Exception as error:  # as in `resume`
+            go_on, given = self._body.throw, error
+        self._steps.insert(position, ingredients_received(names, refs))
+        request.taken()
+        self._request = request
+        return go_on(given)
 
     def _asked(self, yielded: Any) -> Outcome:
         self._swallowed, self._swallowing = self._swallowed or self._swallowing, False
+        if self._workshop is not None:
+            self._workshop.spoke()
         if yielded is None:
             self._request = None
             return Asked(self.reactor.id, self._take_steps(), ())
@@ -360,7 +589,7 @@ class Run:
             return self._raised(self._garbage(yielded))
         yielded.taken()
         self._request = yielded
-        return Asked(self.reactor.id, self._take_steps(), yielded.names)
+        return _new(Asked, (self.reactor.id, self._take_steps(), yielded.names))
 
     def _ended(self) -> Outcome:
         self._body = None
@@ -369,11 +598,30 @@ class Run:
         except Exception as error:
             return self._raised(error)
         self._discard()
-        return Ended(self.reactor.id, self._take_steps(), not (self._swallowed or self._swallowing))
+        if self._unchecked and self._was_deceived():
+            return self._lost()
+        reusable = not (self._swallowed or self._swallowing)
+        if self._workshop is not None:
+            self._workshop.hand_over(reusable)
+        return _new(Ended, (self.reactor.id, self._take_steps(), reusable))
 
     def _raised(self, error: BaseException) -> Outcome:
         self._discard()
+        if self._was_deceived():
+            return self._lost()
+        if self._workshop is not None:
+            self._workshop.release()
         return Raised(self.reactor.id, self._take_steps(), error)
+
+    def _lost(self) -> Lost:
+        if self._workshop is not None:
+            self._workshop.release(deceived=True)
+        return Lost(self.reactor.id)
+
+    def _was_deceived(self) -> bool:
+        """Whether something that it received turned out to be damaged: then all that it made is worth nothing."""
+        receipts, self._unchecked = self._unchecked, ()
+        return bool(receipts) and bool(self.store.settle(receipts))
 
     def _take_steps(self) -> tuple[Step, ...]:
         steps = tuple(self._steps)
@@ -382,8 +630,14 @@ class Run:
 
     def _check_end(self) -> None:
         self.world.check_unchanged(self)
+        if self._workshop is not None:
+            self._workshop.check()
         for forgotten in self.pending:
             raise self._never_yielded(forgotten)
+        if self._allocations:
+            self._check_all_sent()
+
+    def _check_all_sent(self) -> None:
         unsent = [name for name in self._allocations if name not in self._sent]
         if unsent:
             raise NotSent(
@@ -392,6 +646,8 @@ class Run:
             )
 
     def _discard(self) -> None:
+        if self._workshop is not None:
+            self._workshop.stop()
         for name, allocation in self._allocations.items():
             if name not in self._sent:
                 allocation.discard()
@@ -403,26 +659,34 @@ class Run:
 
     # ----------------------------------------------------------------- what the reactor does
 
-    def request(self, names: tuple[str, ...]) -> Request:
+    def request(self, names: tuple[str, ...], as_: str | None = None) -> Request:
         """See `Pipework.receive`."""
         if not names:
             raise BadRequest("pipe.receive() without a name", hint="pipe.receive('x')")
-        self._check_running("receive")
+        if as_ is not None:
+            from pyplantx.specs.views import check_form
+
+            check_form(as_, names[0])
+        if self._over:
+            raise self._has_ended("receive")
         if self._body is None:  # the function has not returned a generator or coroutine that could wait
             raise BadRequest(
                 f"reactor {self.reactor.name} is a plain function and can't wait for {names[0]!r}",
                 hint=f"write `x = yield pipe.receive({names[0]!r})`: that makes it a generator",
             )
-        return Request(tuple([_checked_name(name) for name in names]), _users_line(), self.pending)
+        return Request(_checked_names(names), _users_line(), self.pending, as_)
 
     def send(self, name: str, value: Any, type_given: Any) -> None:
         """See `Pipework.send`."""
-        self._check_running("send")
+        if self._over:
+            raise self._has_ended("send")
         if name in self._sent:
             raise BadRequest(
                 f"reactor {self.reactor.name} sends {name!r} a second time",
                 hint="an ingredient has one value per run; send the second one under another name",
             )
+        if self._workshop is not None:
+            self._workshop.before_send(value)
         allocation = self._allocations.get(name)
         if allocation is None:
             if self._allocations:
@@ -430,13 +694,15 @@ class Run:
             ref = self.store.store(name, value, type_given)
         elif _is_handle(allocation, value):
             ref = allocation.seal()
+            if self._workshop is not None:
+                self._workshop.after_send(value, ref.address)
         else:
             raise BadRequest(
                 f"reactor {self.reactor.name} allocated {name!r} and sends something else under that name",
                 hint="send what pipe.allocate returned",
             )
         self._sent = _with(self._sent, name)
-        self._steps.append(Sent(name, ref))
+        self._steps.append(_new(Sent, (name, ref)))
 
     def _refuse_foreign_handle(self, name: str, value: Any) -> None:
         for other, allocation in self._allocations.items():
@@ -448,7 +714,8 @@ class Run:
 
     def allocate(self, name: str, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate`."""
-        self._check_running("allocate")
+        if self._over:
+            raise self._has_ended("allocate")
         if name in self._allocations or name in self._sent:
             raise BadRequest(f"reactor {self.reactor.name} allocates {name!r} a second time")
         allocation = self.store.allocate(name, type_given, **options)
@@ -457,13 +724,16 @@ class Run:
 
     def allocate_temp(self, name: Any, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate_temp`."""
-        self._check_running("allocate_temp")
+        if self._over:
+            raise self._has_ended("allocate_temp")
         allocation = self.store.allocate_temp(name, type_given, **options)
         self._temporary += (allocation,)
         return allocation.handle
 
     def _receive(self, ref: ObjectRef) -> Any:
-        value = self.store.open(ref)
+        value, receipt = self.store.open_unchecked(ref)
+        if receipt is not None:
+            self._unchecked += (receipt,)
         if ref.meta:
             observation = self.world.classes(ref)
             if observation is not None:
@@ -482,6 +752,42 @@ class Run:
     def observe(self, kind: str, key: str, answer: Digest, shown: str) -> None:
         """`note` in the words of the config view."""
         self.note(Observation(kind, key, answer, shown))
+
+    # ----------------------------------------------------------------- blocks, and going on after a kill
+
+    def workshop(self) -> Workshop:
+        """The loops over blocks of this run."""
+        if self._over:
+            raise self._has_ended("blocks")
+        if self._workshop is None:
+            from pyplantx.blocks.workshop import Workshop
+
+            self._workshop = Workshop(self)
+        return self._workshop
+
+    def allocation_of(self, handle: Any) -> Any:
+        """What was allocated with this handle, and not sent yet; None for anything else."""
+        unsent = [allocation for name, allocation in self._allocations.items() if name not in self._sent]
+        return next((found for found in (*unsent, *self._temporary) if found.handle is handle), None)
+
+    def so_far(self) -> tuple[Digest, Sequence[Step]] | None:
+        """The reactor's fingerprint and all that it has observed and sent; None if its run can't be repeated so."""
+        if self._past is None or self._swallowed or self._swallowing:
+            return None
+        root, told = self._past()
+        return root, (*told, *self._steps)
+
+    def recent(self) -> Sequence[Step]:
+        """What it has observed and sent since it spoke last."""
+        return self._steps
+
+    def answer(self, question: Question) -> Observation:
+        """Today's answer to a question that an earlier run asked."""
+        return self.world.answer(self.reactor, question)
+
+    def has_right_inputs(self) -> bool:
+        """Whether all that it received is known to be undamaged by now."""
+        return all([receipt.is_right() for receipt in self._unchecked])
 
     # ----------------------------------------------------------------- subreactor calls
 
@@ -502,12 +808,11 @@ class Run:
 
     # ----------------------------------------------------------------- errors
 
-    def _check_running(self, what: str) -> None:
-        if self._over:
-            raise BadRequest(
-                f"pipe.{what} of reactor {self.reactor.name}, which has ended",
-                hint="a pipe serves one run; end threads that use it before the reactor returns",
-            )
+    def _has_ended(self, what: str) -> BadRequest:
+        return BadRequest(
+            f"pipe.{what} of reactor {self.reactor.name}, which has ended",
+            hint="a pipe serves one run; end threads that use it before the reactor returns",
+        )
 
     def _garbage(self, yielded: Any) -> BadRequest:
         kind = type(yielded).__name__

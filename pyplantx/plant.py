@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
@@ -16,16 +17,21 @@ from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.logs import log
+from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry
 from pyplantx.roster import Roster
+from pyplantx.units import parse_bytes
 from pyplantx.warehouse.committer import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
+    from pyplantx.warehouse.retention import Collected, DiskUse
 
 
 class Plant:
@@ -40,9 +46,13 @@ class Plant:
     durability : {"power", "process"}
         What a finished reactor survives: loss of power, or the death of the process.
     trust : {"own", "data", "signed"}
-        Whose pickles are decoded; see docs/guide.
+        Whose pickles are decoded: those in a store of this user that others can't write to; nobody's; those that
+        were signed with the user's key. See docs/guide/11-trust.md.
     arrays : {"copy", "readonly"}
         Whether a received array can be written to (a private copy), or refuses that.
+    verify : {"lazy", "always", "off"}
+        When the files of the store are checked against their checksums: beside the computation, before its results are
+        believed, once per session; before anything is made of them, at each opening; or never.
     library_versions : {"minor", "exact", "ignore"}
         How much of an installed library's version counts as code.
     track, library : iterable of str
@@ -52,6 +62,19 @@ class Plant:
     claim_timeout : float
         Seconds to wait for another process that is running the very reactor that is needed here; after
         that it is run here too.
+    memory : int or str, optional
+        What the plant itself may hold: buffers of blocks, caches, what waits to be written; bytes, or a text such as
+        ``"2GB"``. Half of the machine's memory if not given. Values belong to the reactors and don't count.
+    disk : int or str, optional
+        What all stored payloads together may take, such as ``"50GB"``; a quarter of the file system if not given.
+        See `gc`.
+    key : str or PathLike, optional
+        The key file, with ``trust="signed"``. If it is not given, the environment variable ``PYPLANTX_KEY`` names it;
+        else it is ``~/.config/pyplantx/key``. It is made with the first signed store.
+    index : str or PathLike, optional
+        Directory of the index, locks and claims, if they are to lie on a local disk and the objects on another one.
+    network_index : bool
+        Whether the index may lie on a network file system: only if no other machine ever uses the store.
     logger : logging.Logger, optional
         Accepted for those who come from PyPlant; the library logs to ``logging.getLogger("pyplantx")``.
 
@@ -71,13 +94,21 @@ class Plant:
         durability: str = "power",
         trust: str = "own",
         arrays: str = "copy",
+        verify: str = "lazy",
         library_versions: str = "minor",
         track: Iterable[str] = (),
         library: Iterable[str] = (),
         lock_timeout: float = 60.0,
         claim_timeout: float = 600.0,
+        memory: int | str | None = None,
+        disk: int | str | None = None,
+        key: str | os.PathLike[str] | None = None,
+        index: str | os.PathLike[str] | None = None,
+        network_index: bool = False,
         logger: Any = None,
     ) -> None:
+        budget = MemoryBudget(memory)
+        room = parse_bytes(disk, "the disk budget")
         self._fingerprinter = Fingerprinter(
             library_versions=library_versions, track=_names(track), library=_names(library)
         )
@@ -86,9 +117,15 @@ class Plant:
             durability=durability,
             trust=trust,
             arrays=arrays,
+            verify=verify,
             lock_timeout=lock_timeout,
             encode=self._fingerprinter.encode_value,
             is_project_class=self._fingerprinter.is_project_class,
+            memory=budget,
+            disk=room,
+            key=key,
+            index=index,
+            network_index=network_index,
         )
         self._fingerprinter.memo = self.warehouse
         self._roster = Roster(self._fingerprinter)
@@ -259,6 +296,14 @@ class Plant:
             self._close_activity()
             raise
 
+    @contextmanager
+    def _resting(self) -> Iterator[None]:
+        """No reactor of this plant runs meanwhile."""
+        with self._lock:
+            if self._active:
+                raise BadRequest("a reactor can't use its plant while it runs", hint="do it where the plant was opened")
+            yield
+
     def _close_activity(self) -> None:
         """End what `_open_activity` began."""
         try:
@@ -292,6 +337,7 @@ class Plant:
         self._decisions.update(dict.fromkeys(activity.reused))
         self._decisions.update(activity.decisions)
         self._history += activity.history
+        self.warehouse.note_reached(activity.reached())
         self.warehouse.sync()
         for tell in self.warehouse.announcements():
             tell()
@@ -375,6 +421,7 @@ class Plant:
             if ref is None:
                 raise self._error_of_unknown(name)
             log().info("ingredient %r is not up to date: the last stored version is returned", name)
+        self.warehouse.note_reached(() if ref.inline is not None else (ref.address,))
         return ref
 
     def inputs_of(self, reactor: Any) -> list[str]:
@@ -441,6 +488,102 @@ class Plant:
         self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + earlier[0])], (), lambda: self._roster.parts(id)))
         return True
 
+    # ----------------------------------------------------------------- room on disk
+
+    def gc(
+        self,
+        *,
+        max_size: int | str | None = None,
+        keep_versions: int | None = None,
+        older_than: float | str | timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Collected:
+        """Remove stored payloads. What is needed again is made again.
+
+        These stay whatever the limits say: pinned versions, what the open plants of this process were answered with,
+        and what each script's last run on this directory reached.
+
+        Parameters
+        ----------
+        max_size : int or str, optional
+            Bytes that all payloads together may take, such as ``"10GB"``: the rest goes in the order of the seconds
+            per byte that it takes to make them again, cheapest first.
+        keep_versions : int, optional
+            How many versions of each ingredient stay.
+        older_than : float, str or timedelta, optional
+            What was not made or reached for so long goes: seconds, or a text such as ``"7 days"``. What only scripts
+            hold that last ran before that goes too.
+        dry_run : bool
+            Remove nothing, only tell.
+
+        Returns
+        -------
+        Collected
+            What went and what stays, and why; ``print`` shows a table. If another process has the store open, nothing
+            is removed, and ``hindrance`` says so.
+
+        Raises
+        ------
+        BadRequest
+            If a limit makes no sense, or a reactor asks.
+
+        Notes
+        -----
+        Each limit that is given is enforced, so together they remove what any of them wants gone. Without any, the
+        store shrinks to its budget (``Plant(disk=...)``), as it does by itself when it is closed.
+        """
+        with self._resting():
+            return self.warehouse.keeper.gc(max_size, keep_versions, older_than, dry_run)
+
+    def du(self) -> DiskUse:
+        """Who holds what on disk: ``print`` shows a table.
+
+        Returns
+        -------
+        DiskUse
+            Of each ingredient its versions, bytes, last use, and whether it is pinned; sums by place.
+        """
+        with self._resting():
+            return self.warehouse.keeper.du()
+
+    def pin(self, *names: str) -> None:
+        """Keep the versions that `fetch_ingredient` returns today, whatever is collected.
+
+        Parameters
+        ----------
+        *names : str
+            Names of ingredients.
+
+        Raises
+        ------
+        NoProducer
+            If there is no such ingredient.
+        PayloadMissing
+            If that version was collected already.
+        """
+        _check_names("pin", names)
+        for name in names:
+            ref = self.find_ingredient(name)
+            self.warehouse.keeper.pin(name, ref.address, stored=self.warehouse.has(ref))
+
+    def unpin(self, *names: str) -> list[str]:
+        """Let go of all pinned versions of ingredients.
+
+        Parameters
+        ----------
+        *names : str
+            Names of ingredients.
+
+        Returns
+        -------
+        list of str
+            Those that were pinned.
+        """
+        _check_names("unpin", names)
+        return [name for name in names if self.warehouse.keeper.unpin(name)]
+
+    # ----------------------------------------------------------------- reasons
+
     def why(self, reactor: Any) -> Decision:
         """The last decision about a reactor, and its reason.
 
@@ -497,10 +640,12 @@ class _Session:
         self._plant, self._dry = plant, dry
 
     def __enter__(self) -> Activity:
-        return self._plant._open_activity(self._dry)
+        self._activity = self._plant._open_activity(self._dry)
+        return self._activity
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._plant._close_activity()
+        self._activity.let_go()
         if error is not None:
             trim(error)
 

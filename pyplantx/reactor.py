@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
@@ -95,7 +96,7 @@ class SubreactorCall:
 
     def __init__(self, subreactor: Subreactor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.subreactor, self._args, self._kwargs = subreactor, args, kwargs
-        self.watcher = _watching.current()
+        self.watcher = watching.run
         if self.watcher is not None:
             self.watcher.called(self)
 
@@ -126,27 +127,13 @@ def _delegate(body: Any) -> Generator[Any, Any, Any]:
     return (yield from body.__await__()) if hasattr(body, "__await__") else (yield from body)
 
 
-class _Watching:
-    """Which run is being stepped in this thread."""
+class _Watching(threading.local):
+    """Of each thread: the run that is being stepped there, to which subreactor calls belong."""
 
-    def __init__(self) -> None:
-        import threading
-
-        self._local = threading.local()
-
-    def current(self) -> Any:
-        return getattr(self._local, "run", None)
-
-    def set(self, run: Any) -> Any:
-        """Make `run` the current one; return the one before."""
-        before = getattr(self._local, "run", None)
-        self._local.run = run
-        return before
+    run: Any = None
 
 
-_watching = _Watching()
-#: Make a run the one that subreactor calls of this thread belong to; returns the one before.
-watch_calls = _watching.set
+watching = _Watching()
 
 
 def _code_flags(function: Callable[..., Any]) -> int:

@@ -44,12 +44,15 @@ class DeepTrace(NamedTuple):
         Fingerprint of every reactor in the ancestry, by id.
     answers : list of (str, str, str, Digest)
         Reactor, kind and key of every question that is not about an ingredient, and the answer.
+    objects : list of Digest
+        Addresses of the ingredients of the ancestry that have payloads of their own.
     """
 
     name: str
     ref: ObjectRef
     roots: dict[ReactorId, Digest]
     answers: list[tuple[ReactorId, str, str, Digest]]
+    objects: list[Digest]
 
 
 class Recall:
@@ -133,6 +136,7 @@ class _Ancestry:
         self._reactors, self._scheduler, self._recalled, self._usable = reactors, scheduler, recalled, usable
         self._roots: dict[ReactorId, Digest] = {}
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
+        self._objects: list[Digest] = []
         self._pending: list[str] = []
 
     def gather(self, name: str) -> DeepTrace | None:
@@ -148,17 +152,21 @@ class _Ancestry:
                 seen.add(at)
                 if not self._add(at):
                     return None
-        return DeepTrace(name, ref, self._roots, self._answers)
+        return DeepTrace(name, ref, self._roots, self._answers, self._objects)
 
     def _add(self, name: str) -> bool:
         known = self._recalled.get(name)
         if known is not None:
             self._roots.update(known.roots)
             self._answers += known.answers
+            self._objects += known.objects
             return True
         id = self._scheduler.sender(name)
         if id is None or not self._usable(id):
             return False
+        ref = self._scheduler.known(name)
+        if ref is not None and ref.inline is None:
+            self._objects.append(ref.address)
         if id not in self._roots:
             self._roots[id] = self._reactors.root(id)
             self._add_trace(id)
@@ -183,7 +191,7 @@ def _generation(warehouse: Warehouse) -> str:
 
 
 def _encode(deep: DeepTrace, generation: str) -> str:
-    return json.dumps([generation, deep.name, deep.ref, deep.roots, deep.answers], separators=(",", ":"))
+    return json.dumps([generation, *deep], separators=(",", ":"))
 
 
 def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
@@ -191,6 +199,6 @@ def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
     if not text.startswith(f'["{generation}",'):
         return None
     kept: list[Any] = json.loads(text)
-    if kept[1] != name:
+    if kept[1] != name or len(kept) != 1 + len(DeepTrace._fields):  # fewer: of an earlier version
         return None
-    return DeepTrace(name, ObjectRef(*kept[2]), kept[3], kept[4])
+    return DeepTrace(name, ObjectRef(*kept[2]), *kept[3:])

@@ -24,8 +24,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
-from pyplantx.specs.base import Buffer, IngredientTypeSpec, Written
+from pyplantx.fingerprint.value import hash_bytes
+from pyplantx.specs.base import Buffer, IngredientTypeSpec, Layout, Written
+from pyplantx.specs.buffers import map_file
 
 
 class FolderStage:
@@ -53,6 +56,21 @@ class FolderStage:
         """A path at which the spec creates the part."""
         self.given.append(part)
         return os.path.join(self.folder, part)
+
+    def write_array(self, part: str, head: bytes, body: Buffer, block: int) -> list[Digest]:
+        """Write one part that is a head and a contiguous body."""
+        view = memoryview(body)
+        flat = view.cast("B") if view.nbytes else memoryview(b"")
+        self.write(part, [head, flat])
+        return [hash_bytes(flat[start : start + block]) for start in range(0, len(flat), block)]
+
+    def describe(self, part: str, layout: Layout, digests: Sequence[Digest]) -> None:
+        """Check that what a spec tells about a part that it made itself is right."""
+        with open(os.path.join(self.folder, part), "rb") as file:
+            file.seek(layout.head)
+            sizes = [min(layout.block, layout.body - start) for start in range(0, layout.body, layout.block)]
+            found = [hash_bytes(file.read(size)) for size in sizes]
+        assert found == list(digests), f"the blocks of the part {part} have other digests than the spec says"
 
     def seal(self, inline: bool = False) -> FolderPayload:
         """The payload of what was written.
@@ -101,6 +119,38 @@ class FolderPayload:
     def path(self, part: str) -> str:
         """Path of the part's file."""
         return os.path.join(self._folder, part)
+
+    def open_checked(self, part: str) -> FolderFile:
+        """The part's file."""
+        return FolderFile(self.path(part))
+
+    def map(self, part: str, writable: bool) -> Any:
+        """A private memory map of the part's file."""
+        return map_file(self.path(part), writable)
+
+
+class FolderFile:
+    """A `CheckedFile` without checks.
+
+    Parameters
+    ----------
+    path : str
+        Of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = os.stat(path).st_size
+
+    def read_into(self, buffer: Buffer, start: int) -> None:
+        """Fill the buffer from position `start`."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(start)
+            count = file.readinto(buffer)
+        assert count == memoryview(buffer).nbytes, f"{self.path} has no {memoryview(buffer).nbytes} bytes at {start}"
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _read(path: str) -> bytes:

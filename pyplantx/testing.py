@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyplantx.config import ConfigSource
@@ -67,8 +67,11 @@ class _Store:
         self._pipe.sent[name] = value
         return ref
 
-    def open(self, ref: ObjectRef) -> Any:
-        return self._pipe.ingredients[ref.address]
+    def open_unchecked(self, ref: ObjectRef) -> tuple[Any, None]:
+        return self._pipe.ingredients[ref.address], None
+
+    def settle(self, receipts: Sequence[Any]) -> Sequence[Any]:
+        return ()
 
     def allocate(self, name: str, type_given: Any, **options: Any) -> Any:
         return _Sealed(self._pipe, name, self._warehouse, self._warehouse.allocate(name, type_given, **options))

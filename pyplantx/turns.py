@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyplantx.fingerprint.value import hash_text
-
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId, Reason
     from pyplantx.core.trace import Digest
@@ -65,5 +63,4 @@ class Turns:
 
 
 def _work(root: Digest, reason: Reason) -> str:
-    answers = [f"{answer.kind} {answer.key} {answer.answer}" for answer in reason.new]
-    return hash_text("\n".join([root, *answers]))
+    return "\n".join([root, *[f"{kind} {key} {answer}" for kind, key, answer, _ in reason.new]])

@@ -76,6 +76,10 @@ class Answers:
         """A reactor has raised; an error that follows from that will say so."""
         self._errors[id] = error
 
+    def forget_errors(self) -> None:
+        """The demand is over: an error holds frames, those hold values, and one of these leads back here."""
+        self._errors.clear()
+
     def error_of(self, failure: Failure) -> BaseException:
         """The exception for a failure, to be thrown into those who wait."""
         cause = next((self._errors[id] for id in failure.reactors if id in self._errors), None)

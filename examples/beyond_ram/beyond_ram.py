@@ -1,9 +1,10 @@
-"""An array that is larger than the memory that the script allows itself.
+"""A volume that is larger than the memory that the script allows itself: made, filtered, measured, pictured.
 
-    python examples/beyond_ram/beyond_ram.py [--limit MB] [--size MB] [--plant-dir DIR] [--whole]
+    python examples/beyond_ram/beyond_ram.py [--limit MB] [--size MB] [--sigma S] [--kill-after BLOCKS] [--whole]
 
 The kernel holds the limit (RLIMIT_DATA, on top of what Python and its libraries take): whoever asks for
-more gets a MemoryError. `--whole` shows that by reading the array in one piece.
+more gets a MemoryError. `--whole` shows that by reading the volume in one piece. `--kill-after 5` ends the process with
+SIGKILL when five blocks have been filtered; the next run goes on from there.
 """
 
 from __future__ import annotations
@@ -11,81 +12,147 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
+import signal
+import sys
 import threading
 
 import h5py  # noqa: F401  (loaded before the limit is set: the limit is about data, not about libraries)
+import matplotlib
 import numpy as np
+from scipy import ndimage
 
 from pyplantx import *
 
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-COLUMNS = 1024
 MB = 1 << 20
+SIDE = 256  #: voxels along y and x
 
 
-class FieldConfig(ConfigBase):
+class VolumeConfig(ConfigBase):
     def __init__(self):
         super().__init__()
-        self.megabytes = 512
-        self.slab_megabytes = 8
+        self.megabytes = 256
         self.seed = 3
+        self.sigma = 1.0
+        self.colours = "magma"
+        self.block_memory = "32MB"
+        self.out_dir = "output"
+        self.kill_after = 0
         self.whole = False
 
 
-def slabs(length, megabytes):
-    """Slices that cut `length` rows of float32 into slabs of so many megabytes."""
-    rows = max(1, megabytes * MB // (COLUMNS * 4))
-    return [slice(start, min(start + rows, length)) for start in range(0, length, rows)]
+# --- the work on one block, in plain NumPy -----------------------------------------------------------
+
+
+def scanned(z, seed):
+    """Slices of a made-up scan: nested shells, a drifting bright rod, noise. `z`: their numbers."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    slices = np.empty((len(z), SIDE, SIDE), np.float32)
+    for slot, number in enumerate(z):
+        radius = np.hypot(y - SIDE / 2, x - SIDE / 2)
+        rod = np.hypot(y - SIDE / 2 - 60 * np.sin(number / 90), x - SIDE / 2 - 60 * np.cos(number / 90))
+        noise = np.random.default_rng([seed, int(number)]).standard_normal((SIDE, SIDE), dtype=np.float32)
+        slices[slot] = np.cos(radius / 7) * (radius < 110) + 3.0 * (rod < 6) + 0.5 * noise
+    return slices
+
+
+def reach(sigma):
+    """How far a filtered voxel looks: the filter is cut off there."""
+    return int(4 * sigma + 0.5)
+
+
+def smooth(block, sigma):
+    return ndimage.gaussian_filter(block, sigma, mode="nearest", truncate=4)
+
+
+def moments(block):
+    """What a block adds to count, sum, sum of squares, and the brightest voxel along z."""
+    wide = block.astype(np.float64)
+    return block.size, wide.sum(), np.einsum("ijk,ijk->", wide, wide), block.max(axis=0)
+
+
+def added(one, other):
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], np.maximum(one[3], other[3])
+
+
+# --- the reactors ------------------------------------------------------------------------------------
 
 
 @ReactorFunc
-def make_field(pipe, config):
-    rows = config.megabytes * MB // (COLUMNS * 4)
-    field = pipe.allocate("field", specs.HdfArraySpec, shape=(rows, COLUMNS), dtype=np.float32)
-    slope = np.linspace(-1, 1, COLUMNS, dtype=np.float32)
-    for number, part in enumerate(slabs(rows, config.slab_megabytes)):
-        noise = np.random.default_rng([config.seed, number])
-        field[part] = noise.standard_normal((part.stop - part.start, COLUMNS), dtype=np.float32) + slope
-    pipe.send("field", field)
+def scan(pipe, config):
+    depth = config.megabytes * MB // (SIDE * SIDE * 4)
+    volume = pipe.allocate("volume", specs.HdfArraySpec, shape=(depth, SIDE, SIDE), dtype=np.float32)
+    for block in pipe.blocks(volume, memory=pipe.peek("block_memory"), resume=True):
+        volume[block] = scanned(range(depth)[block[0]], config.seed)
+    pipe.send("volume", volume)
+
+
+@ReactorFunc
+def denoise(pipe, config):
+    volume = yield pipe.receive("volume")
+    sigma = config.sigma
+    clean = pipe.allocate("clean_volume", specs.HdfArraySpec, shape=volume.shape, dtype=volume.dtype)
+    pipe.map_blocks(
+        lambda block: smooth(block, sigma),
+        volume,
+        out=clean,
+        halo=reach(sigma),
+        memory=pipe.peek("block_memory"),
+        progress=Progress(pipe.peek("kill_after")),
+    )
+    pipe.send("clean_volume", clean)
 
 
 @ReactorFunc
 def measure(pipe, config):
-    """Mean and spread of each column, in one pass."""
-    field = yield pipe.receive("field")
-    total, squares = np.zeros(COLUMNS), np.zeros(COLUMNS)
-    for part in slabs(len(field), config.slab_megabytes):
-        slab = field[part]
-        total += slab.sum(axis=0, dtype=np.float64)
-        squares += np.einsum("ij,ij->j", slab, slab, dtype=np.float64)
-    mean = total / len(field)
-    pipe.send("moments", np.stack([mean, np.sqrt(squares / len(field) - mean**2)]))
+    clean = yield pipe.receive("clean_volume")
+    count, total, squares, brightest = pipe.reduce_blocks(
+        moments, clean, combine=added, memory=pipe.peek("block_memory")
+    )
+    mean = total / count
+    pipe.send("statistics", {"mean": float(mean), "spread": float(np.sqrt(squares / count - mean**2))})
+    pipe.send("projection", brightest)
 
 
 @ReactorFunc
-def standardize(pipe, config):
-    field, moments = yield pipe.receive("field", "moments")
-    mean, spread = moments.astype(np.float32)
-    standard = pipe.allocate("standard_field", specs.HdfArraySpec, shape=field.shape, dtype=field.dtype)
-    for part in slabs(len(field), config.slab_megabytes):
-        slab = field[part]
-        slab -= mean
-        slab /= spread
-        standard[part] = slab
-    pipe.send("standard_field", standard)
+def picture(pipe, config):
+    projection = yield pipe.receive("projection")
+    path = pipe.allocate("picture", Ingredient.Type.file, suffix=".png")
+    plt.imsave(path, projection, cmap=config.colours)
+    pipe.send("picture", path)
 
 
 @ReactorFunc
-def summarize(pipe, config):
-    standard = yield pipe.receive("standard_field")
-    if config.whole:
-        standard[...]  # as one would write it for an array that fits
-    means = [standard[part].mean(dtype=np.float64) for part in slabs(len(standard), config.slab_megabytes)]
-    megabytes = len(standard) * COLUMNS * 4 // MB
-    print(f"array of {standard.shape}, {megabytes} MB; mean after standardizing {abs(np.mean(means)):.4f}")
+def report(pipe, config):
+    statistics, path, clean = yield pipe.receive("statistics", "picture", "clean_volume")
+    if pipe.peek("whole"):
+        clean[...]  # as one would write it for an array that fits
+    print(f"volume of {clean.shape}, {clean.nbytes // MB} MB", end="; ")
+    print(f"mean {statistics['mean']:.4f}, spread {statistics['spread']:.4f}")
+    shutil.copy(path, os.path.join(pipe.peek("out_dir"), "projection.png"))
 
 
-# --- memory --------------------------------------------------------------------------------------
+# --- what happens around it ---------------------------------------------------------------------------
+
+
+@untracked
+class Progress:
+    """Tells how many blocks this process has filtered, and ends it after some if it is asked to."""
+
+    filtered = 0
+
+    def __init__(self, kill_after):
+        self.kill_after = kill_after
+
+    def __call__(self, done, count, seconds_left):
+        Progress.filtered += 1
+        if Progress.filtered == self.kill_after:
+            print(f"killed after {done} of {count} blocks", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def status(key: str) -> int:
@@ -115,31 +182,46 @@ class Peak(threading.Thread):
         self.join()
 
 
+def rounded_up(size):
+    """Megabytes, in steps of 100: the last few differ from run to run."""
+    return max(1, -(-size // (100 * MB))) * 100
+
+
 def limit_memory(megabytes):
     allowed = status("VmData") + megabytes * MB
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
 
 
 def tell(event, name, function):
-    print(f"ran: {name}")
+    print(f"ran: {name}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plant-dir", default=os.path.join(HERE, "plant"))
-    parser.add_argument("--limit", type=int, default=256, metavar="MB", help="memory that may be used for data")
-    parser.add_argument("--size", type=int, default=512, metavar="MB", help="size of the array")
-    parser.add_argument("--whole", action="store_true", help="read the array in one piece, to see the limit hold")
+    parser.add_argument("--out-dir", default=os.path.join(HERE, "output"))
+    parser.add_argument("--limit", type=int, default=192, metavar="MB", help="memory that may be used for data")
+    parser.add_argument("--size", type=int, default=256, metavar="MB", help="size of the volume")
+    parser.add_argument("--sigma", type=float, default=1.0, help="width of the filter, in voxels")
+    parser.add_argument("--colours", default="magma", help="matplotlib's name of the picture's colours")
+    parser.add_argument("--kill-after", type=int, default=0, metavar="BLOCKS", help="die when so many were filtered")
+    parser.add_argument("--whole", action="store_true", help="read the volume in one piece, to see the limit hold")
     arguments = parser.parse_args()
 
-    config = FieldConfig()
-    config.megabytes, config.whole = arguments.size, arguments.whole
+    config = VolumeConfig()
+    config.megabytes, config.sigma, config.colours = arguments.size, arguments.sigma, arguments.colours
+    config.kill_after, config.whole, config.out_dir = arguments.kill_after, arguments.whole, arguments.out_dir
+    os.makedirs(config.out_dir, exist_ok=True)
     limit_memory(arguments.limit)
     with Peak() as peak, Plant(arguments.plant_dir) as plant:
         plant.add_event_listener(Plant.EventType.reactor_started, tell)
         plant.set_config(config)
-        plant.run_reactor(summarize)
-    print(f"limit {arguments.limit} MB, peak private memory {(peak.bytes - peak.base) / MB:.0f} MB")
+        try:
+            plant.run_reactor(report)
+        except MemoryError as error:
+            sys.exit(f"MemoryError: {error}")
+    print(f"blocks filtered by this process: about {round(Progress.filtered, -1)}")
+    print(f"limit {arguments.limit} MB, private memory below {rounded_up(peak.bytes - peak.base)} MB")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Reason(NamedTuple):
         ``"forced"`` (asked for by name), ``"new"`` (no trace of this version: never run, or its code
         changed), ``"changed"`` (`old` and `new` differ; without them: the ingredient `name` can't be
         produced), ``"payload"`` (its output `name` is not in the store) or ``"restarted"`` (its worker
-        was lost).
+        was lost, or what it had received was damaged).
     old : tuple of Observation
         The recorded observations that no longer hold.
     new : tuple of Observation
@@ -162,7 +162,7 @@ class Missing(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The worker that ran the reactor is gone."""
+    """The worker that ran the reactor is gone, or what it received was damaged: its run is worth nothing."""
 
     reactor: ReactorId
 
@@ -226,11 +226,23 @@ class Observe(NamedTuple):
     questions: tuple[Question, ...]
 
 
+class Given(NamedTuple):
+    """Ingredients that a reactor asks for together, and their refs."""
+
+    names: tuple[str, ...]
+    refs: tuple[ObjectRef, ...]
+
+
 class Start(NamedTuple):
-    """Run the reactor from its beginning."""
+    """Run the reactor from its beginning.
+
+    `ahead` is what its replay was given before it fell off. As long as the reactor asks for just that, in this
+    order, and has sent nothing, it need not stop for it: it goes on at once, and tells of it as a step of its own.
+    """
 
     reactor: ReactorId
     reason: Reason
+    ahead: tuple[Given, ...] = ()
 
 
 class Resume(NamedTuple):

@@ -12,7 +12,7 @@ the nodes on the way are tried: a reactor that is not deterministic may have ask
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from pyplantx.core.messages import Reason
 from pyplantx.core.trace import (
@@ -27,6 +27,8 @@ from pyplantx.core.trace import (
     branch_key,
     older_segments,
 )
+
+_new = tuple.__new__  # see `trace.py`
 
 #: Today's answer to a question for an ingredient that can't be produced. No trace holds it.
 FAILED: Digest = "failed"
@@ -56,7 +58,7 @@ Wish = Group | AskLocally | AskNode | Again
 #: Digests for a `Group`, observations for `AskLocally`, a segment or None for `AskNode`, None for `Again`.
 Answer = Sequence[Digest] | tuple[Observation, ...] | Segment | None
 
-Replay = Generator[Wish, Answer, Reason | None]
+Replay = Generator[Wish, Any, Reason | None]  # what is sent is an `Answer`, of the kind that the wish calls for
 
 
 def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]) -> Replay:
@@ -89,7 +91,7 @@ def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]
         if reason is None:
             return None
         branch = branch_key(key, steps[start:], hash_text)
-        found = None if branch in seen else cast("Segment | None", (yield AskNode(branch)))
+        found: Segment | None = None if branch in seen else (yield AskNode(branch))
         if found is not None:
             seen.add(branch)
             key, segment, start = branch, found, len(steps)
@@ -109,23 +111,24 @@ def _readable(segment: Segment) -> list[Segment]:
         return []
 
 
-def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Answer, Reason | None]:
+def _walk(path: tuple[Step, ...], steps: list[Step]) -> Replay:
     """Follow one segment to its leaf; the reason, where an answer is not the recorded one."""
     ahead: list[Observation] = []
     for index, step in enumerate(path):
         if isinstance(step, Group):
             recorded = step[0]
             today: list[Observation] | None = None
+            digests: Sequence[Digest]
             if recorded[0][0] == "ingredient":
-                digests = cast("Sequence[Digest]", (yield step))
+                digests = yield step
             else:
                 if not ahead:
-                    ahead = list(cast("tuple[Observation, ...]", (yield AskLocally(_questions(path[index:])))))
+                    ahead = list((yield AskLocally(_questions(path[index:]))))
                 today, ahead = ahead[: len(recorded)], ahead[len(recorded) :]
                 digests = [o[2] for o in today]
             if [o[2] for o in recorded] != digests:
-                today = today or [o._replace(answer=digest, shown="") for o, digest in zip(recorded, digests)]
-                steps.append(Group(tuple(today)))
+                today = today or [_new(Observation, (*o[:2], digest, "")) for o, digest in zip(recorded, digests)]
+                steps.append(_new(Group, (tuple(today),)))
                 return _difference(recorded, today)
         steps.append(step)
     return None
@@ -142,8 +145,12 @@ def _questions(path: tuple[Step, ...]) -> tuple[Question, ...]:
 
 
 def _difference(recorded: tuple[Observation, ...], today: list[Observation]) -> Reason:
-    pairs = [(old, new) for old, new in zip(recorded, today) if old.answer != new.answer]
-    for _, new in pairs:
-        if new.answer == FAILED:
+    before: tuple[Observation, ...] = ()
+    now: tuple[Observation, ...] = ()
+    for old, new in zip(recorded, today):
+        if new[2] == FAILED:
             return Reason("changed", name=new.key)
-    return Reason("changed", tuple([old for old, _ in pairs]), tuple([new for _, new in pairs]))
+        if old[2] != new[2]:
+            before += (old,)
+            now += (new,)
+    return _new(Reason, ("changed", before, now, ""))

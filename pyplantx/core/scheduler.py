@@ -38,6 +38,7 @@ from pyplantx.core.messages import (
     Event,
     Failure,
     FindProducers,
+    Given,
     GiveUp,
     Idle,
     Instruction,
@@ -86,7 +87,19 @@ from pyplantx.core.state import (
     stuck_ingredients,
     wait_cycle,
 )
-from pyplantx.core.trace import Digest, Group, HashText, ObjectRef, Observation, Segment, Sent, Step
+from pyplantx.core.trace import (
+    Digest,
+    Group,
+    HashText,
+    ObjectRef,
+    Observation,
+    Segment,
+    Sent,
+    Step,
+    ingredients_received,
+)
+
+_new = tuple.__new__  # see `trace.py`
 
 #: How often a reactor whose worker died is started again.
 MOST_LOSSES = 2
@@ -161,6 +174,14 @@ class Scheduler:
         out, self._out = self._out, []
         return out
 
+    def forget_failures(self) -> None:
+        """The demand is over: an error holds on to what reactors held when it was raised."""
+        self._failure = None
+        self._failures.clear()
+        self._failure_of_error.clear()
+        for ingredient in self._ingredients.values():
+            ingredient.failure = None
+
     # ----------------------------------------------------------------- questions from outside
 
     def states(self) -> dict[ReactorId, tuple[str, Reason | None]]:
@@ -186,6 +207,10 @@ class Scheduler:
     def failure(self, reactor: ReactorId) -> Failure | None:
         """What is wrong with a reactor, or with the demand as a whole."""
         return self._failures.get(reactor) or self._failure
+
+    def answered(self) -> list[ObjectRef]:
+        """All ingredients that are known in this demand."""
+        return [ingredient.ref for ingredient in self._ingredients.values() if ingredient.ref is not None]
 
     def trace(self, reactor: ReactorId) -> tuple[Step, ...]:
         """What a reactor observed and sent in this demand so far, replayed or live, with today's answers."""
@@ -223,7 +248,7 @@ class Scheduler:
         if conversation.state is NEW:
             conversation.cause = conversation.sought[0] if conversation.sought else None
             conversation.state = LOOKING
-            self._out.append(LookUp(conversation.id, None))
+            self._out.append(_new(LookUp, (conversation.id, None)))
         elif conversation.state is PARKED and conversation.live:
             conversation.state = WAITING
             self._give(conversation)
@@ -235,7 +260,10 @@ class Scheduler:
         """Whether somebody wants it, uses what it sent, or hopes that it sends something."""
         if conversation.cause is None or conversation.products:
             return True
-        return any(i.open and i.trying is conversation for i in conversation.sought)
+        for ingredient in conversation.sought:
+            if ingredient.trying is conversation and ingredient.open:
+                return True
+        return False
 
     # ----------------------------------------------------------------- the search for a producer
 
@@ -254,7 +282,7 @@ class Scheduler:
         ingredient.stage += 1
         if ingredient.stage == STRANGERS:
             ingredient.strangers_from = len(ingredient.tried)
-        self._out.append(FindProducers(ingredient.name, ingredient.stage))
+        self._out.append(_new(FindProducers, (ingredient.name, ingredient.stage)))
 
     def _producers_found(self, event: ProducersFound) -> None:
         ingredient = self._ingredients[event.name]
@@ -363,7 +391,7 @@ class Scheduler:
                 self._out.append(Observe(conversation.id, wish[0]))
                 return
             else:
-                self._out.append(LookUp(conversation.id, wish[0]))  # type: ignore[arg-type]
+                self._out.append(_new(LookUp, (conversation.id, wish[0])))
                 return
 
     def _ask(self, conversation: Conversation, group: Group) -> list[Digest] | None:
@@ -440,7 +468,7 @@ class Scheduler:
         if conversation.again:
             self._withdraw_unsent(conversation)
         conversation.state, conversation.segment = DONE, None
-        self._out.append(Reuse(conversation.id))
+        self._out.append(_new(Reuse, (conversation.id,)))
         self._over(conversation)
 
     # ----------------------------------------------------------------- live runs
@@ -451,9 +479,26 @@ class Scheduler:
         if self._failure is not None or not self._is_needed(conversation):
             conversation.state = PARKED
             return
+        ahead = self._known_again(conversation)
         conversation.new_pass()
         conversation.state, conversation.live, conversation.dirty = RUNNING, True, False
-        self._out.append(Start(conversation.id, reason))
+        conversation.ahead = ahead
+        self._out.append(_new(Start, (conversation.id, reason, ahead)))
+
+    def _known_again(self, conversation: Conversation) -> tuple[Given, ...]:
+        """What the replay was given so far: the run will mostly ask for the same."""
+        ahead: list[Given] = []
+        for step in conversation.steps:
+            if type(step) is not Group or step[0][0][0] != "ingredient":
+                continue
+            names = tuple([o[1] for o in step[0]])
+            refs = tuple([self._ingredients[name].value_for(conversation) for name in names])
+            if None in refs:
+                break
+            for name in names:
+                self._ingredients[name].users.append(conversation)
+            ahead.append(_new(Given, (names, refs)))
+        return tuple(ahead)
 
     @staticmethod
     def _leave(conversation: Conversation) -> None:
@@ -480,9 +525,13 @@ class Scheduler:
         if conversation.dirty:
             self._restart(conversation)
             return
-        asked = conversation.asked
-        failed = next((i for i in asked if i.failure is not None), None)
-        lacking = [i for i in asked if conversation.lacks(i)]
+        lacking: list[Ingredient] = []
+        failed: Ingredient | None = None
+        for ingredient in conversation.asked:
+            if ingredient.failure is not None:
+                failed = failed or ingredient
+            elif conversation.lacks(ingredient):
+                lacking.append(ingredient)
         if lacking and failed is None:
             self._wait(conversation, lacking)
         elif not self._is_needed(conversation):
@@ -499,9 +548,8 @@ class Scheduler:
         names = tuple([i.name for i in conversation.asked])
         refs: tuple[ObjectRef, ...] = tuple([i.ref for i in conversation.asked])  # type: ignore[misc]
         if refs:
-            answers = [Observation("ingredient", name, ref.digest) for name, ref in zip(names, refs)]
-            conversation.steps.append(Group(tuple(answers)))
-        self._out.append(Resume(conversation.id, names, refs))
+            conversation.steps.append(ingredients_received(names, refs))
+        self._out.append(_new(Resume, (conversation.id, names, refs)))
 
     def _throw(self, conversation: Conversation, failed: Ingredient) -> None:
         assert failed.failure is not None
@@ -514,6 +562,7 @@ class Scheduler:
 
         What it sends after its ingredients were replaced is of no use to anybody.
         """
+        conversation.ahead = ()
         for step in steps:
             position = len(conversation.steps)
             conversation.steps.append(step)
@@ -526,7 +575,7 @@ class Scheduler:
         if not self._take(conversation, event.steps):
             return
         if event.reusable:
-            self._out.append(Record(conversation.id, conversation.root, tuple(conversation.steps)))
+            self._out.append(_new(Record, (conversation.id, conversation.root, tuple(conversation.steps))))
         self._forced.discard(conversation.id)
         conversation.state = DONE
         if conversation.dirty:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pyplantx.core.messages import Failure, ReactorId, Reason
+from pyplantx.core.messages import Failure, Given, ReactorId, Reason
 from pyplantx.core.replay import Replay
 from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, Step, observations_of
 
@@ -44,7 +44,7 @@ class Conversation:
     """
 
     __slots__ = (
-        "again", "asked", "cause", "changed", "dirty", "given", "id", "live", "losses", "products", "reason",
+        "again", "ahead", "asked", "cause", "changed", "dirty", "given", "id", "live", "losses", "products", "reason",
         "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told", "wait",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Conversation:
         self.live = self.dirty = self.again = False  # in a run; to begin again; may have sent other names before
         self.losses = self.restarts = 0
         self.given = 0  # the scheduler's clock when it was resumed last
+        self.ahead: tuple[Given, ...] = ()  # what it was started with, until it is heard of
 
     @property
     def over(self) -> bool:
@@ -78,7 +79,7 @@ class Conversation:
         self.told = min(self.told, len(steps))
 
     def new_pass(self) -> None:
-        self.steps, self.told, self.thrown = [], 0, ()
+        self.steps, self.told, self.thrown, self.ahead = [], 0, (), ()
         self.again = self.again or bool(self.products)
 
     def holds(self, name: str) -> bool:
@@ -95,8 +96,8 @@ class Conversation:
         return ingredient.sender is self and not self.holds(ingredient.name)
 
     def used(self, ingredient: Ingredient, digest: Digest | None) -> bool:
-        """Whether it was answered `digest` in this pass, or thrown a failure (None)."""
-        if ingredient in self.thrown:
+        """Whether it was answered `digest` in this pass, or thrown a failure (None); or was started with it."""
+        if ingredient in self.thrown or any(ingredient.name in given.names for given in self.ahead):
             return True
         return digest is not None and ("ingredient", ingredient.name, digest) in observations_of(self.steps)
 
@@ -160,6 +161,12 @@ class Ingredient:
     def open(self) -> bool:
         """Whether it is neither known nor known to be impossible."""
         return self.ref is None and self.failure is None
+
+    def value_for(self, conversation: Conversation) -> ObjectRef | None:
+        """What can be handed out without asking whether that waits for something; None if nothing can."""
+        if self.failure is not None or self.remaking or self.sender is conversation:
+            return None
+        return self.ref
 
     def hinted(self) -> tuple[Conversation, ...]:
         """The candidates that were not tried as strangers."""

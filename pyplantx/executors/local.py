@@ -27,7 +27,8 @@ class SerialExecutor:
 
     def start(self, reactor: ReactorId, make_run: Callable[[], Run], reply: Reply) -> None:
         """See `Executor.start`."""
-        self.drop(reactor)
+        if reactor in self._runs:
+            self.drop(reactor)
         run = self._runs[reactor] = make_run()
         self._tell(reactor, run.start(), reply)
 
@@ -60,6 +61,7 @@ class SerialExecutor:
             self.drop(reactor)
 
     def _tell(self, reactor: ReactorId, outcome: Outcome, reply: Reply) -> None:
-        if not isinstance(outcome, (Asked, Missing)):
+        kind = type(outcome)
+        if kind is not Asked and kind is not Missing:
             del self._runs[reactor]
         reply(outcome)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyplantx.specs.arrays import ArraySpec
     from pyplantx.specs.base import Allocation, IngredientTypeSpec, Payload, Stage, Written
-    from pyplantx.specs.builtin import ListSpec, ObjectSpec, SimpleSpec
+    from pyplantx.specs.builtin import ObjectSpec
     from pyplantx.specs.files import FileSpec
     from pyplantx.specs.hdf import HdfArraySpec
     from pyplantx.specs.keras import KerasModelSpec
     from pyplantx.specs.registry import SpecRegistry
+    from pyplantx.specs.simple import ListSpec, SimpleSpec
     from pyplantx.specs.sparse import ScipySparseSpec
+    from pyplantx.specs.sparserows import columns, rows
+    from pyplantx.specs.zarr import ZarrArraySpec
 
 __all__ = [
     "Allocation",
@@ -33,6 +36,9 @@ __all__ = [
     "SpecRegistry",
     "Stage",
     "Written",
+    "ZarrArraySpec",
+    "columns",
+    "rows",
 ]
 
 _HOME = {
@@ -42,14 +48,17 @@ _HOME = {
     "HdfArraySpec": "hdf",
     "IngredientTypeSpec": "base",
     "KerasModelSpec": "keras",
-    "ListSpec": "builtin",
+    "ListSpec": "simple",
     "ObjectSpec": "builtin",
     "Payload": "base",
     "ScipySparseSpec": "sparse",
-    "SimpleSpec": "builtin",
+    "SimpleSpec": "simple",
     "SpecRegistry": "registry",
     "Stage": "base",
     "Written": "base",
+    "ZarrArraySpec": "zarr",
+    "columns": "sparserows",
+    "rows": "sparserows",
 }
 
 

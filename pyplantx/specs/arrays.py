@@ -82,7 +82,7 @@ class ArraySpec(BuiltinSpec):
         """
         with OptionalLibrary("numpy", "an array"):
             shape, dtype, order = _options(**options)
-        return _ArrayAllocation(stage.path(_PART), shape, dtype, order == "F")
+        return _ArrayAllocation(stage, shape, dtype, order == "F")
 
     def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
         with OptionalLibrary("numpy", "an array"):
@@ -260,23 +260,44 @@ def checked_dtype(dtype: Any) -> Any:
 
 
 class _ArrayAllocation:
-    def __init__(self, path: str, shape: tuple[int, ...], dtype: Any, fortran: bool) -> None:
+    def __init__(self, stage: Stage, shape: tuple[int, ...], dtype: Any, fortran: bool) -> None:
         import numpy as np
 
         from pyplantx.specs.npy import header_bytes
 
-        head = header_bytes(dtype, shape, fortran)
+        head = self._head = header_bytes(dtype, shape, fortran)
         size = len(head) + int(np.prod(shape, dtype=object)) * dtype.itemsize
-        self._path = path
-        self._map = _new_mapping(path, head, size)
+        self._stage, self._path = stage, stage.path(_PART)
+        self._map = _new_mapping(self._path, head, size)
         self.handle = np.ndarray(shape, dtype, buffer=self._map, offset=len(head), order="F" if fortran else "C")
 
     def seal(self) -> Written:
-        from pyplantx.specs.npy import digest_in_place
+        from pyplantx.specs.npy import seal_in_place
 
         _make_private(self._map, self._path)
         self.handle.flags.writeable = False
-        return Written(digest_in_place(self.handle), _facts(self.handle))
+        return Written(seal_in_place(self.handle, _PART, self._stage), _facts(self.handle))
+
+    @property
+    def data_path(self) -> str:
+        """The staged file; see `pyplantx.blocks.handles.BlockArray`."""
+        return self._path
+
+    def adopt(self, path: str) -> None:
+        """Take over the file of a former attempt: it takes the place of ours, in the stage and in memory."""
+        import mmap
+
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.posix_fallocate(fd, 0, len(self._map))
+            os.truncate(fd, len(self._map))
+            os.pwrite(fd, self._head, 0)
+            code = _map_over(self._map, fd, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
+            if code:
+                raise OSError(code, os.strerror(code), path)
+            os.rename(path, self._path)
+        finally:
+            os.close(fd)
 
     def discard(self) -> None:
         """The mapping goes with the handle."""
@@ -316,7 +337,7 @@ def _make_private(mapping: mmap.mmap, path: str) -> None:
 
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        code = _map_over(mapping, fd, mmap.PROT_READ | mmap.PROT_WRITE)
+        code = _map_over(mapping, fd, mmap.PROT_READ | mmap.PROT_WRITE) if _may_have(len(mapping)) else errno.ENOMEM
         if code == errno.ENOMEM:
             code = _map_over(mapping, fd, mmap.PROT_READ)
         if code:
@@ -325,8 +346,26 @@ def _make_private(mapping: mmap.mmap, path: str) -> None:
         os.close(fd)
 
 
-def _map_over(mapping: mmap.mmap, fd: int, access: int) -> int:
-    """Replace the pages of `mapping` by a private map of the file; the error number, 0 if it went well."""
+def _may_have(size: int) -> bool:
+    """Whether the process may have so much more private memory.
+
+    Mapping over other pages, the kernel does not ask: it would let us pass the limit, and refuse everything after that.
+    """
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit == resource.RLIM_INFINITY:
+        return True
+    try:
+        with open("/proc/self/statm") as status:
+            used = int(status.read().split()[5]) * resource.getpagesize()
+    except OSError:  # not Linux
+        return True
+    return used + size <= limit
+
+
+def _map_over(mapping: mmap.mmap, fd: int, access: int, kind: int = 0) -> int:
+    """Replace the pages of `mapping` by a map of the file, a private one; the error number, 0 if it went well."""
     import ctypes
     import mmap
 
@@ -336,5 +375,6 @@ def _map_over(mapping: mmap.mmap, fd: int, access: int) -> int:
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, integer, integer, integer, ctypes.c_long]
     address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
     map_fixed = 0x10  # the same on Linux, macOS and the BSDs
-    found = libc.mmap(address, len(mapping), access, mmap.MAP_PRIVATE | map_fixed | NO_RESERVE, fd, 0)
+    flags = kind or mmap.MAP_PRIVATE | NO_RESERVE
+    found = libc.mmap(address, len(mapping), access, flags | map_fixed, fd, 0)
     return 0 if found == address else ctypes.get_errno()

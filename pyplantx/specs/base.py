@@ -8,7 +8,7 @@ types have one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pyplantx.core.trace import Digest
@@ -16,6 +16,27 @@ from pyplantx.errors import BadRequest
 
 #: What a stage takes: bytes, bytearray, memoryview, a C-contiguous array.
 Buffer = Any
+
+
+class Layout(NamedTuple):
+    """How the checksums of a part are cut: a head, a body in blocks, and what follows it.
+
+    Where the body is an array in C order and its blocks are the logical ones (`fingerprint.value.block_size`), the
+    checksums of the body's blocks are the digests of the array's blocks: one hash serves both.
+
+    Attributes
+    ----------
+    head : int
+        Bytes before the body.
+    block : int
+        Bytes per block of the body; the last one may be shorter.
+    body : int
+        Bytes of the body.
+    """
+
+    head: int
+    block: int
+    body: int
 
 
 @runtime_checkable
@@ -30,6 +51,40 @@ class Stage(Protocol):
 
         The file does not exist yet. Its folder does.
         """
+
+    def write_array(self, part: str, head: bytes, body: Buffer, block: int) -> list[Digest]:
+        """Write one part that is a head and a contiguous body; large bodies are written and hashed in parallel.
+
+        Returns
+        -------
+        list of Digest
+            Of the body's blocks of `block` bytes, in order.
+        """
+
+    def describe(self, part: str, layout: Layout, digests: Sequence[Digest]) -> None:
+        """Of a part made at `path`: its layout, and the digests of its body's blocks, known from writing them.
+
+        The seal then reads head and tail only.
+        """
+
+
+class CheckedFile(Protocol):
+    """A sealed part to read from by position; every byte is checked, block by block, at its first read in a session."""
+
+    path: str  #: of the file; what is read there by other means is not checked
+    size: int  #: bytes
+
+    def read_into(self, buffer: Buffer, start: int) -> None:
+        """Fill the buffer from position `start`. May be called by several threads at once.
+
+        Raises
+        ------
+        DamagedObject
+            If a block that it touches does not match its checksum, or can't be read.
+        """
+
+    def close(self) -> None:
+        """Give the descriptor back."""
 
 
 @runtime_checkable
@@ -47,6 +102,15 @@ class Payload(Protocol):
 
     def path(self, part: str) -> str:
         """Path of the part's file, read-only, checked once per session (only if `is_file`)."""
+
+    def open_checked(self, part: str) -> CheckedFile:
+        """The part's file, to be read by position and checked as it is read (only if `is_file`)."""
+
+    def map(self, part: str, writable: bool) -> Any:
+        """A private memory map of the part's file, checked beside the computation (only if `is_file`).
+
+        Whoever gets it may look at once; what a run made of it is believed when the check is over.
+        """
 
 
 class Written(NamedTuple):

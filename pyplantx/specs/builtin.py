@@ -1,6 +1,6 @@
-"""Ingredient types of plain Python: simple, list and object. The only importer of dill.
+"""The ingredient type of all that no other takes: object. The only importer of dill.
 
-specs/simple, specs/list and specs/object are the written formats.
+specs/object is the written format. ``simple.py`` has the values that need no pickle.
 """
 
 from __future__ import annotations
@@ -15,90 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import map_file, one_line, slices
-from pyplantx.specs.plain import SIMPLE, dump_json, find_unlisted, load_json, type_name
+from pyplantx.specs.plain import type_name
 from pyplantx.specs.refusals import advice, deepest, path_to, refusal
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
 
 if TYPE_CHECKING:
     import pickle
-
-_JSON_PART = "value.json"
-_RAW_PART = "value.bin"
-_RAW_BYTES = 256  #: longer bytes are a raw part
-
-
-class SimpleSpec(BuiltinSpec):
-    """None, bool, int, float, complex, str and bytes: by exact type, as one JSON text."""
-
-    name = "simple"
-
-    def recognise(self, value: Any) -> bool:
-        return type(value) in SIMPLE
-
-    def write(self, value: Any, stage: Stage) -> Written:
-        kind = type(value)
-        if kind not in SIMPLE:
-            raise CannotStore(
-                f"value is a {type_name(kind)}, not a simple value",
-                hint="leave the type off, or convert the value (int(x), float(x), str(x))",
-            )
-        if kind is bytes and len(value) > _RAW_BYTES:
-            stage.write(_RAW_PART, slices(memoryview(value)))
-            return Written(self.services.encode(value), {"part": _RAW_PART})
-        stage.write(_JSON_PART, (dump_json(value),))
-        return Written(self.services.encode(value))
-
-    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
-        if meta and meta.get("part") == _RAW_PART:
-            return payload.read(_RAW_PART)
-        value = load_json(payload.read(_JSON_PART), "simple value")
-        if type(value) is list:
-            raise DamagedObject("the payload of a simple value is a list")
-        return value
-
-    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
-        value = self.open(payload, meta, version)
-        return "None" if value is None else f"{type(value).__name__} {_shown(value)}"
-
-
-class ListSpec(BuiltinSpec):
-    """A list of simple values and of such lists, as one JSON text."""
-
-    name = "list"
-
-    def recognise(self, value: Any) -> bool:
-        return type(value) is list and find_unlisted(value) is None
-
-    def write(self, value: Any, stage: Stage) -> Written:
-        trouble = find_unlisted(value) if type(value) is list else ("value", f"a {type_name(type(value))}")
-        if trouble is not None:
-            path, what = trouble
-            raise CannotStore(
-                f"{path} is {what}; a list ingredient holds simple values and lists of them",
-                hint="leave the type off, or use Ingredient.Type.object",
-            )
-        stage.write(_JSON_PART, (dump_json(value),))
-        return Written(self.services.encode(value))
-
-    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
-        value = load_json(payload.read(_JSON_PART), "list")
-        if type(value) is not list:
-            raise DamagedObject(f"the payload of a list is a {type(value).__name__}")
-        return value
-
-    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
-        value = self.open(payload, meta, version)
-        return f"list of {len(value)}: {_shown(value[:20])}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        return one_line(repr(value))
-    except ValueError:  # CPython writes no decimal text of an int above 4,300 digits
-        return "with an int of more than 4,300 digits"
-
-
-# -- objects ------------------------------------------------------------------------------------
 
 _PICKLE_PART = "value.pickle"
 _OWN_PART = 64 * 1024  #: buffers from here on are parts of their own

@@ -1,64 +1,159 @@
-"""The handle of an HDF array: h5py's interface, read-only once sent or received, hashing what passes in order.
+"""The handle of an HDF array: h5py's interface, read-only once sent or received.
 
-This file knows a dataset only by its interface; h5py is imported in hdf.py. A bare h5py dataset can't be made to refuse
-writes, and can't be watched; this one can.
+This file knows a dataset only by its backend: unchunked.py or chunked.py. A bare h5py dataset can't be made to refuse
+writes, can't be watched, and is no faster than HDF5's one lock allows.
 """
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, WarehouseFull
+from pyplantx.errors import BadRequest
+from pyplantx.specs.base import Layout
+from pyplantx.specs.selections import parse, slabs
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pyplantx.fingerprint.value import BlockHasher
+_SLAB = 16 << 20  #: bytes that are copied at once from one dataset to another
 
 #: How to open a dataset again: a function and its arguments.
 Again = tuple[Callable[..., Any], tuple[Any, ...]]
 
-_SPARE = 16 << 20  #: bytes that stay free on the disk for HDF5's own structures
+
+class Facts(NamedTuple):
+    """What a dataset is, whatever is in it; the names are h5py's.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Lengths of the axes.
+    dtype : numpy.dtype
+        Element type.
+    chunks : tuple of int or None
+        Shape of a chunk; None if the data lie in one piece.
+    maxshape : tuple of int or None
+        How far `resize` may go; None is without limit.
+    compression : str or None
+        Name of the compression.
+    fillvalue : scalar
+        What elements are that were never written.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    maxshape: tuple[int | None, ...]
+    compression: str | None
+    fillvalue: Any
+
+
+class Finished(NamedTuple):
+    """What is known of a dataset when it takes no more writes.
+
+    Attributes
+    ----------
+    digests : list of Digest
+        Of its logical blocks, in order.
+    layout : Layout or None
+        Of its file, if the blocks lie in it as they are.
+    """
+
+    digests: list[Digest]
+    layout: Layout | None = None
+
+
+class Backend(Protocol):
+    """Where the elements of one dataset lie, and how they get there and back. Thread-safe."""
+
+    @property
+    def facts(self) -> Facts:
+        """Shape, dtype and so on, as they are now."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it takes writes: it is being made."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is writable and nobody has written to it."""
+
+    @property
+    def path(self) -> str | None:
+        """Path of the staged file, if another one of the same geometry can take its place; see `adopt`."""
+
+    def read(self, selection: Any) -> Any:
+        """The selected elements, as h5py gives them."""
+
+    def read_direct(self, dest: Any, source_sel: Any, dest_sel: Any) -> None:
+        """Read into an array."""
+
+    def write(self, selection: Any, value: Any) -> None:
+        """Write to the selected elements."""
+
+    def cast(self, array: Any, dtype: Any) -> Any:
+        """The array with another dtype, converted as HDF5 converts."""
+
+    def resize(self, size: Any, axis: int | None) -> None:
+        """Change the shape."""
+
+    def iter_chunks(self, selection: Any) -> Iterator[tuple[slice, ...]]:
+        """The chunks that a selection touches."""
+
+    def digest_of(self, selection: Any) -> Digest:
+        """xxh3 over the bytes of the selected elements in C order, as they are in the file now."""
+
+    def adopt(self, path: str) -> None:
+        """Take over a file of the same geometry in place of one's own; every block of it is read at the end."""
+
+    def mapped(self, writable: bool) -> Any:
+        """The whole as an array on a private memory map."""
+
+    def finish(self) -> Finished:
+        """Take no more writes, close the file for good, and read on from it."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
 class HdfDataset:
     """A dataset of the plant with h5py's interface: shape, dtype, slicing, ``len``, iteration, ``read_direct``.
 
-    One that was allocated takes writes until it is sent; one that was received takes none. Not made by
-    users: see `HdfArraySpec.allocate`.
+    One that was allocated takes writes until it is sent; one that was received takes none. Several threads may read and
+    write at once. It stays readable as long as it is kept, whatever becomes of newer versions. Not made by users: see
+    `HdfArraySpec.allocate`.
+
+    A selection object with a method ``fetch`` (``store``) is asked instead: ``dataset[b]`` is ``b.fetch(dataset)``, and
+    ``dataset[b] = value`` is ``b.store(dataset, value)``. That is how blocks that were read ahead are found.
 
     Parameters
     ----------
-    dataset : h5py.Dataset
-        What it wraps.
-    writer : Writer, optional
-        Its writing side; without one it is read-only.
+    backend : Backend
+        Where the elements are.
     again : (callable, tuple), optional
         How another process opens it again.
     """
 
-    def __init__(self, dataset: Any, *, writer: Writer | None = None, again: Again | None = None) -> None:
-        self._dataset = dataset
-        self._writer = writer
+    def __init__(self, backend: Backend, *, again: Again | None = None) -> None:
+        self._backend = backend
         self._again = again
+        #: Told before each access that does not go by a block; True: it writes. Loops over blocks put themselves here.
+        self.watchers: tuple[Callable[[bool], None], ...] = ()
 
     # -- facts
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
-        return tuple(self._dataset.shape)
+        return self._backend.facts.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
-        dtype: np.dtype[Any] = self._dataset.dtype
-        return dtype
+        return self._backend.facts.dtype
 
     @property
     def ndim(self) -> int:
@@ -78,62 +173,99 @@ class HdfDataset:
     @property
     def chunks(self) -> tuple[int, ...] | None:
         """Shape of a chunk; None if the data lie in one piece."""
-        chunks: tuple[int, ...] | None = self._dataset.chunks
-        return chunks
+        return self._backend.facts.chunks
 
     @property
     def maxshape(self) -> tuple[int | None, ...]:
         """How far `resize` may go; None is without limit."""
-        return tuple(self._dataset.maxshape)
+        return self._backend.facts.maxshape
 
     @property
     def compression(self) -> str | None:
         """Name of the compression."""
-        name: str | None = self._dataset.compression
-        return name
+        return self._backend.facts.compression
 
     @property
     def fillvalue(self) -> Any:
         """What elements are that were never written."""
-        return self._dataset.fillvalue
+        return self._backend.facts.fillvalue
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        if not self.shape:
+            raise TypeError("an array without axes has no length")
+        return self.shape[0]
 
     def __repr__(self) -> str:
-        state = "writable" if self._writer else "read-only"
+        state = "writable" if self._backend.writable else "read-only"
         return f"<HdfDataset {self.dtype} {self.shape}, {state}>"
 
     # -- reading
 
     def __getitem__(self, selection: Any) -> Any:
-        return self._dataset[selection]
+        fetch = getattr(selection, "fetch", None)
+        return self._reading().read(selection) if fetch is None else fetch(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._dataset)
+        return (self._reading().read(index) for index in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        import numpy as np
+
         if copy is False:
-            raise ValueError("a dataset on disk can't become an array without a copy")
-        return self._dataset.__array__(dtype)
+            raise ValueError("a dataset on disk can't become an array without a copy; see dataset.mapped()")
+        return np.asarray(self._reading().read(...), dtype=dtype)
+
+    def mapped(self, writable: bool = False) -> Any:
+        """The whole dataset as an array on a private memory map: nothing is read before it is touched.
+
+        Parameters
+        ----------
+        writable : bool
+            Whether the array may be written to. What is written stays in this process's memory (copy-on-write).
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the dataset's shape and dtype. It stays valid as long as it is kept.
+
+        Raises
+        ------
+        BadRequest
+            If the dataset is chunked or compressed, or not yet sent.
+        """
+        return self._backend.mapped(writable)
 
     def read_direct(self, dest: Any, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Read into an existing array, as h5py does."""
-        self._dataset.read_direct(dest, source_sel, dest_sel)
+        self._reading().read_direct(dest, source_sel, dest_sel)
 
-    def astype(self, dtype: Any) -> Any:
+    def astype(self, dtype: Any) -> AsType:
         """A view whose slices come as `dtype`, as h5py does."""
-        return self._dataset.astype(dtype)
+        return AsType(self._reading, dtype)
 
     def iter_chunks(self, sel: Any = None) -> Iterator[tuple[slice, ...]]:
         """The chunks as slices, as h5py does."""
-        chunks: Iterator[tuple[slice, ...]] = self._dataset.iter_chunks(sel)
-        return chunks
+        return self._backend.iter_chunks(sel)
 
     # -- writing
 
     def __setitem__(self, selection: Any, value: Any) -> None:
-        self._writing().write(selection, value)
+        store = getattr(selection, "store", None)
+        if store is not None:
+            store(self, value)
+        elif isinstance(value, HdfDataset):
+            self._copy(selection, value)
+        else:
+            self._writing().write(selection, value)
+
+    def _copy(self, selection: Any, source: HdfDataset) -> None:
+        """Write another dataset into this one, piece by piece if it covers it."""
+        region = parse(selection, self.shape)
+        covers = region is not None and region.shape == region.lengths == source.shape
+        for rows in slabs(self.shape, self.dtype.itemsize, _SLAB) if covers else ():
+            self._writing().write(rows, source.backend.read(rows))
+        if not covers:
+            self._writing().write(selection, source.backend.read(...))
 
     def write_direct(self, source: Any, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Write from an existing array, as h5py does."""
@@ -144,13 +276,66 @@ class HdfDataset:
         """Change the shape within `maxshape`, as h5py does."""
         self._writing().resize(size, axis)
 
-    def _writing(self) -> Writer:
-        if self._writer is None:
+    def _reading(self) -> Backend:
+        for watch in self.watchers:
+            watch(False)
+        return self._backend
+
+    def _writing(self) -> Backend:
+        for watch in self.watchers:
+            watch(True)
+        return self._taking_writes()
+
+    def _taking_writes(self) -> Backend:
+        if not self._backend.writable:
             raise BadRequest(
                 "this dataset is read-only (it has been sent, or was received) and can't be written to",
                 hint="allocate another one, write to it before pipe.send, or copy a part: x = dataset[0:1000]",
             )
-        return self._writer
+        return self._backend
+
+    # -- for loops over blocks
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it was allocated and never written to."""
+        return self._backend.untouched
+
+    @property
+    def data_path(self) -> str | None:
+        """Path of the staged file; None if another one can't take its place."""
+        return self._backend.path
+
+    def read_block(self, selection: tuple[slice, ...]) -> Any:
+        """A rectangular region as a new array."""
+        import numpy as np
+
+        return np.asarray(self._backend.read(selection))
+
+    def write_block(self, selection: tuple[slice, ...], array: Any) -> None:
+        """Write a rectangular region."""
+        self._taking_writes().write(selection, array)
+
+    def block_digest(self, selection: tuple[slice, ...]) -> Digest:
+        """xxh3 over the bytes of a region's elements, in C order and of the dataset's dtype, read from the file."""
+        return self._backend.digest_of(selection)
+
+    def adopt(self, path: str) -> None:
+        """Take over a former attempt's file in place of one's own: it is moved, not copied.
+
+        Parameters
+        ----------
+        path : str
+            A file that was `data_path` of a dataset allocated with the same options.
+
+        Raises
+        ------
+        BadRequest
+            If this dataset can't, or was written to.
+        DamagedObject
+            If the file has another geometry.
+        """
+        self._taking_writes().adopt(path)
 
     # -- elsewhere
 
@@ -164,147 +349,40 @@ class HdfDataset:
     # -- for the spec
 
     @property
-    def inner(self) -> Any:
-        """The h5py dataset behind it."""
-        return self._dataset
-
-    def settle(self, dataset: Any) -> None:
-        """Take no more writes; read from `dataset` from now on."""
-        self._writer = None
-        self._dataset = dataset
+    def backend(self) -> Backend:
+        """Where the elements are."""
+        return self._backend
 
 
-class Writer:
-    """The writing side of a dataset: asks for space first, and hashes rows that are written in order.
-
-    Rows ``0 .. _next`` have been hashed as they passed. Anything but the next whole rows ends that (`_hasher`
-    is None), and the seal reads the data back.
+class AsType:
+    """A dataset whose slices come as another dtype, converted as HDF5 converts.
 
     Parameters
     ----------
-    dataset : h5py.Dataset
-        What is written to.
-    path : str
-        Its file.
-    cache : int
-        Bytes that HDF5 may hold back before it writes them.
+    reading : callable
+        Gives the backend in which the elements are.
+    dtype : dtype-like
+        What they become.
     """
 
-    def __init__(self, dataset: Any, path: str, cache: int) -> None:
-        from pyplantx.fingerprint.value import BlockHasher, block_size
+    def __init__(self, reading: Callable[[], Backend], dtype: Any) -> None:
+        import numpy as np
 
-        self._dataset = dataset
-        self._folder = os.path.dirname(path)
-        self._reserve = _SPARE + cache
-        # HDF5 does not keep padding, so the bytes that pass are not always those that are read back.
-        padded = dataset.dtype.names is not None or dataset.dtype.char in "gG"
-        self._hasher: BlockHasher | None = None if padded else BlockHasher(block_size(dataset.dtype.itemsize))
-        self._next = 0
+        self._reading = reading
+        self.dtype = np.dtype(dtype)
 
-    def write(self, selection: Any, value: Any) -> None:
-        nbytes = _selected(selection, self._dataset.shape) * self._dataset.dtype.itemsize
-        self._ask_for_space(nbytes)
-        rows = self._follows(selection, value)
-        # Without a hasher until all is done: whatever interrupts this, the seal then reads the data back.
-        hasher, self._hasher = self._hasher, None
-        try:
-            self._dataset[selection] = value
-        except OSError as error:
-            raise _write_failed(self._folder, nbytes, error) from error
-        if rows is not None and hasher is not None:
-            _feed(hasher, value)
-            self._next, self._hasher = rows, hasher
+    def __len__(self) -> int:
+        return self._reading().facts.shape[0]
 
-    def resize(self, size: Any, axis: int | None) -> None:
-        before = self._dataset.shape
-        try:
-            self._dataset.resize(size, axis)
-        except TypeError as error:
-            raise BadRequest(f"the dataset can't be resized: {error}", hint="allocate it with maxshape=") from error
-        if self._dataset.shape[0] < self._next or self._dataset.shape[1:] != before[1:]:
-            self._hasher = None
+    def __getitem__(self, selection: Any) -> Any:
+        import numpy as np
 
-    def digests(self) -> list[Digest] | None:
-        """The digests of all blocks if every row was hashed as it passed, else None."""
-        shape = self._dataset.shape
-        whole = self._hasher is not None and shape and self._next == shape[0]
-        return self._hasher.digests() if whole and self._hasher else None
+        backend = self._reading()
+        found = backend.read(selection)
+        made = backend.cast(np.asarray(found), self.dtype)
+        return made if isinstance(found, np.ndarray) else made[()]
 
-    def _follows(self, selection: Any, value: Any) -> int | None:
-        """Where the next row is after this write, if it writes whole rows exactly after the last one."""
-        dataset = self._dataset
-        if self._hasher is None or not dataset.shape or not _has_dtype(value, dataset.dtype):
-            return None
-        first = selection[0] if isinstance(selection, tuple) and selection else selection
-        rest = selection[1:] if isinstance(selection, tuple) else ()
-        rows = _row_range(first, dataset.shape[0])
-        if rows is None or rows[0] != self._next or not all(map(_is_whole, rest)):
-            return None
-        shape = (rows[1] - rows[0], *dataset.shape[1:])
-        same = value.shape == shape or (type(first) is int and value.shape == shape[1:])
-        return rows[1] if same else None
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        import numpy as np
 
-    def _ask_for_space(self, nbytes: int) -> None:
-        disk = os.statvfs(self._folder)
-        free = disk.f_bavail * disk.f_frsize
-        if free < nbytes + self._reserve:
-            raise _full(nbytes, free)
-
-
-def _has_dtype(value: Any, dtype: np.dtype[Any]) -> bool:
-    """Whether a value is written as the very bytes that it has: NumPy's own, and of this dtype."""
-    import numpy as np
-
-    # The class first: a dtype equals whatever NumPy can make it from, None and float among them.
-    return isinstance(value, (np.ndarray, np.generic)) and value.dtype == dtype
-
-
-def _feed(hasher: BlockHasher, value: Any) -> None:
-    from pyplantx.fingerprint.arrays import c_order_buffers
-
-    for buffer in c_order_buffers(value):
-        hasher.update(buffer)
-
-
-def _is_whole(part: Any) -> bool:
-    return part is Ellipsis or (type(part) is slice and part == slice(None))
-
-
-def _selected(selection: Any, shape: tuple[int, ...]) -> int:
-    """How many elements a selection has at most."""
-    parts = selection if type(selection) is tuple else (selection,)
-    if any(part is Ellipsis for part in parts):
-        return math.prod(shape)
-    named = math.prod(_selected_along(part, length) for part, length in zip(parts, shape))
-    return named * math.prod(shape[len(parts) :])
-
-
-def _selected_along(part: Any, length: int) -> int:
-    if type(part) is slice:
-        return len(range(*part.indices(length)))
-    return 1 if isinstance(part, int) else length
-
-
-def _row_range(first: Any, length: int) -> tuple[int, int] | None:
-    """(start, end) of the rows that the first index selects; None if they are not one range."""
-    if first is Ellipsis or (type(first) is tuple and not first):
-        return 0, length
-    if type(first) is int and 0 <= first < length:
-        return first, first + 1
-    if type(first) is slice and first.step in (None, 1):
-        start, end, _ = first.indices(length)
-        return start, max(start, end)
-    return None
-
-
-def _full(nbytes: int, free: int) -> WarehouseFull:
-    return WarehouseFull(
-        f"no space to write {nbytes:,} bytes to an HDF array: {free:,} bytes are free, some of them in reserve",
-        hint="free some space, or put the plant's directory on a larger disk",
-    )
-
-
-def _write_failed(folder: str, nbytes: int, error: OSError) -> Exception:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or f"errno = {errno.ENOSPC}" in str(error)
-    disk = os.statvfs(folder)
-    return _full(nbytes, disk.f_bavail * disk.f_frsize) if full else error
+        return np.asarray(self[...], dtype=dtype)

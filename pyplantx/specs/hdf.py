@@ -1,42 +1,50 @@
 """HdfArraySpec: arrays larger than memory in an HDF5 file (specs/hdf is the written format).
 
-The only importer of h5py, on first use. What the measurements say about HDF5 decides how it is used: a
-file is written once, closed, and never opened for writing again; each write asks for free space first,
-because HDF5 on a full disk can kill the interpreter; metadata carry checksums, and a file that was not
-closed does not open (``libver='v110'``).
+The only importer of h5py, on first use. What the measurements say about HDF5 decides how it is used: an uncompressed
+dataset in one piece is made by HDF5, which is then asked no more (unchunked.py); of all others a file is written once,
+closed, and never opened for writing again; each write asks for free space first, because HDF5 on a full disk can kill
+the interpreter; metadata carry checksums, and a file that was not closed does not open (``libver='v110'``).
 """
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
-from pyplantx.specs.datasets import HdfDataset, Writer
+from pyplantx.specs.datasets import Backend, HdfDataset
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
 
 if TYPE_CHECKING:
-    pass
+    import numpy as np
+
+    from pyplantx.specs.chunked import H5Backend
+    from pyplantx.specs.library import FileView
+    from pyplantx.specs.rawfile import Readable
+    from pyplantx.specs.unchunked import RawBackend
 
 _PART = "data.h5"
 _NAME = "data"  #: of the one dataset in the file
-_CHUNK = 1 << 20  #: bytes that a chunk chosen by us aims at
-_COMPRESSIONS = (None, "gzip", "lzf")
-#: Filters that are read: deflate, shuffle, fletcher32, lzf. All others may come from plug-ins.
-_FILTERS = frozenset({1, 2, 3, 32000})
+_UNPACKED = 32 << 20  #: bytes of unpacked chunks that a dataset may hold
+#: What h5py makes of broken structures.
+_BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 _FORMAT = ("v110", "v110")
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MARK = 11  #: place of the superblock's byte that says whether the file is open for writing
 _ANY_DTYPE = "Ingredient.Type.array keeps any fixed-width dtype"
-
-
-def _received(path: str) -> HdfDataset:
-    return HdfDataset(_opened(path), again=(_received, (path,)))
+_PAGE = 4096  #: where elements begin that are read and written without HDF5
+_LONGEST_HEAD = 1 << 20  #: bytes before the elements
+_LARGE = 64 << 10  #: bytes from which on a dataset begins at a page
+_SLAB = 16 << 20  #: bytes that are copied at once from one dataset to another
 
 
 class HdfArraySpec(BuiltinSpec):
@@ -48,33 +56,32 @@ class HdfArraySpec(BuiltinSpec):
         return isinstance(value, HdfDataset) or _is_h5py_dataset(value)
 
     def write(self, value: Any, stage: Stage) -> Written:
-        source = value.inner if isinstance(value, HdfDataset) else value
+        is_dataset = self.recognise(value)
         numpy = sys.modules.get("numpy")
-        if not _is_h5py_dataset(source) and not (numpy and isinstance(source, numpy.ndarray)):
+        if not is_dataset and not (numpy and isinstance(value, numpy.ndarray)):
             raise CannotStore(
                 f"value is a {type_name(type(value))}, neither an array nor an HDF5 dataset",
                 hint="send a NumPy array or an h5py dataset, or allocate one with pipe.allocate",
             )
-        options = {"chunks": source.chunks, "compression": source.compression} if _is_h5py_dataset(source) else {}
-        if options.get("compression") not in _COMPRESSIONS:
-            options = {"chunks": None, "compression": None}
+        options = _layout_of(value) if is_dataset else {}
         try:
-            allocation = self.allocate(stage, shape=source.shape, dtype=_plain(source.dtype), **options)
+            allocation = self.allocate(stage, shape=value.shape, dtype=_plain(value.dtype), **options)
         except BadRequest as error:
             raise CannotStore(f"value can't be kept as HDF5: {error}") from error
-        return _filled(allocation, source)
+        return _filled(allocation, value, is_dataset)
 
     def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> HdfDataset:
         if tuple(payload.parts()) != (_PART,) or not payload.is_file(_PART):
             raise DamagedObject(f"an HDF array has the one file {_PART}, this one has {', '.join(payload.parts())}")
-        path = payload.path(_PART)
-        received = _received(path)
-        dataset = received.inner
-        found = (list(dataset.shape), _dtype_text(dataset.dtype))
-        if found != (meta.get("shape"), meta.get("dtype")):
-            dataset.file.close()
-            raise DamagedObject(f"the dataset's shape and dtype are {found}, its record says otherwise: {dict(meta)}")
-        return received
+        if "offset" not in meta:
+            _h5py()  # a missing library is told before the file is touched
+        file = payload.open_checked(_PART)
+        try:
+            backend = _backend(file, meta, lambda writable: payload.map(_PART, writable))
+        except BaseException:
+            file.close()
+            raise
+        return HdfDataset(backend, again=(_received, (file.path, dict(meta))))
 
     def allocate(self, stage: Stage, **options: Any) -> Allocation:
         """Begin a dataset.
@@ -88,9 +95,14 @@ class HdfArraySpec(BuiltinSpec):
         dtype : dtype-like, default float32
             Element type.
         chunks : tuple of int or True, optional
-            Shape of a chunk. Chosen (whole rows near 1 MiB) if compression or maxshape need chunks.
-        compression : {None, "gzip", "lzf"}, optional
-            With `compression_opts` and `shuffle` as in h5py.
+            Shape of a chunk. Chosen (near 1 MiB) if compression, maxshape, `axis` or `blocks` need chunks. Without
+            chunks the data lie in one piece, which is the fastest.
+        axis : int or several, optional
+            Chunks are made for slabs across these axes; default 0: whole rows. See `chunks.choose`.
+        blocks : tuple of int or None, optional
+            Chunks are made to tile these blocks.
+        compression : {None, "gzip", "lzf", "blosc2", "zstd", "lz4", "bitshuffle"}, optional
+            With `compression_opts` and `shuffle` as in h5py. All but the first two need the package hdf5plugin.
         maxshape : tuple of int or None, optional
             Limits for `resize`.
         fillvalue : scalar, optional
@@ -100,13 +112,32 @@ class HdfArraySpec(BuiltinSpec):
         -------
         Allocation
             Its handle is a writable `HdfDataset`.
+
+        Raises
+        ------
+        BadRequest
+            If the options are impossible.
+        MissingLibrary
+            If the compression needs hdf5plugin, and that is not installed.
+        WarehouseFull
+            If the disk has no room for a dataset in one piece.
         """
-        h5py = _h5py()
         settings = _settings(**options)
-        return _HdfAllocation(h5py, stage.path(_PART), settings)
+        h5py = _h5py()
+        if _is_raw(settings):
+            return _HdfAllocation(stage, _new_raw(h5py, stage.path(_PART), settings))
+        return _HdfAllocation(stage, _new_h5(h5py, stage.path(_PART), settings))
 
     def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
         return one_line(f"hdf {meta.get('dtype')} {tuple(meta.get('shape', ()))}")
+
+
+def _layout_of(value: Any) -> dict[str, Any]:
+    """The options with which a dataset is stored as it is: its chunks and its compression, if we know that."""
+    from pyplantx.specs.filters import COMPRESSIONS, compression_of
+
+    packed = value.compression if isinstance(value, HdfDataset) else compression_of(value)
+    return {"chunks": value.chunks, "compression": packed} if packed in (None, *COMPRESSIONS) else {}
 
 
 def _h5py() -> Any:
@@ -128,6 +159,8 @@ def _settings(
     shape: Any = None,
     dtype: Any = None,
     chunks: Any = None,
+    axis: Any = None,
+    blocks: Any = None,
     compression: str | None = None,
     compression_opts: Any = None,
     shuffle: bool | None = None,
@@ -136,86 +169,113 @@ def _settings(
     **unknown: Any,
 ) -> dict[str, Any]:
     """What `create_dataset` is called with; `BadRequest` for what can't be."""
+    from pyplantx.specs import filters
     from pyplantx.specs.arrays import checked_dtype, checked_shape
+    from pyplantx.specs.chunks import choose
 
     if unknown:
         raise BadRequest(
             f"an HDF array can't be allocated with {', '.join(unknown)}=",
-            hint="shape, dtype, chunks, compression, compression_opts, shuffle, maxshape and fillvalue are possible",
+            hint="shape, dtype, chunks, axis, blocks, compression, compression_opts, shuffle, maxshape and fillvalue "
+            "are possible",
         )
     if shape is None:
         raise BadRequest("an HDF array can't be allocated without shape=", hint="shape=(500, 1000)")
-    if compression not in _COMPRESSIONS:
-        raise BadRequest(f"compression={compression!r} is not kept: other readers may lack it", hint='"gzip" or "lzf"')
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
     settings = {"shape": lengths, "dtype": made, "maxshape": maxshape, "fillvalue": fillvalue}
-    wanted = (chunks is True or compression or shuffle or maxshape is not None) and lengths != ()
-    if chunks in (None, True, False) and wanted:
-        chunks = choose_chunks(maxshape or lengths, made.itemsize)
-    packing = {"compression": compression, "compression_opts": compression_opts, "shuffle": shuffle}
-    given = {name: value for name, value in packing.items() if value is not None}
+    given = filters.settings(compression, compression_opts, shuffle)
+    if maxshape is None and 0 in lengths:
+        return {**settings, "chunks": None}  # no elements, so there is nothing to cut or to pack
+    asked = chunks is True or axis is not None or blocks is not None
+    if chunks in (None, True, False) and lengths and (asked or compression or shuffle or maxshape is not None):
+        limits = _limits(maxshape, len(lengths))
+        chunks = choose(lengths, made.itemsize, maxshape=limits, axis=axis, blocks=blocks)
     return {**settings, "chunks": chunks or None, **given}
 
 
-def choose_chunks(shape: tuple[int | None, ...], itemsize: int) -> tuple[int, ...]:
-    """Chunks of whole rows near 1 MiB: good for reading and writing along the first axis.
-
-    Parameters
-    ----------
-    shape : tuple of int or None
-        Lengths of the axes, or their limits; None is without limit.
-    itemsize : int
-        Bytes per element.
-
-    Returns
-    -------
-    tuple of int
-        Shape of a chunk: as many of the last axes whole as fit, then a part of one, then ones.
-    """
-    room = max(1, _CHUNK // itemsize)
-    chunks: list[int] = []
-    for length in reversed(shape):
-        part = max(1, min(room, room if length is None else length))
-        chunks.append(part)
-        room //= part
-        room = max(1, room)
-    return tuple(reversed(chunks))
+def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:
+    """How far the axes may grow, of what h5py takes for it."""
+    if maxshape is True:
+        return (None,) * ndim
+    return tuple(maxshape) if hasattr(maxshape, "__iter__") else None if maxshape is None else (maxshape,)
 
 
 class _HdfAllocation:
-    def __init__(self, h5py: Any, path: str, settings: dict[str, Any]) -> None:
-        self._path = path
-        chunks = settings["chunks"] or ()
-        cache = min(32 << 20, max(1 << 20, 4 * math.prod(chunks) * settings["dtype"].itemsize))
-        # Nobody else sees a staged file, and some file systems have no locks.
-        self._file = h5py.File(path, "x", libver=_FORMAT, locking="best-effort", rdcc_nbytes=cache)
-        try:
-            dataset = _created(self._file, settings)
-        except BaseException:
-            self._file.close()
-            raise
-        self._writer = Writer(dataset, path, cache if chunks else 0)
-        self.handle = HdfDataset(dataset, writer=self._writer)
+    """The `pyplantx.specs.base.Allocation` of a dataset."""
+
+    def __init__(self, stage: Stage, backend: RawBackend | H5Backend) -> None:
+        self._stage = stage
+        self._backend = backend
+        self.handle = HdfDataset(backend)
 
     def seal(self) -> Written:
-        """Close the file for good, and open it once more for reading: the handle reads on."""
-        self.handle.settle(self.handle.inner)
-        digests = self._writer.digests()
-        try:
-            self._file.close()
-        except (OSError, RuntimeError) as error:
-            raise CannotStore(f"HDF5 could not finish the file: {error}", hint="is the disk full?") from error
-        dataset = _opened(self._path)
-        self.handle.settle(dataset)
-        if digests is None:
-            digests = _read_back(dataset)
-        meta = {"shape": list(dataset.shape), "dtype": _dtype_text(dataset.dtype)}
-        return Written(_tree(dataset, digests), meta)
+        """Close the file for good; the handle reads on."""
+        digests, layout = self._backend.finish()
+        facts = self._backend.facts
+        meta: dict[str, Any] = {"shape": list(facts.shape), "dtype": _dtype_text(facts.dtype)}
+        if layout is not None:
+            self._stage.describe(_PART, layout, digests)
+            meta["offset"] = layout.head
+        return Written(_tree(facts, digests), meta)
 
     def discard(self) -> None:
-        self.handle.settle(self.handle.inner)
-        self._file.close()
+        self._backend.close()
+
+
+def _is_raw(settings: dict[str, Any]) -> bool:
+    """Whether HDF5 makes no more than the file: one piece of plain elements that begin as zeros."""
+    import numpy as np
+
+    dtype, fill = settings["dtype"], settings["fillvalue"]
+    if settings["chunks"] or settings["maxshape"] is not None or not math.prod(settings["shape"]):
+        return False
+    try:
+        zeros = fill is None or not any(np.asarray(fill, dtype).tobytes())
+    except (TypeError, ValueError, OverflowError):
+        return False  # HDF5 says what is wrong with it
+    return zeros and settings["shape"] != () and _is_plain(dtype)
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether the elements are the same bytes in memory and in the file, padding apart from none."""
+    own = dtype.type.__module__ == "numpy" and dtype.metadata is None and dtype.itemsize > 0
+    return own and dtype.kind in "biufcS" and dtype.char not in "gG"
+
+
+def _new_raw(h5py: Any, path: str, settings: dict[str, Any]) -> RawBackend:
+    """A file that HDF5 has made and closed, with room for all elements."""
+    from pyplantx.specs.library import SPARE, ask_for_space
+    from pyplantx.specs.rawfile import RawArray, RawFile
+    from pyplantx.specs.unchunked import RawBackend
+
+    shape, dtype = settings["shape"], settings["dtype"]
+    nbytes = math.prod(shape) * dtype.itemsize
+    ask_for_space(os.path.dirname(path), nbytes + SPARE, nbytes)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # what is never written stays a hole: zeros
+    pages = {"alignment_threshold": _LARGE, "alignment_interval": _PAGE}
+    with h5py.File(path, "x", libver=_FORMAT, locking="best-effort", **pages) as file:
+        offset = _created(file, {"shape": shape, "dtype": dtype, "dcpl": plist}).id.get_offset()
+    return RawBackend(_HDF5, RawArray(RawFile(path, writable=True), shape, dtype, offset), path=path)
+
+
+def _new_h5(h5py: Any, path: str, settings: dict[str, Any]) -> H5Backend:
+    """A file that stays open in HDF5 until the seal."""
+    from pyplantx.specs.chunks import cache_bytes, cache_slots
+    from pyplantx.specs.packed import PackedBackend
+
+    chunks, width = settings["chunks"] or (), settings["dtype"].itemsize
+    cache = cache_bytes(settings["shape"], chunks, width, limit=_UNPACKED) if chunks else 0
+    slots = cache_slots(cache, math.prod(chunks) * width)
+    # Nobody else sees a staged file, and some file systems have no locks.
+    file = h5py.File(path, "x", libver=_FORMAT, locking="best-effort", rdcc_nbytes=cache, rdcc_nslots=slots)
+    try:
+        return PackedBackend(_HDF5, dataset=_created(file, settings), path=path, cache=cache, limit=_UNPACKED)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _created(file: Any, settings: dict[str, Any]) -> Any:
@@ -236,9 +296,12 @@ def _plain(dtype: Any) -> Any:
     return np.dtype(dtype.str) if dtype.kind == "S" else dtype
 
 
-def _filled(allocation: Allocation, source: Any) -> Written:
+def _filled(allocation: Allocation, source: Any, in_slabs: bool) -> Written:
+    from pyplantx.specs.selections import slabs
+
+    whole = not in_slabs and allocation.handle.chunks is None and source.ndim
     try:
-        for rows in _slabs(source.shape, source.dtype.itemsize):
+        for rows in [...] if whole else slabs(source.shape, source.dtype.itemsize, _SLAB):
             allocation.handle[rows] = source[rows]
         return allocation.seal()
     except BaseException:
@@ -246,42 +309,10 @@ def _filled(allocation: Allocation, source: Any) -> Written:
         raise
 
 
-def _slabs(shape: tuple[int, ...], itemsize: int) -> Iterator[Any]:
-    """Selections that cover an array in C order, each of about one block, of whole rows if they are small."""
-    from pyplantx.fingerprint.value import BLOCK
-
-    if not shape:
-        yield ()
-        return
-    row = math.prod(shape[1:]) * itemsize
-    if row > BLOCK and len(shape) > 1:
-        for index in range(shape[0]):
-            yield from ((index, *_as_tuple(rest)) for rest in _slabs(shape[1:], itemsize))
-        return
-    step = max(1, BLOCK // max(1, row))
-    yield from (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
-
-
-def _as_tuple(selection: Any) -> tuple[Any, ...]:
-    return selection if isinstance(selection, tuple) else (selection,)
-
-
-def _read_back(dataset: Any) -> list[Digest]:
-    import numpy as np
-
-    from pyplantx.fingerprint.value import BlockHasher, block_size
-
-    hasher = BlockHasher(block_size(dataset.dtype.itemsize))
-    if dataset.size:
-        for rows in _slabs(dataset.shape, dataset.dtype.itemsize):
-            hasher.update(np.ascontiguousarray(dataset[rows]).reshape(-1).view("u1"))
-    return hasher.digests()
-
-
-def _tree(dataset: Any, digests: list[Digest]) -> Digest:
+def _tree(facts: Any, digests: list[Digest]) -> Digest:
     from pyplantx.fingerprint.value import array_header, combine
 
-    return combine(array_header(dataset.dtype, dataset.shape, "hdf"), digests)
+    return combine(array_header(facts.dtype, facts.shape, "hdf"), digests)
 
 
 def _dtype_text(dtype: Any) -> str:
@@ -291,26 +322,148 @@ def _dtype_text(dtype: Any) -> str:
 # -- reading ------------------------------------------------------------------------------------
 
 
-def _opened(path: str) -> Any:
-    """The dataset of a closed file, opened for reading and checked."""
-    h5py = _h5py()
+def _received(path: str, meta: Mapping[str, Any]) -> HdfDataset:
+    """A dataset of a sealed file, in another process than the one that received it."""
+    from pyplantx.specs.rawfile import RawFile
+
+    return HdfDataset(_backend(RawFile(path), meta), again=(_received, (path, meta)))
+
+
+def _backend(file: Readable, meta: Mapping[str, Any], map_file: Any = None) -> Backend:
+    """Where the elements of a sealed file are: at the offset that its record tells, else where HDF5 says."""
+    from pyplantx.specs.packed import PackedBackend
+    from pyplantx.specs.unchunked import RawBackend
+
+    array = _recorded(file, meta) if "offset" in meta else None
+    if array is not None:
+        return RawBackend(_HDF5, array, map_file=map_file)
+    backend = PackedBackend(_HDF5, source=file, limit=_UNPACKED)
     try:
-        # Sealed files never have a writer, so there is nothing to lock against.
-        file = h5py.File(path, "r", libver=_FORMAT, locking=False)
-    except OSError as error:
-        raise DamagedObject(f"the file is not an HDF5 file that was closed properly: {error}") from error
-    try:
-        return _checked(h5py, file)
-    except DamagedObject:
-        file.close()
+        _must_be_as_recorded(backend.facts, meta)
+        array = _in_one_piece(file, backend)
+    except BaseException:
+        backend.close()
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py makes of broken structures
-        file.close()
-        raise DamagedObject(f"the HDF5 file can't be read: {error}") from error
+    if array is None:
+        return backend
+    backend.dataset.file.close()
+    return RawBackend(_HDF5, array, map_file=map_file)
 
 
-def _checked(h5py: Any, file: Any) -> Any:
+def _recorded(file: Readable, meta: Mapping[str, Any]) -> Any:
+    """The array that the record says to be in the file, which ends with it."""
+    import numpy as np
+
+    from pyplantx.specs.rawfile import RawArray
+
+    try:
+        shape, offset = tuple(meta["shape"]), meta["offset"]
+        dtype = np.dtype(meta["dtype"])
+        whole = all(type(number) is int and number >= 0 for number in (*shape, offset)) and _is_plain(dtype)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedObject(f"the record of an HDF array can't be read: {dict(meta)}") from error
+    if not whole or not shape or offset > _LONGEST_HEAD or offset + math.prod(shape) * dtype.itemsize != file.size:
+        raise DamagedObject(f"an HDF5 file of {file.size:,} bytes is not what its record says: {dict(meta)}")
+    head = bytearray(offset)
+    file.read_into(head, 0)  # a damaged one is found now, and not by whoever opens the file by other means
+    if not head.startswith(_SIGNATURE):
+        raise DamagedObject(f"the file is not an HDF5 file: it begins with {bytes(head[:8])!r}")
+    return RawArray(file, shape, dtype, offset)
+
+
+def _must_be_as_recorded(facts: Any, meta: Mapping[str, Any]) -> None:
+    found = (list(facts.shape), _dtype_text(facts.dtype))
+    if found != (meta.get("shape"), meta.get("dtype")):
+        raise DamagedObject(f"the dataset's shape and dtype are {found}, its record says otherwise: {dict(meta)}")
+
+
+def _in_one_piece(file: Readable, backend: H5Backend) -> Any:
+    """The dataset as an array at an offset of the file; None if it is not one."""
+    from pyplantx.specs.rawfile import RawArray
+
+    facts = backend.facts
+    dtype = _plain(facts.dtype)
+    if not facts.shape or facts.chunks or not _is_plain(dtype) or backend.offset is None:
+        return None
+    return RawArray(file, facts.shape, dtype, backend.offset)
+
+
+class _Hdf5:
+    """The `pyplantx.specs.library.Library` that is HDF5."""
+
+    def opened(self, file: FileView) -> Any:
+        """See `Library.opened`."""
+        h5py = _h5py()
+        file.seek(_MARK)
+        if any(file.read(1)):  # HDF5 itself looks at it in files that it opens by their path
+            raise DamagedObject("the file is not an HDF5 file that was closed properly: it is marked as being written")
+        try:
+            opened = h5py.File(file, "r", libver=_FORMAT)
+        except OSError as error:
+            _end_with_python(h5py)
+            raise DamagedObject(f"the file is not an HDF5 file that was closed properly: {error}") from error
+        try:
+            return _checked(h5py, opened, file.file.size)
+        except (DamagedObject, MissingLibrary):
+            opened.close()
+            raise
+        except _BROKEN as error:
+            opened.close()
+            raise DamagedObject(f"the HDF5 file can't be read: {error}") from error
+
+    @contextmanager
+    def altering(self, path: str) -> Iterator[Any]:
+        """See `Library.altering`."""
+        with _h5py().File(path, "r+", libver=_FORMAT, locking="best-effort") as file:
+            yield file[_NAME]
+
+    def cast(self, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """See `Library.cast`."""
+        import numpy as np
+
+        types = _h5py().h5t
+        buffer = np.zeros(array.size * max(array.itemsize, dtype.itemsize), "u1")
+        buffer[: array.nbytes] = array.reshape(-1).view("u1")
+        try:
+            types.convert(types.py_create(array.dtype), types.py_create(dtype), array.size, buffer)
+        except TypeError as error:
+            raise BadRequest(
+                f"HDF5 doesn't convert {array.dtype} to {dtype}: {error}", hint="convert the value with astype"
+            ) from error
+        made = buffer[: array.size * dtype.itemsize]
+        return (made != 0 if dtype.kind == "b" else made.view(dtype)).reshape(array.shape)
+
+
+_HDF5 = _Hdf5()
+
+
+_ended_with_python: list[Any] = []  #: HDF5, once it has to end before the interpreter
+
+
+def _end_with_python(h5py: Any) -> None:
+    """See to it that HDF5 ends while there is an interpreter.
+
+    HDF5 keeps a file open that it could not open, and would close it when the process has ended, by functions of an
+    interpreter that is no more.
+    """
+    if not _ended_with_python:
+        _ended_with_python.append(h5py)
+        atexit.register(_end_hdf5)
+
+
+def _end_hdf5() -> None:
+    import ctypes
+
+    from pyplantx.specs.chunked import close_all
+
+    close_all()
+    ctypes.PyDLL(_ended_with_python[0].h5.__file__).H5close()
+
+
+def _checked(h5py: Any, file: Any, size: int) -> Any:
     """The file's one dataset, if it can't lead a reader astray (outside files, code, endless data)."""
+    from pyplantx.specs import filters
+
     _must(list(file) == [_NAME], f"holds {sorted(file)[:5]} instead of the one dataset 'data'")
     link = file.get(_NAME, getlink=True)
     _must(type(link) is h5py.HardLink, f"reaches its data through a {type(link).__name__}")
@@ -320,12 +473,14 @@ def _checked(h5py: Any, file: Any) -> Any:
     _must(not dataset.external and not plist.get_external_count(), "keeps its data in another file (external storage)")
     _must(not dataset.is_virtual, "takes its data from other files (a virtual dataset)")
     _must(not _holds_objects(h5py, dataset.dtype), f"holds elements of variable size or references ({dataset.dtype})")
-    filters = {plist.get_filter(index)[0] for index in range(plist.get_nfilters())}
-    _must(filters <= _FILTERS, f"uses filters that are not read: {sorted(filters - _FILTERS)}")
+    used = {plist.get_filter(index)[0] for index in range(plist.get_nfilters())}
+    known = filters.BUILT_IN | filters.PLUGINS
+    _must(used <= known, f"uses filters that are not read: {sorted(used - known)}")
+    filters.require(used)
     if plist.get_layout() == h5py.h5d.CONTIGUOUS:
         stored = dataset.id.get_storage_size()
         _must(stored in (0, dataset.nbytes), f"claims {dataset.nbytes:,} bytes of data, {stored:,} are there")
-        _must(stored <= os.stat(file.filename).st_size, "is shorter than its data")
+        _must(stored + (dataset.id.get_offset() or 0) <= size, "is shorter than its data")
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""The ``.npy`` format: header, blocks written and hashed in one pass, private mappings.
+"""The ``.npy`` format: header, blocks written and hashed in one pass by two threads, private mappings.
 
 Header grammar: NumPy Enhancement Proposal 1. The parser here is our own because NumPy's takes about
 100 µs per file; it accepts exactly what NumPy's does with ``allow_pickle=False``, and a payload must be as
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ from numpy.lib import format as npy_format
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.arrays import c_order_buffers
-from pyplantx.fingerprint.value import BlockHasher, array_header, block_size, combine
-from pyplantx.specs.base import Payload, Stage
-from pyplantx.specs.buffers import map_file, slices
+from pyplantx.fingerprint.value import Hasher, array_header, block_size, combine
+from pyplantx.specs.base import Layout, Payload, Stage
+from pyplantx.specs.buffers import LAID_OUT, map_file
+from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -115,45 +117,114 @@ def write_array(array: Array, part: str, stage: Stage, tag: str = "") -> Digest:
         The semantic digest: equal to ``fingerprint.value.array_digest(array)``.
     """
     base = array.view(np.ndarray)
-    fortran = base.flags.f_contiguous and not base.flags.c_contiguous
-    hasher = BlockHasher(block_size(base.itemsize))
+    fortran = is_fortran(base)
+    head, block = header_bytes(base.dtype, base.shape, fortran), block_size(base.itemsize)
     if fortran:
-        stage.write(part, _with_header(base, True, _pieces(base.T)))
-        for piece in _pieces(base):
-            hasher.update(piece)
+        stage.write_array(part, head, _flat(base.T), block)
+        digests = block_digests(base)
+    elif base.flags.c_contiguous or base.nbytes < WORTHWHILE:
+        digests = stage.write_array(part, head, _flat(np.ascontiguousarray(base)), block)
     else:
-        stage.write(part, _with_header(base, False, _hashed(base, hasher)))
-    return combine(array_header(base.dtype, base.shape, tag), hasher.digests())
+        digests = _write_gathered(stage.path(part), head, base)
+        stage.describe(part, Layout(len(head), block, base.nbytes), digests)
+    return combine(array_header(base.dtype, base.shape, tag), digests)
 
 
-def _with_header(array: Array, fortran: bool, pieces: Iterator[memoryview]) -> Iterator[Any]:
-    yield header_bytes(array.dtype, array.shape, fortran)
-    yield from pieces
+def is_fortran(array: Array) -> bool:
+    """Whether an array is kept in Fortran order."""
+    return array.flags.f_contiguous and not array.flags.c_contiguous
 
 
-def _pieces(array: Array) -> Iterator[memoryview]:
-    for buffer in c_order_buffers(array):
-        yield from slices(memoryview(buffer))
+def seal_in_place(array: Array, part: str, stage: Stage) -> Digest:
+    """Hash an array that lies in the store already, at the end of the file of a part; tell the stage what is known.
+
+    Returns
+    -------
+    Digest
+        As `write_array`.
+    """
+    head = header_bytes(array.dtype, array.shape, is_fortran(array))
+    digests = block_digests(array)
+    if len(head) + array.nbytes > LAID_OUT:
+        stored = block_digests(array.T) if is_fortran(array) else digests
+        stage.describe(part, Layout(len(head), block_size(array.itemsize), array.nbytes), stored)
+    return combine(array_header(array.dtype, array.shape), digests)
 
 
-def _hashed(array: Array, hasher: BlockHasher) -> Iterator[memoryview]:
-    for piece in _pieces(array):
-        hasher.update(piece)
-        yield piece
+def block_digests(array: Array) -> list[Digest]:
+    """Digests of an array's logical blocks, by two threads if it is large."""
+
+    def digest_of(index: int) -> Digest:
+        hasher = Hasher()
+        for piece in _block(array, index):
+            hasher.update(piece)
+        return hasher.hexdigest()
+
+    return _for_each_block(array, digest_of)
 
 
-def digest_in_place(array: Array, tag: str = "") -> Digest:
-    """The digest that `write_array` would give, of an array that lies in the store already."""
-    hasher = BlockHasher(block_size(array.itemsize))
-    for piece in _pieces(array):
-        hasher.update(piece)
-    return combine(array_header(array.dtype, array.shape, tag), hasher.digests())
+def _write_gathered(path: str, head: bytes, array: Array) -> list[Digest]:
+    """Write an array that is not contiguous to a new file, in C order; the digests of its blocks."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write_one(index: int) -> Digest:
+        hasher, position = Hasher(), len(head) + index * block_size(array.itemsize)
+        for piece in _block(array, index):
+            hasher.update(piece)
+            position = _write_at(fd, piece.data, position)
+        return hasher.hexdigest()
+
+    try:
+        _write_at(fd, memoryview(head), 0)
+        return _for_each_block(array, write_one)
+    finally:
+        os.close(fd)
+
+
+def _write_at(fd: int, view: memoryview, position: int) -> int:
+    while view.nbytes:
+        count = os.pwrite(fd, view, position)
+        view, position = view[count:], position + count
+    return position
+
+
+def _for_each_block(array: Array, work: Callable[[int], Digest]) -> list[Digest]:
+    count = -(-array.nbytes // block_size(array.itemsize))
+    return for_each_block(count, work, parallel=array.nbytes >= WORTHWHILE)
+
+
+def _block(array: Array, index: int) -> Iterator[Array]:
+    """Buffers that, put together, are one logical block."""
+    length = block_size(array.itemsize) // array.itemsize
+    return _elements(array, index * length, min((index + 1) * length, array.size))
+
+
+def _elements(array: Array, start: int, stop: int) -> Iterator[Array]:
+    """Buffers of the elements `start` to `stop` in C order; whole rows are gathered at once."""
+    if array.flags.c_contiguous or array.ndim == 1:
+        yield from c_order_buffers(array.reshape(-1)[start:stop])
+        return
+    row = math.prod(array.shape[1:])
+    first, last = -(-start // row), stop // row  # rows that lie inside
+    if first > last:
+        yield from _elements(array[last], start - last * row, stop - last * row)
+        return
+    if start < first * row:
+        yield from _elements(array[first - 1], start - (first - 1) * row, row)
+    yield from c_order_buffers(array[first:last])
+    if last * row < stop:
+        yield from _elements(array[last], 0, stop - last * row)
+
+
+def _flat(array: Array) -> Any:
+    """The bytes of a C-contiguous array."""
+    return array.reshape(-1).view("u1") if array.nbytes else b""
 
 
 # -- reading ------------------------------------------------------------------------------------
 
 
-def open_array(payload: Payload, part: str, writable: bool) -> Array:
+def open_array(payload: Payload, part: str, writable: bool, checked: bool = False) -> Array:
     """The array of one part: a private mapping of its file, or a private copy if it is kept in the index.
 
     Parameters
@@ -164,27 +235,40 @@ def open_array(payload: Payload, part: str, writable: bool) -> Array:
         Which part.
     writable : bool
         Whether it may be written to (copy-on-write); else nothing can make it writable.
+    checked : bool
+        Whether every byte is checked before the array is returned, and not beside the computation: for indices that
+        will be followed without a look at them. Booleans are always checked: NumPy counts on their being 0 or 1.
 
     Raises
     ------
     DamagedObject
         If the part is not a whole ``.npy`` file without objects.
     """
-    data = _data(payload, part, writable)
+    data = _data(payload, part, writable, checked)
     header = read_header(data, part)
     if header.size != len(data):
         raise DamagedObject(f"{part} should have {header.size:,} bytes by its header, but it has {len(data):,}")
+    if not checked and _holds_booleans(header.dtype) and payload.is_file(part):
+        payload.path(part)
     order: Any = "F" if header.fortran else "C"
     return np.ndarray(header.shape, header.dtype, buffer=data, offset=header.offset, order=order)
 
 
-def _data(payload: Payload, part: str, writable: bool) -> Any:
+def _data(payload: Payload, part: str, writable: bool, checked: bool) -> Any:
     if part not in payload.parts():
         raise DamagedObject(f"the part {part} is missing")
     if payload.is_file(part):
-        return map_file(payload.path(part), writable)
+        return map_file(payload.path(part), writable) if checked else payload.map(part, writable)
     data = payload.read(part)
     return bytearray(data) if writable else data
+
+
+def _holds_booleans(dtype: np.dtype[Any]) -> bool:
+    base = dtype.base
+    if base.names is None:
+        return base.kind == "b"
+    assert base.fields is not None
+    return any(_holds_booleans(base.fields[name][0]) for name in base.names)
 
 
 def read_header(data: Any, part: str) -> Header:

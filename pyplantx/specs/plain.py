@@ -6,7 +6,6 @@ nothing of stages and payloads.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from json import JSONDecoder, JSONEncoder
 from math import isfinite
@@ -41,13 +40,25 @@ def _tag_str(value: str) -> Any:
     return value
 
 
+def _base64(data: bytes) -> str:
+    from base64 import b64encode  # every plant loads this file, few values are bytes
+
+    return b64encode(data).decode()
+
+
+def _from_base64(text: str) -> bytes:
+    from base64 import b64decode
+
+    return b64decode(text, validate=True)
+
+
 _TAG: dict[type, Callable[[Any], Any]] = {
     type(None): lambda value: value,
     bool: lambda value: value,
     int: _tag_int,
     float: _tag_float,
     str: _tag_str,
-    bytes: lambda value: {"bytes": b64encode(value).decode()},
+    bytes: lambda value: {"bytes": _base64(value)},
     complex: lambda value: {"complex": [_tag_float(value.real), _tag_float(value.imag)]},
     list: lambda value: [_TAG[type(item)](item) for item in value],
 }
@@ -56,7 +67,7 @@ _UNTAG: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16),
     "float": lambda text: unpack(">d", bytes.fromhex(text))[0],
     "str": lambda text: bytes.fromhex(text).decode("utf-8", "surrogatepass"),
-    "bytes": lambda text: b64decode(text, validate=True),
+    "bytes": _from_base64,
     "complex": lambda pair: _complex(*pair),
 }
 

@@ -1,43 +1,36 @@
 """Which spec stores a value, and which one reads a stored object.
 
-Order of inference: specs that the user registered, newest first; then simple, list, array, sparse, hdf,
+Order of inference: specs that the user registered, newest first; then simple, list, array, sparse, hdf, zarr,
 keras; last object, which takes all that is left. A built-in whose library is not loaded can't own a value, so
 inference imports nothing.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
 import sys
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, UnknownSpec
 from pyplantx.specs.base import IngredientTypeSpec
-from pyplantx.specs.builtin import ListSpec, ObjectSpec, SimpleSpec
 from pyplantx.specs.plain import SIMPLE
 from pyplantx.specs.services import BuiltinSpec, Services
+from pyplantx.specs.simple import ListSpec, SimpleSpec
 
-
-class _Row(NamedTuple):
-    """A built-in that is loaded when it is first needed."""
-
-    name: str
-    module: str
-    class_name: str
-    library: str | None  #: only if this is loaded can a value belong to it; None: never inferred
-
-
-_LATER = (
-    _Row("file", "pyplantx.specs.files", "FileSpec", None),
-    _Row("array", "pyplantx.specs.arrays", "ArraySpec", "numpy"),
-    _Row("sparse", "pyplantx.specs.sparse", "ScipySparseSpec", "scipy.sparse"),
-    _Row("hdf", "pyplantx.specs.hdf", "HdfArraySpec", "h5py"),
-    _Row("keras", "pyplantx.specs.keras", "KerasModelSpec", "keras"),
-)
+#: Built-ins that are loaded when they are first needed: name -> module, class, and the library that must be loaded
+#: before a value can belong to it (None: that alone tells nothing).
+_LATER: dict[str, tuple[str, str, str | None]] = {
+    "file": ("pyplantx.specs.files", "FileSpec", None),
+    "array": ("pyplantx.specs.arrays", "ArraySpec", "numpy"),
+    "sparse": ("pyplantx.specs.sparse", "ScipySparseSpec", "scipy.sparse"),
+    "hdf": ("pyplantx.specs.hdf", "HdfArraySpec", "h5py"),
+    "zarr": ("pyplantx.specs.zarr", "ZarrArraySpec", "zarr"),
+    "keras": ("pyplantx.specs.keras", "KerasModelSpec", "keras"),
+    "object": ("pyplantx.specs.builtin", "ObjectSpec", None),
+}
 
 _HOW_TO_MOVE = (
     "PyPlant's custom specs had another interface. Derive from pyplantx's specs.IngredientTypeSpec, set "
@@ -70,13 +63,9 @@ class SpecRegistry:
         writable: bool = True,
         full_check: bool = False,
     ) -> None:
-        services = Services(writable=writable, full_check=full_check)
-        self._services = services._replace(
-            encode=encode or services.encode, is_project_class=is_project_class or services.is_project_class
-        )
-        eager = (SimpleSpec(), ListSpec(), ObjectSpec())
+        self._services = Services(encode, is_project_class, writable=writable, full_check=full_check)
+        eager = (SimpleSpec(), ListSpec())
         self._specs: dict[str, IngredientTypeSpec] = {spec.name: spec.serve(self._services) for spec in eager}
-        self._later = {row.name: row for row in _LATER}
         self._own: list[IngredientTypeSpec] = []  # the user's, newest first
 
     # -- registering
@@ -104,6 +93,8 @@ class SpecRegistry:
                 hint="give the new one another name; stored objects are found by it",
             )
         if isinstance(spec, BuiltinSpec):
+            import copy
+
             # A copy, since one instance may be registered with several plants.
             spec = copy.copy(spec).serve(self._services)
         self._specs[spec.name] = spec
@@ -133,7 +124,7 @@ class SpecRegistry:
 
     def names(self) -> tuple[str, ...]:
         """Names of all registered types, in order of registration, built-ins first."""
-        return (*dict.fromkeys((*self._later, *self._specs)),)
+        return (*dict.fromkeys((*_LATER, *self._specs)),)
 
     def added(self) -> tuple[IngredientTypeSpec, ...]:
         """The user's own types, in an order in which another registry can be given them: oldest first."""
@@ -179,16 +170,16 @@ class SpecRegistry:
         if kind in SIMPLE:
             return self._specs["simple"]
         if kind is list:
-            return self._specs["list" if self._specs["list"].recognise(value) else "object"]
+            return self._specs["list"] if self._specs["list"].recognise(value) else self._load("object")
         return self._infer_later(value)
 
     def _infer_later(self, value: Any) -> IngredientTypeSpec:
-        for row in _LATER:
-            if row.library in sys.modules:
-                spec = self._load(row)
+        for name, (_, _, library) in _LATER.items():
+            if library in sys.modules:
+                spec = self._load(name)
                 if spec.recognise(value):
                     return spec
-        return self._specs["object"]
+        return self._load("object")
 
     def _named(self, name: str) -> IngredientTypeSpec:
         spec = self._find(name)
@@ -198,15 +189,14 @@ class SpecRegistry:
 
     def _find(self, name: str) -> IngredientTypeSpec | None:
         spec = self._specs.get(name)
-        if spec is None and name in self._later:
-            spec = self._load(self._later[name])
-        return spec
+        return self._load(name) if spec is None and name in _LATER else spec
 
-    def _load(self, row: _Row) -> IngredientTypeSpec:
-        spec = self._specs.get(row.name)
+    def _load(self, name: str) -> IngredientTypeSpec:
+        spec = self._specs.get(name)
         if spec is None:
-            made = getattr(importlib.import_module(row.module), row.class_name)()
-            spec = self._specs[row.name] = made.serve(self._services)
+            module, class_name, _ = _LATER[name]
+            made = getattr(importlib.import_module(module), class_name)()
+            spec = self._specs[name] = made.serve(self._services)
         return spec
 
     def _advice(self, name: str) -> str:

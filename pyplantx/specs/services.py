@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import MissingLibrary
@@ -22,25 +22,34 @@ def _nothing_is_project(_: type) -> bool:
     return False
 
 
-class Services(NamedTuple):
+class Services:
     """Helpers that the plant injects into the built-in specs.
 
-    Attributes
+    Parameters
     ----------
-    encode : callable
-        Value -> canonical digest; raises `CannotFingerprint`.
-    is_project_class : callable
-        Whether a class belongs to the user's project (its code then counts for who receives it).
+    encode : callable, optional
+        Value -> canonical digest; raises `CannotFingerprint`. Default: ``fingerprint.value.digest``.
+    is_project_class : callable, optional
+        Whether a class belongs to the user's project (its code then counts for who receives it). Default: none does.
     writable : bool
         Whether received arrays may be written to (privately, copy-on-write).
     full_check : bool
         Whether payloads are checked to the last index, because the store is not this user's own.
     """
 
-    encode: Callable[[object], Digest] = _default_encode
-    is_project_class: Callable[[type], bool] = _nothing_is_project
-    writable: bool = True
-    full_check: bool = False
+    __slots__ = ("encode", "full_check", "is_project_class", "writable")
+
+    def __init__(
+        self,
+        encode: Callable[[object], Digest] | None = None,
+        is_project_class: Callable[[type], bool] | None = None,
+        *,
+        writable: bool = True,
+        full_check: bool = False,
+    ) -> None:
+        self.encode = encode or _default_encode
+        self.is_project_class = is_project_class or _nothing_is_project
+        self.writable, self.full_check = writable, full_check
 
 
 class BuiltinSpec(IngredientTypeSpec):

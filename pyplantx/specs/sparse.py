@@ -59,7 +59,9 @@ class ScipySparseSpec(BuiltinSpec):
 
         kind, form = _kind(sparse, meta)
         parts = {name[: -len(".npy")]: name for name in sorted(payload.parts())}
-        arrays = {name: open_array(payload, part, self.services.writable) for name, part in parts.items()}
+        writable, unrolled = self.services.writable, form in _UNROLLED
+        # SciPy's own code follows indices without a look at them, so they are right before it gets them.
+        arrays = {name: open_array(payload, part, writable, unrolled or name != "data") for name, part in parts.items()}
         full = self._full_check or self.services.full_check
         try:
             value = form.put_together(kind, tuple(meta["shape"]), arrays, meta)
@@ -258,3 +260,5 @@ _FORM = {
     "lil": _Form(_apart_lil, _together_lil),
     "dok": _Form(_apart_dok, _together_dok),
 }
+#: Formats that consist of Python objects: every value is looked at when they are opened.
+_UNROLLED = (_FORM["lil"], _FORM["dok"])

@@ -7,7 +7,9 @@ The file is a table of numbers. Each process draws a number and locks the byte o
 that the number means nothing any more once the process is dead. A claim is the number in the place that the key's
 digest names, written under a lock that is held for that moment only: it costs three microseconds however many are held
 (of a chain that is 100,000 deep all are held at once, and a kernel's list of locks is searched from its start), leaves
-nothing behind and dies with its process. Two keys at one place would wait for each other: slower, never wrong.
+nothing behind and dies with its process. The first process to use a table needs no lock until a second one comes, which
+says so in the table and waits until the first is between two claims. Two keys at one place would wait for each other:
+slower, never wrong.
 Waiting is bounded, and a wait that would close a circle (we wait for somebody who waits for us) is not begun: then both
 compute, which costs time and is never wrong either.
 """
@@ -31,6 +33,11 @@ _TABLE, _WAITS = "claims.lock", ".waits"
 
 #: Places of the table, of four bytes each. A power of two.
 _PLACES = 1 << 18
+#: Behind them: the number of the first process that has used this table, and whether it is just now claiming something.
+_FIRST, _BUSY = _PLACES, _PLACES + 1
+_BYTES = 4 * (_PLACES + 2)
+#: Is there instead of the first one's number, as soon as others have come.
+_SEVERAL = (1 << 32) - 1
 #: Bytes that are locked and never written: one to change the table, and one for each process's number behind it.
 _CHANGING, _NUMBERS = 1 << 40, 1 << 41
 #: Seconds to wait for somebody who changes the table, which takes a microsecond: a process that was stopped just then.
@@ -71,6 +78,7 @@ class _File:
         self._counts: dict[int, int] = {}  # place -> how many of the keys above are there
         self._path = os.path.join(folder, _TABLE)
         self._descriptor, self._number = -1, 0
+        self._is_introduced = self._is_first = False
         self._table: memoryview
 
     def take(self, key: int, holder: str) -> bool:
@@ -118,24 +126,51 @@ class _File:
         """Write our number, unless there is one of a living process."""
         if self._descriptor < 0:
             self._open()
-        if not self._lock_table():
+        if self._is_first:
+            table = self._table
+            table[_BUSY] = 1
+            try:
+                if table[_FIRST] == self._number:  # still: whoever comes now waits for us
+                    return self._write(place)
+            finally:
+                table[_BUSY] = 0
+            self._is_first = False
+        if not self._lock_byte(_CHANGING) and not self._wait_for_table():
             return False
         try:
-            if self._table[place] and self._process_of(self._table[place]):
-                return False
-            self._table[place] = self._number
-            return True
+            if not self._is_introduced:
+                self._introduce()
+            return self._write(place)
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _CHANGING)
 
-    def _lock_table(self) -> bool:
-        deadline = 0.0
-        while not self._lock_byte(_CHANGING):
-            deadline = deadline or time.monotonic() + _LONGEST_CHANGE
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_FIRST_PAUSE)
+    def _write(self, place: int) -> bool:
+        number = self._table[place]
+        if number and self._process_of(number):
+            return False
+        self._table[place] = self._number
         return True
+
+    def _introduce(self) -> None:
+        """Find out whether we are the first; else tell the first, and wait until it has seen that, or can't be acting."""
+        self._is_introduced = True
+        first = self._table[_FIRST]
+        if not first:
+            self._table[_FIRST], self._is_first = self._number, True
+        elif first != _SEVERAL:
+            self._table[_FIRST] = _SEVERAL
+            deadline = time.monotonic() + _LONGEST_CHANGE
+            while self._table[_BUSY] and self._process_of(first) and time.monotonic() < deadline:
+                time.sleep(_FIRST_PAUSE)
+
+    def _wait_for_table(self) -> bool:
+        """Lock the table, which another is changing just now; False if that one does not end."""
+        deadline = time.monotonic() + _LONGEST_CHANGE
+        while time.monotonic() < deadline:
+            time.sleep(_FIRST_PAUSE)
+            if self._lock_byte(_CHANGING):
+                return True
+        return False
 
     def _lock_byte(self, place: int) -> bool:
         try:
@@ -164,9 +199,9 @@ class _File:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 # All of its space now: on a full disk, writing to a hole of a mapped file would kill the process.
-                getattr(os, "posix_fallocate", _lengthen)(self._descriptor, 0, 4 * _PLACES)
-                self._table = memoryview(mmap.mmap(self._descriptor, 4 * _PLACES)).cast("I")
-                while not self._number or not self._lock_byte(_NUMBERS + self._number):
+                getattr(os, "posix_fallocate", _lengthen)(self._descriptor, 0, _BYTES)
+                self._table = memoryview(mmap.mmap(self._descriptor, _BYTES)).cast("I")
+                while self._number in (0, _SEVERAL) or not self._lock_byte(_NUMBERS + self._number):
                     self._number = struct.unpack("I", os.urandom(4))[0]
             except BaseException:
                 os.close(self._descriptor)

@@ -1,20 +1,25 @@
-"""Looking after a store: its invariants in one place, what it holds, what may go.
+"""Looking after a store: its invariants in one place, what it holds, removing what may go.
 
 This file may know: everything below the facade. The invariants (docs/design/warehouse.md) are one function each in
-`_CHECKS`; a stress test ends by calling `check`.
+`_CHECKS`; a stress test ends by calling `check`. What may go is decided in ``retention.py``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyplantx.core.trace import Digest
+from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
 from pyplantx.fingerprint.value import hash_bytes
-from pyplantx.warehouse import records
+from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.index import TABLES, Reader
-from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord
+from pyplantx.warehouse.objects import RESUME
+from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord
+from pyplantx.warehouse.resume import sweep_workspaces
+from pyplantx.warehouse.retention import Collected, DiskUse, Holding, Limits, Stored, Verdict, decide, rank_versions
+from pyplantx.warehouse.roots import Notes
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.session import Session
@@ -61,7 +66,11 @@ class Usage(NamedTuple):
 
 
 Found = dict[Digest, tuple[ObjectRecord, bytes]]
+Plan = Callable[["Survey"], tuple[list[Verdict], list[Verdict]]]
 Finding = tuple[Problem, Callable[[], None]]
+
+#: Share of the file system that a store may take if nobody says otherwise: one divided by this.
+_OF_FILE_SYSTEM = 4
 
 
 def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
@@ -196,55 +205,253 @@ def _write(session: Session, payloads: dict[bytes, bytes | None]) -> None:
         raise session.index.busy()
 
 
+# -- what there is --------------------------------------------------------------------------------------------------
+
+
+class Survey(NamedTuple):
+    """All payloads that the index names.
+
+    Attributes
+    ----------
+    stored : list of Stored
+    homes : dict of Digest to str
+        Where each lives.
+    last : set of Digest
+        Those that are the last version of a name.
+    """
+
+    stored: list[Stored]
+    homes: dict[Digest, str]
+    last: set[Digest]
+
+
+def survey(session: Session, reader: Reader, notes: Notes) -> Survey:
+    """Look at every record. Nothing may be left in the queue."""
+    reader.refresh()
+    found = {key.decode(): records.decode_object(body)[0] for key, body in reader.scan("objects")}
+    versions, last = _versions(reader, found)
+    named = rank_versions(versions)
+    used = _last_used(notes)
+    stored = [
+        Stored(
+            address,
+            *named.get(address, ((), 0)),
+            record.size,
+            record.seconds,
+            max(record.when, used.get(address, 0.0)),
+        )
+        for address, record in found.items()
+    ]
+    return Survey(stored, {address: record.home for address, record in found.items()}, last)
+
+
+def _versions(reader: Reader, found: Mapping[Digest, ObjectRecord]) -> tuple[dict[str, list[Digest]], set[Digest]]:
+    """Name -> addresses of its stored versions, the last sent first, then the newest; and all that were sent last.
+
+    A last version that lives in its reference, or was collected, takes its place too.
+    """
+    sent: dict[str, set[Digest]] = {}
+    for name, address in _sent_in_traces(reader):
+        if address in found:
+            sent.setdefault(name, set()).add(address)
+    versions: dict[str, list[Digest]] = {}
+    last: set[Digest] = set()
+    for _, body in reader.scan("names"):
+        name, ref, _ = records.decode_name(body)
+        older = sent.pop(name, set()) - {ref.address}
+        versions[name] = [ref.address, *sorted(older, key=lambda address: -found[address].when)]
+        last.add(ref.address)
+    for name, addresses in sent.items():  # the name's own record was lost
+        versions[name] = sorted(addresses, key=lambda address: -found[address].when)
+    return versions, last
+
+
+def _sent_in_traces(reader: Reader) -> Iterator[tuple[str, Digest]]:
+    """Name and address of all that any recorded run has sent."""
+    for _, body in reader.scan("traces"):
+        try:
+            segment = decode_segment(records.decode_text(body))
+            segments = [segment, *older_segments(segment)]
+        except ValueError:
+            continue  # another kind of record (accepted edits), or none that we can read: it names nothing
+        for step in (step for one in segments for step in one.steps):
+            if isinstance(step, Sent):
+                yield step.name, step.ref.address
+
+
+def _last_used(notes: Notes) -> dict[Digest, float]:
+    """Address -> when a script that reached it last ran."""
+    used: dict[Digest, float] = {}
+    for run in sorted(roots.last_runs(notes), key=lambda run: run.when):
+        used.update(dict.fromkeys(run.addresses, run.when))
+    return used
+
+
 # -- collecting ------------------------------------------------------------------------------------------------------
 
 
-def collect(session: Session, reader: Reader, max_size: int | None) -> int:
-    """Remove payloads that are not the last version of any name, oldest first: the index first, the bytes after.
+def collect(session: Session, reader: Reader, limits: Limits, *, dry_run: bool = False) -> Collected:
+    """Remove what the limits want gone and no root holds: the index first, the bytes after.
 
-    Nothing is removed while another process has the store open, since it may be about to name what we see as unused.
+    Nothing is removed while another process has the store open: it may be about to name what we see as unused. The
+    report says so then.
 
     Parameters
     ----------
     session : Session
+        With nothing left in its queue.
     reader : Reader
-    max_size : int or None
-        Stop when the payloads take no more than these bytes; None: remove all that is unused.
-
-    Returns
-    -------
-    int
-        Bytes that were removed.
+    limits : Limits
+    dry_run : bool
+        Remove nothing, only tell.
     """
+    notes = Notes(session, reader)
+
+    def plan(found: Survey) -> tuple[list[Verdict], list[Verdict]]:
+        held = roots.find_roots(session, notes, limits.older_than)
+        return decide(found.stored, held, limits, time.time())
+
+    return _collect(session, reader, limits, plan, dry_run)
+
+
+def collect_former(session: Session, reader: Reader, max_size: int | None) -> Collected:
+    """Remove payloads that are not the last version of any name, cheapest first, until `max_size` is met.
+
+    Parameters
+    ----------
+    session, reader
+        As in `collect`.
+    max_size : int or None
+        Bytes that all payloads may take; None: remove all that are former versions.
+    """
+    limits = Limits(0 if max_size is None else max_size)
+
+    def plan(found: Survey) -> tuple[list[Verdict], list[Verdict]]:
+        held = {**roots.find_roots(session, Notes(session, reader)), **dict.fromkeys(found.last, "last version")}
+        return decide(found.stored, held, limits, time.time())
+
+    return _collect(session, reader, limits, plan, False)
+
+
+def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_run: bool) -> Collected:
+    if dry_run:
+        gone, kept = plan(survey(session, reader, Notes(session, reader)))
+        return Collected(tuple(gone), tuple(kept), limits, dry_run=True)
     try:
-        return _collect(session, reader, max_size) if session.is_alone() else 0
+        hindrance = _hindrance(session)
+        found = survey(session, reader, Notes(session, reader))
+        gone, kept = plan(found)
+        garbage = 0
+        if not hindrance:
+            garbage = _remove_garbage(session, reader, everything=bool(gone))
+            _remove(session, [verdict.stored.address for verdict in gone], found.homes)
+        return Collected(tuple(gone), tuple(kept), limits, hindrance=hindrance, garbage=garbage)
     finally:
         session.share()
 
 
-def _collect(session: Session, reader: Reader, max_size: int | None) -> int:
-    reader.refresh()
-    found = {key.decode(): records.decode_object(body)[0] for key, body in reader.scan("objects")}
-    used = {records.decode_name(body).ref.address for _, body in reader.scan("names")}
-    used |= set(session.committer.waiting.sealed)
-    unused = sorted(set(found) - used, key=lambda address: found[address].when)
-    total = sum(record.size for record in found.values())
-    removed: list[Digest] = []
-    for address in unused:
-        if max_size is not None and total <= max_size:
-            break
-        removed.append(address)
-        total -= found[address].size
-    for address in removed:
+def _remove(session: Session, addresses: list[Digest], homes: Mapping[Digest, str]) -> None:
+    """The index forgets them first: a kill in the middle leaves garbage, and nothing that is named and not there."""
+    for address in addresses:
         session.committer.forget_object(address)
     session.committer.sync()
-    small = [address.encode() for address in removed if found[address].home == IN_SMALL]
+    small = [address.encode() for address in addresses if homes[address] == IN_SMALL]
     if small:
         _remove_payloads(session, small)
-    for address in removed:
-        if found[address].home == IN_FILES:
+    for address in addresses:
+        if homes[address] == IN_FILES:
             session.objects.remove(address)
-    return sum(found[address].size for address in removed)
+
+
+def _remove_garbage(session: Session, reader: Reader, *, everything: bool) -> int:
+    """Remove what no record names, and if `everything`, unfinished work of killed reactors too.
+
+    Returns
+    -------
+    int
+        Bytes. 0 if another plant of this process is there: it may be about to name what we see as garbage.
+    """
+    if session.users > 1:
+        return 0
+    before = _unnamed_bytes(session, reader)
+    if everything:
+        sweep_workspaces(session.layout.staging, 0.0)
+    found = {key.decode(): records.decode_object(body) for key, body in reader.scan("objects")}
+    for _, mend in (*_check_files(session, reader, found), *_check_small(session, reader, found)):
+        mend()
+    return before - _unnamed_bytes(session, reader)
+
+
+def _unnamed_bytes(session: Session, reader: Reader) -> int:
+    """Bytes of the places where garbage lies."""
+    layout = session.layout
+    small = sum(reader.payload_sizes().values())
+    return small + _folder_size(layout.objects) + _folder_size(os.path.join(layout.staging, RESUME))
+
+
+def _hindrance(session: Session) -> str:
+    """Who might be about to use what looks unused, in words; "" if nobody."""
+    if session.active:
+        return "another plant of this process is running reactors; try again when it has ended"
+    if session.is_alone():
+        return ""
+    pids = sorted(session.other_processes())
+    who = f"process {', '.join(map(str, pids))}" if pids else "another process"
+    return f"{who} has the store open; try again when that has ended"
+
+
+# -- who holds what --------------------------------------------------------------------------------------------------
+
+
+def budget(session: Session) -> int:
+    """Bytes of payloads at which a collection begins: what was set, or a quarter of the file system."""
+    if session.disk is not None:
+        return session.disk
+    room = os.statvfs(session.layout.root)
+    return room.f_blocks * room.f_frsize // _OF_FILE_SYSTEM
+
+
+def disk_use(session: Session, reader: Reader) -> DiskUse:
+    """Who holds what: see `DiskUse`. Nothing may be left in the queue."""
+    notes = Notes(session, reader)
+    found = survey(session, reader, notes)
+    homes = dict.fromkeys((IN_RECORD, IN_SMALL, IN_FILES), 0)
+    for item in found.stored:
+        homes[found.homes[item.address]] += item.bytes
+    return DiskUse(_holdings(found.stored, roots.pins(notes)), homes, _places(session), budget(session), time.time())
+
+
+def _holdings(stored: list[Stored], pinned: Mapping[str, list[Digest]]) -> tuple[Holding, ...]:
+    """One for each ingredient that has a stored payload or a pin, the largest first."""
+    held: dict[str, list[Stored]] = {name: [] for name in pinned}
+    for item in stored:
+        for name in item.names or ("",):
+            held.setdefault(name, []).append(item)
+    holdings = [
+        Holding(
+            name,
+            len(items),
+            sum(item.bytes for item in items),
+            max((item.used for item in items), default=0.0),
+            name in pinned,
+        )
+        for name, items in held.items()
+    ]
+    return tuple(sorted(holdings, key=lambda holding: (-holding.bytes, holding.name)))
+
+
+def _places(session: Session) -> dict[str, int]:
+    used = usage(session)
+    resumable = _folder_size(os.path.join(session.layout.staging, RESUME))
+    return {
+        "index": used.meta,
+        "small payloads": used.small,
+        "files": used.objects,
+        "being written": used.staging - resumable,
+        "unfinished work": resumable,
+        "damaged, put aside": used.quarantine,
+        "backup of the index": used.backup,
+    }
 
 
 def usage(session: Session) -> Usage:
@@ -255,4 +462,12 @@ def usage(session: Session) -> Usage:
 
 
 def _folder_size(folder: str) -> int:
-    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
+    """Bytes of all files below; those that go meanwhile don't count."""
+    return sum(_size(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0

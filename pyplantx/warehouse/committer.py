@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.specs.parallel import start_thread
 from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import (
@@ -196,8 +197,10 @@ class Committer:
         self.waiting = Waiting()
         self._queue: list[_Item] = []
         self._payloads: dict[Digest, bytes] = {}
-        self._unsynced: set[Digest] = set()
+        self._unsynced: dict[Digest, ObjectRecord] = {}
+        self._syncing: dict[Digest, threading.Thread] = {}  # of those above, the ones that are under way
         self._bytes = 0
+        self._most_bytes = TOO_MANY_BYTES
         self._oldest = 0.0  # when the oldest entry came; 0: nothing waits
         self._due: deque[Callable[[], None]] = deque()
         self._error: BaseException | None = None
@@ -205,11 +208,15 @@ class Committer:
         self._flushing = threading.RLock()  # one batch at a time: a later one may build on what an earlier one writes
         self._synced = threading.Condition(self._lock)
         self._ticks: SimpleQueue[bool] = SimpleQueue()  # True: something waits; False: stop
-        self._files: SimpleQueue[tuple[Digest, ObjectRecord] | None] = SimpleQueue()
+        self._files: SimpleQueue[bool] = SimpleQueue()  # True: something is to be synced; False: stop
         self._ticker: threading.Thread | None = None
         self._syncer: threading.Thread | None = None
         self._idle_uses: dict[int, int] = {}
         self._backup_at = time.monotonic() + BACKUP_EVERY
+
+    def limit_waiting(self, most: int) -> None:
+        """Payloads of at most so many bytes may wait; of several limits the lowest counts."""
+        self._most_bytes = min(most, self._most_bytes)
 
     # -- adding to the queue (the plant's thread, or a worker's)
 
@@ -221,13 +228,13 @@ class Committer:
                 self._bytes += len(payload)
                 self._touch()
             elif record.home == IN_FILES and self._durable:
-                self._unsynced.add(address)
+                self._unsynced[address] = record
                 self._start_syncer()
-                self._files.put((address, record))
+                self._files.put(True)
             # Last, so that an interrupt leaves nothing that looks stored and is not on its way to disk.
             self.waiting.gone.discard(address)
             self.waiting.sealed[address] = Held(record, payload)
-        if self._bytes > TOO_MANY_BYTES:
+        if self._bytes > self._most_bytes:
             self.flush(self._index.lock_timeout)
 
     def commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
@@ -235,12 +242,13 @@ class Committer:
         writes: list[tuple[str, Any, Any]] = []
         needs: tuple[Digest, ...] = ()
         producer = (commit.reactor, commit.root)
+        seconds = commit.entry.get("seconds") if commit.entry else None
         with self._lock:
             waiting = self.waiting
             for name, ref in commit.sent:
                 writes.append(("names", name, waiting.add_sent(name, ref, producer)))
                 if ref.inline is None:
-                    needs += self._name_object(ref.address, writes)
+                    needs += self._name_object(ref.address, writes, seconds)
             for key, text in commit.records:
                 waiting.traces[key] = text
                 writes.append(("traces", key, text))
@@ -250,12 +258,13 @@ class Committer:
             self._queue.append(_Item(writes, needs, commit.entry, announce))
             self._touch()
 
-    def put(self, table: str, key: str, text: str) -> None:
-        """Queue one small record."""
+    def put(self, table: str, key: str, text: str, *, patient: bool = False) -> None:
+        """Queue one small record; a `patient` one does not start the clock, it goes with whatever comes next."""
         with self._lock:
             self.waiting.tables[table][key] = text
             self._queue.append(_Item([(table, key, text)], (), None, None))
-            self._touch()
+            if not patient:
+                self._touch()
 
     def forget_object(self, address: Digest) -> None:
         """An object counts as missing from now on; queue the removal of its record."""
@@ -266,10 +275,14 @@ class Committer:
                 self._queue.append(_Item([("objects", address, None)], (), None, None))
                 self._touch()
 
-    def _name_object(self, address: Digest, writes: list[tuple[str, Any, Any]]) -> tuple[Digest, ...]:
+    def _name_object(
+        self, address: Digest, writes: list[tuple[str, Any, Any]], seconds: float | None
+    ) -> tuple[Digest, ...]:
         """Write the object's record with this commit too, if it is not known to be durable yet."""
         held = self.waiting.sealed.get(address)
         if held is not None:
+            if held.record.seconds is None and seconds is not None:
+                held = self.waiting.sealed[address] = Held(held.record._replace(seconds=seconds), held.payload)
             writes.append(("objects", address, held))
         return (address,) if address in self._unsynced else ()
 
@@ -337,6 +350,7 @@ class Committer:
         WarehouseError
             If it can't be made so.
         """
+        self._sync_files()  # what the syncer has not come to; it may be busy, or there may be none
         with self._synced:
             self._synced.wait_for(lambda: not self._unsynced)
         if not self.flush(self._index.lock_timeout):
@@ -357,7 +371,7 @@ class Committer:
     def _ready(self) -> tuple[list[_Item], dict[Digest, bytes]]:
         """What may be written now. It stays in the queue until it is durable, so that no interrupt loses it."""
         with self._lock:
-            unsynced = self._unsynced
+            unsynced = self._unsynced.keys()
             items = [item for item in self._queue if unsynced.isdisjoint(item.needs)] if unsynced else [*self._queue]
             return items, dict(self._payloads)
 
@@ -390,11 +404,17 @@ class Committer:
 
     def _start_ticker(self) -> None:
         if self._ticker is None:
-            self._ticker = _started(self._tick_on, "pyplantx-committer")
+            self._ticker = self._started(self._tick_on, "pyplantx-committer")
 
     def _start_syncer(self) -> None:
         if self._syncer is None:
-            self._syncer = _started(self._sync_on, "pyplantx-syncer")
+            self._syncer = self._started(self._sync_on, "pyplantx-syncer")
+
+    def _started(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+        thread = start_thread(work, name)
+        if thread is None:  # `sync` does the work
+            self._report(f"the store works without its thread {name!r}: no memory for one, or there are too many")
+        return thread
 
     def _tick_on(self) -> None:
         while True:
@@ -426,15 +446,37 @@ class Committer:
         return max(0.001, self._backup_at - now) if self._index.changed else None
 
     def _sync_on(self) -> None:
-        while (message := self._files.get()) is not None:
-            address, record = message
+        while self._files.get():
             try:
-                self._objects.sync(address, record)
-            except OSError as error:
-                self._give_up(address, error)
-            with self._synced:
-                self._unsynced.discard(address)
-                self._synced.notify_all()
+                self._sync_files()
+            except BaseException as error:  # what is unsynced still is: whoever calls `sync` goes on with it
+                self._error = error
+
+    def _sync_files(self) -> None:
+        """Sync what nobody else is syncing, one object after the other."""
+        while (found := self._next_unsynced()) is not None:
+            self._sync_one(*found)
+
+    def _next_unsynced(self) -> tuple[Digest, ObjectRecord] | None:
+        """Take one for this thread. One that this thread has already, or a dead one, was left by an interrupt."""
+        me = threading.current_thread()
+        with self._lock:
+            for address, record in self._unsynced.items():
+                owner = self._syncing.get(address, me)
+                if owner is me or not owner.is_alive():
+                    self._syncing[address] = me
+                    return address, record
+        return None
+
+    def _sync_one(self, address: Digest, record: ObjectRecord) -> None:
+        try:
+            self._objects.sync(address, record)
+        except OSError as error:
+            self._give_up(address, error)
+        with self._synced:
+            self._unsynced.pop(address, None)
+            self._syncing.pop(address, None)
+            self._synced.notify_all()
 
     def _give_up(self, address: Digest, error: OSError) -> None:
         """A sync that failed must not be repeated: the kernel may have dropped the data. The object is void."""
@@ -443,12 +485,15 @@ class Committer:
             self._queue = [item for item in self._queue if address not in item.needs]
             self.waiting.drop(void)
             self.waiting.sealed.pop(address, None)
-        self._objects.quarantine(address)
         self._error = WarehouseError(
             f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
             f"{len(void)} finished reactor(s) will run again",
             hint="is the disk failing or full? The data was put aside in the warehouse's folder 'quarantine'",
         )
+        try:
+            self._objects.quarantine(address)
+        except OSError as trouble:  # it stays where it is, named by nothing
+            self._report(f"the object {address} could not be put aside: {trouble.strerror}")
 
     def _back_up_if_due(self, now: float) -> None:
         if now >= self._backup_at and self._index.changed:
@@ -475,14 +520,8 @@ class Committer:
             self._ticks.put(False)
             ticker.join(_LONGEST_STOP)
         if syncer is not None:
-            self._files.put(None)
+            self._files.put(False)
             syncer.join(_LONGEST_STOP)
-
-
-def _started(work: Callable[[], None], name: str) -> threading.Thread:
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
-    return thread
 
 
 def _by_key(payloads: Mapping[Digest, bytes]) -> dict[bytes, bytes | None]:

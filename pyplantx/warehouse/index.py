@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import lmdb
 
 from pyplantx.errors import StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
-from pyplantx.fingerprint.value import BLOCK, Hasher
+from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import Layout, disk_error, in_words, sync_path, write_file
 from pyplantx.warehouse.records import from_json, seal_record, to_json, unseal_record
@@ -32,9 +32,15 @@ from pyplantx.warehouse.records import from_json, seal_record, to_json, unseal_r
 #: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.
 TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "history")
 
+#: Stands for the table in the checks of the payloads of a signed store.
+_PAYLOADS = "small"
+
 _FIRST_MAP, _GROWTH = 64 << 20, 2
 #: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).
 _MARKED = 64 << 20
+#: Bytes that are read of it at once. Freeing larger pieces would teach malloc to take the megabytes that LMDB asks for
+#: next from its heap, and to fill them with zeros, page by page: a millisecond at each opening.
+_PIECE = 256 << 10
 _MAX_READERS = 510
 #: Seconds after which a read that blocks a growing map or a fork is an error.
 _LONGEST_READ = 10.0
@@ -43,6 +49,8 @@ _NEARLY_FULL = 4 << 20
 
 Key = bytes
 if TYPE_CHECKING:
+    from pyplantx.warehouse.sealing import Sealing
+
     Txn = lmdb.Transaction[bytes]
 Work = Callable[["Txn"], None]
 Batch = tuple[Mapping[Key, bytes | None], Work | None]
@@ -83,7 +91,8 @@ class Reader:
                 self._end()
         if record is None:
             return None
-        body = unseal_record(key, record)
+        sealing = self._index.sealing
+        body = unseal_record(key, record) if sealing is None else sealing.unseal(table, key, record)
         if body is None:
             self._index.condemn(table, key, record)
         return body
@@ -107,8 +116,7 @@ class Reader:
         with self._lock:
             try:
                 with self._index.begin_read(self._index.small) as txn:
-                    value: bytes | None = txn.get(key)
-                    return value
+                    return self._index.payload_of(key, txn.get(key))
             except lmdb.Error as error:
                 self._index.report(f"a page of small.lmdb can't be read ({error})")
                 return None
@@ -129,6 +137,15 @@ class Reader:
         """Let the next read see what others have committed since, if the view is older than that many seconds."""
         if self._txn is not None and time.monotonic() - self._begun >= older_than:
             self._stale = True  # the reading thread ends it: no other thread ever waits for that one
+
+    def foreign_changes(self) -> int:
+        """A number that grows when look-ups may see, from now on, what another process has written."""
+        if self._stale or self._txn is None:
+            with self._lock:
+                self._begin()
+                if not self._kept:
+                    self._end()
+        return self._index.foreign_commits
 
     def drop_idle(self) -> None:
         """End the view, unless a read is under way."""
@@ -169,7 +186,7 @@ class Reader:
 
     def _sound(self, table: str, rows: list[tuple[Key, bytes]]) -> Iterator[tuple[Key, bytes]]:
         for key, record in rows:
-            body = unseal_record(key, record)
+            body = self._index.body_of(table, key, record)
             if body is None:
                 self._index.condemn(table, key, record)
             else:
@@ -178,9 +195,10 @@ class Reader:
     def _begin(self) -> Txn:
         self._end()
         self._stale = False
-        self._txn = self._index.begin_read(self._index.meta)
+        self._txn = txn = self._index.begin_read(self._index.meta)
+        self._index.note_commit(txn.id())
         self._begun = time.monotonic()
-        return self._txn
+        return txn
 
     def _end(self) -> None:
         txn, self._txn = self._txn, None
@@ -201,6 +219,8 @@ class Index:
         Seconds to wait for another process that writes.
     report : callable
         Takes a sentence about damage; it reaches the user's log once.
+    sealing : Sealing, optional
+        The keyed checks of a signed store.
     """
 
     meta: lmdb.Environment
@@ -208,12 +228,20 @@ class Index:
     tables: dict[str, Any]
 
     def __init__(
-        self, layout: Layout, *, durable: bool, read_only: bool, lock_timeout: float, report: Callable[[str], None]
+        self,
+        layout: Layout,
+        *,
+        durable: bool,
+        read_only: bool,
+        lock_timeout: float,
+        report: Callable[[str], None],
+        sealing: Sealing | None = None,
     ) -> None:
         self.layout = layout
         self.read_only = read_only
         self.lock_timeout = lock_timeout
         self.report = report
+        self.sealing = sealing
         self._durable = durable
         self._turn = FileLock(os.path.join(layout.locks, "write"))
         self._gate = threading.RLock()  # the one writing thread of this process
@@ -222,7 +250,10 @@ class Index:
         self._condemned: dict[tuple[str, Key], bytes] = {}
         self._marked = True  # a mark of a clean close may exist: remove it before the first write
         self.changed = False
+        self.foreign_commits = 0  # grows with every commit of another process that was noticed
+        self._last_commit = 0  # number of the newest commit that is counted above, or is our own
         self.closed = self._forked = False
+        self.is_usable = True  # neither of the two
         self._envs: list[lmdb.Environment] = []
 
     def open(self) -> None:
@@ -244,7 +275,8 @@ class Index:
 
     def begin_read(self, env: lmdb.Environment) -> Txn:
         """A read transaction; for `Reader` only."""
-        self.usable()
+        if not self.is_usable:
+            self.usable()
         try:
             return env.begin()
         except lmdb.MapResizedError:  # another process has made the file longer than our map
@@ -253,13 +285,14 @@ class Index:
 
     def usable(self) -> None:
         """Raise unless the environments are open and belong to this process."""
+        if self.is_usable:
+            return
         if self._forked:
             raise WarehouseError(
                 f"the warehouse {self.layout.root!r} was opened before this process was forked",
                 hint="open it again in the child process (a new Plant or Warehouse on the same directory)",
             )
-        if self.closed:
-            raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
+        raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
 
     def condemn(self, table: str, key: Key, record: bytes) -> None:
         """A record does not match its checksum: it counts as missing; the next write removes it."""
@@ -272,6 +305,11 @@ class Index:
                 write_file(self.layout.aside(f"{table}-record"), record, durable=False)
         except OSError as error:
             self.report(f"the damaged record could not be kept aside: {error.strerror}")
+
+    def condemn_body(self, table: str, key: Key, body: bytes) -> None:
+        """A record matches its checksum and makes no sense."""
+        sealing = self.sealing
+        self.condemn(table, key, seal_record(key, body) if sealing is None else sealing.seal(table, key, body))
 
     def condemned(self) -> list[tuple[str, Key]]:
         """Records that were found damaged and are not removed yet."""
@@ -286,6 +324,14 @@ class Index:
 
     def has_views(self) -> bool:
         return any(reader.holds_view for reader in self._readers)
+
+    def body_of(self, table: str, key: Key, record: bytes) -> bytes | None:
+        """The body of a record; None if it does not match its checksum."""
+        return unseal_record(key, record) if self.sealing is None else self.sealing.unseal(table, key, record)
+
+    def payload_of(self, key: Key, value: bytes | None) -> bytes | None:
+        """The payload in a value of ``small.lmdb``; None if there is none, or if it was not signed."""
+        return value if value is None or self.sealing is None else self.sealing.unseal(_PAYLOADS, key, value)
 
     # -- writing
 
@@ -323,6 +369,18 @@ class Index:
             self._gate.release()
         return True
 
+    def note_commit(self, number: int) -> None:
+        """The index is seen to be at this commit; LMDB numbers them, whoever makes them."""
+        if number > self._last_commit:
+            self._last_commit = number
+            self.foreign_commits += 1
+
+    def _note_own_commit(self, number: int) -> None:
+        """We have written as this number. In doubt (a number was skipped, or is not there) it counts as another's."""
+        if number == self._last_commit + 1 == self.meta.info()["last_txnid"]:
+            self._last_commit = number
+        self.note_commit(self.meta.info()["last_txnid"])
+
     def busy(self) -> StoreBusy:
         """The error for a writer that does not end."""
         holder, _ = self._turn.holder()
@@ -336,16 +394,21 @@ class Index:
             return
         self._remove_mark()
         if payloads:
-            self._transact(self.small, lambda txn: _put_payloads(txn, payloads))
+            self._transact(self.small, lambda txn: self._put_payloads(txn, payloads))
         condemned = dict(self._condemned)
 
+        number = 0
+
         def put_records(txn: Txn) -> None:
+            nonlocal number
+            number = txn.id()
             self._drop_condemned(txn, condemned)
             if work is not None:
                 work(txn)
 
         if work is not None or condemned:
             self._transact(self.meta, put_records)
+            self._note_own_commit(number)
         self.changed = True
         for key in condemned:
             self._condemned.pop(key, None)
@@ -403,13 +466,24 @@ class Index:
     def record(self, txn: Txn, table: str, key: Key) -> bytes | None:
         """Body of one record inside a write transaction; None if missing or damaged."""
         record = txn.get(key, None, self.tables[table])
-        return None if record is None else unseal_record(key, bytes(record))
+        return None if record is None else self.body_of(table, key, bytes(record))
 
     def put(self, txn: Txn, table: str, rows: list[tuple[Key, bytes]]) -> None:
         """Put bodies of one table, each with its checksum."""
-        records = sorted((key, seal_record(key, body)) for key, body in rows)
+        sealing = self.sealing
+        if sealing is None:
+            records = sorted((key, seal_record(key, body)) for key, body in rows)
+        else:
+            records = sorted((key, sealing.seal(table, key, body)) for key, body in rows)
         with txn.cursor(self.tables[table]) as cursor:
             cursor.putmulti(records)
+
+    def _put_payloads(self, txn: Txn, payloads: Mapping[Key, bytes | None]) -> None:
+        for key, value in sorted(payloads.items()):
+            if value is None:
+                txn.delete(key)
+            else:
+                txn.put(key, value if self.sealing is None else self.sealing.seal(_PAYLOADS, key, value))
 
     def delete(self, txn: Txn, table: str, key: Key) -> None:
         """Remove one record; it may be gone already."""
@@ -456,12 +530,15 @@ class Index:
 
     def _open_tables(self) -> dict[str, Any]:
         try:
-            return {name: self.meta.open_db(name.encode(), create=not self.read_only) for name in TABLES}
+            if self.read_only:
+                return {name: self.meta.open_db(name.encode(), create=False) for name in TABLES}
+            with self.meta.begin(write=True) as txn:  # one for all: each that makes a table is synced to disk
+                return {name: self.meta.open_db(name.encode(), txn) for name in TABLES}
         except lmdb.Error as error:
             raise WarehouseError(f"the index {self.layout.meta!r} lacks a table: {error}") from error
 
     def close(self) -> None:
-        self.closed = True
+        self.closed, self.is_usable = True, False
         for reader in list(self._readers):
             self.drop_reader(reader)
         for env in self._envs:
@@ -480,7 +557,7 @@ class Index:
 
     def forget(self) -> None:
         """In a forked child: let go of what belongs to the parent, and of the locks that `pause` took."""
-        self._forked = True
+        self._forked, self.is_usable = True, False
         self.resume()
         for env in self._envs:
             env.close()
@@ -515,14 +592,6 @@ def _rows(txn: Txn, table: Any, start: Key | None, limit: int) -> list[tuple[Key
         return list(islice(rows, limit)) if found else []
 
 
-def _put_payloads(txn: Txn, payloads: Mapping[Key, bytes | None]) -> None:
-    for key, value in sorted(payloads.items()):
-        if value is None:
-            txn.delete(key)
-        else:
-            txn.put(key, value)
-
-
 def _copy_env(env: lmdb.Environment, path: str, *, durable: bool) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -543,19 +612,31 @@ def remove_file(path: str) -> None:
 # -- before opening: is each data file one that LMDB may be given? -----------------------------------------------------
 
 
-def inspect_files(layout: Layout, report: Callable[[str], None]) -> None:
+#: Makes the hasher with which the mark of a clean close was made; None: no mark is believed, whoever made it.
+NewHasher = Callable[[], Any] | None
+
+
+def inspect_files(layout: Layout, report: Callable[[str], None], new_hasher: NewHasher = Hasher) -> None:
     """Put damaged data files aside and bring the backup of the index back. Call only while no session is open.
 
     A damaged or truncated data file can kill the process inside LMDB, so it never gets one to see that is not
     either what the last clean close left, or sound by `lmdb.verify`.
+
+    Parameters
+    ----------
+    layout : Layout
+    report : callable
+        As in `Index`.
+    new_hasher : callable or None
+        See `NewHasher`.
     """
     mark = _read_mark(layout)
     for folder in (layout.meta, layout.small):
         remove_file(os.path.join(folder, "lock.mdb"))  # stale or forged; LMDB makes a new one
         _drop_empty(os.path.join(folder, "data.mdb"))
-        if _is_sound(folder, mark.get(os.path.basename(folder))):
+        if _is_sound(folder, mark.get(os.path.basename(folder)), new_hasher):
             continue
-        aside = layout.aside(os.path.basename(folder))
+        aside = layout.index_aside(os.path.basename(folder))
         os.rename(folder, aside)
         os.mkdir(folder, 0o700)
         report(f"{folder!r} was damaged and is now {aside!r}; {_bring_back(layout, folder)}")
@@ -564,16 +645,19 @@ def inspect_files(layout: Layout, report: Callable[[str], None]) -> None:
             report(f"the index {layout.meta!r} was lost; {_bring_back(layout, layout.meta)}")
 
 
-def is_as_closed(layout: Layout) -> bool:
+def is_as_closed(layout: Layout, new_hasher: NewHasher = Hasher) -> bool:
     """Whether both data files are what the last clean close has left; True is good even while others may write."""
     mark = _read_mark(layout)
     try:
-        return all(mark.get(os.path.basename(folder)) == _describe(folder) for folder in (layout.meta, layout.small))
+        return all(
+            _is_as_marked(folder, mark.get(os.path.basename(folder)), new_hasher)
+            for folder in (layout.meta, layout.small)
+        )
     except OSError:
         return False
 
 
-def refuse_damaged(layout: Layout) -> None:
+def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher) -> None:
     """`inspect_files` for those who may not write: they are told. Call only while nobody writes.
 
     Raises
@@ -583,7 +667,7 @@ def refuse_damaged(layout: Layout) -> None:
     """
     mark = _read_mark(layout)
     for folder in (layout.meta, layout.small):
-        if not _is_sound(folder, mark.get(os.path.basename(folder))):
+        if not _is_sound(folder, mark.get(os.path.basename(folder)), new_hasher):
             raise WarehouseError(
                 f"the index {folder!r} is damaged, so the warehouse can't be read",
                 hint="open it once so that it may write (Warehouse(directory)): the damaged file is put aside, "
@@ -597,34 +681,39 @@ def _drop_empty(data: str) -> None:
         remove_file(data)
 
 
-def write_mark(layout: Layout, *, durable: bool) -> None:
+def write_mark(layout: Layout, *, durable: bool, new_hasher: NewHasher = Hasher) -> None:
     """Note what both data files are, now that all sessions have closed."""
-    found = {os.path.basename(folder): _describe(folder) for folder in (layout.meta, layout.small)}
+    make = new_hasher or Hasher
+    found = {os.path.basename(folder): _describe(folder, make) for folder in (layout.meta, layout.small)}
     write_file(layout.mark, to_json(found).encode(), durable=durable)
 
 
 def _read_mark(layout: Layout) -> dict[str, Any]:
     try:
-        with open(layout.mark, encoding="ascii") as file:
+        with open(layout.mark, encoding="utf-8") as file:
             mark = from_json(file.read())
     except (OSError, ValueError):
         return {}  # no mark, or none that can be read: the files are verified
     return mark if isinstance(mark, dict) else {}
 
 
-def _describe(folder: str) -> list[int | str]:
+def _is_as_marked(folder: str, marked: object, new_hasher: NewHasher) -> bool:
+    return new_hasher is not None and marked == _describe(folder, new_hasher)
+
+
+def _describe(folder: str, new_hasher: Callable[[], Any]) -> list[int | str]:
     """Size of the data file and digest of its first 64 MiB."""
-    hasher = Hasher()
-    with open(os.path.join(folder, "data.mdb"), "rb") as file:
-        for _ in range(_MARKED // BLOCK):
-            block = file.read(BLOCK)
-            if not block:
+    hasher, piece = new_hasher(), memoryview(bytearray(_PIECE))
+    with open(os.path.join(folder, "data.mdb"), "rb", buffering=0) as file:
+        for _ in range(_MARKED // _PIECE):
+            count = file.readinto(piece)
+            if not count:
                 break
-            hasher.update(block)
+            hasher.update(piece[:count])
         return [os.fstat(file.fileno()).st_size, hasher.hexdigest()]
 
 
-def _is_sound(folder: str, marked: object) -> bool:
+def _is_sound(folder: str, marked: object, new_hasher: NewHasher = Hasher) -> bool:
     data = os.path.join(folder, "data.mdb")
     try:
         info = os.lstat(data)
@@ -633,7 +722,7 @@ def _is_sound(folder: str, marked: object) -> bool:
     if not stat.S_ISREG(info.st_mode):
         return False
     try:
-        return marked == _describe(folder) or not _verify(data)
+        return _is_as_marked(folder, marked, new_hasher) or not _verify(data)
     except OSError:
         return False
 

@@ -6,10 +6,12 @@ A forked child must close what it inherits (`FileLock.forget`), or the lock outl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from io import FileIO
 
@@ -77,6 +79,17 @@ class FileLock:
         except (OSError, ValueError, KeyError, TypeError):
             return "an unknown process", ""  # it has not signed yet: only the message is poorer
 
+    def processes(self) -> set[int]:
+        """Ids of the processes that hold the file locked, ours too; none where the system does not tell."""
+        try:
+            info = os.stat(self.path)
+            with open("/proc/locks", encoding="ascii") as file:
+                lines = [line.split() for line in file]
+        except OSError:
+            return set()
+        where = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+        return {int(line[4]) for line in lines if len(line) > 5 and line[1] == "FLOCK" and line[5] == where}
+
     def release(self) -> None:
         """Unlock; the file stays open for the next time."""
         if self.is_open:
@@ -84,8 +97,10 @@ class FileLock:
 
     def close(self) -> None:
         """Unlock and close."""
-        if self._file is not None:
-            self._file.close()
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # the kernel has closed it, and dropped the lock, all the same
+                file.close()
 
     #: A forked child closes its copy: the lock itself belongs to the parent.
     forget = close
@@ -101,11 +116,21 @@ class FileLock:
     def _open(self) -> int:
         if self._file is None or self._file.closed:
             try:
-                fd = os.open(self.path, self._flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+                fd = self._open_ordinary()
             except OSError as error:
                 raise _cannot_lock(self.path, error) from error
             self._file = FileIO(fd, "r" if self._flags == os.O_RDONLY else "r+")
         return self._file.fileno()
+
+    def _open_ordinary(self) -> int:
+        """Open the file; a folder, link or pipe that was put in its place is moved aside, if we may write."""
+        flags = self._flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            if self._flags != os.O_RDONLY and not stat.S_ISREG(os.lstat(self.path).st_mode):
+                os.rename(self.path, f"{self.path}.not-a-file-{os.urandom(4).hex()}")
+        except FileNotFoundError:
+            pass  # the next line makes it
+        return os.open(self.path, flags, 0o600)
 
 
 def _try_flock(fd: int, operation: int) -> bool:

@@ -12,20 +12,44 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.fingerprint.value import BLOCK, BlockHasher, hash_bytes, hash_text
-from pyplantx.specs.base import Buffer, Written
+from pyplantx.specs.base import Buffer, CheckedFile, Written
+from pyplantx.specs.base import Layout as PartLayout
+from pyplantx.specs.buffers import LAID_OUT, map_descriptor
+from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord, Part, from_json, to_json
+from pyplantx.warehouse.records import (
+    IN_FILES,
+    IN_RECORD,
+    IN_SMALL,
+    Cut,
+    ObjectRecord,
+    Part,
+    from_json,
+    make_part,
+    to_json,
+)
+from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, PartReader, read_all
+
+if TYPE_CHECKING:
+    from pyplantx.warehouse.sealing import Sealing
+
+#: Bytes of a block -> its digest.
+HashBlock = Callable[[Buffer], Digest]
 
 #: Payloads up to these many bytes: in the reference itself, in the index, in the second environment.
-TINY, LITTLE, SMALL = 128, 8 * 1024, 1024 * 1024
+TINY, LITTLE, SMALL = 128, 8 * 1024, LAID_OUT
+
+#: In staging, beside the folders of sessions: work that outlives its session (`warehouse.resume`).
+RESUME = "resume"
 
 _HEX = frozenset("0123456789abcdef")
 _LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -33,7 +57,6 @@ _IN_PART_NAMES = _LETTERS | set("._-")
 _LONGEST_PART_NAME = 100
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
-_NOT_ITS_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # a file that can't be opened now is not damaged
 
 
 # -- paths ----------------------------------------------------------------------------------------------------------
@@ -46,24 +69,34 @@ class Layout:
     ----------
     root : str
         The real path of its directory.
+    index : str, optional
+        That of the directory of the index, if it lies apart.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, index: str | None = None) -> None:
         self.root = root
+        self.index = index = index or root
         self.format = os.path.join(root, "format.json")
-        self.mark = os.path.join(root, "clean.json")
-        self.meta = os.path.join(root, "meta.lmdb")
-        self.small = os.path.join(root, "small.lmdb")
+        self.mark = os.path.join(index, "clean.json")
+        self.meta = os.path.join(index, "meta.lmdb")
+        self.small = os.path.join(index, "small.lmdb")
         self.objects = os.path.join(root, "objects")
         self.staging = os.path.join(root, "staging")
         self.backup = os.path.join(root, "backup")
         self.quarantine = os.path.join(root, "quarantine")
-        self.locks = os.path.join(root, "locks")
-        self.claims = os.path.join(root, "claims")
+        self.locks = os.path.join(index, "locks")
+        self.claims = os.path.join(index, "claims")
+        self.format_copy = os.path.join(self.backup, "format.json")
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the index lies in a directory of its own."""
+        return self.index != self.root
 
     def make(self) -> None:
         """Make the folders that are missing (mode 0700)."""
         folders = (self.meta, self.small, self.objects, self.staging, self.backup, self.quarantine)
+        os.makedirs(self.index, 0o700, exist_ok=True)
         for folder in (*folders, self.locks, self.claims):
             make_folder(folder)
 
@@ -75,7 +108,7 @@ class Layout:
         PayloadMissing
             If the address is no digest (a record written by something else).
         """
-        if not _is_address(address):
+        if not is_address(address):
             raise PayloadMissing(f"no object can have the address {address!r}: it is not 32 hex digits")
         return f"{self.objects}/{address[:2]}/{address}"
 
@@ -83,13 +116,18 @@ class Layout:
         """A fresh path in quarantine for something damaged."""
         return os.path.join(self.quarantine, f"{what}-{fresh_id()[:8]}")
 
+    def index_aside(self, what: str) -> str:
+        """A fresh path for something damaged of the index, on the same file system."""
+        return os.path.join(self.index, f"{what}-damaged-{fresh_id()[:8]}") if self.is_apart else self.aside(what)
+
 
 def fresh_id() -> str:
     """32 hex digits that nobody else has."""
     return os.urandom(16).hex()
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text can be an object's address."""
     return len(text) == 32 and _HEX.issuperset(text)
 
 
@@ -126,6 +164,36 @@ def write_file(path: str, data: bytes, *, durable: bool) -> None:
     os.rename(beside, path)
     if durable:
         sync_path(os.path.dirname(path))
+
+
+def read_note(path: str, most: int = 65536) -> bytes:
+    """What a small ordinary file holds; never waits for one that is something else, and follows no link.
+
+    Raises
+    ------
+    OSError
+        If it can't be read, or is no ordinary file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", path)
+        return os.read(fd, most)
+    finally:
+        os.close(fd)
+
+
+def write_first(path: str, data: bytes) -> None:
+    """Put a small file in place durably, unless somebody else has been first: then theirs stays."""
+    beside = f"{path}.{fresh_id()[:8]}.first"
+    write_file(beside, data, durable=True)
+    try:
+        os.link(beside, path, follow_symlinks=False)
+        sync_path(os.path.dirname(path))
+    except FileExistsError:
+        return
+    finally:
+        _unlink(beside)
 
 
 def remove_tree(path: str) -> None:
@@ -189,32 +257,29 @@ def check_part_name(part: str) -> str:
     return part
 
 
-def make_address(spec: str, version: int, meta: str, parts: Iterable[Part]) -> Digest:
+def make_address(
+    spec: str, version: int, meta: str, parts: Iterable[Part], hash_text: Callable[[str], Digest] = hash_text
+) -> Digest:
     """Address of an object: its spec, the spec's metadata, and the exact bytes of its parts."""
     listed = "".join([f"{part.name} {part.size} {part.digest}\n" for part in parts])
     return hash_text(f"{spec}\n{version}\n{meta}\n{listed}")
 
 
-def digest_blocks(blocks: list[Digest]) -> Digest:
-    """Digest of a part from those of its blocks of 4 MiB."""
-    return blocks[0] if len(blocks) == 1 else hash_text("".join(blocks))
-
-
 class _PartHasher:
     """Size and block digests of one part, whatever pieces it comes in."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sealing: Sealing | None) -> None:
         self._name = name
         self._size = 0
-        self._blocks = BlockHasher()
+        self._blocks = BlockHasher() if sealing is None else sealing.block_hasher()
+        self._nothing = hash_bytes if sealing is None else sealing.hash_block
 
     def update(self, view: memoryview) -> None:
         self._size += view.nbytes
         self._blocks.update(view)
 
     def part(self) -> Part:
-        blocks = self._blocks.digests() or [hash_bytes(b"")]
-        return Part(self._name, self._size, digest_blocks(blocks), tuple(blocks) if len(blocks) > 1 else ())
+        return make_part(self._name, self._size, self._blocks.digests() or [self._nothing(b"")])
 
 
 def _write_all(fd: int, view: memoryview) -> None:
@@ -225,8 +290,8 @@ def _write_all(fd: int, view: memoryview) -> None:
 class _PartFile:
     """A part that is being written to a file, hashed as it passes."""
 
-    def __init__(self, path: str, name: str) -> None:
-        self._hasher = _PartHasher(name)
+    def __init__(self, path: str, name: str, sealing: Sealing | None) -> None:
+        self._hasher = _PartHasher(name, sealing)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, view: memoryview) -> None:
@@ -255,13 +320,14 @@ class StagedObject:
         Gives a folder when one is needed.
     """
 
-    __slots__ = ("_staging", "_memory", "_written", "_given", "_held", "folder")
+    __slots__ = ("_staging", "_memory", "_written", "_given", "_known", "_held", "folder")
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._memory: dict[str, bytes] = {}
         self._written: dict[str, Part] = {}  # in files, by `write`
         self._given: list[str] = []  # in files, made by the spec itself at `path`
+        self._known: dict[str, tuple[PartLayout, Sequence[Digest]]] = {}  # of those that were given and described
         self._held = 0
         self.folder: str | None = None
 
@@ -286,6 +352,23 @@ class StagedObject:
         self._given.append(part)
         return os.path.join(self._make_folder(), part)
 
+    def write_array(self, part: str, head: bytes, body: Buffer, block: int) -> list[Digest]:
+        """Write one part that is a head and a contiguous body; see `Stage.write_array`."""
+        flat = memoryview(_flat(body))
+        is_small = len(head) + len(flat) <= SMALL
+        if is_small or self._staging.sealing is not None:  # a signed file has checks of its own
+            self.write(part, [b"".join((head, flat))] if is_small else [head, flat])
+            return [hash_bytes(flat[start : start + block]) for start in range(0, len(flat), block)]
+        self._claim(part)
+        path = os.path.join(self._make_folder(), part)
+        self._written[part], digests = _write_blocks(path, part, head, flat, block)
+        return digests
+
+    def describe(self, part: str, layout: PartLayout, digests: Sequence[Digest]) -> None:
+        """Tell how a part made at `path` is cut, and its blocks' digests; see `Stage.describe`."""
+        if self._staging.sealing is None:
+            self._known[part] = layout, digests
+
     def seal(self, spec: str, version: int, written: Written) -> Sealed:
         """Finish: every part has its size and checksum, the files are read-only, the address is known.
 
@@ -298,7 +381,7 @@ class StagedObject:
         if not parts:
             raise CannotStore(f"the type spec {spec!r} wrote no part at all")
         meta = to_json(dict(written.meta)) if written.meta else ""
-        address = make_address(spec, version, meta, parts)
+        address = self._address(spec, version, meta, parts)
         home, payload = self._home()
         record = ObjectRecord(spec, version, written.digest, meta, home, tuple(parts), time.time())
         return Sealed(address, record, payload)
@@ -309,9 +392,7 @@ class StagedObject:
             return None
         ((name, data),) = self._memory.items()
         meta = to_json(dict(written.meta)) if written.meta else ""
-        address = hash_text(f"{spec}\n{version}\n{meta}\n{name} {len(data)} {hash_bytes(data)}\n")
-        inline = f"{name}\n{data.decode('latin-1')}"
-        return ObjectRef(spec, version, written.digest, address, len(data), meta, inline)
+        return tiny_ref(spec, version, name, data, written.digest, meta)
 
     def size_so_far(self) -> int:
         """Bytes that were written, for messages."""
@@ -335,6 +416,16 @@ class StagedObject:
             raise CannotStore(f"the part {part!r} is written twice")
         check_part_name(part)
 
+    def _address(self, spec: str, version: int, meta: str, parts: list[Part]) -> Digest:
+        sealing = self._staging.sealing
+        if sealing is None:
+            return make_address(spec, version, meta, parts)
+        # Parts that lie in the index are checked with their record. But who chooses what is sent could find two of
+        # the same xxh3, and the second one would be taken for the first.
+        digests = {name: sealing.hash_block(data) for name, data in self._memory.items()}
+        keyed = [part._replace(digest=digests.get(part.name, part.digest)) for part in parts]
+        return make_address(spec, version, meta, keyed, sealing.hash_text)
+
     def _home(self) -> tuple[str, bytes]:
         if self.folder is not None:
             return IN_FILES, b""
@@ -347,12 +438,14 @@ class StagedObject:
         for name, data in self._memory.items():
             yield Part(name, len(data), hash_bytes(data))
         yield from self._written.values()
+        sealing = self._staging.sealing
+        hash_block = hash_bytes if sealing is None else sealing.hash_block
         for name in self._given:
-            yield _finish_given(os.path.join(self.folder or "", name), name)
+            yield _finish_given(os.path.join(self.folder or "", name), name, self._known.get(name), hash_block)
 
     def _write_file(self, name: str, first: list[bytes | memoryview], rest: Iterator[Buffer]) -> None:
         self._memory.pop(name, None)
-        file = _PartFile(os.path.join(self._make_folder(), name), name)
+        file = _PartFile(os.path.join(self._make_folder(), name), name, self._staging.sealing)
         try:
             for data in first:
                 file.write(memoryview(data))
@@ -368,6 +461,12 @@ class StagedObject:
         return self.folder
 
 
+def tiny_ref(spec: str, version: int, part: str, data: bytes, digest: Digest, meta: str = "") -> ObjectRef:
+    """The reference that holds the whole payload: one part of at most `TINY` bytes."""
+    address = hash_text(f"{spec}\n{version}\n{meta}\n{part} {len(data)} {hash_bytes(data)}\n")
+    return ObjectRef(spec, version, digest, address, len(data), meta, f"{part}\n{data.decode('latin-1')}")
+
+
 class Sealed(NamedTuple):
     """A payload that is complete: its address, what it consists of, and its bytes unless they are in files."""
 
@@ -381,14 +480,48 @@ def _flat(chunk: Buffer) -> memoryview | bytes:
     return view.cast("B") if view.nbytes else b""  # a shape with a zero in it can't be cast
 
 
-def _finish_given(path: str, name: str) -> Part:
+def _write_blocks(path: str, name: str, head: bytes, body: memoryview, block: int) -> tuple[Part, list[Digest]]:
+    """Make a part's file; each block is hashed while it is in the processor's cache, by one of two threads.
+
+    Returns
+    -------
+    (Part, list of Digest)
+        The part, and the digests of the body's blocks.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write_one(index: int) -> Digest:
+        piece = body[index * block : (index + 1) * block]
+        _write_at(fd, piece, len(head) + index * block)
+        return hash_bytes(piece)
+
+    try:
+        _write_at(fd, memoryview(head), 0)
+        count = -(-len(body) // block)
+        digests = for_each_block(count, write_one, parallel=len(body) >= WORTHWHILE)
+        os.fchmod(fd, 0o400)
+    finally:
+        os.close(fd)
+    layout = PartLayout(len(head), block, len(body))
+    return make_part(name, len(head) + len(body), [hash_bytes(head), *digests], layout), digests
+
+
+def _write_at(fd: int, view: memoryview, position: int) -> None:
+    while view.nbytes:
+        count = os.pwrite(fd, view, position)
+        view, position = view[count:], position + count
+
+
+def _finish_given(
+    path: str, name: str, known: tuple[PartLayout, Sequence[Digest]] | None, hash_block: HashBlock
+) -> Part:
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise CannotStore(f"the part {name!r} is not an ordinary file")
     except FileNotFoundError:
         raise CannotStore(f"the file of the part {name!r} was never made", hint=f"write it to {path!r}") from None
     os.chmod(path, 0o600)
-    part = hash_file(path, name)
+    part = hash_file(path, name, *(known or ()), hash_block=hash_block)
     os.chmod(path, 0o400)
     return part
 
@@ -401,9 +534,12 @@ class Staging:
     layout : Layout
     session : str
         A name that no other session has.
+    sealing : Sealing, optional
+        The keyed checks of a signed store.
     """
 
-    def __init__(self, layout: Layout, session: str) -> None:
+    def __init__(self, layout: Layout, session: str, sealing: Sealing | None = None) -> None:
+        self.sealing = sealing
         self._folder = os.path.join(layout.staging, session)
         self._lease = FileLock(f"{self._folder}.lease")
         self._made = False
@@ -454,7 +590,7 @@ def sweep_staging(layout: Layout) -> list[str]:
         The folders that were removed.
     """
     swept = []
-    for name in sorted({entry.removesuffix(".lease") for entry in os.listdir(layout.staging)}):
+    for name in sorted({entry.removesuffix(".lease") for entry in os.listdir(layout.staging)} - {RESUME}):
         path = os.path.join(layout.staging, name)
         lease = FileLock(f"{path}.lease")
         if lease.acquire():
@@ -467,24 +603,74 @@ def sweep_staging(layout: Layout) -> list[str]:
 
 # -- reading --------------------------------------------------------------------------------------------------------
 
-Signature = tuple[int, int, int, int]
 
+def hash_file(
+    path: str,
+    name: str,
+    layout: PartLayout | None = None,
+    known: Sequence[Digest] = (),
+    *,
+    hash_block: HashBlock = hash_bytes,
+) -> Part:
+    """Size and digests of a file, read with ordinary reads: an I/O error is an exception, not a signal.
 
-def _signature(info: os.stat_result) -> Signature:
-    return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+    Parameters
+    ----------
+    path, name : str
+        Of the file and of the part.
+    layout : Layout, optional
+        How it is cut into blocks; into ones of 4 MiB from its beginning if not given.
+    known : sequence of Digest
+        Digests of the blocks of the layout's body: those are not read.
+    hash_block : callable
+        Bytes -> digest.
 
-
-def hash_file(path: str, name: str) -> Part:
-    """Size and digests of a file, read with ordinary reads: an I/O error is an exception, not a signal."""
-    hasher = _PartHasher(name)
+    Raises
+    ------
+    CannotStore
+        If the file has no such layout, or not so many blocks.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        buffer = memoryview(bytearray(min(BLOCK, os.fstat(fd).st_size + 1)))
-        while count := os.readv(fd, [buffer]):
-            hasher.update(buffer[:count])
+        size = os.fstat(fd).st_size
+        cut = _cut_for(name, size, layout)
+        told = dict(enumerate(known, start=1 if layout is not None and layout.head else 0))
+        if layout is not None and known and len(known) != -(-layout.body // layout.block):
+            raise CannotStore(f"the type spec tells {len(known):,} digests of the part {name!r} of layout {layout}")
+
+        scratch = _Scratch()
+
+        def digest_of(index: int) -> Digest:
+            return told[index] if index in told else hash_block(_span(fd, scratch, *cut.span(index)))
+
+        blocks = for_each_block(cut.count, digest_of, parallel=not known and size >= WORTHWHILE)
     finally:
         os.close(fd)
-    return hasher.part()
+    return make_part(name, size, blocks, layout)
+
+
+def _cut_for(name: str, size: int, layout: PartLayout | None) -> Cut:
+    try:
+        return Cut(size, layout)
+    except ValueError as error:
+        raise CannotStore(f"the part {name!r}: {error}") from error
+
+
+class _Scratch(threading.local):
+    """A buffer for each thread: fresh memory for each block would cost more than reading it."""
+
+    buffer = bytearray()
+
+    def view(self, size: int) -> memoryview:
+        if len(self.buffer) < size:
+            self.buffer = bytearray(size)
+        return memoryview(self.buffer)[:size]
+
+
+def _span(fd: int, scratch: _Scratch, start: int, stop: int) -> memoryview:
+    view = scratch.view(stop - start)
+    read_all(fd, view, start)
+    return view
 
 
 class MemoryPayload:
@@ -508,18 +694,45 @@ class MemoryPayload:
             raise DamagedObject(f"the object has no part {part!r}") from None
 
     def path(self, part: str) -> str:
-        raise WarehouseError(f"the part {part!r} lives in the index and has no file of its own")
+        raise _no_file(part)
+
+    def open_checked(self, part: str) -> CheckedFile:
+        raise _no_file(part)
+
+    def map(self, part: str, writable: bool) -> Any:
+        raise _no_file(part)
+
+
+def _no_file(part: str) -> WarehouseError:
+    return WarehouseError(f"the part {part!r} lives in the index and has no file of its own")
 
 
 class FilePayload:
-    """A payload that consists of files; each is checked before its path or bytes are given away."""
+    """A payload that consists of files. Its parts are checked before they are given away, or while they are used.
 
-    __slots__ = ("_objects", "_address", "_parts")
+    It is also the receipt for what was given away unchecked: `settle` tells what became of that.
 
-    def __init__(self, objects: Objects, address: Digest, record: ObjectRecord) -> None:
+    Parameters
+    ----------
+    objects : Objects
+    address : Digest
+    record : ObjectRecord
+    verify : {"lazy", "always", "off"}
+        When files are checked; see `Warehouse`.
+    """
+
+    __slots__ = ("address", "_objects", "_parts", "_verify", "_mapped", "_read", "_waits")
+
+    def __init__(self, objects: Objects, address: Digest, record: ObjectRecord, verify: str = "lazy") -> None:
+        self.address = address
         self._objects = objects
-        self._address = address
         self._parts = {part.name: part for part in record.parts}
+        self._verify = verify
+        self._mapped: list[PartCheck] = []  # is being checked beside the computation
+        self._read: list[PartCheck] = []  # is checked as it is read
+        self._waits = False
+        if verify == "always":
+            objects.forget_checked(address)
 
     def parts(self) -> tuple[str, ...]:
         return tuple(self._parts)
@@ -528,21 +741,87 @@ class FilePayload:
         return True
 
     def path(self, part: str) -> str:
-        return self._objects.checked_path(self._address, self._part(part))
+        return self._objects.checked_path(self.address, self._part(part), self._verify)
 
     def read(self, part: str) -> bytes:
-        entry = self._part(part)
-        with open(self._objects.checked_path(self._address, entry), "rb") as file:
-            data = file.read()
-        if len(data) != entry.size:
-            raise DamagedObject(f"the part {part!r} of object {self._address} changed while it was read")
-        return data
+        reader = self.open_checked(part)
+        try:
+            data = bytearray(reader.size)
+            reader.read_into(data, 0)
+        finally:
+            reader.close()
+        return bytes(data)
+
+    def open_checked(self, part: str) -> CheckedFile:
+        fd, check = self._open(part)
+        if self._verify != "off":
+            self._read.append(check)
+        return PartReader(fd, check)
+
+    def map(self, part: str, writable: bool) -> Any:
+        fd, check = self._open(part)
+        try:
+            with in_words(f"{check.path!r} can't be mapped", check.path):
+                mapped = map_descriptor(fd, writable, part)
+                check.check_head(fd)
+                if not check.is_whole:
+                    checks = self._objects.checks
+                    (checks.finish if self._waits else checks.begin)(check, os.dup(fd))
+                    self._mapped.append(check)
+        finally:
+            os.close(fd)
+        return mapped
+
+    def wait(self) -> None:
+        """From now on `map` returns when its check is over: what is mapped later is settled by nobody."""
+        self._waits = True
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether something was given away that is, or may be, checked only later."""
+        return bool(self._mapped or self._read)
+
+    def is_right(self) -> bool:
+        """Whether all that was mapped is known to be right by now; does not wait for that."""
+        unharmed = all([check.damage is None for check in (*self._mapped, *self._read)])
+        return unharmed and all([check.is_whole for check in self._mapped])
+
+    def is_in_place(self) -> bool:
+        """Whether the files that were given away and found damaged are still those at the object's address."""
+        return any(check.damage is not None and check.is_in_place() for check in (*self._mapped, *self._read))
+
+    def settle(self) -> str | None:
+        """Wait for the checks of all that was mapped.
+
+        Returns
+        -------
+        str or None
+            What is wrong with something that was mapped or read; None if nothing is.
+        """
+        trouble = next((check.damage for check in self._read if check.damage is not None), None)
+        for check in self._mapped:
+            try:
+                check.finish()
+            except DamagedObject as error:
+                trouble = str(error)
+        return trouble
+
+    def _open(self, part: str) -> tuple[int, PartCheck]:
+        """Open a part's file; small ones, and all if everything is to be checked first, are checked now."""
+        fd, check = self._objects.open_part(self.address, self._part(part), self._verify)
+        try:
+            if not check.is_whole and (self._verify == "always" or check.cut.size < AT_ONCE):
+                self._objects.check_now(check, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, check
 
     def _part(self, part: str) -> Part:
         try:
             return self._parts[part]
         except KeyError:
-            raise DamagedObject(f"the object {self._address} has no part {part!r}") from None
+            raise DamagedObject(f"the object {self.address} has no part {part!r}") from None
 
 
 class Objects:
@@ -551,11 +830,13 @@ class Objects:
     Parameters
     ----------
     layout : Layout
+    sealing : Sealing, optional
+        The keyed checks of a signed store.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, sealing: Sealing | None = None) -> None:
         self.layout = layout
-        self._checked: dict[Digest, dict[str, Signature]] = {}
+        self.checks = Checks() if sealing is None else sealing.new_checks()
         self._synced_folders: set[str] = set()
 
     def publish(self, stage: StagedObject, sealed: Sealed) -> None:
@@ -573,8 +854,9 @@ class Objects:
             self.quarantine(sealed.address)
             self._move(folder, target)
         # They were hashed as they were written: no need to do it again at the first open.
-        names = [part.name for part in sealed.record.parts]
-        self._checked[sealed.address] = {name: _signature(os.lstat(os.path.join(target, name))) for name in names}
+        self.checks.forget(sealed.address)
+        for part in sealed.record.parts:
+            self.checks.trust(sealed.address, os.path.join(target, part.name), part)
 
     def _move(self, source: str, target: str) -> bool:
         try:
@@ -585,7 +867,7 @@ class Objects:
             raise
         return True
 
-    def checked_path(self, address: Digest, part: Part) -> str:
+    def checked_path(self, address: Digest, part: Part, verify: str = "lazy") -> str:
         """Path of one part, its content checked once per session and again whenever the file was touched.
 
         Raises
@@ -595,30 +877,34 @@ class Objects:
         DamagedObject
             If it is not what the record says.
         """
-        path = os.path.join(self.layout.object_folder(address), check_part_name(part.name))
-        try:
-            info = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise PayloadMissing(f"the file {path!r} is gone") from None
-        checked = self._checked.setdefault(address, {})
-        if checked.get(part.name) != _signature(info):
-            self._check(path, info, part)
-            checked[part.name] = _signature(info)
+        path = self._path(address, part)
+        if not self.checks.is_whole(address, part):
+            fd, check = self.open_part(address, part, verify)
+            try:
+                self.check_now(check, fd)
+            finally:
+                os.close(fd)
         return path
 
-    def _check(self, path: str, info: os.stat_result, part: Part) -> None:
-        if not stat.S_ISREG(info.st_mode):
-            raise DamagedObject(f"{path!r} is not an ordinary file")
-        if info.st_size != part.size:
-            raise DamagedObject(f"{path!r} has {info.st_size:,} bytes instead of {part.size:,}")
-        try:
-            found = hash_file(path, part.name)
-        except OSError as error:
-            if error.errno in _NOT_ITS_FAULT:
-                raise disk_error(error, f"{path!r} can't be read", path) from error
-            raise DamagedObject(f"{path!r} can't be read: {error.strerror}") from error
-        if found != part:
-            raise DamagedObject(f"{path!r} does not match its checksum")
+    def open_part(self, address: Digest, part: Part, verify: str = "lazy") -> tuple[int, PartCheck]:
+        """Open a part's file; see `Checks.open`."""
+        path = self._path(address, part)
+        with in_words(f"{path!r} can't be read", path):
+            return self.checks.open(address, path, part, verify)
+
+    def check_now(self, check: PartCheck, fd: int) -> None:
+        """Check a part's open file, unless that was done already.
+
+        Raises
+        ------
+        DamagedObject
+            If it is not what the record says.
+        """
+        with in_words(f"{check.path!r} can't be read", check.path):
+            self.checks.finish(check, os.dup(fd))
+
+    def _path(self, address: Digest, part: Part) -> str:
+        return os.path.join(self.layout.object_folder(address), check_part_name(part.name))
 
     def is_whole(self, address: Digest, record: ObjectRecord) -> bool:
         """Whether all files are there, with the right content."""
@@ -628,6 +914,14 @@ class Objects:
         except (PayloadMissing, DamagedObject):
             return False
         return True
+
+    def paths(self, address: Digest) -> list[str]:
+        """Folder and files of an object, as far as they are there."""
+        folder = self.layout.object_folder(address)
+        found = [os.path.dirname(folder), folder]
+        if os.path.isdir(folder):
+            found += [os.path.join(folder, name) for name in os.listdir(folder)]
+        return [path for path in found if os.path.lexists(path)]
 
     def is_there(self, address: Digest) -> bool:
         """Whether something is at the address; says nothing about its content."""
@@ -647,7 +941,7 @@ class Objects:
 
     def quarantine(self, address: Digest) -> str | None:
         """Put what is at the address aside; the new path, or None if nothing was there."""
-        self._checked.pop(address, None)
+        self.checks.forget(address)
         aside = self.layout.aside(address)
         try:
             os.rename(self.layout.object_folder(address), aside)
@@ -657,7 +951,7 @@ class Objects:
 
     def remove(self, address: Digest) -> None:
         """Remove an object's files. Open memory maps of them stay valid."""
-        self._checked.pop(address, None)
+        self.checks.forget(address)
         path = self.layout.object_folder(address)
         if os.path.isdir(path) and not os.path.islink(path):
             remove_tree(path)
@@ -666,17 +960,26 @@ class Objects:
 
     def forget_checked(self, address: Digest) -> None:
         """Check the files of an object again when they are next asked for."""
-        self._checked.pop(address, None)
+        self.checks.forget(address)
 
     def addresses(self) -> Iterator[Digest]:
         """Every address at which there is something."""
         for prefix in sorted(os.listdir(self.layout.objects)):
             folder = os.path.join(self.layout.objects, prefix)
             names = os.listdir(folder) if os.path.isdir(folder) else []
-            yield from (name for name in sorted(names) if _is_address(name))
+            yield from (name for name in sorted(names) if is_address(name))
 
 
 def meta_of(text: str) -> Mapping[str, Any]:
-    """The spec's metadata from the text in an `ObjectRef`."""
-    value = from_json(text) if text else {}
+    """The spec's metadata from the text in an `ObjectRef`.
+
+    Raises
+    ------
+    DamagedObject
+        If it is no JSON.
+    """
+    try:
+        value = from_json(text) if text else {}
+    except ValueError as error:
+        raise DamagedObject(f"the metadata of an object can't be read: {error}") from error
     return value if isinstance(value, dict) else {}

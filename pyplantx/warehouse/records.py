@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from json.encoder import encode_basestring_ascii as quote
+from json.encoder import encode_basestring as quote
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.fingerprint.value import hash_bytes
+from pyplantx.errors import DamagedObject
+from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
+from pyplantx.specs.base import Layout
 
 CHECK = 16  #: characters of checksum in front of each record
+_DIGITS = 32  # of a digest
 
 #: How many producers of a name, and how many versions of a reactor, are remembered.
 MAX_PRODUCERS = 16
@@ -52,6 +56,8 @@ def from_json(text: str) -> Any:
         value, end = _scan(text, 0)
     except StopIteration as error:
         raise ValueError(f"no JSON at character {error.value}") from None
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
     if end != len(text):
         raise ValueError(f"characters after the JSON value, at {end}")
     return value
@@ -63,7 +69,7 @@ def _make_quick() -> Callable[[Any, int], Iterable[str]] | None:
     if make is None:
         return None
     encode: Callable[[Any, int], Iterable[str]] = make(
-        None, _encoder.default, quote, None, ":", ",", False, False, True
+        None, _encoder.default, encode_basestring_ascii, None, ":", ",", False, False, True
     )
     return encode
 
@@ -90,6 +96,23 @@ def decode_text(body: bytes) -> str:
     return body.decode("utf-8", "surrogatepass")
 
 
+#: What goes wrong where a record is taken apart that makes no sense.
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
+
+
+def _no_sense(what: str, error: Exception) -> DamagedObject:
+    return DamagedObject(f"a record of {what} makes no sense: {error}")
+
+
+def _must(holds: bool, trouble: str) -> None:
+    if not holds:
+        raise ValueError(trouble)
+
+
+def _number(value: object) -> bool:
+    return type(value) is float or type(value) is int
+
+
 # -- names: what was sent under a name, and by whom ---------------------------------------------------------------
 
 
@@ -108,6 +131,7 @@ def encode_ref(ref: ObjectRef) -> str:
     """JSON array of the seven fields; written by hand because it is on the hot path of a cold run."""
     spec, version, digest, address, size, meta, inline = ref
     tail = "null" if inline is None else quote(inline)
+    # Not escaped: of `\\ud800\\udc00` nobody can tell whether it was one character or two.
     return f"[{quote(spec)},{version},{quote(digest)},{quote(address)},{size},{quote(meta)},{tail}]"
 
 
@@ -119,7 +143,7 @@ def merge_name(update: NameRecord, base: NameRecord) -> NameRecord:
 
 def encode_name(record: NameRecord) -> bytes:
     producers = ",".join([f"[{quote(reactor)},{quote(root)}]" for reactor, root in record.producers])
-    return f"[{quote(record.name)},{encode_ref(record.ref)},[{producers}]]".encode()
+    return encode_text(f"[{quote(record.name)},{encode_ref(record.ref)},[{producers}]]")
 
 
 def same_producers(one: bytes, other: bytes) -> bool:
@@ -132,13 +156,35 @@ def same_producers(one: bytes, other: bytes) -> bool:
 
 
 def decode_name(body: bytes) -> NameRecord:
-    name, ref, producers = from_json(body.decode())
-    return NameRecord(name, ObjectRef(*ref), [(reactor, root) for reactor, root in producers])
+    try:
+        name, ref, producers = from_json(decode_text(body))
+        _must(type(name) is str, "its name is no text")
+        return NameRecord(name, _checked_ref(*ref), _pairs(producers))
+    except _NONSENSE as error:
+        raise _no_sense("a name", error) from error
+
+
+def _checked_ref(
+    spec: Any, version: Any, digest: Any, address: Any, size: Any, meta: Any, inline: Any = None
+) -> ObjectRef:
+    "".join((spec, digest, address, meta, inline or ""))  # a TypeError unless all are texts
+    _must(type(version) is int and type(size) is int, "a version and a size are whole numbers")
+    return ObjectRef(spec, version, digest, address, size, meta, inline)
+
+
+def _pairs(rows: Any) -> list[tuple[str, Digest]]:
+    found = [(reactor, root) for reactor, root in rows]
+    for pair in found:
+        "".join(pair)  # as above
+    return found
 
 
 def decode_producers(body: bytes) -> list[tuple[str, Digest]]:
     """The producers only, which a warm run asks for once per ingredient."""
-    return [(reactor, root) for reactor, root in from_json(body.decode())[2]]
+    try:
+        return _pairs(from_json(decode_text(body))[2])
+    except _NONSENSE as error:
+        raise _no_sense("a name", error) from error
 
 
 # -- versions: which roots a reactor had ---------------------------------------------------------------------------
@@ -175,20 +221,70 @@ class VersionList(NamedTuple):
 
 def encode_versions(record: VersionList) -> bytes:
     roots = ",".join([f"[{quote(root)},{when!r}]" for root, when in record.roots])
-    return f"[{quote(record.reactor)},[{roots}],{encode_parts(record.parts)}]".encode()
+    return encode_text(f"[{quote(record.reactor)},[{roots}],{encode_parts(record.parts)}]")
 
 
 def decode_versions(body: bytes) -> VersionList:
-    reactor, roots, parts = from_json(body.decode())
-    return VersionList(reactor, [(root, when) for root, when in roots], parts)
+    try:
+        reactor, roots, parts = from_json(decode_text(body))
+        known = [(root, when) for root, when in roots]
+        _must(type(reactor) is str, "it has no reactor")
+        _must(all(type(root) is str and _number(when) for root, when in known), "a version is a text and a time")
+        return VersionList(reactor, known, _checked_parts(parts))
+    except _NONSENSE as error:
+        raise _no_sense("a reactor's versions", error) from error
+
+
+def decode_parts(body: bytes) -> dict[str, Digest]:
+    """What `encode_parts` wrote, of an older version."""
+    try:
+        return _checked_parts(from_json(decode_text(body)))
+    except _NONSENSE as error:
+        raise _no_sense("a version's parts", error) from error
+
+
+def _checked_parts(parts: Any) -> dict[str, Digest]:
+    "".join(parts.values())  # an error unless it is a dict of texts
+    return dict(parts)
 
 
 def encode_parts(parts: Mapping[str, Digest]) -> str:
-    pairs = ",".join([f"{quote(label)}:{quote(digest)}" for label, digest in parts.items()])
+    escaped = encode_basestring_ascii
+    pairs = ",".join([f"{escaped(label)}:{escaped(digest)}" for label, digest in parts.items()])
     return f"{{{pairs}}}"
 
 
 # -- objects: what a sealed payload consists of ----------------------------------------------------------------------
+
+
+class Joined(Sequence[Digest]):
+    """Digests as one text: a part of many gigabytes has tens of thousands, of which a run looks at a few.
+
+    Parameters
+    ----------
+    text : str
+        The digests, one after the other.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __len__(self) -> int:
+        return len(self.text) // _DIGITS
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        at = range(len(self))[index] * _DIGITS
+        return self.text[at : at + _DIGITS]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Joined) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
 
 class Part(NamedTuple):
@@ -201,23 +297,96 @@ class Part(NamedTuple):
     size : int
         Bytes.
     digest : Digest
-        Digest of the bytes; of a part longer than one block the digest of the joined digests of its blocks.
-    blocks : tuple of Digest
-        The digests of its blocks of 4 MiB; empty if there is only one.
+        Digest of the bytes; of a part of several blocks the digest of the joined digests of its blocks.
+    blocks : sequence of Digest
+        The digests of its blocks: of 4 MiB, or as the layout says; empty if there is only one.
+    layout : Layout, optional
+        How it is cut, if not from its beginning into blocks of 4 MiB.
     """
 
     name: str
     size: int
     digest: Digest
-    blocks: tuple[Digest, ...] = ()
+    blocks: Sequence[Digest] = ()
+    layout: Layout | None = None
+
+
+def join_digests(digests: Sequence[Digest]) -> str:
+    """Digests one after the other, as they are hashed."""
+    return digests.text if type(digests) is Joined else "".join(digests)
+
+
+def make_part(name: str, size: int, blocks: Sequence[Digest], layout: Layout | None = None) -> Part:
+    """A part from the digests of all its blocks.
+
+    Parameters
+    ----------
+    name, size, layout
+        As in `Part`.
+    blocks : sequence of Digest
+        At least one.
+    """
+    if len(blocks) == 1:
+        return Part(name, size, blocks[0], (), layout)
+    joined = join_digests(blocks)
+    return Part(name, size, hash_text(joined), tuple(blocks) if layout is None else Joined(joined), layout)
+
+
+class Cut:
+    """Where the blocks of a part begin and end. Blocks are counted from 0: head, body, tail; empty ones don't count.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the part.
+    layout : Layout, optional
+        None: blocks of 4 MiB from the beginning.
+
+    Raises
+    ------
+    ValueError
+        If the layout is impossible for so many bytes.
+    """
+
+    __slots__ = ("_block", "_body", "_first", "_head", "count", "size")
+
+    def __init__(self, size: int, layout: Layout | None) -> None:
+        self._head, self._block, body = (0, BLOCK, size) if layout is None else layout
+        if min(self._head, body) < 0 or self._block < 1 or self._head + body > size:
+            raise ValueError(f"a part of {size:,} bytes can't have the layout {layout}")
+        self.size, self._body = size, self._head + body  # where it ends
+        self._first = 1 if self._head else 0
+        blocks = -(-body // self._block)
+        self.count = max(1, self._first + blocks + (self._body < size))  # nothing at all is one block, too
+
+    def index(self, position: int) -> int:
+        """The block that a byte lies in."""
+        if position < self._head:
+            return 0
+        if position >= self._body:
+            return self.count - 1
+        return self._first + (position - self._head) // self._block
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Where a block begins and ends."""
+        if index < self._first:
+            return 0, self._head
+        start = self._head + (index - self._first) * self._block
+        if start >= self._body:
+            return self._body, self.size
+        return start, min(start + self._block, self._body)
 
 
 #: Where a payload lives: in its record, in the second environment, in files.
 IN_RECORD, IN_SMALL, IN_FILES = "record", "small", "files"
+_HOMES = (IN_RECORD, IN_SMALL, IN_FILES)
 
 
 class ObjectRecord(NamedTuple):
-    """What the index keeps of one sealed object; ``spec`` to ``meta`` as in `ObjectRef`."""
+    """What the index keeps of one sealed object; ``spec`` to ``meta`` as in `ObjectRef`.
+
+    ``seconds``: what the run took that first sent it; None if that is not known.
+    """
 
     spec: str
     version: int
@@ -226,6 +395,7 @@ class ObjectRecord(NamedTuple):
     home: str
     parts: tuple[Part, ...]
     when: float
+    seconds: float | None = None
 
     @property
     def size(self) -> int:
@@ -234,14 +404,59 @@ class ObjectRecord(NamedTuple):
 
 def encode_object(record: ObjectRecord, payload: bytes) -> bytes:
     """JSON header, newline, and the bytes of the payload (empty unless it lives in the record)."""
-    return to_json(record).encode() + b"\n" + payload
+    entries = [part[:4] if part.layout is None else _laid_out(part) for part in record.parts]
+    times = (record.when,) if record.seconds is None else (record.when, record.seconds)
+    return to_json([*record[:5], entries, *times]).encode() + b"\n" + payload
+
+
+def _laid_out(part: Part) -> list[Any]:
+    return [part.name, part.size, part.digest, join_digests(part.blocks), part.layout]
 
 
 def decode_object(body: bytes) -> tuple[ObjectRecord, bytes]:
-    end = body.index(b"\n")
-    spec, version, digest, meta, home, parts, when = from_json(body[:end].decode())
-    items = tuple(Part(name, size, check, tuple(blocks)) for name, size, check, blocks in parts)
-    return ObjectRecord(spec, version, digest, meta, home, items, when), body[end + 1 :]
+    try:
+        end = body.index(b"\n")
+        spec, version, digest, meta, home, parts, *times = from_json(decode_text(body[:end]))
+        "".join((spec, digest, meta))  # a TypeError unless all are texts
+        _must(type(version) is int and home in _HOMES, "its version or home is none")
+        _must(1 <= len(times) <= 2 and all(map(_number, times)), "its times are none")
+        items = tuple([_decode_part(*entry) for entry in parts])
+        return ObjectRecord(spec, version, digest, meta, home, items, *times), body[end + 1 :]
+    except _NONSENSE as error:
+        raise _no_sense("an object", error) from error
+
+
+def _decode_part(name: str, size: int, digest: Digest, blocks: Any, layout: Any = None) -> Part:
+    "".join((name, digest, *blocks))  # a TypeError unless all are texts
+    _must(type(size) is int and size >= 0, "a part's size is none")
+    if layout is None:
+        return Part(name, size, digest, tuple(blocks))
+    cut = Layout(*layout)
+    _must(all(type(number) is int for number in cut), "a part's layout is none")
+    return Part(name, size, digest, Joined(blocks) if blocks else (), cut)
+
+
+# -- small texts, and what ran ----------------------------------------------------------------------------------------
+
+
+def decode_blob(body: bytes) -> tuple[str, str]:
+    """Kind-and-key, and the text."""
+    try:
+        both, text = from_json(decode_text(body))
+        "".join((both, text))  # a TypeError unless both are texts
+        return both, text
+    except _NONSENSE as error:
+        raise _no_sense("a small text", error) from error
+
+
+def decode_history(body: bytes) -> list[dict[str, Any]]:
+    """The entries of one commit."""
+    try:
+        entries = from_json(decode_text(body))
+        _must(type(entries) is list and all(type(entry) is dict for entry in entries), "it is no list of entries")
+        return list(entries)
+    except _NONSENSE as error:
+        raise _no_sense("the history", error) from error
 
 
 def split_payload(record: ObjectRecord, payload: bytes) -> dict[str, bytes] | None:

@@ -9,28 +9,38 @@ from __future__ import annotations
 import atexit
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pyplantx.core.trace import Digest
 from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
-from pyplantx.fingerprint.value import hash_text
+from pyplantx.fingerprint.value import Hasher, hash_text
+from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import sweep_claims
 from pyplantx.warehouse.committer import Committer
-from pyplantx.warehouse.index import Index, inspect_files, is_as_closed, refuse_damaged, write_mark
+from pyplantx.warehouse.index import Index, NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import (
+    RESUME,
     Layout,
     Objects,
     Staging,
     disk_error,
     fresh_id,
     in_words,
+    read_note,
     sweep_staging,
     write_file,
+    write_first,
 )
 from pyplantx.warehouse.records import from_json, to_json
+from pyplantx.warehouse.trust import Key, Signature, check_unsigned, key_path, load_key, read_signature, unseal_store
+
+if TYPE_CHECKING:
+    from pyplantx.warehouse.sealing import Sealing
 
 #: The format that is written, and the newest that is read. specs/warehouse/ has a folder for each.
 FORMAT_NAME, FORMAT_VERSION = "pyplantx warehouse", 1
@@ -56,49 +66,104 @@ class Session:
         The parts of the open store.
     id : str
         Names this session in lock files and staging.
+    script : str
+        What runs here, see `running_script`.
+    reached : set of Digest
+        Addresses that users were answered with: they are not collected while the session lives.
+    active : set of int
+        Who of its users works just now.
+    added : int
+        Bytes of payloads that it has added.
+    disk : int or None
+        Bytes of payloads that the store may take; None: a share of the file system.
+    sealing : Sealing or None
+        The keyed checks of a signed store.
+    settle : callable or None
+        Called with the session when its last user closes it, after everything is durable.
     """
 
-    def __init__(self, root: str, *, durability: str, read_only: bool, lock_timeout: float) -> None:
-        self.layout = Layout(root)
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        durability: str,
+        read_only: bool,
+        lock_timeout: float,
+        sealing: Sealing | None = None,
+        wary: bool = False,
+    ) -> None:
+        self.layout = layout
+        self.sealing = sealing
+        # By what the mark of a clean close is told from a forged one; nothing, if the store is somebody else's.
+        self._new_hasher: NewHasher = None if wary else Hasher if sealing is None else sealing.file_hasher
         self.id = fresh_id()
         self.pid = os.getpid()
         self.durability = durability
         self.read_only = read_only
         self.users = 0
+        self.script = running_script()
+        self.reached: set[Digest] = set()
+        self.active: set[int] = set()
+        self.added = 0
+        self.disk: int | None = None
+        self.settle: Callable[[Session], None] | None = None
         self._looked_around, self._others = -_LOOK_AROUND_EVERY, False
         self._presence = FileLock(os.path.join(self.layout.locks, "presence"), readable_only=read_only)
         self._entry = FileLock(os.path.join(self.layout.locks, "entry"), readable_only=read_only)
-        self.staging = Staging(self.layout, self.id)
+        self.staging = Staging(self.layout, self.id, sealing)
         durable = durability == "power"
-        self.objects = Objects(self.layout)
-        self.index = Index(self.layout, durable=durable, read_only=read_only, lock_timeout=lock_timeout, report=report)
+        self.objects = Objects(self.layout, sealing)
+        self.index = Index(
+            self.layout,
+            durable=durable,
+            read_only=read_only,
+            lock_timeout=lock_timeout,
+            report=report,
+            sealing=sealing,
+        )
         self.committer = Committer(self.index, self.objects, durable=durable, report=report)
 
     def open(self) -> None:
         """Open the directory. If that fails, or is interrupted, `leave` cleans up."""
         with in_words(f"the warehouse {self.layout.root!r} can't be opened", os.path.dirname(self.layout.root)):
-            self._prepare(self.index.lock_timeout)
-            self.index.open()
+            check_format(self.layout)
+            if self.read_only:
+                self._look_only(self.index.lock_timeout)
+                self.index.open()
+            else:
+                self._prepare(self.index.lock_timeout)
 
     def _prepare(self, lock_timeout: float) -> None:
-        """Check the format, take the locks, and let nothing damaged reach LMDB."""
-        check_format(self.layout)
-        if self.read_only:
-            self._look_only(lock_timeout)
-            return
+        """Take the locks, let nothing damaged reach LMDB, open the index.
+
+        LMDB has a lock of its own for opening, without a time limit: ours is held meanwhile, so that whoever is stopped
+        there is named to those who wait.
+        """
         self.layout.make()
-        if _read_format(self.layout.format) is None:  # new, or lost, or damaged
+        if self.sealing is not None:
+            _mend_format(self.layout)
+        elif _read_format(self.layout.format) is None:  # new, or lost, or damaged
             write_format(self.layout)
         self._enter(lock_timeout)
         try:
             if self._presence.acquire():  # nobody else is here
-                inspect_files(self.layout, report)
+                pair(self.layout)
+                inspect_files(self.layout, report, self._new_hasher)
                 sweep_staging(self.layout)
+                self._sweep_workspaces()
                 sweep_claims(self.layout.claims)
             self._be_present(lock_timeout)
+            self.index.open()
         finally:
             self._entry.release()
         self.staging.begin()
+
+    def _sweep_workspaces(self) -> None:
+        """Give up the work of killed reactors that nobody came back to."""
+        if os.path.isdir(os.path.join(self.layout.staging, RESUME)):
+            from pyplantx.warehouse.resume import sweep_workspaces  # not for those who have none
+
+            sweep_workspaces(self.layout.staging)
 
     def _enter(self, lock_timeout: float) -> None:
         """Take the lock without which nobody tries to be alone.
@@ -117,15 +182,16 @@ class Session:
                 hint="is the path right? Only a plant or export that may write makes one",
             )
         if not os.path.exists(self._presence.path) or not os.path.exists(self._entry.path):
-            refuse_damaged(self.layout)  # a copy without the locks: nobody writes here
+            refuse_damaged(self.layout, self._new_hasher)  # a copy without the locks: nobody writes here
             return
-        if is_as_closed(self.layout):  # needs no lock, and an exclusive one may be more than a reader can get
+        # Needs no lock, and an exclusive one may be more than a reader can get.
+        if is_as_closed(self.layout, self._new_hasher):
             self._be_present(lock_timeout)
             return
         self._enter(lock_timeout)
         try:
             if self._presence.acquire():  # nobody else is here
-                refuse_damaged(self.layout)
+                refuse_damaged(self.layout, self._new_hasher)
             self._be_present(lock_timeout)
         finally:
             self._entry.release()
@@ -149,6 +215,10 @@ class Session:
         self._entry.sign()
         return self._presence.acquire()
 
+    def other_processes(self) -> set[int]:
+        """Ids of the other processes that have the store open, as far as the system tells."""
+        return self._presence.processes() - {self.pid}
+
     def others_present(self) -> bool:
         """Whether other sessions have left a staging folder: they are alive, or died without a sweep since."""
         now = time.monotonic()
@@ -156,7 +226,8 @@ class Session:
             self._looked_around = now
             try:
                 with os.scandir(self.layout.staging) as entries:
-                    self._others = any(entry.name.partition(".")[0] != self.id for entry in entries)
+                    names = {entry.name.partition(".")[0] for entry in entries}
+                    self._others = not names <= {self.id, RESUME}
             except FileNotFoundError:  # read from a copy without empty folders: nobody can work in that
                 self._others = False
         return self._others
@@ -170,16 +241,29 @@ class Session:
     def close(self) -> None:
         """Write what waits, back up the index, note that all is well. The store is closed whatever fails."""
         try:
-            self.committer.close()
-            if self.index.changed:
-                self.index.back_up()
+            with in_words(f"the warehouse {self.layout.root!r} can't be closed cleanly", self.layout.root):
+                self._settle()
+                self.committer.close()
+                if self.index.changed:
+                    self.index.back_up()
         finally:
             self.leave(clean=True)
+
+    def _settle(self) -> None:
+        """Once all is durable: what is left to do before the end. Trouble with it loses nothing, so it is only told."""
+        if self.settle is None or self.read_only:
+            return
+        self.committer.sync()
+        try:
+            self.settle(self)
+        except (OSError, WarehouseError) as error:
+            report(f"the store {self.layout.root!r} could not be tidied up at the end of the session: {error}")
 
     def leave(self, clean: bool = False) -> None:
         """Let go of everything, from whatever state; `clean`: note that all is well."""
         try:
             self.committer.stop()
+            self.objects.checks.close()
         finally:
             self.index.close()
         try:
@@ -193,24 +277,39 @@ class Session:
     def _mark_clean(self) -> None:
         if os.path.exists(self.layout.mark) or not self.is_alone():
             return
-        sweep_claims(self.layout.claims)
         try:
-            write_mark(self.layout, durable=self.durability == "power")
+            sweep_claims(self.layout.claims)
+            write_mark(self.layout, durable=self.durability == "power", new_hasher=self._new_hasher)
         except OSError as error:  # without the mark the next opening verifies the files: slower, not wrong
             report(f"the clean end of {self.layout.root!r} could not be noted: {error.strerror}")
 
     def forget(self) -> None:
         """In a forked child: nothing of this is ours."""
         self.index.forget()
+        self.objects.checks.forget_threads()
         self.staging.forget()
         self._presence.forget()
         self._entry.forget()
 
 
+def running_script() -> str:
+    """The path of the script that is running, or where somebody works interactively.
+
+    At the end of the interpreter, when sessions that nobody has closed are, it is no longer known.
+    """
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if isinstance(path, str) and path:
+        return os.path.realpath(path)
+    try:
+        return f"interactive, {os.getcwd()}"
+    except FileNotFoundError:  # the folder was removed under it
+        return "interactive"
+
+
 # -- the format -----------------------------------------------------------------------------------------------------
 
 
-def check_format(layout: Layout) -> None:
+def check_format(layout: Layout) -> Said | None:
     """Refuse a store of another version before anything is touched.
 
     A format file that is missing or damaged refuses nothing: its checksum tells damage from a newer version.
@@ -220,34 +319,99 @@ def check_format(layout: Layout) -> None:
     StoreTooNew
         If a newer version of pyplantx has made it.
     """
-    version = _read_format(layout.format)
-    if version is not None and version != FORMAT_VERSION:
+    said = read_format(layout)
+    if said is not None and said.version != FORMAT_VERSION:
         raise StoreTooNew(
-            f"the warehouse {layout.root!r} has format {version}, this pyplantx reads format {FORMAT_VERSION}",
+            f"the warehouse {layout.root!r} has format {said.version}, this pyplantx reads format {FORMAT_VERSION}",
             hint="install the pyplantx that made it, or use another directory; nothing was changed",
         )
+    return said
+
+
+class Said(NamedTuple):
+    """What a store says about itself; ``signature`` is None if it is not signed."""
+
+    version: int
+    signature: Signature | None
 
 
 def write_format(layout: Layout) -> None:
     """Say which format this store has."""
+    write_file(layout.format, _format_text(None), durable=True)
+
+
+def begin_signed(layout: Layout, key: Key) -> Signature | None:
+    """Let a new store say that it is signed; what it says then, since somebody else may have been first."""
+    _make_root(layout.root)
+    layout.make()
+    write_first(layout.format, _format_text(key.sign(fresh_id())))
+    said = check_format(layout)
+    return None if said is None else said.signature
+
+
+def _mend_format(layout: Layout) -> None:
+    """A signed store says twice that it is: without that its records would look damaged, and be removed."""
+    paths = (layout.format, layout.format_copy)
+    texts = [read_note(path) for path in paths if _read_format(path) is not None]
+    for path in paths:
+        if texts and _read_format(path) is None:
+            write_file(path, texts[0], durable=True)
+
+
+def _format_text(signature: Signature | None) -> bytes:
     said: dict[str, Any] = {"format": FORMAT_NAME, "version": FORMAT_VERSION}
-    write_file(layout.format, to_json({**said, "check": _format_check(FORMAT_VERSION)}).encode(), durable=True)
+    if signature is not None:
+        said["signed"] = signature._asdict()
+    return to_json({**said, "check": _format_check(FORMAT_VERSION, signature)}).encode()
 
 
-def _read_format(path: str) -> int | None:
+def read_format(layout: Layout) -> Said | None:
+    """What a store says about itself; None if it is new, or what it said was lost."""
+    return _read_format(layout.format) or _read_format(layout.format_copy)
+
+
+def _read_format(path: str) -> Said | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            said = from_json(file.read(4096).strip())
+        said = from_json(read_note(path).decode().strip())
+        if not isinstance(said, dict) or not isinstance(said.get("version"), int):
+            return None
+        found = Said(said["version"], read_signature(said))
     except (OSError, ValueError):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("version"), int):
+    return found if said.get("check") == _format_check(*found) else None
+
+
+def _format_check(version: int, signature: Signature | None = None) -> str:
+    signed = "" if signature is None else f" {signature.text}"
+    return hash_text(f"{FORMAT_NAME} {version}{signed}")
+
+
+def _find_sealing(layout: Layout, trust: str, key: str | os.PathLike[str] | None, read_only: bool) -> Sealing | None:
+    """The checks with which a store is to be opened; None: those that anybody can compute. Changes no store.
+
+    Raises
+    ------
+    StoreTooNew, UntrustedStore
+        If it can't be opened so.
+    """
+    said = check_format(layout)
+    signature = None if said is None else said.signature
+    if trust != "signed":
+        check_unsigned(layout.root, signature, trust)
         return None
-    version: int = said["version"]
-    return version if said.get("check") == _format_check(version) else None
+    path = key_path(key)
+    if signature is None and not read_only and _is_new(layout):
+        signature = begin_signed(layout, load_key(path, layout.root, make=True))
+    found, signature = unseal_store(layout.root, signature, path)
+    from pyplantx.warehouse.sealing import Sealing  # not for the others
+
+    return Sealing(found.secret, signature.store)
 
 
-def _format_check(version: int) -> str:
-    return hash_text(f"{FORMAT_NAME} {version}")
+def _is_new(layout: Layout) -> bool:
+    """Whether there is nothing yet that could be signed or not."""
+    files = (layout.format, layout.format_copy, os.path.join(layout.meta, "data.mdb"))
+    return not any(map(os.path.lexists, files)) and not (os.path.isdir(layout.objects) and os.listdir(layout.objects))
 
 
 # -- the sessions of this process --------------------------------------------------------------------------------------
@@ -256,29 +420,54 @@ _sessions: dict[str, Session] = {}
 _sessions_lock = threading.RLock()
 
 
-def open_session(directory: str, *, durability: str, read_only: bool, lock_timeout: float) -> Session:
+def open_session(
+    directory: str,
+    *,
+    durability: str,
+    read_only: bool,
+    lock_timeout: float,
+    trust: str = "own",
+    key: str | os.PathLike[str] | None = None,
+    index: str | os.PathLike[str] | None = None,
+    network_index: bool = False,
+) -> Session:
     """The session on a directory: the one that is open in this process already, or a new one.
 
     LMDB must not open one file twice in a process, so two plants on one directory share everything below them.
+
+    Parameters
+    ----------
+    directory, durability, read_only, lock_timeout, trust, key, index, network_index
+        As in `Warehouse`.
     """
     root = os.path.realpath(directory)
+    layout = Layout(root, None if index is None else os.path.realpath(index))
     with _sessions_lock:
         session = _sessions.get(root)
         if session is not None and not session.users:
             session.leave()  # its opening or closing was interrupted
             session = None
+        if session is None and not network_index:
+            refuse_network(layout)
+        check_pair(layout)
+        sealing = _find_sealing(layout, trust, key, read_only)
         if session is None:
-            session = _open_new(root, durability, read_only, lock_timeout)
+            session = _open_new(layout, durability, read_only, lock_timeout, sealing, wary=trust == "data")
         else:
             _check_same(session, durability, read_only)
         session.users += 1
         return session
 
 
-def _open_new(root: str, durability: str, read_only: bool, lock_timeout: float) -> Session:
+def _open_new(
+    layout: Layout, durability: str, read_only: bool, lock_timeout: float, sealing: Sealing | None, wary: bool
+) -> Session:
+    root = layout.root
     if not read_only:
         _make_root(root)
-    session = Session(root, durability=durability, read_only=read_only, lock_timeout=lock_timeout)
+    session = Session(
+        layout, durability=durability, read_only=read_only, lock_timeout=lock_timeout, sealing=sealing, wary=wary
+    )
     _sessions[root] = session
     try:
         session.open()
@@ -329,15 +518,15 @@ def _make_root(root: str) -> None:
         raise disk_error(error, f"the warehouse {root!r} can't be made", os.path.dirname(root)) from error
 
 
-def is_private(root: str) -> bool:
+def is_private(layout: Layout) -> bool:
     """Whether the store belongs to this user and nobody else may write to it."""
-    layout = Layout(root)
-    inside = [layout.root, layout.meta, layout.small, layout.objects]
+    inside = [layout.root, layout.index, layout.meta, layout.small, layout.objects, layout.staging]
     inside += [os.path.join(folder, "data.mdb") for folder in (layout.meta, layout.small)]
-    return all(map(_is_ours, filter(os.path.exists, inside)))
+    return all(map(is_ours, filter(os.path.exists, inside)))
 
 
-def _is_ours(path: str) -> bool:
+def is_ours(path: str) -> bool:
+    """Whether a file or folder belongs to this user and nobody else may write to it."""
     info = os.lstat(path)
     writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return info.st_uid == os.geteuid() and not writable and not stat.S_ISLNK(info.st_mode)

@@ -36,6 +36,8 @@ def describe(value: Any) -> Any:
         return describe_array(value, name)
     if sp.issparse(value):
         return describe_sparse(value)
+    if hasattr(value, "shards"):
+        return {**describe_array(np.asarray(value), "zarr"), "chunks": list(value.chunks)}
     if hasattr(value, "read_direct"):
         return {**describe_array(np.asarray(value), "hdf"), "chunks": value.chunks and list(value.chunks)}
     if hasattr(value, "get_weights"):
@@ -103,11 +105,16 @@ def _packed(fill: int) -> Any:
     return {"shape": (4, 3), "dtype": "<i2", "compression": "gzip", "chunks": (2, 3), "fillvalue": fill}
 
 
+def _zarr(fill: float, **options: Any) -> Any:
+    return {"shape": (5, 4), "dtype": "<f4", "chunks": (2, 2), "fillvalue": fill, **options}
+
+
 _DENSE = np.array([[0, 1.5, 0], [0, 0, 0], [-0.25, 0, 3]])
 _WIDE = sp.csc_array(_DENSE)
 _WIDE.indices, _WIDE.indptr = _WIDE.indices.astype("i8"), _WIDE.indptr.astype("i8")
 
-#: spec name -> case name -> value. For "hdf" a dict holds the options of an allocation, whose first row is filled.
+#: spec name -> case name -> value. For "hdf" and "zarr" a dict holds the options of an allocation, whose first row is
+#: filled.
 VALUES: dict[str, dict[str, Any]] = {
     "simple": {
         "none": None,
@@ -183,8 +190,19 @@ VALUES: dict[str, dict[str, Any]] = {
         "zero-dimensional": np.array(2.5),
         "empty": np.zeros((0, 2)),
         "big-endian": np.arange(3, dtype=">i4"),
+        "at-an-offset": np.arange(-3, 9, dtype=">i2").reshape(3, 4),
         "structured": np.array([(1, 2.0)], [("a", "<i2"), ("b", "<f8")]),
         "chunked-compressed-filled": _packed(-1),
+    },
+    "zarr": {
+        "one-chunk": np.arange(6, dtype="<f8").reshape(2, 3),
+        "zero-dimensional": np.array(2.5),
+        "empty": np.zeros((0, 2)),
+        "truth": np.array([True, False, True]),
+        "complex": np.array([1j, -0.0], "<c8"),
+        "chunks-never-written": _zarr(-1.5),
+        "packed": _zarr(0.0, compression="gzip"),
+        "sharded": _zarr(0.0, chunks=(1, 2), shards=(2, 4)),
     },
     "keras": {},
 }
@@ -200,7 +218,7 @@ def write(spec: specs.IngredientTypeSpec, value: Any, stage: Any) -> specs.Writt
         return allocation.seal()
     if isinstance(value, dict) and "fillvalue" in value:
         allocation = spec.allocate(stage, **value)
-        allocation.handle[0] = range(3)
+        allocation.handle[0] = np.arange(value["shape"][1])
         return allocation.seal()
     return spec.write(value, stage)
 

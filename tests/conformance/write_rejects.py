@@ -46,6 +46,13 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("data", layout)
 
 
+def early(file: h5py.File) -> None:
+    """Twelve bytes of elements after 2048 others."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    file.create_dataset("data", (3,), "<f4", dcpl=plist)
+
+
 def unclosed(folder: Path) -> None:
     with h5py.File(folder / "data.h5", "w", libver=("v110", "v110")) as file:
         file.create_dataset("data", (3,), "<f4")
@@ -61,6 +68,20 @@ def archive(*members: str) -> Callable[[Path], None]:
                 file.writestr(zipfile.ZipInfo(member), b"{}")
 
     return write
+
+
+def zarr_head(**changes: Any) -> bytes:
+    head = {
+        "shape": [3],
+        "data_type": "float32",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [3]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": 0.0,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "zarr_format": 3,
+        "node_type": "array",
+    }
+    return json.dumps({**head, **changes}).encode()
 
 
 CSR = {"class": "csr_array", "shape": [2, 2]}
@@ -182,6 +203,53 @@ REJECTS: dict[str, dict[str, tuple[Any, dict[str, Any], str]]] = {
         ),
         "other-shape-than-recorded": (
             hdf(lambda f: f.create_dataset("data", (4,), "<f4")),
+            F4,
+            "its record says otherwise",
+        ),
+        "offset-before-the-elements": (hdf(early), {**F4, "offset": 2040}, "is not what its record says"),
+        "offset-with-another-shape": (
+            hdf(early),
+            {"shape": [4], "dtype": "<f4", "offset": 2048},
+            "is not what its record says",
+        ),
+        "offset-of-structures": (
+            hdf(early),
+            {"shape": [1], "dtype": "[('a', '<f4')]", "offset": 2048},
+            "record of an HDF array",
+        ),
+        "offset-in-another-format": ({"data.h5": bytes(2060)}, {**F4, "offset": 2048}, "not an HDF5 file"),
+    },
+    "zarr": {
+        "no-head": ({"c.0": bytes(12)}, F4, "without its part zarr.json"),
+        "not-json": ({"zarr.json": b"{"}, F4, "not what it must be"),
+        "not-an-object": ({"zarr.json": b"[]"}, F4, "not what it must be"),
+        "version-2": ({"zarr.json": zarr_head(zarr_format=2)}, F4, "not an array of Zarr version 3"),
+        "a-group": ({"zarr.json": zarr_head(node_type="group")}, F4, "not an array of Zarr version 3"),
+        "storage-transformer": ({"zarr.json": zarr_head(storage_transformers=[{"name": "x"}])}, F4, "not read"),
+        "unknown-codec": (
+            {"zarr.json": zarr_head(codecs=[{"name": "bytes"}, {"name": "numcodecs.pickle"}])},
+            F4,
+            "codecs that are not read: ['numcodecs.pickle']",
+        ),
+        "codec-in-a-shard": (
+            {
+                "zarr.json": zarr_head(
+                    codecs=[{"name": "sharding_indexed", "configuration": {"codecs": [{"name": "vlen-utf8"}]}}]
+                )
+            },
+            F4,
+            "codecs that are not read: ['vlen-utf8']",
+        ),
+        "folders-for-chunks": (
+            {"zarr.json": zarr_head(chunk_key_encoding={"name": "default", "configuration": {"separator": "/"}})},
+            F4,
+            "names its chunks otherwise",
+        ),
+        "chunk-outside": ({"zarr.json": zarr_head(), "c.1": bytes(12)}, F4, "'c.1', which is no chunk"),
+        "part-that-is-no-chunk": ({"zarr.json": zarr_head(), "c.00": bytes(12)}, F4, "'c.00', which is no chunk"),
+        "texts-of-any-length": ({"zarr.json": zarr_head(data_type="string", fill_value="")}, F4, "Zarr array"),
+        "other-shape-than-recorded": (
+            {"zarr.json": zarr_head(shape=[4])},
             F4,
             "its record says otherwise",
         ),

@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 
 from pyplantx.core import messages as m
 from pyplantx.core.scheduler import Scheduler
-from pyplantx.core.trace import ABSENT, Group, ObjectRef, Observation, Sent, decode_segment, encode_segment, graft
+from pyplantx.core.trace import (
+    ABSENT,
+    Group,
+    ObjectRef,
+    Observation,
+    Sent,
+    decode_segment,
+    encode_segment,
+    graft,
+    ingredients_received,
+)
 
 
 def hash_text(text: str) -> str:
@@ -73,8 +83,8 @@ class Pipe:
 class Run:
     """One run of one toy reactor."""
 
-    def __init__(self, id: str, session: Session) -> None:
-        self.id, self.session = id, session
+    def __init__(self, id: str, session: Session, ahead: tuple[m.Given, ...] = ()) -> None:
+        self.id, self.session, self.ahead = id, session, list(ahead)
         self.steps: list[Any] = []
         self.seen: set[Observation] = set()
         self.body = session.program[id].body(Pipe(self))
@@ -96,12 +106,26 @@ class Run:
     def _step(self, function: Callable[[Any], tuple[str, ...]], argument: Any) -> m.Event:
         try:
             self.asked = function(argument)
+            while self.ahead and self._is_next():
+                given = self.ahead.pop(0)
+                self.session.hurried += 1
+                self.steps.append(ingredients_received(*given))
+                self.asked = self.body.send(tuple([self.session.payloads[ref.address] for ref in given.refs]))
         except StopIteration:
             return m.Ended(self.id, self._take(), not (self.swallowed or self.swallowing))
         except (ToyError, Thrown) as error:
             return m.Raised(self.id, self._take(), error)
         self.swallowed, self.swallowing = self.swallowed or self.swallowing, False
         return m.Asked(self.id, self._take(), self.asked)
+
+    def _is_next(self) -> bool:
+        """Whether it asks for what it is given next, has sent nothing, and the payloads are there."""
+        names, refs = self.ahead[0]
+        there = all(ref.address in self.session.payloads for ref in refs)
+        fits = names == self.asked and there and not any(isinstance(step, Sent) for step in self.steps)
+        if not fits:
+            self.ahead.clear()
+        return fits
 
     def _take(self) -> tuple[Any, ...]:
         steps, self.steps = tuple(self.steps), []
@@ -134,6 +158,8 @@ class Session:
         What is wanted from outside is recalled as a whole, where nothing in its ancestry has changed.
     rivals : float
         How probable it is that a reactor is to be reconsidered instead of started.
+    hurries : float
+        How probable it is that a run goes on at once with what it was started with.
     """
 
     def __init__(
@@ -149,11 +175,14 @@ class Session:
         unfiltered: bool = False,
         recalls: bool = False,
         rivals: float = 0.0,
+        hurries: float = 0.5,
     ) -> None:
         self.index, self.program, self.config, self.dry = index, program, config or {}, dry
         self.chance = chance or random.Random(0)
         self.shuffle, self.losses, self.unfiltered = shuffle, losses, unfiltered
-        self.recalls, self.rivals = recalls, rivals
+        self.recalls, self.rivals, self.hurries = recalls, rivals, hurries
+        self.hurried = 0
+        self.haste = random.Random(1)  # of its own: the programs' chance stays what it is without
         self.outside: set[str] = set()
         self.recalled = 0
         self.reconsidered: set[str] = set()
@@ -314,7 +343,7 @@ class Session:
     # ------------------------------------------------------------- running
 
     def _start(self, instruction: m.Start) -> None:
-        id, reason = instruction
+        id, reason, ahead = instruction
         if self.dry:
             self.declined.append(id)
             self._say(m.Declined(id), id)
@@ -325,7 +354,7 @@ class Session:
             self._say(m.Reconsider(id), id)
             return
         self.started.append((id, reason))
-        self.runs[id] = Run(id, self)
+        self.runs[id] = Run(id, self, ahead if self.haste.random() < self.hurries else ())
         self._step(id, lambda run: run.resume(None))
 
     def _resume(self, instruction: m.Resume) -> None:

@@ -120,6 +120,7 @@ class History:
         if not self.chancy and not self.losses:
             assert len(set(session.ran)) == len(session.ran), session.ran
         kind = "met" if isinstance(outcome, list) else getattr(getattr(outcome, "failure", None), "kind", "raised")
+        self.tally["hurried"] += session.hurried
         self.tally.update([kind, "runs" if session.ran else "nothing ran", *["recalled"] * session.recalled])
 
     def is_right(self, session: Session, demand: m.Demanded, outcome: list | Exception, truth: Truth) -> bool:
@@ -160,6 +161,7 @@ def test_against_the_oracle(options: dict, histories: int):
     tally = campaign(range(histories), **options)
     assert tally["met"] > 5 * histories and tally["nothing ran"] > histories, tally
     assert all(tally[kind] > 0 for kind in ("deadlock", "no producer")), tally
+    assert tally["hurried"] > histories / 8, tally
     assert (tally["recalled"] > histories / 2) == ("others" in options), tally
 
 

@@ -66,6 +66,22 @@ def test_the_reason_names_what_changed():
     assert reason.old[0].answer != reason.new[0].answer
 
 
+@pytest.mark.parametrize("hurries", [0.0, 1.0])
+def test_a_run_may_go_on_at_once_with_what_its_replay_was_given(hurries: float):
+    index = Index()
+    program: Program = {"a": give("x", 3), "b": double("x", "y"), "c": double("y", "z")}
+    Session(index, program).produce("z")
+    session = Session(index, {**program, "a": give("x", 4, version="2")}, hurries=hurries)
+    assert session.produce("z") == [16]
+    assert session.ran == ["a", "b", "c"]
+    assert session.hurried == 2 * hurries
+    assert [[type(step).__name__ for step in steps] for _, steps in session.recorded] == [
+        ["Sent"], ["Group", "Sent"], ["Group", "Sent"]
+    ]  # fmt: skip
+    again = Session(index, {**program, "a": give("x", 4, version="2")})
+    assert again.produce("z") == [16] and again.ran == []
+
+
 def test_dialogue_cold_and_warm():
     def a(pipe: Any) -> Any:
         pipe.send("x", 5)

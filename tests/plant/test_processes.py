@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,39 @@ def test_each_piece_of_work_is_done_once(tmp_path: Path) -> None:
     ran = log.read_text().split()
     assert sorted(set(ran)) == sorted(f"step-{i}" for i in range(12))
     assert len(ran) <= 14, ran
+
+
+MEANWHILE = """
+import os, subprocess, sys
+from pyplantx import Plant, ReactorFunc
+
+@ReactorFunc
+def measure(pipe):
+    value = pipe.read_config("value")
+    if os.environ.pop("MEANWHILE", ""):
+        subprocess.run([sys.executable, sys.argv[0], sys.argv[1], "other", "run"], check=True)
+    print("ran with", value, flush=True)
+    pipe.send("x", value)
+
+with Plant(sys.argv[1]) as plant:
+    plant.set_config({"value": sys.argv[2]})
+    if sys.argv[3] == "run":
+        plant.run_reactor(measure)
+    assert plant.produce("x") == sys.argv[2]
+"""
+
+
+def test_a_trace_that_another_process_writes_meanwhile_is_kept(tmp_path: Path) -> None:
+    """Two forced runs begin where nothing is recorded; the one that ends last must not overwrite the other's trace."""
+    script = tmp_path / "program.py"
+    script.write_text(MEANWHILE)
+
+    def call(value: str, how: str, **environment: str) -> list[str]:
+        command = [sys.executable, str(script), str(tmp_path / "plant"), value, how]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, timeout=60, check=True, env={**os.environ, **environment}
+        )
+        return done.stdout.splitlines()
+
+    assert call("one", "run", MEANWHILE="1") == ["ran with other", "ran with one"]
+    assert call("other", "produce") == call("one", "produce") == []

@@ -56,6 +56,62 @@ def test_more_than_a_block(order):
         assert entry.written.digest == other.written.digest == array_digest(array) == digest(array)
 
 
+@given(arrays(), st.data())
+def test_any_stretch_of_any_layout_is_gathered_in_c_order(array, data):
+    start = data.draw(st.integers(0, array.size))
+    stop = data.draw(st.integers(start, array.size))
+    if array.itemsize and start < stop:
+        gathered = b"".join(piece.tobytes() for piece in npy._elements(array, start, stop))
+        assert gathered == array.reshape(-1)[start:stop].tobytes()
+
+
+class Watched(FolderPayload):
+    """Notes which parts were checked before they were given away, and which were mapped at once."""
+
+    def __init__(self, stage):
+        super().__init__(stage.folder, [*stage.written, *stage.given])
+        self.checked, self.mapped = set(), set()
+
+    def path(self, part):
+        self.checked.add(part)
+        return super().path(part)
+
+    def map(self, part, writable):
+        self.mapped.add(part)
+        return npy.map_file(os.path.join(self._folder, part), writable)
+
+
+def watched(spec, value, folder):
+    stage = FolderStage(str(folder))
+    written = spec.write(value, stage)
+    payload = Watched(stage)
+    spec.open(payload, written.meta, 1)
+    return payload
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "bsr", "coo", "dia", "lil", "dok"])
+def test_what_scipy_follows_blindly_is_checked_before_and_values_beside(kind, tmp_path):
+    sparse = pytest.importorskip("scipy.sparse")
+    matrix = sparse.random_array((20, 30), density=0.2, format="csr", rng=np.random.default_rng(0)).asformat(kind)
+    payload = watched(specs.ScipySparseSpec(), matrix, tmp_path)
+    lazily = set() if kind in ("lil", "dok") else {"data.npy"}
+    assert payload.mapped == lazily and payload.checked == set(payload.parts()) - lazily
+
+
+@pytest.mark.parametrize(
+    ("value", "checked"),
+    [
+        (np.zeros(3), set()),
+        (np.zeros(3, bool), {"data.npy"}),
+        (np.zeros(3, [("a", "f8"), ("b", [("c", "?", 2)])]), {"data.npy"}),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), {"mask.npy"}),
+    ],
+)
+def test_booleans_are_checked_before(value, checked, tmp_path):
+    payload = watched(SPEC, value, tmp_path)
+    assert payload.checked == checked and "data.npy" in payload.mapped
+
+
 def test_layouts_share_a_digest_but_not_their_bytes():
     c = np.arange(6.0).reshape(2, 3)
     with stored(SPEC, c) as left, stored(SPEC, np.asfortranarray(c)) as right:

@@ -87,10 +87,11 @@ def test_the_newest_registration_is_asked_first():
         "array",
         "sparse",
         "hdf",
+        "zarr",
         "keras",
+        "object",
         "simple",
         "list",
-        "object",
         "everything",
         "integers",
     )

@@ -119,6 +119,43 @@ def test_a_number_that_nobody_holds_means_nothing(tmp_path: Path) -> None:
     claim.release()
 
 
+def test_the_first_process_needs_no_lock_until_another_comes(tmp_path: Path, monkeypatch: Any) -> None:
+    locked: list[int] = []
+    lock = claims_module._File._lock_byte
+    monkeypatch.setattr(claims_module._File, "_lock_byte", lambda file, place: locked.append(place) or lock(file, place))
+    claims = Claims(str(tmp_path))
+    assert claims.claim("first", 0) is not None
+    locked.clear()
+    assert claims.claim("second", 0) is not None and not locked
+    assert _tries(tmp_path, "second") == "not" and _tries(tmp_path, "theirs") == "held"
+    assert claims.claim("third", 0) is not None and locked == [claims_module._CHANGING]
+
+
+def test_who_comes_waits_for_a_claim_under_way(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(claims_module, "_LONGEST_CHANGE", 0.1)
+    process = holding(tmp_path, "theirs")
+    with open(tmp_path / "claims.lock", "r+b") as file:  # as if it were in the middle of another one
+        file.seek(4 * claims_module._BUSY)
+        file.write(b"\1")
+    begun = time.monotonic()
+    assert Claims(str(tmp_path)).claim("ours", 0) is not None
+    assert 0.1 <= time.monotonic() - begun < 5  # a process that is stopped there holds nobody up for long
+    process.kill()
+    process.wait()
+
+
+def test_who_was_killed_in_the_middle_of_a_claim_is_not_waited_for(tmp_path: Path) -> None:
+    process = holding(tmp_path, "theirs")
+    process.kill()
+    process.wait()
+    with open(tmp_path / "claims.lock", "r+b") as file:
+        file.seek(4 * claims_module._BUSY)
+        file.write(b"\1")
+    begun = time.monotonic()
+    assert Claims(str(tmp_path)).claim("theirs", 0) is not None
+    assert time.monotonic() - begun < claims_module._LONGEST_CHANGE
+
+
 def test_a_process_that_was_stopped_while_it_changed_the_table(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(claims_module, "_LONGEST_CHANGE", 0.05)
     script = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX, 1, int(sys.argv[2]))"

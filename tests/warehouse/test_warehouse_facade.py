@@ -384,7 +384,7 @@ def test_the_map_grows_with_the_index(opened: Open, monkeypatch: Any) -> None:
 
 
 def test_wrong_options_are_refused_in_words(directory: Path) -> None:
-    for options in ({"durability": "none"}, {"trust": "all"}, {"arrays": "mine"}, {"trust": "signed"}):
+    for options in ({"durability": "none"}, {"trust": "all"}, {"arrays": "mine"}):
         with pytest.raises(WarehouseError):
             Warehouse(directory, **options)
     assert not directory.exists()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
 import pytest
 import xxhash
 
-from pyplantx.errors import StoreTooNew
+from pyplantx.errors import PayloadMissing, StoreTooNew
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, fetch, send
 
 FORMAT = ROOT / "specs" / "warehouse" / "1"
 EXPECTED = json.loads((FORMAT / "golden" / "expected.json").read_text())
+LAID_OUT = json.loads((FORMAT / "golden" / "laid-out.json").read_text())
 BLOCK = 4 * 1024 * 1024
 TABLES = ["blobs", "code", "history", "names", "objects", "parts", "traces", "versions"]
 
@@ -29,6 +31,14 @@ def digest(data: bytes | str) -> str:
 
 def name_key(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")[:128] + digest(text).encode()
+
+
+def pieces(content: bytes, layout: Sequence[int] = (0, BLOCK, 1 << 60)) -> list[bytes]:
+    """The blocks of a part."""
+    head, block, length = layout
+    body, tail = content[head : head + length], content[head + length :]
+    found = [content[:head], *(body[at : at + block] for at in range(0, len(body), block)), tail]
+    return [piece for piece in found if piece] or [b""]
 
 
 class Independent:
@@ -59,11 +69,12 @@ class Independent:
         else:
             header, found = self.stored(address)
         assert size == sum(map(len, found.values()))
-        listed = "".join(f"{name} {size} {check}\n" for name, size, check, _ in header)
+        listed = "".join(f"{name} {size} {check}\n" for name, size, check, *_ in header)
         assert address == digest(f"{spec}\n{version}\n{meta}\n{listed}")
-        for name, _, check, blocks in header:
-            cut = [digest(found[name][at : at + BLOCK]) for at in range(0, len(found[name]), BLOCK)] or [digest(b"")]
-            assert blocks == (cut if len(cut) > 1 else [])
+        for name, _, check, blocks, *layout in header:
+            cut = [digest(piece) for piece in pieces(found[name], *layout)]
+            listing = "".join(cut) if layout else cut
+            assert blocks == (listing if len(cut) > 1 else listing[:0])
             assert check == (digest("".join(cut)) if len(cut) > 1 else cut[0])
         return found
 
@@ -138,6 +149,39 @@ def test_the_golden_store_by_the_package(tmp_path: Path) -> None:
         assert warehouse.check() == []
 
 
+def test_parts_with_a_layout_by_the_letter() -> None:
+    store = Independent(FORMAT / "golden" / "laid-out")
+    names = store.names()
+    assert set(names) == set(LAID_OUT)
+    for name, (text, layout) in LAID_OUT.items():
+        ref, _ = names[name]
+        assert store.parts(ref) == {"file.txt": text.encode()}
+        header, _ = store.stored(ref[3])
+        assert header[0][4] == layout
+
+
+def test_parts_with_a_layout_by_the_package(tmp_path: Path) -> None:
+    shutil.copytree(FORMAT / "golden" / "laid-out", tmp_path / "store")
+    with Warehouse(tmp_path / "store") as warehouse:
+        for name, (text, _) in LAID_OUT.items():
+            assert Path(fetch(warehouse, name)).read_text() == text
+        assert warehouse.check() == []
+
+
+@pytest.mark.parametrize("position", range(0, 53, 4))
+def test_each_block_of_a_part_with_a_layout_is_checked(tmp_path: Path, position: int) -> None:
+    shutil.copytree(FORMAT / "golden" / "laid-out", tmp_path / "store")
+    with Warehouse(tmp_path / "store") as warehouse:
+        ref = warehouse.last_ref("head, body and tail")
+        assert ref is not None and ref.size == 53
+        (path,) = (tmp_path / "store" / "objects").glob(f"*/{ref.address}/file.txt")
+        content = bytearray(path.read_bytes())
+        content[position] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(PayloadMissing, match="damaged"):
+            warehouse.open(ref)
+
+
 def test_a_newer_store_is_refused_untouched(tmp_path: Path) -> None:
     shutil.copytree(FORMAT / "reject" / "newer", tmp_path / "store")
     with pytest.raises(StoreTooNew):
@@ -159,11 +203,16 @@ def test_what_is_written_today_obeys_the_format(tmp_path: Path) -> None:
         for round in range(3):
             for name, value in values.items():
                 send(warehouse, name, value, reactor=f"r{round}")
+        array = np.arange(3 * BLOCK // 8)
+        send(warehouse, "array", array)
         warehouse.put_code(digest("raw"), "code")
         warehouse.blob_put("k", "key", "text")
     store = Independent(tmp_path / "store")
     for name, (ref, producers) in store.names().items():
         (content,) = store.parts(ref).values()
+        if name == "array":
+            assert content.endswith(array.tobytes())
+            continue
         assert json.loads(content) == values[name]
         assert producers == [[f"r{round}", digest(f"r{round} {name}")] for round in (2, 1, 0)]
     sizes = json.loads((tmp_path / "store" / "clean.json").read_text())

@@ -22,12 +22,11 @@ from pyplantx.warehouse.objects import (
     Objects,
     StagedObject,
     Staging,
-    digest_blocks,
     hash_file,
     sweep_staging,
     write_file,
 )
-from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL
+from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, make_part
 
 WRITTEN = Written("d" * 32, {"k": 1})
 
@@ -97,7 +96,7 @@ def test_large_parts_are_hashed_as_they_pass(layout: Layout, stage: StagedObject
     sealed = stage.seal("s", 1, WRITTEN)
     blocks = [hash_bytes(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK)]
     part = sealed.record.parts[0]
-    assert part.digest == digest_blocks(blocks) and list(part.blocks) == (blocks if len(blocks) > 1 else [])
+    assert part == make_part("data", len(data), blocks) and list(part.blocks) == (blocks if len(blocks) > 1 else [])
     objects = Objects(layout)
     objects.publish(stage, sealed)
     payload = FilePayload(Objects(layout), sealed.address, sealed.record)
@@ -235,7 +234,7 @@ def test_small_files_are_replaced_whole(tmp_path: Path) -> None:
 
 def test_hashing_a_file_is_hashing_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
-    assert hash_file(str(tmp_path / "empty"), "e") == ("e", 0, hash_bytes(b""), ())
+    assert hash_file(str(tmp_path / "empty"), "e") == ("e", 0, hash_bytes(b""), (), None)
     (tmp_path / "two").write_bytes(b"a" * BLOCK + b"b")
     blocks = (hash_bytes(b"a" * BLOCK), hash_bytes(b"b"))
-    assert hash_file(str(tmp_path / "two"), "t") == ("t", BLOCK + 1, hash_text("".join(blocks)), blocks)
+    assert hash_file(str(tmp_path / "two"), "t") == ("t", BLOCK + 1, hash_text("".join(blocks)), blocks, None)

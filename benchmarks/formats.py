@@ -1,0 +1,274 @@
+"""What each kind of array ingredient costs: made, opened, read by slab and by column, summed; and many small ones.
+
+    python benchmarks/formats.py [--mib 256] [--count 1000] [--folder DIR]
+
+One process per row. The array is float32, (rows, 1024), half-realistic (three decimals). *make*: allocate, fill in
+slabs of 16 MiB, send, with durability="process". *open*: from the demand of a reactor to its first line after the
+`yield`, in a fresh process. *100 rows*, *1 column*: reading that much, the first time in a process (checks included).
+*sum*: reading everything, slab by slab. The last rows are plain libraries without a plant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = 1024
+SLAB = 4096  #: rows of 4 KiB: 16 MiB
+KINDS = ["array", "hdf", "hdf, gzip", "hdf, by column", "zarr", "np.save", "h5py, guessed chunks"]
+ACTS = ["make", "open", "100 rows", "1 column", "sum"]
+
+
+def slab(start: int, rows: int) -> Any:
+    import numpy as np
+
+    rng = np.random.default_rng(start)
+    return np.round(rng.standard_normal((rows, COLUMNS), dtype=np.float32), 3)
+
+
+def slices(rows: int) -> list[slice]:
+    return [slice(start, min(start + SLAB, rows)) for start in range(0, rows, SLAB)]
+
+
+def filled(target: Any, rows: int, slabs: list[Any]) -> None:
+    for part, values in zip(slices(rows), slabs):
+        target[part] = values
+
+
+HELD: list[Any] = []  #: what the making reactors store; made before the clock runs
+
+
+def held() -> list[Any]:
+    return HELD
+
+
+def options_of(kind: str) -> tuple[Any, dict[str, Any]]:
+    from pyplantx import specs
+
+    if kind == "array":
+        return specs.ArraySpec, {}
+    if kind == "zarr":
+        return specs.ZarrArraySpec, {}
+    more: dict[str, dict[str, Any]] = {"hdf, gzip": {"compression": "gzip"}, "hdf, by column": {"axis": 1}}
+    return specs.HdfArraySpec, more.get(kind, {})
+
+
+def with_plant(kind: str, folder: Path, rows: int, act: str) -> dict[str, float]:
+    from pyplantx import Plant, ReactorFunc, untracked
+
+    spec, options = options_of(kind)
+    times: dict[str, float] = {}
+    material = untracked(held)  # the reactors are the same in all processes, whatever is held and timed in each
+    told, reading = untracked(lambda more: times.update(more)), untracked(lambda x: timed_reads(x, rows, act))
+    if act == "make":
+        HELD.extend(slab(part.start, part.stop - part.start) for part in slices(rows))
+
+    @ReactorFunc(name="make")
+    def make(pipe):
+        begin = time.perf_counter()
+        x = pipe.allocate("x", spec, shape=(rows, COLUMNS), dtype="f4", **options)
+        filled(x, rows, material())
+        pipe.send("x", x)
+        told({"make": time.perf_counter() - begin})
+
+    @ReactorFunc(name="read")
+    def read(pipe):
+        begin = time.perf_counter()
+        x = yield pipe.receive("x")
+        told({"open": time.perf_counter() - begin})
+        told(reading(x))
+
+    with Plant(folder / "plant", durability="process") as plant:
+        plant.add_reactors(make, read)
+        plant.run_reactor("make" if act == "make" else "read")
+    return times
+
+
+def timed_reads(x: Any, rows: int, act: str) -> dict[str, float]:
+    import numpy as np
+
+    reads: dict[str, Callable[[], Any]] = {
+        "open": lambda: None,
+        "100 rows": lambda: np.asarray(x[rows // 2 : rows // 2 + 100]).sum(),
+        "1 column": lambda: np.asarray(x[:, 5]).sum(),
+        "sum": lambda: sum(float(np.asarray(x[part]).sum(dtype=np.float64)) for part in slices(rows)),
+    }
+    begin = time.perf_counter()
+    reads[act]()
+    return {} if act == "open" else {act: time.perf_counter() - begin}
+
+
+def plain(kind: str, folder: Path, rows: int, act: str) -> dict[str, float]:
+    import h5py
+    import numpy as np
+
+    path = folder / "plain"
+    slabs = [slab(part.start, part.stop - part.start) for part in slices(rows)] if act == "make" else []
+    begin = time.perf_counter()
+    if act == "make" and kind == "np.save":
+        np.save(f"{path}.npy", np.concatenate(slabs))
+    elif act == "make":
+        with h5py.File(path, "w") as file:
+            filled(file.create_dataset("x", (rows, COLUMNS), "f4", chunks=True), rows, slabs)
+    if act == "make":
+        return {"make": time.perf_counter() - begin}
+    x = np.load(f"{path}.npy", mmap_mode="r") if kind == "np.save" else h5py.File(path)["x"]
+    return {"open": time.perf_counter() - begin, **timed_reads(x, rows, act)}
+
+
+# -- many small ones ------------------------------------------------------------------------------------------------
+
+SMALL = 12_500  #: float64: 100 kB
+SMALL_SYSTEMS = ["pyplantx", "joblib", "diskcache", "np.save"]
+
+
+def small(system: str, folder: Path, count: int, act: str) -> dict[str, float]:
+    import numpy as np
+
+    arrays = [np.random.default_rng(number).random(SMALL) for number in range(count if act == "store" else 0)]
+    doing = {"pyplantx": small_plant, "joblib": small_joblib, "diskcache": small_diskcache, "np.save": small_npy}
+    return {act: doing[system](folder, count, act, arrays) / count}
+
+
+def small_plant(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
+    from pyplantx import Plant, ReactorFunc, untracked
+
+    times: list[float] = []
+    names = [f"x{number}" for number in range(count)]
+    material, told = untracked(held), untracked(lambda seconds: times.append(seconds))
+    HELD.extend(arrays)
+
+    @ReactorFunc(name="make")
+    def make(pipe):
+        for name, array in zip(names, material()):
+            pipe.send(name, array)
+
+    @ReactorFunc(name="read")
+    def read(pipe):
+        begin = time.perf_counter()
+        values = yield pipe.receive(*names)
+        told(time.perf_counter() - begin)
+        assert len(values) == count
+
+    begin = time.perf_counter()
+    with Plant(folder / "plant", durability="process") as plant:
+        plant.add_reactors(make, read)
+        plant.run_reactor("make" if act == "store" else "read")
+    return times[0] if times else time.perf_counter() - begin
+
+
+def small_joblib(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
+    from joblib import Memory
+
+    by_number = dict(enumerate(arrays))
+
+    def value(number):
+        return by_number[number]
+
+    cached = Memory(folder / "joblib", verbose=0, mmap_mode="r").cache(value)
+    begin = time.perf_counter()
+    for number in range(count):
+        cached(number)
+    return time.perf_counter() - begin
+
+
+def small_diskcache(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
+    from diskcache import Cache
+
+    begin = time.perf_counter()
+    with Cache(folder / "diskcache") as cache:
+        for number in range(count):
+            if act == "store":
+                cache[number] = arrays[number]
+            else:
+                cache[number]
+    return time.perf_counter() - begin
+
+
+def small_npy(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
+    import numpy as np
+
+    begin = time.perf_counter()
+    for number in range(count):
+        if act == "store":
+            np.save(folder / f"{number}.npy", arrays[number])
+        else:
+            np.load(folder / f"{number}.npy", mmap_mode="r")
+    return time.perf_counter() - begin
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------
+
+
+def child(kind: str, folder: Path, size: int, act: str) -> dict[str, float]:
+    if act in ("store", "fetch"):
+        return small(kind, folder, size, act)
+    return (plain if kind in KINDS[-2:] else with_plant)(kind, folder, size, act)
+
+
+def measured(kind: str, folder: Path, size: int, act: str) -> dict[str, float]:
+    """One process; what it told."""
+    command = [sys.executable, __file__, "--child", kind, "--act", act, "--folder", str(folder), "--count", str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    if done.returncode:
+        raise SystemExit(f"{kind}, {act}:\n{done.stderr[-3000:]}")
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def row(kind: str, acts: list[str], size: int, place: Path | None) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        times: dict[str, float] = {}
+        for act in acts:
+            for name, seconds in measured(kind, Path(folder), size, act).items():
+                times[name] = min(seconds, times.get(name, seconds))
+        return times
+
+
+def formats_table(mib: int, place: Path | None) -> str:
+    rows = mib * (1 << 20) // (COLUMNS * 4)
+    lines = [f"### One array of {mib} MiB, by kind, ms", "", f"| kind | {' | '.join(ACTS)} |", "| --- " * 6 + "|"]
+    for kind in KINDS:
+        times = row(kind, ACTS, rows, place)
+        lines.append(f"| {kind} | {' | '.join(f'{times[act] * 1e3:,.2f}' for act in ACTS)} |")
+    return "\n".join(lines) + "\n"
+
+
+def small_table(count: int, place: Path | None) -> str:
+    lines = [f"### {count:,} arrays of 100 kB, µs each", "", "| system | store | fetch |", "| --- | --- | --- |"]
+    for system in SMALL_SYSTEMS:
+        times = row(system, ["store", "fetch", "fetch"], count, place)
+        lines.append(f"| {system} | {times['store'] * 1e6:.0f} | {times['fetch'] * 1e6:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mib", type=int, default=256)
+    parser.add_argument("--count", type=int, default=1000, help="small arrays")
+    parser.add_argument("--folder", type=Path, help="where to write, on the disk to be measured")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--act", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        import h5py  # noqa: F401  (nobody measures imports here)
+        import numpy  # noqa: F401
+
+        print(json.dumps(child(arguments.child, arguments.folder, arguments.count, arguments.act)))
+        return
+    print(formats_table(arguments.mib, arguments.folder))
+    print(small_table(arguments.count, arguments.folder))
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process would pay the parser
+    main()

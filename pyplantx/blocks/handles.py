@@ -1,0 +1,259 @@
+"""One way to look at what a loop walks through: datasets of the plant, memory maps, and any other array.
+
+A dataset (`BlockArray`: it has ``read_block`` and ``write_block``) asks the loop for its blocks. An ``ndarray`` does
+not: ``src[b]`` is an ordinary view, ``dst[b] = value`` writes into memory at once; for them the threads only see to it
+that the pages are there.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import mmap
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyplantx.blocks.geometry import Extent, shape_of
+from pyplantx.core.trace import Digest
+from pyplantx.errors import BadRequest
+from pyplantx.fingerprint.value import block_size, hash_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pyplantx.blocks.geometry import Box
+
+_WILL_NEED, _COLD, _POPULATE_READ, _POPULATE_WRITE = 3, 20, 22, 23  # of Linux's madvise; others refuse some
+
+
+class BlockArray(Protocol):
+    """What a dataset offers to a loop."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    untouched: bool  #: allocated, and never written to
+    watchers: tuple[Any, ...]  #: told of each access that does not go by a block; True: it writes
+    data_path: str | None  #: of the staged file that holds the elements at fixed places; None if there is no such file
+
+    def read_block(self, selection: Box) -> np.ndarray[Any, Any]: ...
+    def write_block(self, selection: Box, array: np.ndarray[Any, Any]) -> None: ...
+    def adopt(self, path: str) -> None: ...
+
+
+class Handle:
+    """An array of a loop.
+
+    Parameters
+    ----------
+    array : object
+        With ``shape``, ``dtype`` and slicing.
+    allocation : Allocated, optional
+        What the array is the handle of, if this run has allocated it and not sent it yet.
+
+    Attributes
+    ----------
+    asks : bool
+        Whether ``array[block]`` asks the loop.
+    tells : bool
+        Whether it tells its loops of each access that does not go by a block. Nothing waits for one that does not.
+    """
+
+    asks = tells = False
+
+    def __init__(self, array: Any, allocation: Any = None) -> None:
+        self.array, self.allocation = array, allocation
+        self.shape = tuple(int(length) for length in array.shape)
+        self.dtype = array.dtype
+
+    @property
+    def extent(self) -> Extent:
+        """What the geometry has to know."""
+        run = block_size(self.dtype.itemsize) if self.allocation is not None else 0
+        return Extent(self.shape, self.dtype.itemsize, self._chunks(), run)
+
+    def _chunks(self) -> tuple[int, ...] | None:
+        chunks = getattr(self.array, "chunks", None)
+        plain = isinstance(chunks, tuple) and all(isinstance(length, int) for length in chunks)
+        return chunks if plain else None
+
+    def region(self, box: Box) -> tuple[int, ...]:
+        """Shape of the part that a box selects."""
+        return (*shape_of(box), *self.shape[len(box) :])
+
+    def nbytes(self, box: Box) -> int:
+        """Bytes of that part."""
+        return math.prod(self.region(box)) * int(self.dtype.itemsize)
+
+    def read(self, box: Box) -> Any:
+        """The elements of a box."""
+        import numpy as np
+
+        return np.asarray(self.array[tuple(box)])
+
+    def write(self, box: Box, value: Any) -> None:
+        """Write the elements of a box."""
+        self.array[tuple(box)] = value
+
+    def digest(self, box: Box) -> Digest:
+        """Digest of the elements of a box, as they can be read now."""
+        return digest_of(self.read(box))
+
+    def expect(self, box: Box) -> None:
+        """A box is going to be used soon."""
+
+    def let_go(self, box: Box) -> None:
+        """A box is not going to be used any more."""
+
+    # -- for outputs that are to survive a kill
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it was allocated by this run and holds nothing but zeros yet."""
+        return False
+
+    @property
+    def data_path(self) -> str | None:
+        """The staged file in which each element has its place; None if there is none."""
+        return None
+
+    def adopt(self, path: str) -> None:
+        """Take over a file with the same geometry in place of one's own."""
+        raise BadRequest(f"an array of the type {type(self.array).__name__} can't take over a file")
+
+
+class DatasetHandle(Handle):
+    """A dataset of the plant."""
+
+    asks = True
+
+    def __init__(self, array: Any, allocation: Any = None) -> None:
+        super().__init__(array, allocation)
+        self.tells = hasattr(array, "watchers")
+
+    def read(self, box: Box) -> Any:
+        return self.array.read_block(tuple(box))
+
+    def write(self, box: Box, value: Any) -> None:
+        self.array.write_block(tuple(box), value)
+
+    @property
+    def untouched(self) -> bool:
+        return self.allocation is not None and bool(self.array.untouched)
+
+    @property
+    def data_path(self) -> str | None:
+        path: str | None = self.array.data_path
+        return path
+
+    def adopt(self, path: str) -> None:
+        self.array.adopt(path)
+
+
+class MapHandle(Handle):
+    """An ``ndarray``: a received or an allocated memory map, or plain memory."""
+
+    def expect(self, box: Box) -> None:
+        """Have the pages of a box brought in, here and not where they are computed with."""
+        allocated = self.allocation is not None
+        if not _advise(self.array[tuple(box)], _POPULATE_WRITE if allocated else _POPULATE_READ):
+            _advise(self.array[tuple(box)], _WILL_NEED)
+
+    def let_go(self, box: Box) -> None:
+        """A long scan gives its pages back first."""
+        _advise(self.array[tuple(box)], _COLD)
+
+    @property
+    def untouched(self) -> bool:
+        path = self.data_path
+        return path is not None and _is_blank(path, self.array)
+
+    @property
+    def data_path(self) -> str | None:
+        path: str | None = getattr(self._inner, "data_path", None)
+        return path
+
+    def adopt(self, path: str) -> None:
+        assert self._inner is not None
+        self._inner.adopt(path)
+
+    @property
+    def _inner(self) -> Any:
+        return getattr(self.allocation, "inner", None)
+
+
+def handle_of(array: Any, allocation: Any = None) -> Handle:
+    """The handle for an array, by what it can do.
+
+    Raises
+    ------
+    BadRequest
+        If it is no array at all.
+    """
+    if hasattr(array, "read_block"):
+        return DatasetHandle(array, allocation)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(array, numpy.ndarray):
+        return MapHandle(array, allocation)
+    if not hasattr(array, "shape") or not hasattr(array, "dtype") or not hasattr(array, "__getitem__"):
+        raise BadRequest(
+            f"a {type(array).__name__} can't be walked through in blocks",
+            hint="pass arrays or datasets: what pipe.receive gave, or pipe.allocate returned",
+        )
+    return Handle(array, allocation)
+
+
+def digest_of(array: Any) -> Digest:
+    """Digest of the elements of an array in C order."""
+    import numpy as np
+
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return hash_bytes(flat.view("u1") if flat.size and flat.dtype.itemsize else b"")
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+def _advise(part: Any, advice: int) -> bool:
+    """Tell the system about the memory of an array; False if it does not understand.
+
+    What it says about the pages themselves (an I/O error, no memory) does not matter here: who touches them is told.
+    """
+    if not part.nbytes or not part.flags.c_contiguous or sys.platform != "linux":
+        return True
+    start = part.__array_interface__["data"][0]
+    first = start & -mmap.PAGESIZE
+    return bool(_madvise()(first, start + part.nbytes - first, advice) == 0)
+
+
+@functools.cache
+def _madvise() -> Any:
+    import ctypes
+
+    function = ctypes.CDLL(None).madvise  # gives up the interpreter lock, as `mmap.madvise` does not
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function
+
+
+def _is_blank(path: str, array: Any) -> bool:
+    """Whether a file of an array has no data yet, or only zeros; holes are not read."""
+    import numpy as np
+
+    head = os.path.getsize(path) - array.nbytes
+    whole = np.memmap(path, np.uint8, "r") if array.nbytes else np.empty(0, np.uint8)
+    with open(path, "rb") as file:
+        at = head
+        while (start := _next_data(file.fileno(), at)) is not None:
+            at = min(os.lseek(file.fileno(), start, os.SEEK_HOLE), start + block_size(1))
+            if whole[start:at].any():
+                return False
+    return True
+
+
+def _next_data(fd: int, at: int) -> int | None:
+    """Where the next data of a file begin, from `at` on; None if only a hole follows."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError:  # ENXIO: there is none
+        return None

@@ -1,0 +1,314 @@
+"""What one run has of loops over blocks: those that are open, and what is kept so that they can go on after a kill.
+
+This file may know: loops, geometry, attempts to resume; of the run what `Owner` says. Made when a reactor first asks
+for blocks; whoever does not pays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyplantx.blocks import maps
+from pyplantx.blocks.geometry import Block, Grid, cut
+from pyplantx.blocks.handles import Handle, MapHandle, handle_of
+from pyplantx.blocks.loop import BlockLoop, Keeper
+from pyplantx.blocks.progress import Tell
+from pyplantx.errors import BadRequest, WarehouseError
+from pyplantx.logs import log
+from pyplantx.resume import Attempt, Host, Record, Reduction, latest_value, place_of, save_value
+from pyplantx.units import Size, parse_bytes
+
+if TYPE_CHECKING:
+    from pyplantx.core.trace import Digest
+    from pyplantx.warehouse.resume import Workspaces
+
+#: For those who have no budget of their own (a test without a plant).
+_MEMORY = 256 * 10**6
+
+
+class Owner(Host, Protocol):
+    """What is needed of a run besides `Host`."""
+
+    @property
+    def store(self) -> Any: ...
+    def allocation_of(self, handle: Any) -> Any: ...
+
+
+class Workshop:
+    """The loops of one run.
+
+    Parameters
+    ----------
+    run : Owner
+        The run.
+    """
+
+    def __init__(self, run: Owner) -> None:
+        self._run = run
+        self._who = f"reactor {run.reactor.name}"
+        self._loops: list[BlockLoop] = []
+        self._attempts: list[Attempt] = []
+        self._records: list[Record] = []
+        self._checkpoints: dict[str, Record] = {}
+        self._count = 0
+        self._late: BaseException | None = None
+
+    # ----------------------------------------------------------------- what pipes offer
+
+    def blocks(
+        self,
+        arrays: Sequence[Any],
+        memory: Size | None,
+        axis: int | Sequence[int],
+        halo: int | Sequence[int],
+        resume: bool,
+        progress: Tell | None,
+    ) -> Iterator[Block]:
+        """See `Pipework.blocks`."""
+        handles = [self._handle(array) for array in arrays]
+        grid = cut([handle.extent for handle in handles], self._memory(memory), axis=axis, halo=halo)
+        if resume and not any(handle.allocation for handle in handles):
+            raise BadRequest(
+                f"{self._who}: a loop with resume=True fills no array: what else it computes is lost with the process",
+                hint="name what it fills, or use pipe.reduce_blocks or pipe.checkpoint",
+            )
+        return self._walk(grid, handles, resume, progress)
+
+    def _walk(self, grid: Grid, handles: list[Handle], resume: bool, progress: Tell | None) -> Iterator[Block]:
+        keeper = self._attempt_of_loop(grid, handles) if resume else None
+        loop = self._loop(grid, handles, progress, keeper)
+        try:
+            yield from loop
+        finally:
+            self._over(loop)
+
+    def map_blocks(
+        self,
+        function: Callable[..., Any],
+        sources: Sequence[Any],
+        out: Any,
+        memory: Size | None,
+        axis: int | Sequence[int],
+        halo: int | Sequence[int],
+        workers: int,
+        resume: bool,
+        progress: Tell | None,
+    ) -> None:
+        """See `Pipework.map_blocks`."""
+        apply = maps.by_threads(workers)
+        inputs, output = [self._handle(array) for array in sources], self._handle(out)
+        if output.asks and output.allocation is None:
+            raise BadRequest(f"{self._who}: out= takes no writes: {out!r}", hint="out=pipe.allocate(...)")
+        handles = [*inputs, output]
+        grid = self._cut_for(workers, handles, memory, axis, halo)
+        keeper = self._attempt("map", grid, {len(inputs): output}, covered=True) if resume else None
+        loop = self._loop(grid, handles, progress, keeper)
+        try:
+            maps.map_blocks(loop, function, inputs, output, len(inputs), apply)
+        finally:
+            self._over(loop)
+
+    def reduce_blocks(
+        self,
+        function: Callable[..., Any],
+        sources: Sequence[Any],
+        combine: Callable[[Any, Any], Any],
+        initial: Any,
+        memory: Size | None,
+        axis: int | Sequence[int],
+        workers: int,
+        resume: bool,
+        progress: Tell | None,
+    ) -> Any:
+        """See `Pipework.reduce_blocks`."""
+        apply = maps.by_threads(workers)
+        handles = [self._handle(array) for array in sources]
+        grid = self._cut_for(workers, handles, memory, axis, 0)
+        record = self._record(f"reduce\n{grid}") if resume else None
+        keeper = Reduction(record) if record is not None else None
+        loop = self._loop(grid, handles, progress, keeper)
+        before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [initial]
+        keep = keeper.keep if keeper is not None else _keep_nothing
+        try:
+            total = maps.reduce_blocks(loop, function, handles, combine, before, apply, keep)
+        finally:
+            self._over(loop)
+        return total[0] if total else None
+
+    def restore(self, key: str, default: Any) -> Any:
+        """What was kept under a key; see `Pipework.checkpoint`."""
+        record = self._checkpoint(key)
+        found = latest_value(record) if record is not None else None
+        return default if found is None else found[1]
+
+    def keep(self, key: str, value: Any) -> None:
+        """Keep a value under a key; see `Pipework.checkpoint`."""
+        record = self._checkpoint(key)
+        if record is not None:
+            save_value(record, value)
+
+    def _checkpoint(self, key: str) -> Record | None:
+        record = self._checkpoints.get(key)
+        if record is None or not record.going:
+            record = self._record(f"checkpoint {len(key)}:{key}", numbered=False)
+        if record is not None:
+            self._checkpoints[key] = record
+        return record
+
+    # ----------------------------------------------------------------- what the run tells
+
+    def before_send(self, array: Any) -> None:
+        """An ingredient is about to be sent.
+
+        Raises
+        ------
+        Exception
+            What the thread that was to write it met with.
+        """
+        for loop in self._loops:
+            loop.settle()
+        self.check()
+        for attempt in self._attempts:
+            attempt.before_send(array)
+        self.spoke()
+
+    def after_send(self, array: Any, address: Digest) -> None:
+        """An ingredient was sent, and lies at an address now."""
+        for attempt in self._attempts:
+            attempt.sent(array, address)
+
+    def spoke(self) -> None:
+        """The run asks for something, or sends: from here on it could not be done again without asking and sending."""
+        for record in self._records:
+            record.going = False
+
+    def check(self) -> None:
+        """Raise what a loop that was left early could not raise."""
+        if self._late is not None:
+            late, self._late = self._late, None
+            raise late
+
+    def stop(self) -> None:
+        """The run is over, well or not: all threads end, and nothing more is read or written."""
+        for loop in self._loops:
+            loop.close()
+        self._loops = []
+
+    def hand_over(self, recorded: bool) -> None:
+        """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
+        if not recorded:
+            for record in self._records:
+                record.close(remove=True)
+        self._forget()
+
+    def release(self, deceived: bool = False) -> None:
+        """The run has failed, or was ended: what was finished stays for the next one.
+
+        Parameters
+        ----------
+        deceived : bool
+            Something that it received was damaged: what waited for that to be checked is worth nothing.
+        """
+        for record in self._records:
+            record.close(remove=False, deceived=deceived)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._records, self._attempts = [], []
+        self._checkpoints.clear()
+
+    # ----------------------------------------------------------------- making things
+
+    def _handle(self, array: Any) -> Handle:
+        return handle_of(array, self._run.allocation_of(array))
+
+    def _memory(self, given: Size | None) -> int:
+        if given is not None:
+            return parse_bytes(given, "memory=")
+        budget = getattr(self._run.store, "memory", None)
+        return _MEMORY if budget is None else int(budget.share("blocks"))
+
+    def _cut_for(self, workers: int, handles: list[Handle], memory: Size | None, axis: Any, halo: Any) -> Grid:
+        """The grid, for so many more blocks in flight as there are workers."""
+        extents = [handle.extent for handle in handles]
+        return cut(extents, self._memory(memory), axis=axis, halo=halo, more=workers - 1)
+
+    def _loop(self, grid: Grid, handles: list[Handle], progress: Tell | None, keeper: Keeper | None) -> BlockLoop:
+        loop = BlockLoop(grid, handles, self._who, progress=progress, keeper=keeper, on_late_error=self._note_late)
+        self._loops.append(loop)
+        return loop
+
+    def _over(self, loop: BlockLoop) -> None:
+        if loop in self._loops:
+            self._loops.remove(loop)
+
+    def _note_late(self, error: BaseException) -> None:
+        self._late = self._late or error
+
+    # ----------------------------------------------------------------- resuming
+
+    def _attempt_of_loop(self, grid: Grid, handles: list[Handle]) -> Attempt | None:
+        """Of a loop whose body is the reactor's: it fills the allocated arrays that nobody has written to yet."""
+        allocated = {place: handle for place, handle in enumerate(handles) if handle.allocation is not None}
+        outputs = {place: handle for place, handle in allocated.items() if handle.untouched}
+        for place, handle in allocated.items():
+            if place not in outputs and isinstance(handle, MapHandle):
+                log().warning(
+                    "%s: the loop can't be resumed: %r was written to before it, and arrays in memory can't be watched",
+                    self._who,
+                    handle.allocation.name,
+                )
+                return None
+        return self._attempt("loop", grid, outputs, covered=False)
+
+    def _attempt(self, kind: str, grid: Grid, outputs: dict[int, Handle], covered: bool) -> Attempt | None:
+        """Of a loop that fills some arrays; None if it can't be resumed."""
+        if self._spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
+            return None
+        if not all(handle.untouched for handle in outputs.values()):
+            log().debug("%s: a loop can't be resumed, since its output was written to before", self._who)
+            return None
+        record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values())]))
+        if record is None:
+            return None
+        attempt = Attempt(record, grid, outputs, covered)
+        self._attempts.append(attempt)
+        return attempt
+
+    @property
+    def _spaces(self) -> Workspaces | None:
+        """Where to keep things; None without a plant."""
+        return getattr(self._run.store, "workspaces", None)
+
+    def _record(self, what: str, numbered: bool = True) -> Record | None:
+        """The ledger for a piece of work at this point of the run; None if there can't be one."""
+        if numbered:
+            self._count += 1
+            what = f"{self._count} {what}"
+        spaces, key = self._spaces, place_of(self._run, what)
+        if spaces is None or key is None:
+            return None
+        try:
+            workspace = spaces.take(self._run.reactor.id, key)
+            if workspace is None:
+                log().info("%s: another process works on the same; this one keeps nothing", self._who)
+                return None
+            record = Record(self._run, spaces, workspace)
+        except (OSError, WarehouseError) as error:
+            log().warning("%s can't be resumed after a kill: %s", self._who, error)
+            return None
+        self._records.append(record)
+        return record
+
+
+def _described(handle: Handle) -> str:
+    """An output, for the key of its workspace."""
+    extent, name = handle.extent, handle.allocation.name
+    layout = os.path.basename(handle.data_path or "")
+    return f"{len(name)}:{name} {extent.shape} {handle.dtype.descr!r} {extent.chunks} {layout}"
+
+
+def _keep_nothing(block: Block, value: Any) -> None:
+    """Of a reduction that can't be resumed."""

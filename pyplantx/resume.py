@@ -1,0 +1,543 @@
+"""Going on after a kill: what an interrupted run has left of a loop or a value, and whether it still holds.
+
+A `Workspace` is found by a key that is the digest of all that the run has observed and sent so far, so what it holds
+was made by a run that had the same answers. What was observed *after* that stands in its ledger, is asked again, and
+ends the ledger where an answer differs. Nothing is believed for being there: each finished block is read back and
+compared with its digest.
+
+This file may know: workspaces, ledgers, observations, handles. It may not know: generators, how a run is stepped.
+
+The lines of a ledger, as JSON objects:
+
+- ``{"format": 1, "reactor": id}``: the first one;
+- ``{"block": n, "wrote": [digest per output], "saw": [[kind, key, answer, shown], ...]}``: a block is finished;
+- ``{"block": n, "value": {...}, "saw": [...]}``: a reduction has come so far;
+- ``{"value": {...}, "saw": [...]}``: a checkpoint;
+- ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pyplantx.blocks.handles import digest_of
+from pyplantx.core.trace import Digest, Group, Observation, Question, Step, branch_key
+from pyplantx.errors import BadRequest, DamagedObject, PyplantxError
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.logs import log
+from pyplantx.specs.pools import Pool
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pyplantx.blocks.geometry import Block, Grid
+    from pyplantx.blocks.handles import Handle
+    from pyplantx.warehouse.resume import Workspace, Workspaces
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_FORMAT = 1
+
+#: A value is saved when so many times as much time has passed as that takes.
+WORTH = 20.0
+
+#: Bytes that copies of blocks leave free besides what the array itself may need.
+SPARE = 64 << 20
+
+
+class Host(Protocol):
+    """What is needed of a run."""
+
+    @property
+    def reactor(self) -> Any: ...
+    def so_far(self) -> tuple[Digest, Sequence[Step]] | None: ...
+    def recent(self) -> Sequence[Step]: ...
+    def note(self, observation: Observation) -> None: ...
+    def answer(self, question: Question) -> Observation: ...
+    def has_right_inputs(self) -> bool: ...
+
+
+def place_of(host: Host, what: str) -> Digest | None:
+    """The key of the present point of a run; None if it can't be told, or is not to be relied on.
+
+    Parameters
+    ----------
+    host : Host
+        The run.
+    what : str
+        Tells several pieces of work at one point apart.
+    """
+    known = host.so_far()
+    if known is None:
+        return None
+    root, steps = known
+    return hash_text(f"{branch_key(root, steps, hash_text)}\n{what}")
+
+
+class Record:
+    """The ledger of one workspace, as a run writes it and as a later one reads it.
+
+    Parameters
+    ----------
+    host : Host
+        The run.
+    spaces : Workspaces
+        Where the workspace is from.
+    workspace : Workspace
+        With what an earlier run left.
+
+    Attributes
+    ----------
+    entries : list of dict
+        Lines whose observations hold today (noted again in the run), without the first.
+    going : bool
+        Whether what comes now may be noted.
+    """
+
+    def __init__(self, host: Host, spaces: Workspaces, workspace: Workspace) -> None:
+        self._host, self._spaces, self.workspace = host, spaces, workspace
+        self.entries: list[dict[str, Any]] = []
+        self.going, self._broken = True, False
+        self._held: list[dict[str, Any]] = []  # lines that wait until what they were made from is known to be right
+        self._mark = len(host.recent())
+        if self._is_ours():
+            self._take_up(workspace.ledger.entries[1:])
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Nothing of an earlier run is of use."""
+        self.entries.clear()
+        self.workspace.clear()
+        self.workspace.ledger.append({"format": _FORMAT, "reactor": self._host.reactor.id})
+
+    def _is_ours(self) -> bool:
+        written = self.workspace.ledger.entries
+        return bool(written) and written[0].get("format") == _FORMAT
+
+    def _take_up(self, entries: Sequence[dict[str, Any]]) -> None:
+        for position, entry in enumerate(entries):
+            saw = [Observation(*observation) for observation in entry["saw"]]
+            if any(self._host.answer(observation.question).answer != observation.answer for observation in saw):
+                self.workspace.ledger.cut(1 + position)
+                break
+            for observation in saw:
+                self._host.note(observation)
+            self.entries.append(entry)
+        self._mark = len(self._host.recent())
+
+    def saw(self) -> list[list[str]]:
+        """What the run has observed since it was asked last."""
+        steps = self._host.recent()[self._mark :]
+        self._mark += len(steps)
+        return [list(observation) for step in steps if isinstance(step, Group) for observation in step.observations]
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Add a line. If the disk does not take it, no more are added: the run does not depend on it."""
+        if not self._broken:
+            self._held.append(entry)
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """What was received may be checked beside the computation: nothing is noted that damage could have got into."""
+        if not self._held or not self._host.has_right_inputs():
+            return
+        held, self._held = self._held, []
+        try:
+            for entry in held:
+                self.workspace.ledger.append(entry)
+        except OSError as error:
+            self.give_up(error)
+
+    def add_value(self, entry: dict[str, Any]) -> None:
+        """Add a line about a value; of the values before, the last one stays."""
+        lines = [*self.workspace.ledger.entries, *self._held]
+        before = [line["value"] for line in lines if "value" in line]
+        self.add(entry)
+        for kept in before[:-1][-1:] if not self._held else ():
+            self.workspace.remove_value(kept)
+
+    def give_up(self, error: BaseException) -> None:
+        """Nothing more can be noted. The run does not depend on it."""
+        self.going, self._broken = False, True
+        reason = getattr(error, "strerror", None) or error
+        log().warning("reactor %s goes on, but could not be resumed from here: %s", self._host.reactor.name, reason)
+
+    def void(self) -> None:
+        """What was noted is of no use to anybody."""
+        self.going, self._broken = False, True
+        self._held.clear()
+        self.workspace.clear()
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are, with those that wait."""
+        return len(self.workspace.ledger.entries) + len(self._held)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a later run would find nothing in it."""
+        return len(self.workspace.ledger.entries) < 2
+
+    def close(self, *, remove: bool, deceived: bool = False) -> None:
+        """Let go of it; it stays for a later run unless it is empty, or of no use."""
+        if not (remove or deceived or self._broken):
+            self._write_held()
+        self.going = False
+        self._spaces.drop(self.workspace, remove=remove or self.is_empty)
+
+    def open_value(self, kept: dict[str, Any]) -> Any:
+        """See `Workspaces.open_value`."""
+        return self._spaces.open_value(self.workspace, kept)
+
+    def copy_sealed(self, place: int, target: str) -> None:
+        """The file of an output that was sent before the kill; see `Workspaces.copy_object`."""
+        for entry in self.entries:
+            if entry.get("sealed") == place:
+                return self._spaces.copy_object(entry["address"], entry["part"], target)
+        raise DamagedObject("the file of an output of an interrupted run is gone")
+
+    def keep_value(self, value: Any, number: int) -> dict[str, Any]:
+        """See `Workspace.write_value`."""
+        return self.workspace.write_value(f"value-{number}", value, self._spaces.registry)
+
+
+# -- arrays ---------------------------------------------------------------------------------------
+
+
+class Output(Protocol):
+    """One array that a loop fills, and what is kept of it."""
+
+    def take_up(self) -> None:
+        """Let the array have what an earlier run has left."""
+
+    def is_whole(self, block: Block, digest: Digest) -> bool:
+        """Whether a finished block is there, as it was written."""
+
+    def restore(self, block: Block) -> None:
+        """Put a block that is whole where it belongs."""
+
+    def begin(self) -> None:
+        """See to it that what is written from now on stays."""
+
+    def finished(self, block: Block, written: Array | None) -> Digest:
+        """A block is finished; the digest of its elements. In the writing thread."""
+
+    def sealing(self) -> None:
+        """It is about to be published: from now on nobody but the store may have its file."""
+
+
+class SharedFile:
+    """An output whose file has a second name in the workspace.
+
+    Parameters
+    ----------
+    handle : Handle
+        With a `data_path`.
+    record : Record
+        Of the loop.
+    place : int
+        Of the array in the loop.
+    """
+
+    def __init__(self, handle: Handle, record: Record, place: int) -> None:
+        self._handle, self._record, self._place = handle, record, place
+        self._workspace, self._name = record.workspace, f"data-{place}"
+        self.part = os.path.basename(handle.data_path or "")  # what the store will call it
+
+    def take_up(self) -> None:
+        """Move the earlier file to where ours is; its name here stays, so that a kill in between loses nothing."""
+        adopted = f"{self._name}.adopted"
+        if self._workspace.has(self._name):
+            self._workspace.link(self._workspace.path(self._name), adopted)
+        else:
+            self._workspace.unlink(adopted)
+            self._record.copy_sealed(self._place, self._workspace.path(adopted))
+        self._handle.adopt(self._workspace.path(adopted))
+        self._workspace.unlink(adopted)
+
+    def is_whole(self, block: Block, digest: Digest) -> bool:
+        return self._handle.digest(block) == digest
+
+    def restore(self, block: Block) -> None:
+        """It is there already."""
+
+    def begin(self) -> None:
+        path = self._handle.data_path
+        assert path is not None
+        if not self._workspace.has(self._name) or not os.path.samefile(path, self._workspace.path(self._name)):
+            self._workspace.link(path, self._name)
+
+    def finished(self, block: Block, written: Array | None) -> Digest:
+        return self._handle.digest(block) if written is None else digest_of(written)
+
+    def sealing(self) -> None:
+        self._workspace.unlink(self._name)
+
+
+class Spool:
+    """An output whose blocks are kept one by one, for arrays whose file proves nothing before it is closed."""
+
+    def __init__(self, handle: Handle, record: Record, place: int) -> None:
+        self._handle, self._workspace, self._place = handle, record.workspace, place
+
+    def take_up(self) -> None:
+        """The blocks are written when they turn out to be whole."""
+
+    def is_whole(self, block: Block, digest: Digest) -> bool:
+        return os.path.exists(self._path(block)) and digest_of(self._values(block)) == digest
+
+    def restore(self, block: Block) -> None:
+        self._handle.write(block, self._values(block).reshape(self._handle.region(block)))
+
+    def _values(self, block: Block) -> Array:
+        import numpy as np
+
+        return np.fromfile(self._path(block), self._handle.dtype)
+
+    def begin(self) -> None:
+        """The blocks are kept as they come."""
+
+    def finished(self, block: Block, written: Array | None) -> Digest:
+        values = self._handle.read(block) if written is None else written
+        self._ask_for_space(block, values.nbytes)
+        beside = f"{self._path(block)}.new"
+        values.tofile(beside)
+        os.rename(beside, self._path(block))
+        return digest_of(values)
+
+    def _ask_for_space(self, block: Block, nbytes: int) -> None:
+        """What is kept here must not take the room that the array itself may still need."""
+        disk = os.statvfs(os.path.dirname(self._path(block)))
+        size = math.prod(self._handle.shape) * self._handle.dtype.itemsize
+        needed = nbytes + size * (block.count - block.index) // block.count + SPARE
+        if disk.f_bavail * disk.f_frsize < needed:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for copies of the blocks")
+
+    def sealing(self) -> None:
+        """The blocks have files of their own."""
+
+    def _path(self, block: Block) -> str:
+        return self._workspace.path(f"block-{self._place}-{block.index}")
+
+
+class Attempt:
+    """One loop that fills arrays and can go on after a kill. The `Keeper` of a `BlockLoop`.
+
+    Parameters
+    ----------
+    record : Record
+        Its ledger.
+    grid : Grid
+        Its blocks.
+    outputs : dict
+        Place in the loop -> the array; all untouched.
+    covered : bool
+        Whether each block is written as a whole, whatever was in it (else what a killed run left there is blanked).
+
+    Attributes
+    ----------
+    finished : frozenset of int
+        Blocks that need not be done again.
+    """
+
+    def __init__(self, record: Record, grid: Grid, outputs: dict[int, Handle], covered: bool) -> None:
+        self._record, self._grid, self._handles = record, grid, outputs
+        self._outputs: dict[int, Output] = {
+            place: (SharedFile if handle.data_path else Spool)(handle, record, place)
+            for place, handle in outputs.items()
+        }
+        self.finished: frozenset[int] = frozenset()
+        self._soiled = False
+        if record.entries:
+            self._take_up()
+            self._soiled = not covered
+        try:
+            for output in self._outputs.values():
+                output.begin()
+        except OSError as error:  # a file system without second names, say
+            record.give_up(error)
+
+    def _take_up(self) -> None:
+        try:
+            for output in self._outputs.values():
+                output.take_up()
+        except (OSError, BadRequest, DamagedObject) as error:
+            log().warning("what an interrupted run has left can't be used, it is done again: %s", error)
+            self._record.begin()
+            return
+        wrote = {int(entry["block"]): entry["wrote"] for entry in self._record.entries if "block" in entry}
+        with Pool(2, "pyplantx-check") as pool:
+            whole = list(pool.map(self._is_whole, wrote.items()))
+        self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
+        damaged = len(wrote) - len(self.finished)
+        if damaged:
+            log().warning("%d blocks of an interrupted run don't match their checksums and are done again", damaged)
+        log().info("%d of %d blocks were finished by an interrupted run", len(self.finished), self._grid.size)
+
+    def _is_whole(self, written: tuple[int, Sequence[Digest]]) -> bool:
+        index, digests = written
+        block = self._grid.block(index)
+        try:
+            if not all(output.is_whole(block, digest) for output, digest in zip(self._outputs.values(), digests)):
+                return False
+            for output in self._outputs.values():
+                output.restore(block)
+            return True
+        except (OSError, PyplantxError) as error:
+            log().debug("block %d can't be read back: %s", index, error)
+            return False
+
+    def blank(self, block: Block) -> None:
+        """See `Keeper.blank`."""
+        if not self._soiled:
+            return
+        for place, handle in self._handles.items():
+            if isinstance(self._outputs[place], SharedFile) and _has_anything(handle.read(block)):
+                handle.write(block, _zeros(handle.region(block), handle.dtype))
+
+    def done(self, block: Block) -> Any:
+        """See `Keeper.done`."""
+        saw = self._record.saw()
+        if not self._record.going:
+            return _note_nothing
+
+        def note(written: dict[int, Array]) -> None:
+            try:
+                self._record.add({"block": block.index, "wrote": list(self._digests(block, written)), "saw": saw})
+            except OSError as error:
+                self._give_up(error)
+
+        return note
+
+    def _give_up(self, error: OSError) -> None:
+        """There is no room for what is kept: the run needs it more."""
+        self._record.give_up(error)
+        if any(isinstance(output, Spool) for output in self._outputs.values()):
+            self._record.void()
+
+    def _digests(self, block: Block, written: dict[int, Array]) -> Iterator[Digest]:
+        for place, output in self._outputs.items():
+            yield output.finished(block, written.get(place))
+
+    def wrote_elsewhere(self, array: Any) -> None:
+        """See `Keeper.wrote_elsewhere`: what is in the array is no longer known from its blocks."""
+        if self._record.going:
+            log().warning("a loop with resume=True writes otherwise than dst[block] = ..., and can't be resumed")
+            self._record.void()
+
+    def before_send(self, array: Any) -> None:
+        """An array is about to be sent: it must not be altered through our name of its file any more."""
+        for place, handle in self._handles.items():
+            if handle.array is array:
+                handle.allocation.before_publishing.append(self._outputs[place].sealing)
+
+    def sent(self, array: Any, address: Digest) -> None:
+        """Where an array has gone that was sent."""
+        for place, output in self._outputs.items():
+            if self._handles[place].array is array and isinstance(output, SharedFile):
+                self._record.add({"sealed": place, "address": address, "part": output.part, "saw": []})
+
+
+# -- values -----------------------------------------------------------------------------------------
+
+
+class Reduction:
+    """The value of a reduction so far. The `Keeper` of its loop.
+
+    Saving the value takes time, so it is done only when a multiple of that has passed since it was done last.
+
+    Parameters
+    ----------
+    record : Record
+        Its ledger.
+    clock : callable
+        Seconds.
+
+    Attributes
+    ----------
+    total : list
+        The value that an interrupted run has left; empty if there is none.
+    finished : frozenset of int
+        The blocks that it is made of.
+    """
+
+    def __init__(self, record: Record, clock: Callable[[], float] = time.monotonic) -> None:
+        self._record, self._clock = record, clock
+        self.total: list[Any] = []
+        self.finished: frozenset[int] = frozenset()
+        found = latest_value(record)
+        if found is not None:
+            entry, value = found
+            self.total, self.finished = [value], frozenset(range(entry["block"] + 1))
+        self._kept: dict[str, Any] | None = None
+        self._saw: list[list[str]] = []
+        self._saved, self._took = -math.inf, 0.0
+
+    def keep(self, block: Block, value: Any) -> None:
+        """The value after a block."""
+        begun = self._clock()
+        if not self._record.going or begun - self._saved < WORTH * self._took:
+            return
+        try:
+            self._kept = self._record.keep_value(value, block.index)
+        except (OSError, PyplantxError) as error:
+            self._record.give_up(error)
+        self._saved = self._clock()
+        self._took = self._saved - begun
+
+    def done(self, block: Block) -> Any:
+        """See `Keeper.done`."""
+        self._saw += self._record.saw()
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return _note_nothing
+        saw, self._saw = self._saw, []
+
+        def note(_: dict[int, Array]) -> None:
+            self._record.add_value({"block": block.index, "value": kept, "saw": saw})
+
+        return note
+
+    def blank(self, block: Block) -> None:
+        """See `Keeper.blank`: nothing is written."""
+
+    def wrote_elsewhere(self, array: Any) -> None:
+        """See `Keeper.wrote_elsewhere`: what a function writes besides is no part of the value."""
+
+
+def latest_value(record: Record) -> tuple[dict[str, Any], Any] | None:
+    """The last line of a ledger whose value is whole, and the value."""
+    for entry in reversed(record.entries):
+        try:
+            return entry, record.open_value(entry["value"])
+        except (OSError, PyplantxError) as error:
+            log().warning("a value that was kept can't be used: %s", error)
+    return None
+
+
+def save_value(record: Record, value: Any) -> None:
+    """Keep a value with all that the run has observed up to now."""
+    kept = record.keep_value(value, record.lines)
+    record.add_value({"value": kept, "saw": record.saw()})
+
+
+def _note_nothing(_: dict[int, Array]) -> None:
+    """A block is finished, and nobody is to know."""
+
+
+def _has_anything(values: Any) -> bool:
+    import numpy as np
+
+    return bool(np.ascontiguousarray(values).reshape(-1).view("u1").any()) if values.nbytes else False
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+    import numpy as np
+
+    return np.zeros(shape, dtype)

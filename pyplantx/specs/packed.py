@@ -1,0 +1,191 @@
+"""HDF arrays whose chunks are packed and unpacked outside of HDF5.
+
+This file may know: `PackedArray`, and the backend of chunked datasets, which does what is not a matter of basic
+selections. It may not know: how h5py is imported, filters.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import numpy as np
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import WarehouseError
+from pyplantx.specs.chunked import H5Backend, Writer
+from pyplantx.specs.chunks import CACHE_LIMIT
+from pyplantx.specs.datasets import Finished
+from pyplantx.specs.filters import Room
+from pyplantx.specs.library import Library, cast
+from pyplantx.specs.packing import ChunkTable, PackedArray, PackedWriter, Packing, packing_of
+from pyplantx.specs.rawfile import Array, Readable, no_space
+from pyplantx.specs.selections import parse
+
+
+class PackedBackend(H5Backend):
+    """A chunked dataset whose filters run here, in two threads, if they can; else HDF5 does everything.
+
+    Parameters
+    ----------
+    library : Library
+        HDF5.
+    source : Readable, optional
+        A sealed file to read from.
+    dataset : h5py.Dataset, optional
+        One that is being made.
+    path : str, optional
+        The file of that.
+    cache : int
+        Bytes that HDF5 may hold back of it.
+    limit : int
+        Bytes of unpacked chunks that may be held.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        *,
+        source: Readable | None = None,
+        dataset: Any = None,
+        path: str = "",
+        cache: int = 0,
+        limit: int = CACHE_LIMIT,
+    ) -> None:
+        self._limit = limit
+        packing = None if dataset is None else packing_of(dataset)
+        self._front = None if packing is None else Front(library, packing, dataset, limit)
+        self._array: PackedArray | None = None if self._front is None else self._front.array
+        writer = None if dataset is None else Writer(self._front or dataset, path, cache + (limit if packing else 0))
+        super().__init__(library, source=source, dataset=dataset, writer=writer)
+        self._packing = packing_of(self.dataset)
+
+    def read(self, selection: Any) -> Any:
+        """See `Backend.read`."""
+        region = None if self._packing is None else parse(selection, self.facts.shape)
+        if region is None:
+            return self._by_hdf5(lambda: super(PackedBackend, self).read(selection))
+        values = self._unpacking().read(region)
+        return values if region.shape else values[()]
+
+    def read_direct(self, dest: Any, source_sel: Any, dest_sel: Any) -> None:
+        """See `Backend.read_direct`."""
+        self._by_hdf5(lambda: super(PackedBackend, self).read_direct(dest, source_sel, dest_sel))
+
+    def finish(self) -> Finished:
+        """See `Backend.finish`."""
+        with self._lock:
+            if self._front is not None:
+                self._front.flush()
+                self._front.array.close()
+            self._front = self._array = None
+            return super().finish()
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        with self._lock:
+            if self._front is not None:
+                self._front.array.close()
+            self._front = self._array = None
+            super().close()
+
+    def _by_hdf5(self, question: Any) -> Any:
+        with self._lock:
+            if self._front is not None:
+                self._front.flush()
+            return question()
+
+    def _unpacking(self) -> PackedArray:
+        """The array that unpacks; made when it is first needed, since it asks for the place of every chunk."""
+        with self._lock:
+            if self._array is None:
+                self._array = self._ask(self._table)
+                self.dataset.file.close()  # opened again if something else is asked
+                self._dataset = None
+            return self._array
+
+    def _table(self, dataset: Any) -> PackedArray:
+        assert self._view is not None and self._packing is not None
+        file = self._view.file
+        table = ChunkTable(dataset, file.size, lambda start, size: _fetched(file, start, size))
+        return PackedArray(self._packing, tuple(dataset.shape), table, limit=self._limit)
+
+    def _read_back(self) -> list[Digest]:
+        return super()._read_back() if self._packing is None else self._unpacking().digests()
+
+
+def _fetched(file: Readable, start: int, size: int) -> Room:
+    room = Room(size)
+    file.read_into(room.view(), start)
+    return room
+
+
+class Front:
+    """What a `Writer` takes for the h5py dataset: writes go to the threads that pack, or to HDF5 if they are unusual.
+
+    Parameters
+    ----------
+    library : Library
+        HDF5.
+    packing : Packing
+        How chunks are packed.
+    dataset : h5py.Dataset
+        The dataset.
+    limit : int
+        Bytes of unpacked chunks that may be held.
+    """
+
+    def __init__(self, library: Library, packing: Packing, dataset: Any, limit: int) -> None:
+        self._library = library
+        self._dataset = dataset
+        self.array = PackedWriter(packing, dataset, limit=limit)
+        self.dtype = dataset.dtype
+        self.file = dataset.file
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, as they are now."""
+        return self.array.shape
+
+    def resize(self, size: Any, axis: int | None = None) -> None:
+        """Change the shape, as h5py does."""
+        self.array.resize(size, axis)
+
+    def flush(self) -> None:
+        """Hand everything to HDF5; errors of the threads are raised here at the latest.
+
+        Raises
+        ------
+        WarehouseFull
+            If there is no space left.
+        """
+        try:
+            self.array.flush()
+        except OSError as error:
+            folder = os.path.dirname(self.file.filename)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) or f"errno = {errno.ENOSPC}" in str(error):
+                raise no_space(folder, self.array.limit) from error
+            raise WarehouseError(f"an HDF array can't be written to: {error}") from error
+
+    def __setitem__(self, selection: Any, value: Any) -> None:
+        region = parse(selection, self.shape)
+        made = None if region is None else self._fitted(value, region.shape)
+        if region is None or made is None:
+            self.flush()
+            self._dataset[selection] = value  # h5py says what is wrong with it, or does it
+            self.array.forget()
+            return
+        self.array.write(region, made)
+
+    def _fitted(self, value: Any, shape: tuple[int, ...]) -> Array | None:
+        """The value with the dataset's dtype, of a shape that can be broadcast; None if only h5py can tell."""
+        if type(value) is not np.ndarray:
+            if isinstance(value, np.ndarray):
+                return None
+            value = np.asarray(value, self.dtype)
+        try:
+            np.broadcast_to(value, shape)
+        except ValueError:
+            return None
+        return value if value.dtype == self.dtype else cast(self._library, np.ascontiguousarray(value), self.dtype)

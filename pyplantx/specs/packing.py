@@ -1,0 +1,481 @@
+"""Chunked HDF5 datasets whose filters run here, in two threads, and not inside HDF5.
+
+Chunks are packed by threads and handed to HDF5 ready to be stored (``write_direct_chunk``); stored ones are taken as
+they are (``read_direct_chunk``, or by their place in the file) and unpacked by two threads. What is in the file is what
+HDF5's own pipeline would have put there. Datasets are passed in; h5py is imported in hdf.py.
+
+Selections are `Region`s. For all others (lists, masks, fields) the caller uses h5py, after `PackedWriter.flush`
+and, if it has written, before `PackedWriter.forget`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import DamagedObject
+from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
+from pyplantx.specs.filters import Pipeline, Room, keep_freed_memory, pipeline
+from pyplantx.specs.parallel import for_each_block
+from pyplantx.specs.selections import Region, parse
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import numpy as np
+
+    from pyplantx.specs.pools import Pool
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Buffer = Any
+#: What is stored of one chunk: the mask of filters that were left out, and the bytes; None if nothing is.
+Stored = tuple[int, Buffer] | None
+
+_THREADS = 2
+_PLAIN = "biufcS"  #: kinds of elements whose bytes in memory are those in the file
+_AT_ONCE = 1 << 20  #: bytes from which on a second thread is worth its start
+_SLAB = 16 << 20  #: bytes that are read at once to be hashed
+
+
+class Packing(NamedTuple):
+    """What must be known of a dataset to pack and unpack its chunks.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Element type.
+    chunks : tuple of int
+        Shape of a chunk.
+    fill : numpy scalar
+        What elements are that are not stored.
+    pipeline : Pipeline
+        Its filters.
+    """
+
+    dtype: np.dtype[Any]
+    chunks: Shape
+    fill: Any
+    pipeline: Pipeline
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an unpacked chunk."""
+        return self.pipeline.nbytes
+
+
+def packing_of(dataset: Any) -> Packing | None:
+    """How the chunks of an h5py dataset are packed; None if its chunks have to be packed inside HDF5.
+
+    That is so without filters, with filters that only HDF5 can run (lzf, fletcher32), and for elements whose bytes
+    HDF5 may rearrange (structures, extended precision).
+    """
+    dtype, shape = dataset.dtype, dataset.chunks
+    plist = dataset.id.get_create_plist()
+    if shape is None or dtype.kind not in _PLAIN or dtype.char in "gG" or not plist.get_nfilters():
+        return None
+    listed = (plist.get_filter(place)[:3] for place in range(plist.get_nfilters()))
+    made = pipeline(listed, math.prod(shape) * dtype.itemsize)
+    return None if made is None else Packing(dtype, tuple(shape), dataset.fillvalue, made)
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+class ChunkTable:
+    """Where the chunks of a closed file lie, so that HDF5 is not needed to read them.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Of the closed file.
+    size : int
+        Bytes of the file.
+    fetch : callable
+        ``fetch(start, nbytes)`` gives checked bytes of the file; called by several threads.
+
+    Raises
+    ------
+    DamagedObject
+        If a chunk is said to lie outside of the file.
+    """
+
+    def __init__(self, dataset: Any, size: int, fetch: Callable[[int, int], Buffer]) -> None:
+        import numpy as np
+
+        self._fetch = fetch
+        self._grid = tuple(-(-length // part) for length, part in zip(dataset.shape, dataset.chunks))
+        rows = sorted(self._rows(dataset))
+        table = np.array(rows, "i8").reshape(-1, 4)
+        self._numbers, self._masks, self._starts, self._sizes = table.T.copy()
+        if len(rows) and (self._starts.min() < 0 or int((self._starts + self._sizes).max()) > size):
+            raise DamagedObject("the HDF5 file is shorter than its chunks")
+
+    def _rows(self, dataset: Any) -> list[tuple[int, int, int, int]]:
+        rows: list[tuple[int, int, int, int]] = []
+
+        def note(chunk: Any) -> None:
+            place = tuple(at // part for at, part in zip(chunk.chunk_offset, dataset.chunks))
+            rows.append((self._number(place), chunk.filter_mask, chunk.byte_offset, chunk.size))
+
+        dataset.id.chunk_iter(note)
+        return rows
+
+    def _number(self, chunk: Shape) -> int:
+        number = 0
+        for place, count in zip(chunk, self._grid):
+            number = number * count + place
+        return number
+
+    def __call__(self, chunk: Shape) -> Stored:
+        number = self._number(chunk)
+        row = int(self._numbers.searchsorted(number))
+        if row == len(self._numbers) or self._numbers[row] != number:
+            return None
+        return int(self._masks[row]), self._fetch(int(self._starts[row]), int(self._sizes[row]))
+
+
+class PackedArray:
+    """A chunked array whose chunks are unpacked in two threads.
+
+    May be read by several threads at once.
+
+    Parameters
+    ----------
+    known : Packing
+        See `packing_of`.
+    shape : tuple of int
+        Lengths of the axes.
+    load : callable
+        Gives what is stored of a chunk (a `ChunkTable`).
+    limit : int
+        Bytes of unpacked chunks that are kept because only a part of them was read.
+    """
+
+    def __init__(
+        self, known: Packing, shape: Shape, load: Callable[[Shape], Stored], *, limit: int = CACHE_LIMIT
+    ) -> None:
+        self.shape = shape
+        self._known = known
+        self._load = load
+        self._kept: OrderedDict[Shape, Array] = OrderedDict()
+        self._budget = limit
+        self.limit = self._cache_limit()
+        self._lock = threading.RLock()
+        keep_freed_memory(4 * known.nbytes)
+        self._writes = 0  # what was unpacked before a write is not kept after it
+
+    def read(self, selected: Region) -> Array:
+        """The selected elements, as a new array.
+
+        Raises
+        ------
+        DamagedObject
+            If a chunk can't be unpacked.
+        """
+        import numpy as np
+
+        out = np.empty(selected.counts, self._known.dtype)
+        touched = list(pieces(selected, self._known.chunks))
+        several = len(touched) * self._known.nbytes >= _AT_ONCE
+        for_each_block(len(touched), lambda index: self._copy_out(touched[index], out), parallel=several)
+        return out.reshape(selected.shape)
+
+    def _cache_limit(self) -> int:
+        return cache_bytes(self.shape, self._known.chunks, self._known.dtype.itemsize, limit=self._budget)
+
+    def digests(self) -> list[Digest]:
+        """Digests of the logical blocks of all elements, read back in bounded pieces."""
+        from pyplantx.fingerprint.value import BlockHasher, block_size
+
+        hasher = BlockHasher(block_size(self._known.dtype.itemsize))
+        for slab in self._slabs():
+            hasher.update(self.read(slab).reshape(-1).view("u1"))
+        return hasher.digests()
+
+    def _slabs(self) -> Iterator[Region]:
+        """Regions that cover the array in C order: whole rows of chunks where the budget allows, else thinner ones."""
+        if 0 in self.shape:
+            return
+        row = self._known.dtype.itemsize * math.prod(self.shape)
+        for axis, length in enumerate(self.shape):
+            row //= length  # bytes per index along this axis
+            if row <= self._budget or axis == len(self.shape) - 1:
+                break
+        part = self._known.chunks[axis]
+        step = max(1, (_SLAB if part * row <= _SLAB else self._budget) // row)
+        step = step // part * part or step
+        for front in product(*map(range, self.shape[:axis])):
+            yield from (self._region((*front, slice(at, at + step))) for at in range(0, length, step))
+
+    def _region(self, selection: tuple[Any, ...]) -> Region:
+        found = parse(selection, self.shape)
+        assert found is not None
+        return found
+
+    def _wait_for(self, chunk: Shape) -> None:
+        """Nothing is under way in an array that is only read."""
+
+    def _copy_out(self, piece: Piece, out: Array) -> None:
+        with self._lock:
+            kept, writes = self._kept.get(piece.chunk), self._writes
+            if kept is not None:
+                self._kept.move_to_end(piece.chunk)
+                out[piece.outside] = kept[piece.inside]
+                return
+            self._wait_for(piece.chunk)
+        array = self._unpacked(piece.chunk)
+        if array is None:
+            out[piece.outside] = self._known.fill
+            return
+        out[piece.outside] = array[piece.inside]
+        if not piece.whole:
+            with self._lock:
+                if writes == self._writes:
+                    self._keep(piece.chunk, array)
+
+    def _unpacked(self, chunk: Shape) -> Array | None:
+        import numpy as np
+
+        stored = self._load(chunk)
+        if stored is None:
+            return None
+        data = self._known.pipeline.unpack(*stored)
+        return np.frombuffer(data, self._known.dtype).reshape(self._known.chunks)
+
+    def _keep(self, chunk: Shape, array: Array) -> None:
+        self._kept[chunk] = array
+        self._kept.move_to_end(chunk)
+        while len(self._kept) > max(1, self.limit // self._known.nbytes):
+            self._let_go(*self._kept.popitem(last=False))
+
+    def _let_go(self, chunk: Shape, array: Array) -> None:
+        """What was only read can be read again."""
+
+
+def _cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+class PackedWriter(PackedArray):
+    """A chunked dataset that is being written: chunks are packed beside the caller, by two threads.
+
+    Chunks that are written in part are kept unpacked until there are too many of them; then the one that was left
+    alone for the longest is packed. After an error every further call raises that error.
+
+    Parameters
+    ----------
+    known : Packing
+        See `packing_of`.
+    dataset : h5py.Dataset
+        Open for writing; fresh.
+    limit : int
+        Bytes of unpacked chunks that are kept, and of those under way.
+    """
+
+    def __init__(self, known: Packing, dataset: Any, *, limit: int = CACHE_LIMIT) -> None:
+        super().__init__(known, tuple(dataset.shape), self._stored_here, limit=limit)
+        self._dataset = dataset
+        self._mine: set[Shape] = set()  # chunks that were stored from here
+        self._others = False  # whether h5py may have stored more
+        self._dirty: set[Shape] = set()  # of the kept ones
+        self._under_way: dict[Shape, Future[None]] = {}
+        self._most = max(_THREADS, min(2 * _THREADS, limit // (3 * known.nbytes)))
+        self._pool: Pool | None = None
+        self._alone = _cores() < 2  # a thread would only take turns with us, and find its chunk out of the cache
+        self._error: BaseException | None = None
+
+    def write(self, selected: Region, value: Array) -> None:
+        """Write the selected elements; the value is copied before this returns.
+
+        Parameters
+        ----------
+        selected : Region
+            Where.
+        value : ndarray
+            Of the very dtype or one that is cast to it, and a shape that can be broadcast to ``selected.shape``.
+
+        Raises
+        ------
+        ValueError
+            If it can't be broadcast.
+        OSError
+            If a chunk, perhaps of an earlier call, could not be written.
+        """
+        import numpy as np
+
+        spread = np.broadcast_to(value, selected.shape).reshape(selected.counts)
+        with self._lock, np.errstate(over="ignore"):  # HDF5 makes infinities without a word
+            self._raise_error()
+            self._writes += 1
+            for piece in pieces(selected, self._known.chunks):
+                self._write_piece(piece, spread[piece.outside])
+
+    def resize(self, size: Any, axis: int | None = None) -> None:
+        """Change the dataset's shape as h5py does. What is appended at the end of a chunk goes into that chunk."""
+        with self._lock:
+            wanted = tuple(size) if axis is None else (*self.shape[:axis], size, *self.shape[axis + 1 :])
+            smaller = any(length < now for length, now in zip(wanted, self.shape))
+            if smaller:
+                self.flush()
+            self._dataset.resize(size, axis)
+            self.shape = tuple(self._dataset.shape)
+            self.limit = self._cache_limit()
+            if smaller:
+                self._cut_off()
+
+    def flush(self) -> None:
+        """Hand everything to HDF5.
+
+        Raises
+        ------
+        OSError
+            If a chunk could not be written.
+        """
+        with self._lock:
+            for chunk in sorted(self._dirty):
+                self._pack_later(chunk, self._kept.pop(chunk))
+            self._dirty.clear()
+            while self._under_way:
+                self._finish(next(iter(self._under_way)))
+            self._raise_error()
+
+    def forget(self) -> None:
+        """What h5py has written since `flush` must be seen from now on."""
+        with self._lock:
+            self._writes += 1
+            self._kept.clear()
+            self._others = True
+
+    def close(self) -> None:
+        """End the threads; what was not flushed is lost."""
+        with self._lock:
+            self._kept.clear()
+            self._dirty.clear()
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+            self._under_way.clear()
+
+    def _write_piece(self, piece: Piece, value: Array) -> None:
+        if value.shape == self._known.chunks:
+            self._kept.pop(piece.chunk, None)
+            self._dirty.discard(piece.chunk)
+            self._pack_later(piece.chunk, self._copied(value))
+            return
+        if piece.whole:  # so far: the array may still grow into the chunk's rest
+            array = self._padded(value)
+        else:
+            array = self._for_writing(piece.chunk)
+            array[piece.inside] = value
+        self._dirty.add(piece.chunk)
+        self._keep(piece.chunk, array)
+
+    def _copied(self, value: Array) -> Room:
+        import numpy as np
+
+        room = Room(self._known.nbytes)
+        np.frombuffer(room.view(), self._known.dtype).reshape(self._known.chunks)[...] = value
+        return room
+
+    def _padded(self, value: Array) -> Array:
+        """A whole chunk of one's own: what lies outside of the array is filled."""
+        import numpy as np
+
+        known = self._known
+        array = np.full(known.chunks, known.fill, known.dtype)
+        array[tuple(slice(length) for length in value.shape)] = value
+        return array
+
+    def _for_writing(self, chunk: Shape) -> Array:
+        import numpy as np
+
+        kept = self._kept.get(chunk)
+        if kept is not None and kept.flags.writeable:
+            return kept
+        self._wait_for(chunk)
+        array = kept if kept is not None else self._unpacked(chunk)
+        if array is None:
+            return np.full(self._known.chunks, self._known.fill, self._known.dtype)
+        return array if array.flags.writeable else array.copy()
+
+    def _stored_here(self, chunk: Shape) -> Stored:
+        start = tuple(place * part for place, part in zip(chunk, self._known.chunks))
+        if chunk in self._mine:
+            mask, data = self._dataset.id.read_direct_chunk(start)
+            return mask, data
+        if not self._others:
+            return None
+        window = tuple(slice(at, at + part) for at, part in zip(start, self._known.chunks))
+        return -1, self._padded(self._dataset[window])  # all filters left out
+
+    def _let_go(self, chunk: Shape, array: Array) -> None:
+        if chunk in self._dirty:
+            self._dirty.discard(chunk)
+            self._pack_later(chunk, array)
+
+    def _cut_off(self) -> None:
+        """Forget chunks that a smaller shape has removed; HDF5 has filled up those that it cut."""
+        self.forget()
+        ends = [-(-length // part) for length, part in zip(self.shape, self._known.chunks)]
+        self._mine = {chunk for chunk in self._mine if all(place < end for place, end in zip(chunk, ends))}
+
+    # -- the threads
+
+    def _pack_later(self, chunk: Shape, data: Array | Room) -> None:
+        if chunk in self._under_way:
+            self._finish(chunk)
+        while len(self._under_way) >= self._most:
+            self._finish(next(iter(self._under_way)))
+        self._raise_error()
+        if self._alone:
+            self._pack_now(chunk, data)
+        else:
+            self._under_way[chunk] = self._threads().submit(self._pack, chunk, data)
+
+    def _pack_now(self, chunk: Shape, data: Array | Room) -> None:
+        try:
+            self._pack(chunk, data)
+        except Exception as error:
+            self._error = error
+            raise
+
+    def _pack(self, chunk: Shape, unpacked: Array | Room) -> None:
+        flat = unpacked if isinstance(unpacked, Room) else unpacked.reshape(-1).view("u1")
+        mask, data = self._known.pipeline.pack(flat)
+        start = tuple(place * part for place, part in zip(chunk, self._known.chunks))
+        self._dataset.id.write_direct_chunk(start, data, mask)
+        self._mine.add(chunk)
+
+    def _finish(self, chunk: Shape) -> None:
+        try:
+            self._under_way[chunk].result()
+        except Exception as error:  # kept for whoever comes next
+            self._error = self._error or error
+        del self._under_way[chunk]
+
+    def _wait_for(self, chunk: Shape) -> None:
+        if chunk in self._under_way:
+            self._finish(chunk)
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _threads(self) -> Pool:
+        if self._pool is None:
+            from pyplantx.specs.pools import Pool
+
+            self._pool = Pool(_THREADS, "pyplantx packing")
+        return self._pool

@@ -1,0 +1,349 @@
+"""ZarrArraySpec: chunked arrays as Zarr version 3, each chunk a file (specs/zarr is the written format).
+
+zarr is imported on first use. An object's folder is a Zarr store as it stands (``zarr.open_array(folder)``): chunk keys
+have dots, so that they are names of parts, and each chunk has its own checksum, looked at when it is first read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, PyplantxError
+from pyplantx.specs.base import Allocation, Payload, Stage, Written
+from pyplantx.specs.buffers import one_line
+from pyplantx.specs.chunks import choose
+from pyplantx.specs.plain import type_name
+from pyplantx.specs.selections import slabs
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
+from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray
+
+if TYPE_CHECKING:
+    from pyplantx.specs.rawfile import Readable
+
+_HEAD = "zarr.json"
+_AIM = 16 << 20  #: bytes of a chunk that we choose: each is a file, with a checksum and a sync of its own
+_MOST_FILES = 4096
+_SLAB = 64 << 20  #: bytes that are copied or hashed at once
+#: Element types that Zarr keeps as they are: numbers of native byte order.
+_KINDS = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
+_COMPRESSIONS = (None, "zstd", "gzip", "blosc")
+#: Codecs that are read: no others, since a codec is code that an installed package may add under any name.
+_CODECS = frozenset({"bytes", "zstd", "gzip", "blosc", "sharding_indexed", "crc32c"})
+
+
+class ZarrArraySpec(BuiltinSpec):
+    """A Zarr version 3 array: allocated and filled by the reactor, or sent as an array; received lazily."""
+
+    name = "zarr"
+
+    def recognise(self, value: Any) -> bool:
+        return isinstance(value, ZarrArray) or _is_zarr(value)
+
+    def write(self, value: Any, stage: Stage) -> Written:
+        numpy = sys.modules.get("numpy")
+        source = value.inner if isinstance(value, ZarrArray) else value
+        if not _is_zarr(source) and not (numpy and isinstance(source, numpy.ndarray)):
+            raise CannotStore(
+                f"value is a {type_name(type(value))}, neither a NumPy nor a Zarr array",
+                hint="send an array, or allocate one with pipe.allocate",
+            )
+        chunks = tuple(source.chunks) if _is_zarr(source) else None
+        try:
+            allocation = self.allocate(stage, shape=source.shape, dtype=source.dtype, chunks=chunks)
+        except BadRequest as error:
+            raise CannotStore(f"value can't be kept as Zarr: {error}") from error
+        return _filled(allocation, source)
+
+    def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> ZarrArray:
+        _zarr()  # a missing library is told before a file is touched
+        parts = tuple(payload.parts())
+        if _HEAD not in parts:
+            raise DamagedObject(f"a Zarr array without its part {_HEAD}")
+        _check_head(payload.read(_HEAD), parts)
+        array = _opened(parts, lambda part: _opened_part(payload, part), meta)
+        if not all(map(payload.is_file, parts)):
+            return ZarrArray(array)
+        folder = os.path.dirname(payload.path(_HEAD))
+        return ZarrArray(array, again=(_opened_again, (folder, parts, dict(meta))))
+
+    def allocate(self, stage: Stage, **options: Any) -> Allocation:
+        """Begin an array.
+
+        Parameters
+        ----------
+        stage : Stage
+            Where it will lie.
+        shape : int or tuple of int
+            Lengths of the axes.
+        dtype : dtype-like, default float32
+            Element type: numbers and truth values, of native byte order.
+        chunks : tuple of int, optional
+            Shape of a chunk. Chosen (near 16 MiB, by `axis` and `blocks`) if not given.
+        shards : tuple of int, optional
+            Shape of a file of several chunks; a multiple of `chunks`. Not given: each chunk is a file.
+        axis, blocks : optional
+            The access that chunks are chosen for; see `pyplantx.specs.chunks.choose`.
+        compression : {None, "zstd", "gzip", "blosc"}, optional
+            How chunks are packed.
+        compression_opts : int or mapping, optional
+            The level, or the codec's own arguments.
+        fillvalue : scalar, optional
+            What elements are that are never written; 0 if not given.
+
+        Returns
+        -------
+        Allocation
+            Its handle is a writable `ZarrArray`.
+        """
+        zarr = _zarr()
+        settings = _settings(zarr, **options)
+        return _ZarrAllocation(zarr, stage, settings)
+
+    def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
+        return one_line(f"zarr {meta.get('dtype')} {tuple(meta.get('shape', ()))}")
+
+
+def _zarr() -> Any:
+    with OptionalLibrary("zarr", "a Zarr array"):
+        import zarr
+    if int(zarr.__version__.split(".")[0]) < 3:
+        raise MissingLibrary(
+            f"a Zarr array needs zarr 3 or newer, {zarr.__version__} is installed", hint="pip install --upgrade zarr"
+        )
+    return zarr
+
+
+def _is_zarr(value: Any) -> bool:
+    zarr = sys.modules.get("zarr")
+    return zarr is not None and isinstance(value, zarr.Array)
+
+
+# -- allocation ---------------------------------------------------------------------------------
+
+
+def _settings(
+    zarr: Any,
+    *,
+    shape: Any = None,
+    dtype: Any = None,
+    chunks: Any = None,
+    shards: Any = None,
+    axis: Any = None,
+    blocks: Any = None,
+    compression: str | None = None,
+    compression_opts: Any = None,
+    fillvalue: Any = None,
+    **unknown: Any,
+) -> dict[str, Any]:
+    """What ``zarr.create_array`` is called with; `BadRequest` for what can't be."""
+    from pyplantx.specs.arrays import checked_dtype, checked_shape
+
+    if unknown:
+        raise BadRequest(
+            f"a Zarr array can't be allocated with {', '.join(unknown)}=",
+            hint="shape, dtype, chunks, shards, axis, blocks, compression, compression_opts and fillvalue are possible",
+        )
+    if shape is None:
+        raise BadRequest("a Zarr array can't be allocated without shape=", hint="shape=(500, 1000)")
+    lengths = checked_shape(shape)
+    made = checked_dtype("float32" if dtype is None else dtype)
+    if made.itemsize not in _KINDS.get(made.kind, ()) or not made.isnative:
+        raise BadRequest(
+            f"Zarr doesn't keep {made} as it is",
+            hint="Ingredient.Type.array and specs.HdfArraySpec keep any fixed-width dtype",
+        )
+    if chunks is None:
+        aim = max(_AIM, 2 * math.prod(lengths) * made.itemsize // _MOST_FILES) if shards is None else 1 << 20
+        chunks = choose(lengths, made.itemsize, axis=axis, blocks=blocks, aim=aim)
+    return {
+        "shape": lengths,
+        "dtype": made,
+        "chunks": checked_shape(chunks),
+        "shards": None if shards is None else checked_shape(shards),
+        "compressors": _codec(zarr, compression, compression_opts),
+        "fill_value": made.type(0) if fillvalue is None else fillvalue,
+    }
+
+
+def _codec(zarr: Any, compression: str | None, options: Any) -> Any:
+    if compression is None:
+        return None
+    if compression not in _COMPRESSIONS:
+        known = ", ".join(repr(name) for name in _COMPRESSIONS if name)
+        raise BadRequest(f"compression={compression!r} is not known to Zarr arrays", hint=known)
+    kinds = {"zstd": ("ZstdCodec", "level"), "gzip": ("GzipCodec", "level"), "blosc": ("BloscCodec", "clevel")}
+    kind, level = kinds[compression]
+    named = dict(options) if isinstance(options, Mapping) else {} if options is None else {level: options}
+    try:
+        return getattr(zarr.codecs, kind)(**named)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"compression_opts={options!r} is not for {compression!r}: {error}") from error
+
+
+class _ZarrAllocation:
+    def __init__(self, zarr: Any, stage: Stage, settings: dict[str, Any]) -> None:
+        _check_count(settings)
+        self._stage = stage
+        self._folder = os.path.dirname(stage.path(_HEAD))
+        array = _created(zarr, self._folder, settings)
+        self._watcher = Watcher(tuple(array.shape), array.dtype, bool(array.fill_value.tobytes().strip(b"\0")))
+        self.handle = ZarrArray(array, watcher=self._watcher)
+
+    def seal(self) -> Written:
+        """Take no more writes, name the parts, and find out the digests that are not known from writing."""
+        from pyplantx.fingerprint.value import array_header, combine
+
+        self._watcher.blocks.freeze()
+        array = self.handle.inner
+        self.handle.settle(array)
+        for part in sorted(os.listdir(self._folder)):
+            if part != _HEAD:
+                self._stage.path(part)
+        digests = _read_back(self.handle) if self._watcher.blocks.to_read() else self._watcher.blocks.digests()
+        meta = {"shape": list(array.shape), "dtype": array.dtype.str}
+        parts = os.listdir(self._folder)
+        self.handle.settle(_opened(parts, _in_folder(self._folder), meta))
+        return Written(combine(array_header(array.dtype, array.shape, "zarr"), digests), meta)
+
+    def discard(self) -> None:
+        self.handle.settle(self.handle.inner)
+
+
+def _check_count(settings: dict[str, Any]) -> None:
+    files = settings["shards"] or settings["chunks"]
+    if len(files) != len(settings["shape"]) or 0 in files:
+        raise BadRequest(f"chunks of {files} don't fit an array of {settings['shape']}: one positive length per axis")
+    count = math.prod(-(-length // part) for length, part in zip(settings["shape"], files))
+    if count > _MOST_FILES:
+        raise BadRequest(
+            f"a Zarr array can't have {count:,} files, {_MOST_FILES:,} at most: each is checked and synced on its own",
+            hint="larger chunks=, or shards= of many chunks each",
+        )
+
+
+def _created(zarr: Any, folder: str, settings: dict[str, Any]) -> Any:
+    try:
+        return zarr.create_array(
+            zarr.storage.LocalStore(folder),
+            **settings,
+            filters=None,
+            zarr_format=3,
+            chunk_key_encoding={"name": "default", "separator": "."},
+            config={"write_empty_chunks": True},  # zarr takes -0.0 for 0.0 when it leaves chunks out
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BadRequest(f"Zarr can't keep such an array: {error}") from error
+
+
+def _filled(allocation: Allocation, source: Any) -> Written:
+    try:
+        handle = allocation.handle
+        for rows in _slabs(handle.shape, handle.chunks, handle.dtype.itemsize):
+            handle[rows] = source[rows]
+        return allocation.seal()
+    except BaseException:
+        allocation.discard()
+        raise
+
+
+def _slabs(shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int) -> Iterator[Any]:
+    """Selections that cover an array in C order: whole rows of chunks, unless these are too large for memory."""
+    if 0 in shape:
+        return
+    row = math.prod(shape[1:]) * itemsize
+    if not shape or row * chunks[0] > 4 * _SLAB:
+        yield from slabs(shape, itemsize, _SLAB)
+        return
+    step = max(1, _SLAB // (row * chunks[0])) * chunks[0]
+    yield from (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+
+
+def _read_back(array: ZarrArray) -> list[Digest]:
+    import numpy as np
+
+    from pyplantx.fingerprint.value import BlockHasher, block_size
+
+    hasher = BlockHasher(block_size(array.dtype.itemsize))
+    for rows in _slabs(array.shape, array.chunks, array.dtype.itemsize):
+        hasher.update(np.ascontiguousarray(array[rows]).reshape(-1).view("u1"))
+    return hasher.digests()
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def _opened(parts: Iterable[str], open_part: Callable[[str], Readable], meta: Mapping[str, Any]) -> Any:
+    """The zarr array that some parts are."""
+    from pyplantx.specs.zarrstore import PartsStore
+
+    zarr = _zarr()
+    try:
+        array = zarr.open_array(PartsStore(parts, open_part), mode="r", zarr_format=3)
+    except PyplantxError:
+        raise
+    except ZARR_ERRORS as error:
+        raise DamagedObject(f"the Zarr array can't be opened: {error}") from error
+    found = (list(array.shape), array.dtype.str)
+    if found != (meta.get("shape"), meta.get("dtype")):
+        raise DamagedObject(f"the Zarr array's shape and dtype are {found}, its record says otherwise: {dict(meta)}")
+    return array
+
+
+def _opened_part(payload: Payload, part: str) -> Readable:
+    from pyplantx.specs.zarrstore import InMemory
+
+    return payload.open_checked(part) if payload.is_file(part) else InMemory(payload.read(part))
+
+
+def _opened_again(folder: str, parts: tuple[str, ...], meta: Mapping[str, Any]) -> ZarrArray:
+    """A sealed array in another process than the one that received it."""
+    return ZarrArray(_opened(parts, _in_folder(folder), meta), again=(_opened_again, (folder, parts, meta)))
+
+
+def _in_folder(folder: str) -> Callable[[str], Readable]:
+    from pyplantx.specs.zarrstore import Folder
+
+    return Folder(folder).open
+
+
+def _check_head(text: bytes, parts: Iterable[str]) -> None:
+    """Refuse whatever zarr might make more of than an array of numbers in the parts that are there."""
+    try:
+        head = json.loads(text)
+        grid, keys = head["chunk_grid"], head["chunk_key_encoding"]
+        _must(head["zarr_format"] == 3 and head["node_type"] == "array", "is not an array of Zarr version 3")
+        _must(not head.get("storage_transformers"), "is stored in a way that is not read")
+        _must(grid["name"] == "regular", "has chunks of different shapes")
+        _must(keys["name"] == "default" and keys["configuration"]["separator"] == ".", "names its chunks otherwise")
+        strange = sorted(set(_codec_names(head["codecs"])) - _CODECS)
+        _must(not strange, f"uses codecs that are not read: {strange}")
+        counts = [-(-length // part) for length, part in zip(head["shape"], grid["configuration"]["chunk_shape"])]
+        for part in parts:
+            _must(part == _HEAD or _is_chunk(part, counts), f"has the part {part!r}, which is no chunk of it")
+    except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError, AttributeError) as error:
+        raise DamagedObject(f"the head of a Zarr array is not what it must be: {error!r}") from error
+
+
+def _codec_names(codecs: Any) -> Iterator[str]:
+    for codec in codecs:
+        yield str(codec["name"])
+        inner = codec.get("configuration") or {}
+        yield from _codec_names((*inner.get("codecs", ()), *inner.get("index_codecs", ())))
+
+
+def _is_chunk(part: str, counts: list[int]) -> bool:
+    first, *places = part.split(".")
+    plain = all(place.isascii() and place.isdigit() and str(int(place)) == place for place in places)
+    fits = len(places) == len(counts) and all(int(place) < count for place, count in zip(places, counts) if plain)
+    return first == "c" and plain and fits
+
+
+def _must(holds: bool, trouble: str) -> None:
+    if not holds:
+        raise DamagedObject(f"the Zarr array {trouble}")

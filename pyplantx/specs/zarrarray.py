@@ -1,0 +1,296 @@
+"""The handle of a Zarr array: numpy's slicing, read-only once sent or received, hashing what passes.
+
+This file knows an array of zarr only by its face; zarr is imported in zarr.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseFull
+from pyplantx.specs.selections import Region, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: What zarr makes of broken files.
+ZARR_ERRORS = (ValueError, TypeError, KeyError, IndexError, RuntimeError, OSError, AttributeError)
+
+
+class ZarrArray:
+    """An array of the plant in Zarr: shape, dtype, chunks and slicing; read-only once sent or received.
+
+    Not made by users: see `ZarrArraySpec`. Several threads may read and write; writes are done one after the other.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        What it stands for.
+    watcher : Watcher, optional
+        Told of writes; none: it takes no writes.
+    again : tuple, optional
+        Function and arguments that open it in another process.
+    """
+
+    data_path = None  #: a chunk file alone says nothing, so no former attempt's can be taken over
+
+    def __init__(
+        self,
+        array: Any,
+        *,
+        watcher: Watcher | None = None,
+        again: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ) -> None:
+        self._array = array
+        self._watcher = watcher
+        self._again = again
+        self._lock = threading.RLock()
+        #: As those of `HdfDataset`: told before each access that does not go by a block; True: it writes.
+        self.watchers: tuple[Callable[[bool], None], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return tuple(self._array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, uncompressed."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of a chunk."""
+        return tuple(self._array.chunks)
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Shape of a file of several chunks; None if each chunk is a file."""
+        return None if self._array.shards is None else tuple(self._array.shards)
+
+    @property
+    def fillvalue(self) -> Any:
+        """What elements are that were never written."""
+        return self._array.fill_value
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("an array without axes has no length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        state = "read-only" if self._watcher is None else "writable"
+        return f"<ZarrArray {self.dtype} {self.shape}, {state}>"
+
+    def __getitem__(self, selection: Any) -> Any:
+        if hasattr(selection, "fetch"):
+            return selection.fetch(self)
+        for watch in self.watchers:
+            watch(False)
+        return self.read_block(selection)
+
+    def __setitem__(self, selection: Any, value: Any) -> None:
+        if hasattr(selection, "store"):
+            selection.store(self, value)
+            return
+        for watch in self.watchers:
+            watch(True)
+        self.write_block(selection, value)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        import numpy as np
+
+        if copy is False:
+            raise ValueError("an array on disk can't become one in memory without a copy")
+        return np.asarray(self[...], dtype)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    def __reduce__(self) -> Any:
+        if self._again is None:
+            raise BadRequest(
+                "this array can't be pickled", hint="use it in the reactor's own process, or receive it first"
+            )
+        return self._again
+
+    def _watching(self) -> Watcher:
+        if self._watcher is None:
+            raise BadRequest(
+                "this array is read-only (it has been sent, or was received) and can't be written to",
+                hint="allocate another one, write to it before pipe.send, or copy a part: x = array[0:1000]",
+            )
+        return self._watcher
+
+    # -- for loops over blocks
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it was allocated and never written to."""
+        return self._watcher is not None and self._watcher.untouched
+
+    def read_block(self, selection: Any) -> Any:
+        """The selected elements, as an array of their own."""
+        with _reading():
+            return self._array[selection]
+
+    def write_block(self, selection: Any, array: Any) -> None:
+        """Write to the selected elements."""
+        with self._lock, _writing():
+            made = _fitted(selection, array, self)
+            with self._watching().writing(selection, made):
+                self._array[selection] = made
+
+    def adopt(self, path: str) -> None:
+        """Never: see `data_path`."""
+        raise BadRequest("a Zarr array can't take over the file of a former attempt: it has many")
+
+    def block_digest(self, selection: tuple[slice, ...]) -> Digest:
+        """Digest of the elements in a region, read from the files."""
+        import numpy as np
+
+        from pyplantx.fingerprint.value import hash_bytes
+
+        return hash_bytes(np.ascontiguousarray(self.read_block(selection)).reshape(-1).view("u1"))
+
+    # -- for the spec
+
+    @property
+    def inner(self) -> Any:
+        """The zarr array behind it."""
+        return self._array
+
+    def settle(self, array: Any) -> None:
+        """Take no more writes; read from `array` from now on."""
+        with self._lock:
+            self._watcher = None
+            self._array = array
+
+
+def _fitted(selection: Any, value: Any, array: ZarrArray) -> Any:
+    """The value in the shape of a basic selection: zarr itself takes what it needs of one that is too large.
+
+    Raises
+    ------
+    ValueError
+        If it can't be broadcast.
+    """
+    import numpy as np
+
+    region = parse(selection, array.shape)
+    made = value if isinstance(value, np.ndarray) else np.asarray(value, array.dtype)
+    return made if region is None or not made.ndim else np.broadcast_to(made, region.shape)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What zarr can't read is damaged: selections that are wrong are index errors."""
+    try:
+        yield
+    except (PyplantxError, IndexError):
+        raise
+    except ZARR_ERRORS as error:
+        raise DamagedObject(f"a chunk of the Zarr array can't be read: {error}") from error
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What zarr says of values and full disks is said in our words."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"the value can't be written to the Zarr array: {error}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise WarehouseFull(
+            f"a Zarr array can't be written to: {error.strerror}",
+            hint="free some space, or put the plant's directory on a larger disk",
+        ) from error
+
+
+class Watcher:
+    """Digests of the logical blocks of an array, from what is written to it where that is possible.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    filled : bool
+        Whether elements that are never written are something else than zeros.
+
+    Attributes
+    ----------
+    untouched : bool
+        Whether nothing was written yet.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], filled: bool) -> None:
+        from pyplantx.fingerprint.value import block_size
+        from pyplantx.specs.dirty import BlockMap
+
+        self.untouched = True
+        self._shape, self._dtype = shape, dtype
+        self.blocks = BlockMap(math.prod(shape) * dtype.itemsize, block_size(dtype.itemsize))
+        if filled:
+            self.blocks.touch_all()
+
+    @contextmanager
+    def writing(self, selection: Any, value: Any) -> Iterator[None]:
+        """A write; what it writes is hashed if it is one stretch of the array."""
+        self.untouched = False
+        region = parse(selection, self._shape)
+        if region is None:
+            with self.blocks.altering(0, max(1, self.blocks.nbytes)):
+                yield
+            return
+        if not region.size:
+            yield
+            return
+        start, stop = _extent(region)
+        width = self._dtype.itemsize
+        with self.blocks.writing(start * width, stop * width) as write:
+            yield
+            if stop - start == region.size and _is_plain(value, self._dtype, region.shape):
+                flat = memoryview(value.reshape(-1).view("u1"))
+                for place, (begin, end) in enumerate(write.pieces()):
+                    write.hash(place, flat[begin:end])
+
+
+def _extent(region: Region) -> tuple[int, int]:
+    """The first element of a region in C order, and the one after its last."""
+    first = last = 0
+    for length, start, count, step in zip(region.lengths, region.starts, region.counts, region.steps):
+        first = first * length + start
+        last = last * length + start + (count - 1) * step
+    return first, last + 1
+
+
+def _is_plain(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    """Whether a value is written as the very bytes that it has."""
+    import numpy as np
+
+    same = type(value) is np.ndarray and value.dtype == dtype and value.shape == shape
+    return bool(same and value.flags.c_contiguous)

@@ -1,0 +1,157 @@
+"""Parts of a payload as a store of the zarr library, read-only. Imported once zarr is.
+
+Zarr takes a key that is not there for a chunk that was never written. So which parts there are is told beforehand, and
+one that is missing then is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+
+from pyplantx.errors import BadRequest, PayloadMissing
+from pyplantx.specs.rawfile import Readable
+
+
+class InMemory:
+    """A part that lies in memory.
+
+    Parameters
+    ----------
+    data : bytes
+        All of it.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read_into(self, buffer: Any, start: int) -> None:
+        """Fill the buffer from position `start`."""
+        view = memoryview(buffer)
+        view[:] = self._data[start : start + view.nbytes]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Folder:
+    """Files of a folder, found wherever it is moved to while this lives.
+
+    Parameters
+    ----------
+    path : str
+        Where it is now.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = -1
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open(self, part: str) -> InMemory:
+        """The contents of a file.
+
+        Raises
+        ------
+        PayloadMissing
+            If it is gone.
+        """
+        try:
+            fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError:
+            raise PayloadMissing(f"the file {part!r} of a Zarr array is gone", hint="receive the array again") from None
+        with open(fd, "rb", buffering=0) as file:
+            return InMemory(file.readall())
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+class PartsStore(Store):  # type: ignore[misc, unused-ignore]
+    """A read-only store.
+
+    Parameters
+    ----------
+    parts : iterable of str
+        The keys.
+    open_part : callable
+        Opens a part to be read; what it reads has been checked.
+    """
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = True
+
+    def __init__(self, parts: Iterable[str], open_part: Callable[[str], Readable]) -> None:
+        super().__init__(read_only=True)
+        self._parts = frozenset(parts)
+        self._open_part = open_part
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """The bytes of a part, or a range of them; None if there is no such part."""
+        if key not in self._parts:
+            return None
+        data = await asyncio.to_thread(self._read, key, byte_range)
+        return prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> list[Any]:
+        """Several ranges."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _read(self, key: str, byte_range: Any) -> bytearray:
+        file = self._open_part(key)
+        try:
+            start, stop = _bounds(byte_range, file.size)
+            data = bytearray(stop - start)
+            file.read_into(data, start)
+            return data
+        finally:
+            file.close()
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a part."""
+        return key in self._parts
+
+    async def set(self, key: str, value: Any) -> None:
+        """Never."""
+        raise BadRequest("a sealed Zarr array can't be written to")
+
+    async def delete(self, key: str) -> None:
+        """Never."""
+        raise BadRequest("a sealed Zarr array can't be written to")
+
+    async def list(self) -> AsyncIterator[str]:
+        """All parts."""
+        for part in sorted(self._parts):
+            yield part
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Parts whose names begin so."""
+        for part in sorted(self._parts):
+            if part.startswith(prefix):
+                yield part
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """All parts: there are no folders."""
+        for part in sorted(self._parts) if not prefix.strip("/") else ():
+            yield part
+
+
+def _bounds(byte_range: Any, size: int) -> tuple[int, int]:
+    if isinstance(byte_range, RangeByteRequest):
+        return min(byte_range.start, size), min(byte_range.end, size)
+    if isinstance(byte_range, OffsetByteRequest):
+        return min(byte_range.offset, size), size
+    if isinstance(byte_range, SuffixByteRequest):
+        return max(0, size - byte_range.suffix), size
+    return 0, size

@@ -1,0 +1,108 @@
+"""An index that lies apart from the objects: on a disk of this machine, while they are on one that is shared.
+
+This file may know: the two directories, and the note that each keeps of the other. It may not know: lmdb, records.
+
+The store's directory remembers in ``index.json`` where its index is; the index's directory holds the same number in
+``objects.json``. So neither is ever opened without the other, or with one that belongs to another store.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pyplantx.errors import WarehouseError
+from pyplantx.warehouse.filesystems import network_mount
+from pyplantx.warehouse.locks import host_name
+from pyplantx.warehouse.objects import Layout, fresh_id, read_note, write_file, write_first
+from pyplantx.warehouse.records import from_json, to_json
+
+_HERE, _THERE = "index.json", "objects.json"
+
+
+def refuse_network(layout: Layout) -> None:
+    """Raise unless the index lies on a local file system, or the system doesn't say.
+
+    Raises
+    ------
+    WarehouseError
+        With the mount, and what to do.
+    """
+    mount = network_mount(layout.index)
+    if mount is not None:
+        raise WarehouseError(
+            f"the index of the warehouse {layout.root!r} would lie on a network file system "
+            f"({mount.kind} {mount.source}, mounted on {mount.point}), where its locks and memory maps don't hold",
+            hint="Plant(dir, index='/a/local/folder') keeps the index on this machine and the objects there; "
+            "Plant(dir, network_index=True) if never more than one machine uses it",
+        )
+
+
+def check_pair(layout: Layout) -> None:
+    """Raise unless the index that is to be opened is the store's, or one may be begun there. Writes nothing.
+
+    Raises
+    ------
+    WarehouseError
+        If the index lies elsewhere, is lost, or belongs to another store.
+    """
+    noted = _read(os.path.join(layout.root, _HERE))
+    if noted is None:
+        _check_new(layout)
+    elif not layout.is_apart or not _fits(layout, noted):
+        raise WarehouseError(
+            f"the index of the warehouse {layout.root!r} lies in {noted.get('index')!r} on {noted.get('host')!r}, "
+            f"not in {layout.index!r}",
+            hint=f"open it with index={noted.get('index')!r}; if that is lost, remove "
+            f"{os.path.join(layout.root, _HERE)!r}: the index begins anew from its backup",
+        )
+
+
+def _check_new(layout: Layout) -> None:
+    """Nothing says that the index lies elsewhere."""
+    if not layout.is_apart:
+        return
+    if os.path.exists(os.path.join(layout.root, "meta.lmdb", "data.mdb")):
+        raise WarehouseError(
+            f"the warehouse {layout.root!r} has its index inside, and not in {layout.index!r}",
+            hint="open it without index=",
+        )
+    if _read(os.path.join(layout.index, _THERE)) or os.path.exists(os.path.join(layout.meta, "data.mdb")):
+        raise WarehouseError(
+            f"{layout.index!r} holds the index of another warehouse", hint="name an empty folder: index=path"
+        )
+
+
+def pair(layout: Layout) -> None:
+    """Let the two directories know of each other, if they don't yet. Call with nobody else in the store."""
+    if not layout.is_apart or _read(os.path.join(layout.root, _HERE)) is not None:
+        return
+    number = fresh_id()
+    there = {"objects": layout.root, "pair": number}
+    here = {"index": layout.index, "host": host_name(), "pair": number}
+    write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
+    write_first(os.path.join(layout.root, _HERE), to_json(here).encode())
+    check_pair(layout)  # somebody may have been first, with an index in another place
+
+
+def _fits(layout: Layout, noted: dict[str, Any]) -> bool:
+    there = _read(os.path.join(layout.index, _THERE))
+    return there is not None and there.get("pair") == noted.get("pair")
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """What a note says; None if there is none."""
+    try:
+        text = read_note(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise WarehouseError(f"the note {path!r} can't be read: {error.strerror}") from error
+    try:
+        said = from_json(text.decode())
+    except ValueError as error:
+        raise WarehouseError(
+            f"the note {path!r} is damaged, so it can't be told where the index of this store is",
+            hint="take it back from a copy, or remove it if the index is where it always was",
+        ) from error
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,463 @@
+"""Workspaces: what a reactor leaves so that it can go on after a kill. They outlive their session.
+
+A workspace is the folder ``staging/resume/<reactor>/<key>/`` with a lock that dies with its holder, a *ledger*, and the
+files that the ledger speaks of. What the lines mean belongs to `pyplantx.resume`; this file knows how they are kept:
+appended, numbered, each with a checksum, and the first line that does not match ends them.
+
+This file may know: paths, locks, bytes. It may not know: reactors, blocks, arrays.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.core.trace import Digest
+from pyplantx.errors import BadRequest, DamagedObject, WarehouseError
+from pyplantx.fingerprint.value import Hasher, hash_bytes, hash_text
+from pyplantx.logs import log
+from pyplantx.specs.base import Buffer, CheckedFile, IngredientTypeSpec, Layout
+from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.objects import RESUME, check_part_name, make_folder, remove_tree
+from pyplantx.warehouse.objects import Layout as Folders
+from pyplantx.warehouse.records import from_json, to_json
+
+if TYPE_CHECKING:
+    from pyplantx.specs import SpecRegistry
+
+#: Seconds after which a workspace that nobody holds is given up.
+KEPT_FOR = 7 * 24 * 3600.0
+
+_LOCK, _LEDGER = "lock", "ledger"
+_CHECK = 16  #: characters of checksum in front of each line
+_TRIES = 5  #: of taking a folder that others remove at the same time
+
+#: All that this process holds: a forked child must let go of them.
+_held: weakref.WeakSet[Workspace] = weakref.WeakSet()
+
+
+class Ledger:
+    """A file of checksummed lines that is only appended to.
+
+    Parameters
+    ----------
+    path : str
+        The file; made by the first `append`.
+    key : Digest
+        Enters each checksum: lines of another ledger don't count here.
+
+    Attributes
+    ----------
+    entries : list of dict
+        What the lines say, as far as they are whole.
+    """
+
+    def __init__(self, path: str, key: Digest) -> None:
+        self._path, self._key = path, key
+        self.entries: list[dict[str, Any]] = []
+        self._ends = [0]  # where each line begins, and where the next one will
+        self._fd = -1
+
+    def read(self) -> None:
+        """Read the lines; a torn or altered one ends them, and the next `append` overwrites it."""
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return
+        for line in data.splitlines(keepends=True):
+            entry = self._decoded(line)
+            if entry is None:
+                return
+            self._added(entry, len(line))
+
+    def _added(self, entry: dict[str, Any], length: int) -> None:
+        self.entries.append(entry)
+        self._ends.append(self._ends[-1] + length)
+
+    def cut(self, count: int) -> None:
+        """Forget all but the first lines; the next `append` overwrites what follows them."""
+        self.close()
+        del self.entries[count:], self._ends[count + 1 :]
+
+    def _decoded(self, line: bytes) -> dict[str, Any] | None:
+        check, _, text = line[:-1].partition(b" ")
+        if line[-1:] != b"\n" or check != self._check(text):
+            return None
+        entry = from_json(text.decode())
+        return entry if isinstance(entry, dict) else None
+
+    def _check(self, text: bytes) -> bytes:
+        return hash_bytes(f"{self._key} {len(self.entries)} ".encode() + text)[:_CHECK].encode()
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one line. It survives the death of the process when this returns."""
+        text = to_json(entry).encode()
+        line = self._check(text) + b" " + text + b"\n"
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.ftruncate(self._fd, self._ends[-1])
+        written = os.pwrite(self._fd, line, self._ends[-1])
+        if written != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
+        self._added(entry, written)
+
+    def close(self) -> None:
+        """Close the file; it can be appended to again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Workspace:
+    """One folder, locked. Get it from `Workspaces.take`.
+
+    Attributes
+    ----------
+    key : Digest
+        What it was asked for by.
+    ledger : Ledger
+        What is finished.
+    """
+
+    def __init__(self, folder: str, key: Digest, lock: FileLock) -> None:
+        self._folder, self._lock, self.key = folder, lock, key
+        self.ledger = Ledger(os.path.join(folder, _LEDGER), key)
+        self.ledger.read()
+        _held.add(self)
+
+    def path(self, name: str) -> str:
+        """The path of a file in it."""
+        return os.path.join(self._folder, check_part_name(name))
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return os.path.exists(self.path(name))
+
+    def link(self, source: str, name: str) -> None:
+        """Give a file a second name here: it stays when its own folder is swept."""
+        self.unlink(name)
+        os.link(source, self.path(name), follow_symlinks=False)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            os.unlink(self.path(name))
+        except FileNotFoundError:
+            return
+
+    def clear(self) -> None:
+        """Forget all that is in it."""
+        self.ledger.close()
+        self.ledger = Ledger(os.path.join(self._folder, _LEDGER), self.key)
+        for name in os.listdir(self._folder):
+            if name != _LOCK:
+                _remove(os.path.join(self._folder, name))
+
+    def remove(self) -> None:
+        """It is no longer needed: remove folder and lock."""
+        self.ledger.close()
+        remove_tree(self._folder)
+        self.close()
+        for folder in (os.path.dirname(self._folder), os.path.dirname(os.path.dirname(self._folder))):
+            _remove_if_empty(folder)
+
+    def close(self) -> None:
+        """Let go of it; whoever comes next may take it."""
+        self.ledger.close()
+        self._lock.close()
+        _held.discard(self)
+
+    # -- values
+
+    def write_value(self, name: str, value: Any, registry: SpecRegistry) -> dict[str, Any]:
+        """Keep a value in a folder of its own.
+
+        Parameters
+        ----------
+        name : str
+            Of the folder.
+        value : object
+        registry : SpecRegistry
+            Whose types ``simple`` and ``object`` do it.
+
+        Returns
+        -------
+        dict
+            What `read_value` needs, for the ledger.
+
+        Raises
+        ------
+        CannotStore
+            If it can't be written; says where inside it.
+        """
+        folder = self.path(name)
+        remove_tree(folder)
+        os.mkdir(folder, 0o700)
+        spec = registry.infer(value)
+        if spec.name != "simple":
+            spec = registry.get("object")
+        stage = _ValueStage(folder)
+        written = spec.write(value, stage)
+        return {"folder": name, "spec": spec.name, "version": spec.version, "meta": written.meta, "parts": stage.parts}
+
+    def read_value(self, kept: dict[str, Any], spec: IngredientTypeSpec) -> Any:
+        """The value that `write_value` kept.
+
+        Raises
+        ------
+        DamagedObject
+            If it is gone, or not what was written.
+        """
+        return spec.open(_ValuePayload(self.path(kept["folder"]), kept["parts"]), kept["meta"], kept["version"])
+
+    def remove_value(self, kept: dict[str, Any]) -> None:
+        """A later value has taken its place."""
+        remove_tree(self.path(kept["folder"]))
+
+
+class _ValueStage:
+    """A `pyplantx.specs.base.Stage` in a folder of a workspace, for specs that write parts from buffers."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.parts: dict[str, Digest] = {}
+
+    def write(self, part: str, chunks: Iterable[Buffer]) -> None:
+        """Write one part, hashed as it passes."""
+        hasher = Hasher()
+        with open(os.path.join(self._folder, check_part_name(part)), "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                hasher.update(chunk)
+        self.parts[part] = hasher.hexdigest()
+
+    def path(self, part: str) -> str:
+        """Not for values."""
+        raise BadRequest(f"a value that makes the file {part!r} itself can't be kept by a checkpoint")
+
+    def write_array(self, part: str, head: bytes, body: Buffer, block: int) -> list[Digest]:
+        """Write head and body as they come."""
+        self.write(part, (head, body))
+        view = memoryview(body).cast("B")
+        return [hash_bytes(view[start : start + block]) for start in range(0, len(view), block)]
+
+    def describe(self, part: str, layout: Layout, digests: object) -> None:
+        """Of no use here: the whole part is checked at once."""
+
+
+class _ValuePayload:
+    """A `pyplantx.specs.base.Payload` of such a folder."""
+
+    def __init__(self, folder: str, parts: dict[str, Digest]) -> None:
+        self._folder, self._parts = folder, parts
+
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self._parts)
+
+    def is_file(self, part: str) -> bool:
+        return False
+
+    def read(self, part: str) -> bytes:
+        try:
+            with open(os.path.join(self._folder, check_part_name(part)), "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            raise DamagedObject(f"the part {part!r} of a kept value is gone") from None
+        if hash_bytes(data) != self._parts.get(part):
+            raise DamagedObject(f"the part {part!r} of a kept value does not match its checksum")
+        return data
+
+    def path(self, part: str) -> str:
+        raise WarehouseError(f"the part {part!r} of a kept value is read as a whole")
+
+    def open_checked(self, part: str) -> CheckedFile:
+        raise WarehouseError(f"the part {part!r} of a kept value is read as a whole")
+
+    def map(self, part: str, writable: bool) -> Any:
+        raise WarehouseError(f"the part {part!r} of a kept value is read as a whole")
+
+
+class Workspaces:
+    """The workspaces of one warehouse.
+
+    Parameters
+    ----------
+    layout : Layout
+        The warehouse's folders.
+    registry : SpecRegistry
+        For values.
+    trusts_code : callable
+        Whether values that can run code when they are decoded may be decoded.
+    """
+
+    def __init__(self, layout: Folders, registry: SpecRegistry, trusts_code: Callable[[], bool]) -> None:
+        self.registry, self._layout, self._trusts_code = registry, layout, trusts_code
+        self._root = os.path.join(layout.staging, RESUME)
+        self._open: dict[str, list[Workspace]] = {}  # by the reactor's folder
+        self._known: set[str] | None = None  # folders of reactors that may have workspaces
+
+    def take(self, reactor: str, key: Digest) -> Workspace | None:
+        """The workspace of a piece of work, with what was left in it; None if another process holds it.
+
+        Parameters
+        ----------
+        reactor : str
+            Id of the reactor.
+        key : Digest
+            Equal for equal work.
+        """
+        name = hash_text(reactor)
+        path = os.path.join(self._root, name, key)
+        lock = _locked(path, (self._root, os.path.dirname(path), path))
+        if lock is None:
+            return None
+        workspace = Workspace(path, key, lock)
+        self._open.setdefault(name, []).append(workspace)
+        if self._known is not None:
+            self._known.add(name)
+        return workspace
+
+    def open_value(self, workspace: Workspace, kept: dict[str, Any]) -> Any:
+        """A value kept in a workspace.
+
+        Raises
+        ------
+        DamagedObject
+            If it can't be had: damaged, of an unknown type, or not to be decoded in a store that is not trusted.
+        """
+        spec = self.registry.get(kept["spec"], kept["version"])
+        if spec.executes_code and not self._trusts_code():
+            raise DamagedObject("decoding it could run code, and the store is not trusted to hold code")
+        return workspace.read_value(kept, spec)
+
+    def copy_object(self, address: Digest, part: str, target: str) -> None:
+        """Copy a part of a sealed object, which nobody may alter; the copy is the caller's to check.
+
+        Raises
+        ------
+        PayloadMissing, OSError
+            If it is not there.
+        """
+        import shutil
+
+        shutil.copyfile(os.path.join(self._layout.object_folder(address), check_part_name(part)), target)
+
+    def drop(self, workspace: Workspace, *, remove: bool) -> None:
+        """Let go of a workspace, and remove it if it is of no use."""
+        for held in self._open.values():
+            if workspace in held:
+                held.remove(workspace)
+        workspace.remove() if remove else workspace.close()
+
+    def finished(self, reactor: str) -> None:
+        """A reactor has committed: what was kept for it goes, unless another process holds it."""
+        if self._known is None:
+            self._known = set(_names(self._root))
+        if not self._known:
+            return
+        name = hash_text(reactor)
+        if name not in self._known:
+            return
+        self._known.discard(name)
+        for workspace in self._open.pop(name, ()):
+            workspace.remove()
+        for path in _folders(os.path.join(self._root, name)):
+            _remove_unheld(path, older_than=0.0)
+
+    def close(self) -> None:
+        """Let go of all; they stay for the next session."""
+        for held in self._open.values():
+            for workspace in held:
+                workspace.close()
+        self._open.clear()
+
+
+def sweep_workspaces(staging: str, older_than: float = KEPT_FOR) -> list[str]:
+    """Remove workspaces that nobody holds and nobody has written to for `older_than` seconds.
+
+    Returns
+    -------
+    list of str
+        The folders that were removed.
+    """
+    reactors = _folders(os.path.join(staging, RESUME))
+    return [path for reactor in reactors for path in _folders(reactor) if _remove_unheld(path, older_than)]
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _folders(folder: str) -> Iterator[str]:
+    return (os.path.join(folder, name) for name in sorted(_names(folder)))
+
+
+def _locked(path: str, folders: Iterable[str]) -> FileLock | None:
+    """The lock of a folder that is made if it is missing; others may be removing it right now."""
+    for _ in range(_TRIES):
+        lock = FileLock(os.path.join(path, _LOCK))
+        try:
+            for folder in folders:
+                make_folder(folder)
+            if not lock.acquire():
+                return None
+            if lock.is_current():
+                return lock
+        except (FileNotFoundError, WarehouseError) as error:
+            log().debug("%r was removed while it was taken: %s", path, error)
+        lock.close()
+    return None
+
+
+def _remove_unheld(path: str, older_than: float) -> bool:
+    """Remove a workspace unless somebody holds it or it is too young."""
+    try:
+        age = time.time() - max(os.lstat(path).st_mtime, *_times(path))
+        if age < older_than:
+            return False
+        lock = FileLock(os.path.join(path, _LOCK))
+        if not lock.acquire():
+            lock.close()
+            return False
+    except (FileNotFoundError, WarehouseError):  # somebody else was quicker
+        return False
+    remove_tree(path)
+    lock.close()
+    _remove_if_empty(os.path.dirname(path))
+    _remove_if_empty(os.path.dirname(os.path.dirname(path)))
+    return True
+
+
+def _times(path: str) -> list[float]:
+    with os.scandir(path) as entries:
+        return [0.0, *(entry.stat(follow_symlinks=False).st_mtime for entry in entries)]
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove_tree(path)
+    else:
+        os.unlink(path)
+
+
+def _remove_if_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        return  # others have something in it
+
+
+def _let_go_in_child() -> None:
+    for workspace in list(_held):
+        workspace.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

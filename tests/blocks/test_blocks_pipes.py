@@ -1,0 +1,649 @@
+"""blocks, map_blocks, reduce_blocks and checkpoint as reactors use them, on whole plants."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
+from pyplantx.testing import PipeworkMock, forget_reactors, run_reactor_to_completion
+from tests.blocks.fakes import block_threads
+
+
+@pytest.fixture(autouse=True)
+def own_reactors() -> Iterator[None]:
+    forget_reactors()
+    yield
+    forget_reactors()
+    assert block_threads() == []
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """Run one function as a reactor and give back the ingredient 'x' (None if it sends nothing)."""
+
+    def ran(function: Callable[[Any], Any], **options: Any) -> Any:
+        with Plant(tmp_path / "plant", durability="process", **options) as plant:
+            reactor = ReactorFunc(name="r")(function)
+            plant.add_reactors(reactor)
+            plant.run_reactor(reactor)
+            return np.array(plant.fetch_ingredient("x")) if plant.is_ingredient_known("x") else None
+
+    return ran
+
+
+def some_values(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Any bytes that are numbers, and neither NaN nor minus zero."""
+    count = int(np.prod(shape))
+    value = np.random.default_rng(2).integers(0, 100, count * dtype.itemsize, "u1")
+    return (value % 2 if dtype.kind == "?" else value).view(dtype).reshape(shape)
+
+
+SPECS = {
+    "raw": (specs.HdfArraySpec, {}),
+    "chunked": (specs.HdfArraySpec, {"chunks": True}),
+    "packed": (specs.HdfArraySpec, {"compression": "gzip"}),
+    "npy": (specs.ArraySpec, {}),
+    "npy F": (specs.ArraySpec, {"order": "F"}),
+}
+
+
+class TestMapBlocks:
+    @pytest.mark.parametrize("out", SPECS)
+    @pytest.mark.parametrize("kind", SPECS)
+    def test_from_any_array_to_any(self, kind, out, run):
+        def work(pipe: Any) -> None:
+            spec, options = SPECS[kind]
+            src = pipe.allocate_temp(spec, shape=(30, 4), dtype="i4", **options)
+            for b in pipe.blocks(src, memory=1500):
+                src[b] = np.arange(b[0].start * 4, b[0].stop * 4).reshape(-1, 4)
+            spec, options = SPECS[out]
+            dst = pipe.allocate("x", spec, shape=(30, 4), dtype="f8", **options)
+            pipe.map_blocks(
+                lambda a: a[:, ::-1] * 0.5, src, out=dst, memory=30_000 if {kind, out} & {"chunked", "packed"} else 2000
+            )
+            pipe.send("x", dst)
+
+        assert (run(work) == np.arange(120).reshape(30, 4)[:, ::-1] * 0.5).all()
+
+    @settings(max_examples=30)
+    @given(
+        shape=st.lists(st.integers(0, 12), max_size=3).map(tuple),
+        dtypes=st.tuples(*[st.sampled_from(["u1", ">i4", "<f4", ">f8", "c16", "S3", "M8[s]", "?", "i2,f4"])] * 2),
+        memory=st.integers(24_000, 40_000),
+        kinds=st.tuples(*[st.sampled_from(["raw", "npy", "npy F"])] * 2),
+        workers=st.integers(1, 3),
+    )
+    def test_shapes_and_dtypes(self, shape, dtypes, memory, kinds, workers, tmp_path_factory):
+        dtype, other = map(np.dtype, dtypes)
+        rng = np.random.default_rng(1)
+        value = np.frombuffer(rng.bytes(max(1, int(np.prod(shape))) * dtype.itemsize), dtype)
+        value = (value > 100 if dtype.kind == "?" else value)[: int(np.prod(shape))].reshape(shape)
+        if dtype.kind in "fc":
+            value = np.nan_to_num(value)
+        if not np.can_cast(dtype, other, "same_kind") or "M8[s]" in (dtypes[0], dtypes[1]) and dtype != other:
+            other = dtype
+        spec = [(specs.ArraySpec, {"order": "F"}) if k == "npy F" else SPECS[k] for k in kinds]
+        if "M" in (dtype.kind, other.kind) or dtype.names:
+            spec = [SPECS["npy"]] * 2
+
+        def work(pipe: Any) -> None:
+            src = pipe.allocate_temp(spec[0][0], shape=shape, dtype=dtype, **spec[0][1])
+            src[...] = value
+            dst = pipe.allocate("x", spec[1][0], shape=shape, dtype=other, **spec[1][1])
+            pipe.map_blocks(lambda a: a, src, out=dst, memory=memory, workers=workers)
+            pipe.send("x", dst)
+
+        with Plant(tmp_path_factory.mktemp("p"), durability="process") as plant:
+            plant.add_reactors(ReactorFunc(name="r")(work))
+            found = np.array(plant.produce("x")[...])
+        expected = np.empty(shape, other)
+        expected[...] = value
+        assert found.dtype == other and found.tobytes() == expected.tobytes()
+
+    def test_several_sources_and_a_smaller_output(self, run):
+        def work(pipe: Any) -> None:
+            a, b = np.arange(40.0).reshape(10, 4), np.arange(10.0)
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,), dtype="f8")
+            pipe.map_blocks(lambda a, b: a.sum(1) - b, a, b, out=dst, memory=500)
+            pipe.send("x", dst)
+
+        assert (run(work) == np.arange(40.0).reshape(10, 4).sum(1) - np.arange(10.0)).all()
+
+    def test_plain_arrays_as_output(self, run):
+        def work(pipe: Any) -> None:
+            out = np.zeros(100)
+            pipe.map_blocks(np.sqrt, np.arange(100.0), out=out, memory=1000)
+            pipe.send("x", out)
+
+        assert (run(work) == np.sqrt(np.arange(100.0))).all()
+
+    def test_sources_in_memory_can_not_be_written_to(self, run):
+        def work(pipe: Any) -> None:
+            src = np.arange(10.0)
+
+            def double(a: Any) -> Any:
+                a *= 2
+                return a
+
+            pipe.map_blocks(double, src, out=np.zeros(10))
+
+        with pytest.raises(ValueError, match="read-only"):
+            run(work)
+
+    def test_threads_call_the_function_and_the_order_stays(self, run):
+        together = threading.Barrier(3, timeout=30)
+
+        def work(pipe: Any) -> None:
+            def f(a: Any) -> Any:
+                together.wait()
+                return a + 1
+
+            out = np.zeros(12)
+            pipe.map_blocks(f, np.arange(12.0), out=out, memory=5 * 2 * 8, workers=3)
+            pipe.send("x", out)
+
+        assert (run(work) == np.arange(12) + 1).all()
+
+    @pytest.mark.parametrize(
+        ("function", "options", "words"),
+        [
+            (lambda a: a[:-1], {}, r"returned an array of the shape \(2,\) for block 1 of 4 \[0:3\].*should be \(3,\)"),
+            (lambda a: a[:-1], {"halo": 1}, r"should be \(3,\) \(or \(5,\), with its halo\)"),
+            (lambda a: a + 1j, {}, r"returned complex128 for block 1 .* the output is float64.*astype\('float64'\)"),
+            (lambda a: None, {}, r"block 1"),
+            (np.sqrt, {"workers": 0}, "workers=0"),
+        ],
+    )
+    def test_results_that_do_not_fit(self, function, options, words, run):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,), dtype="f8")
+            memory = 3 * 2 * 8 * (5 if "halo" in options else 3)
+            pipe.map_blocks(function, np.arange(10.0), out=dst, memory=memory, **options)
+
+        with pytest.raises(BadRequest, match=f"(?s){words}"):
+            run(work)
+
+    def test_errors_of_the_function_name_the_block(self, run):
+        def work(pipe: Any) -> None:
+            pipe.map_blocks(lambda a: 1 / 0, np.arange(10.0), out=np.zeros(10), memory=500)
+
+        with pytest.raises(ZeroDivisionError) as caught:
+            run(work)
+        assert caught.value.__notes__[0].startswith("in <block 1 of 1: [0:10]>")
+
+    def test_an_output_that_takes_no_writes(self, run):
+        def work(pipe: Any) -> None:
+            sent = pipe.allocate("x", specs.HdfArraySpec, shape=(10,))
+            pipe.send("x", sent)
+            pipe.map_blocks(np.sqrt, np.arange(10.0), out=sent)
+
+        with pytest.raises(BadRequest, match="out= takes no writes"):
+            run(work)
+
+    def test_too_little_memory(self, run):
+        with pytest.raises(BadRequest, match=r"needs 96 bytes.*memory=10 was given"):
+            run(lambda pipe: pipe.map_blocks(np.sqrt, np.zeros((3, 2)), out=np.zeros((3, 2)), memory=10))
+        with pytest.raises(BadRequest, match="memory="):
+            run(lambda pipe: pipe.map_blocks(np.sqrt, np.zeros(3), out=np.zeros(3), memory="much"))
+
+
+class TestReduceBlocks:
+    def reduce(self, run: Any, *sources: Any, **options: Any) -> Any:
+        def work(pipe: Any) -> None:
+            function = options.pop("function", np.sum)
+            pipe.send("x", pipe.reduce_blocks(function, *sources, memory=300, **options))
+
+        return run(work)
+
+    def test_sums(self, run):
+        assert self.reduce(run, np.arange(100.0)) == 4950
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_in_order(self, run, workers):
+        found = self.reduce(run, np.arange(40), function=list, combine=lambda a, b: a + b, workers=workers)
+        assert found.tolist() == list(range(40))
+
+    def test_an_initial_value(self, run):
+        assert self.reduce(run, np.arange(100.0), initial=-1, combine=max, function=np.max) == 99
+        assert self.reduce(run, np.zeros(0), initial=7) == 7
+
+    def test_nothing_at_all(self, run):
+        assert self.reduce(run, np.zeros(0)) == None  # noqa: E711 (an array with None in it)
+
+    def test_values_that_can_not_be_kept_are_no_trouble(self, run, caplog):
+        def work(pipe: Any) -> None:
+            lock = pipe.reduce_blocks(lambda a: threading.Lock(), np.zeros(100), combine=lambda a, b: a, memory=300)
+            pipe.send("x", lock.locked())
+
+        assert run(work) == False  # noqa: E712
+        assert any("could not be resumed" in record.getMessage() for record in caplog.records)
+
+
+class TestLoops:
+    def test_a_loop_left_early_raises_its_errors_at_the_send(self, run, monkeypatch):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,))
+
+            def refuse(selection: Any, value: Any) -> None:
+                raise WarehouseError("no")
+
+            monkeypatch.setattr(dst, "write_block", refuse)
+            for b in pipe.blocks(dst):
+                dst[b] = 1
+                break
+            pipe.send("x", dst)
+
+        with pytest.raises(WarehouseError, match="no"):
+            run(work)
+
+    def test_or_at_the_end(self, run, monkeypatch):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate_temp(specs.HdfArraySpec, shape=(10,))
+
+            def refuse(selection: Any, value: Any) -> None:
+                raise WarehouseError("no")
+
+            monkeypatch.setattr(dst, "write_block", refuse)
+            for b in pipe.blocks(dst):
+                dst[b] = 1
+                break
+
+        with pytest.raises(WarehouseError, match="no"):
+            run(work)
+
+    def test_sending_in_the_loop_waits_for_what_is_being_written(self, run):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(1000,), dtype="i4")
+            for b in pipe.blocks(dst, memory=3 * 4 * 250):
+                dst[b] = np.arange(b[0].start, b[0].stop)
+                if b.index == b.count - 1:
+                    pipe.send("x", dst)
+
+        assert (run(work) == np.arange(1000)).all()
+
+    def test_an_open_loop_ends_with_its_reactor(self, run):
+        def work(pipe: Any) -> None:
+            data = np.zeros(100)
+            walk = iter(pipe.blocks(data, memory=300))
+            next(walk)
+            pipe.loops = walk  # somebody holds it
+
+        run(work)
+
+    def test_a_loop_across_a_yield(self, run):
+        def work(pipe: Any) -> Any:
+            pipe.send("y", 5)
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,), dtype="i4")
+            for b in pipe.blocks(dst, memory=3 * 4 * 3):
+                y = yield pipe.receive("y")
+                dst[b] = y + b.index
+            pipe.send("x", dst)
+
+        assert run(work).tolist() == [5, 5, 5, 6, 6, 6, 7, 7, 7, 8]
+
+    def test_resuming_needs_something_to_fill(self, run):
+        with pytest.raises(BadRequest, match="fills no array"):
+            run(lambda pipe: list(pipe.blocks(np.zeros(4), resume=True)))
+
+    def test_no_arrays(self, run):
+        with pytest.raises(BadRequest, match="needs an array"):
+            run(lambda pipe: pipe.blocks())
+
+    def test_a_pipe_that_has_ended(self, run):
+        pipes: list[Any] = []
+        run(pipes.append)
+        with pytest.raises(BadRequest, match="which has ended"):
+            pipes[0].blocks(np.zeros(3))
+
+    def test_allocated_and_not_sent_is_an_error_as_ever(self, run):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,))
+            pipe.map_blocks(np.sqrt, np.zeros(10), out=dst)
+
+        with pytest.raises(NotSent):
+            run(work)
+
+    def test_without_a_plant(self):
+        def work(pipe: Any) -> Any:
+            src = yield pipe.receive("src")
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=src.shape)
+            for b in pipe.blocks(src, dst, memory=100, resume=True):
+                dst[b] = src[b] + 1
+            pipe.send("x", dst)
+            pipe.send("y", pipe.reduce_blocks(np.sum, src, memory=100))
+            pipe.checkpoint("k", 3)
+            pipe.send("z", pipe.checkpoint("k", default=4))
+
+        pipe = run_reactor_to_completion(work, PipeworkMock({"src": np.arange(10.0)}))
+        assert pipe.sent["y"] == 45 and pipe.sent["z"] == 4
+
+    def test_the_plants_budget_is_the_default(self, run):
+        counts = []
+
+        def work(pipe: Any) -> None:
+            counts.append(sum(1 for _ in pipe.blocks(np.zeros((1 << 20, 8), "f4"))))
+
+        run(work)
+        assert counts == [8]
+
+
+class TestCheckpoints:
+    """In one plant: a run that fails, and the next."""
+
+    def attempts(self, tmp_path: Path, body: Callable[[Any, int], Any], times: int = 2, **options: Any) -> Any:
+        """Run a reactor that fails each time but the last."""
+        attempt = iter(range(times))
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            now = next(attempt)
+            yield from body(pipe, now)
+            if now < times - 1:
+                raise RuntimeError("not yet")
+
+        @ReactorFunc(name="s")
+        def other(pipe: Any) -> None:
+            pipe.send("y", 1)
+
+        with Plant(tmp_path / "plant", durability="process", **options) as plant:
+            plant.add_reactors(reactor, other)
+            for _ in range(times - 1):
+                with pytest.raises(RuntimeError, match="not yet"):
+                    plant.produce("x")
+            return plant.produce("x")
+
+    def test_a_value_comes_back(self, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            seen = pipe.checkpoint("k", default=())
+            pipe.checkpoint("k", (*seen, attempt))
+            pipe.send("x", seen)
+            return
+            yield
+
+        assert self.attempts(tmp_path, body, 4) == (0, 1, 2)
+
+    @pytest.mark.parametrize("value", [None, 0, [1.5], np.arange(1e6), {"a": {1}}, "x" * 3_000_000])
+    def test_of_any_kind(self, value, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            found = pipe.checkpoint("k", default="nothing")
+            if attempt == 0:
+                pipe.checkpoint("k", value)
+            pipe.send("x", found)
+            return
+            yield
+
+        found = self.attempts(tmp_path, body)
+        assert type(found) is type(value) and (np.array_equal(found, value) or found == value)
+
+    def test_keys_are_kept_apart(self, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            found = [pipe.checkpoint(key, default=0) for key in ("a", "b", "ab")]
+            for number, key in enumerate(("a", "b"), 1):
+                pipe.checkpoint(key, number)
+            pipe.send("x", found)
+            return
+            yield
+
+        assert self.attempts(tmp_path, body) == [1, 2, 0]
+
+    def test_after_a_request_it_is_asked_for_again(self, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            before = pipe.checkpoint("k", default=0)
+            y = yield pipe.receive("y")
+            after = pipe.checkpoint("k", default=0)
+            pipe.checkpoint("k", 10 + y)
+            pipe.send("x", [before, after])
+
+        assert self.attempts(tmp_path, body) == [0, 11]
+
+    def test_a_changed_answer_takes_it_back(self, tmp_path):
+        os.environ["BLOCKS_TEST"] = "old"
+
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            found = pipe.checkpoint("k", default=0)
+            if not found:
+                pipe.checkpoint("k", 1)
+                pipe.env("BLOCKS_TEST")
+                pipe.checkpoint("k", 2)
+            pipe.send("x", found)
+            if attempt == 0:
+                os.environ["BLOCKS_TEST"] = "new"
+            return
+            yield
+
+        try:
+            assert self.attempts(tmp_path, body) == 1
+        finally:
+            del os.environ["BLOCKS_TEST"]
+
+    def test_what_was_seen_before_it_was_kept_counts_in_the_trace(self, tmp_path):
+        ran = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            ran.append(1)
+            found = pipe.checkpoint("k", default=None)
+            if found is None:
+                found = pipe.env("BLOCKS_TEST")
+                pipe.checkpoint("k", found)
+            if len(ran) == 1:
+                raise RuntimeError("not yet")
+            pipe.send("x", found)
+
+        try:
+            with Plant(tmp_path / "plant", durability="process") as plant:
+                plant.add_reactors(reactor)
+                os.environ["BLOCKS_TEST"] = "old"
+                with pytest.raises(RuntimeError):
+                    plant.produce("x")
+                assert plant.produce("x") == "old"
+                os.environ["BLOCKS_TEST"] = "new"
+                assert plant.produce("x") == "new"
+        finally:
+            del os.environ["BLOCKS_TEST"]
+
+    def test_what_can_not_be_stored_is_refused(self, run):
+        with pytest.raises(CannotStore):
+            run(lambda pipe: pipe.checkpoint("k", {"a": threading.Lock()}))
+
+    def test_nothing_stays_when_the_reactor_has_ended(self, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            pipe.checkpoint("k", attempt)
+            pipe.send("x", 1)
+            return
+            yield
+
+        self.attempts(tmp_path, body)
+        assert os.listdir(tmp_path / "plant/staging") == []
+
+
+class TestResumingInOnePlant:
+    def test_a_loop_that_writes_otherwise_is_not_resumed(self, tmp_path, caplog):
+        done = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="i4")
+            for b in pipe.blocks(dst, memory=3 * 4 * 4, resume=True):
+                done.append(b.index)
+                dst[b] = 1
+                dst[b[0].start] = 2
+                if len(done) == 5:
+                    raise RuntimeError("not yet")
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            assert plant.produce("x")[:].tolist() == [2, 1, 1, 1] * 10
+        assert len(done) == 15
+        assert any("writes otherwise" in record.getMessage() for record in caplog.records)
+
+    @pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ArraySpec])
+    def test_what_was_written_before_the_loop_is_not_forgotten(self, tmp_path, spec):
+        done = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", spec, shape=(40,), dtype="i4")
+            dst[...] = 7
+            for b in pipe.blocks(dst, memory=3 * 4 * 4, resume=True):
+                done.append(b.index)
+                dst[b] += 1
+                if len(done) == 5:
+                    raise RuntimeError("not yet")
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            assert set(np.array(plant.produce("x")).tolist()) == {8}
+
+    def test_the_number_of_a_loop_counts(self, tmp_path):
+        calls = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            first = pipe.allocate_temp(specs.HdfArraySpec, shape=(40,), dtype="i4")
+            second = pipe.allocate_temp(specs.HdfArraySpec, shape=(40,), dtype="i4")
+
+            def one(x: Any) -> Any:
+                calls.append(1)
+                if len(calls) == 15:
+                    raise RuntimeError("not yet")
+                return x + 1
+
+            pipe.map_blocks(one, np.zeros(40, "i4"), out=first, memory=3 * 2 * 16)
+            pipe.map_blocks(one, np.full(40, 5, "i4"), out=second, memory=3 * 2 * 16)
+            pipe.send("x", [int(first[:].sum()), int(second[:].sum())])
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            assert plant.produce("x") == [40, 240]
+        assert len(calls) == 15 + 6
+
+    @settings(max_examples=40)
+    @given(
+        shape=st.lists(st.integers(1, 12), min_size=1, max_size=3).map(tuple),
+        dtype=st.sampled_from(["u1", ">i4", "<f4", ">f8", "c16", "?", "i2,f4", "M8[s]"]).map(np.dtype),
+        layout=st.sampled_from(["raw", "chunked", "packed", "npy", "npy F"]),
+        way=st.sampled_from(["map", "walk", "walk and add"]),
+        axis=st.integers(0, 2),
+        rows=st.integers(1, 4),
+        stops=st.lists(st.integers(0, 6), max_size=3),
+    )
+    def test_any_array_stopped_anywhere(self, shape, dtype, layout, way, axis, rows, stops, tmp_path_factory):
+        axis %= len(shape)
+        if dtype.kind in "VM":
+            layout, way = "npy F" if layout == "npy F" else "npy", "walk"
+        spec, options = SPECS[layout]
+        if layout in ("chunked", "packed"):
+            options = {**options, "chunks": tuple([min(2, length) for length in shape])}
+            rows = 2 * rows
+        row = 6 * dtype.itemsize * int(np.prod(shape)) // shape[axis]  # of two arrays, three times
+        value = some_values(shape, dtype)
+        stop, left = iter(stops), [0]
+
+        def once_more(x: Any) -> Any:
+            left[0] -= 1
+            if left[0] == -1:
+                raise RuntimeError("stopped")
+            return x
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", spec, shape=shape, dtype=dtype, **options)
+            if way == "map":
+                pipe.map_blocks(once_more, value, out=dst, memory=rows * row, axis=axis)
+            else:
+                for b in pipe.blocks(value, dst, resume=True, memory=rows * row, axis=axis):
+                    dst[b] = value[b] if way == "walk" else dst[b] + value[b]
+                    once_more(None)
+            pipe.send("x", dst)
+
+        with Plant(tmp_path_factory.mktemp("p"), durability="process") as plant:
+            plant.add_reactors(ReactorFunc(name="r")(work))
+            found = None
+            while found is None:
+                left[0] = next(stop, -1)
+                try:
+                    found = np.array(plant.produce("x")[...])
+                except RuntimeError:
+                    hypothesis.event("stopped")
+        assert found.dtype == dtype and found.tobytes() == value.tobytes()
+
+    def test_what_is_kept_for_a_resume_never_fills_the_disk(self, small_disk, caplog):
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(100, 1 << 20), dtype="u1", compression="gzip")
+            pipe.map_blocks(lambda x: np.full((*x.shape, 1 << 20), 7, "u1"), np.zeros(100, "u1"), out=dst)
+            pipe.send("x", dst)
+
+        with Plant(small_disk / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            assert (plant.produce("x")[99] == 7).all()
+        assert any("could not be resumed" in record.getMessage() for record in caplog.records)
+
+    def test_a_full_disk_loses_nothing_that_was_done(self, small_disk, caplog):
+        caplog.set_level(logging.WARNING)
+        calls: list[int] = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40, 32768), dtype="u1")
+
+            def row(x: Any) -> Any:
+                calls.append(1)
+                if len(calls) == 20:
+                    _fill(small_disk / "ballast")
+                return np.full(x.shape, len(calls), "u1")
+
+            pipe.map_blocks(row, np.zeros((40, 32768), "u1"), out=dst, memory=3 * 2 * 32768)
+            pipe.send("x", dst)
+
+        with Plant(small_disk / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(WarehouseError, match="space"):
+                plant.produce("x")
+            (small_disk / "ballast").unlink()
+            before = len(calls)
+            assert plant.produce("x").shape == (40, 32768)
+            assert len(calls) - before <= 40 - 15
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _fill(ballast: Path) -> None:
+    with open(ballast, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            return

@@ -1,0 +1,236 @@
+"""Workspaces and ledgers: what survives, who may have them, when they go."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyplantx.errors import BadRequest, DamagedObject
+from pyplantx.warehouse.resume import KEPT_FOR, Ledger, sweep_workspaces
+from pyplantx.warehouse.warehouse import Warehouse
+
+KEY = "0" * 32
+
+entries = st.lists(
+    st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=3))),
+    max_size=6,
+)
+
+
+def written(path: Path, lines: list[dict]) -> Ledger:
+    ledger = Ledger(str(path), KEY)
+    for line in lines:
+        ledger.append(line)
+    ledger.close()
+    return ledger
+
+
+def read(path: Path, key: str = KEY) -> list[dict]:
+    ledger = Ledger(str(path), key)
+    ledger.read()
+    return ledger.entries
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ledgers")
+
+
+class TestLedger:
+    @given(lines=entries)
+    def test_comes_back(self, lines, folder):
+        path = folder / "ledger"
+        path.unlink(missing_ok=True)
+        written(path, lines)
+        assert read(path) == lines
+        assert read(path, "1" * 32) == []
+
+    @given(lines=entries.filter(bool), data=st.data())
+    def test_any_damage_ends_it_there(self, lines, data, folder):
+        path = folder / "ledger"
+        path.unlink(missing_ok=True)
+        written(path, lines)
+        good = path.read_bytes()
+        at = data.draw(st.integers(0, len(good) - 1))
+        bit = data.draw(st.integers(0, 7))
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1 :])
+        assert read(path) == lines[: good[:at].count(b"\n")]
+
+    @given(lines=entries.filter(bool), more=entries, data=st.data())
+    def test_a_torn_line_is_overwritten(self, lines, more, data, folder):
+        path = folder / "ledger"
+        path.unlink(missing_ok=True)
+        written(path, lines)
+        os.truncate(path, data.draw(st.integers(0, path.stat().st_size - 1)))
+        ledger = Ledger(str(path), KEY)
+        ledger.read()
+        whole = len(ledger.entries)
+        assert whole < len(lines)
+        for line in more:
+            ledger.append(line)
+        ledger.close()
+        assert read(path) == lines[:whole] + more
+
+    @given(lines=entries.filter(bool), more=entries, data=st.data())
+    def test_can_be_cut(self, lines, more, data, folder):
+        path = folder / "ledger"
+        path.unlink(missing_ok=True)
+        ledger = written(path, lines)
+        count = data.draw(st.integers(0, len(lines)))
+        ledger.cut(count)
+        for line in more:
+            ledger.append(line)
+        ledger.close()
+        assert read(path) == (lines[:count] + more if more else lines)
+
+    def test_lines_can_not_change_places(self, tmp_path):
+        path = tmp_path / "ledger"
+        written(path, [{"a": 1}, {"b": 2}, {"c": 3}])
+        first, second, third = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(first + third + second)
+        assert read(path) == [{"a": 1}]
+        path.write_bytes(first + first)
+        assert read(path) == [{"a": 1}]
+
+
+class TestWorkspaces:
+    def test_what_is_in_one_is_found_by_the_next_session(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            workspace.ledger.append({"a": 1})
+            Path(workspace.path("data-0")).write_text("x")
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            assert workspace.ledger.entries == [{"a": 1}] and workspace.has("data-0")
+            assert warehouse.workspaces.take("r", "1" * 32).ledger.entries == []
+
+    def test_one_holder_at_a_time(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            assert warehouse.workspaces.take("r", KEY) is None
+            warehouse.workspaces.drop(workspace, remove=False)
+            assert warehouse.workspaces.take("r", KEY) is not None
+
+    def test_a_forked_child_does_not_hold_it(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            reading, writing = os.pipe()
+            ready, begun = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.close(writing)
+                os.write(begun, b"x")
+                os.read(reading, 1)
+                os._exit(0)
+            assert os.read(ready, 1)
+            warehouse.workspaces.drop(workspace, remove=False)
+            assert warehouse.workspaces.take("r", KEY) is not None
+            for end in (writing, reading, ready, begun):
+                os.close(end)
+            os.waitpid(pid, 0)
+
+    def test_all_of_a_reactor_go_when_it_commits(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            for key in ("1" * 32, "2" * 32):
+                warehouse.workspaces.take("r", key)
+            warehouse.workspaces.take("other", KEY).ledger.append({})
+        with Warehouse(tmp_path) as warehouse:
+            warehouse.workspaces.take("r", "3" * 32)
+            warehouse.work_finished("r")
+            assert len(list((tmp_path / "staging/resume").iterdir())) == 1
+            warehouse.work_finished("other")
+            assert not (tmp_path / "staging/resume").exists()
+
+    def test_but_not_those_that_another_session_holds(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            warehouse.workspaces.take("r", KEY)
+            (path,) = (tmp_path / "staging/resume").glob("*/*")
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    with Warehouse(tmp_path) as mine:
+                        mine.work_finished("r")
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert path.exists()
+
+    def test_the_next_session_sweeps_old_ones_only(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            for key in ("1" * 32, "2" * 32):
+                warehouse.workspaces.take("r", key).ledger.append({})
+        old, young = sorted((tmp_path / "staging/resume").glob("*/*"))
+        past = time.time() - KEPT_FOR - 1
+        for path in (old / "ledger", old / "lock", old):
+            os.utime(path, (past, past))
+        with Warehouse(tmp_path):
+            assert not old.exists() and young.exists()
+        assert sweep_workspaces(str(tmp_path / "staging"), older_than=0) == [str(young)]
+        assert not (tmp_path / "staging/resume").exists()
+
+    def test_they_are_no_sessions_of_others(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            warehouse.workspaces.take("r", KEY)
+            assert not warehouse.others_present()
+            assert [problem for problem in warehouse.check() if problem.kind != "garbage"] == []
+
+
+class TestValues:
+    def test_come_back(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            spaces = warehouse.workspaces
+            workspace = spaces.take("r", KEY)
+            for value in (None, 3, "x", b"y" * 5000, {"a": [1, (2,)]}, {1, 2}, [1.5]):
+                kept = workspace.write_value("value-1", value, spaces.registry)
+                assert spaces.open_value(workspace, kept) == value
+
+    def test_damage_is_seen(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            spaces = warehouse.workspaces
+            workspace = spaces.take("r", KEY)
+            kept = workspace.write_value("value-1", {"a": (1,)}, spaces.registry)
+            (part,) = Path(workspace.path("value-1")).iterdir()
+            part.write_bytes(part.read_bytes()[:-1])
+            with pytest.raises(DamagedObject, match="does not match"):
+                spaces.open_value(workspace, kept)
+            part.unlink()
+            with pytest.raises(DamagedObject, match="is gone"):
+                spaces.open_value(workspace, kept)
+
+    def test_code_is_run_in_trusted_stores_only(self, tmp_path):
+        with Warehouse(tmp_path, trust="data") as warehouse:
+            spaces = warehouse.workspaces
+            workspace = spaces.take("r", KEY)
+            kept = workspace.write_value("value-1", {"a": (1,)}, spaces.registry)
+            with pytest.raises(DamagedObject, match="not trusted"):
+                spaces.open_value(workspace, kept)
+            assert spaces.open_value(workspace, workspace.write_value("value-2", 4, spaces.registry)) == 4
+
+    def test_no_file_of_its_own(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            kept = workspace.write_value("value-1", 5, warehouse.workspaces.registry)
+            with pytest.raises(BadRequest):
+                workspace.write_value("value-2", lambda: 0, _Registry())
+            assert kept["spec"] == "simple"
+
+
+class _Registry:
+    """Says that everything is of a type that makes its file itself."""
+
+    def infer(self, value):
+        return self
+
+    get = infer
+    name = "simple"
+    version = 1
+
+    def write(self, value, stage):
+        stage.path("data")

@@ -1,0 +1,253 @@
+"""HDF arrays in whole plants: damage, full disks, kept datasets, and how much memory they take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.errors import BadRequest, DamagedObject, WarehouseFull
+
+ROWS, COLUMNS = 3000, 1024  # three logical blocks
+
+
+def rows(start: int, stop: int) -> Any:
+    return np.arange(start * COLUMNS, stop * COLUMNS, dtype="f4").reshape(-1, COLUMNS)
+
+
+@ReactorFunc
+def make_field(pipe: Any) -> Any:
+    field = pipe.allocate("field", specs.HdfArraySpec, shape=(ROWS, COLUMNS), dtype="f4")
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda start: write_rows(field, start), range(0, ROWS, 700)))
+    pipe.send("field", field)
+
+
+def write_rows(field: Any, start: int) -> None:
+    stop = min(start + 700, ROWS)
+    field[start:stop] = rows(start, stop)
+
+
+@ReactorFunc
+def make_packed(pipe: Any) -> Any:
+    pipe.send("packed", packed(pipe.allocate("packed", specs.HdfArraySpec, shape=(ROWS, COLUMNS), compression="lzf")))
+
+
+def packed(dataset: Any) -> Any:
+    dataset[:] = rows(0, ROWS)
+    return dataset
+
+
+def damage(folder: Path, position: int) -> None:
+    (path,) = folder.glob("plant/objects/*/*/data.h5")
+    path.chmod(0o600)
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 0x40]))
+
+
+@pytest.mark.parametrize("position", [100, 5000, 9 << 20], ids=["head", "first block", "last block"])
+@pytest.mark.parametrize("way", ["slices", "map"])
+def test_a_damaged_array_is_made_again(open_plant: Callable[..., Any], tmp_path: Path, position: int, way: str) -> None:
+    with open_plant(make_field) as plant:
+        plant.produce("field")
+    damage(tmp_path, position)
+    with open_plant(make_field, reader(way)) as plant:
+        assert plant.produce("sums") == [float(rows(r, r + 1).sum(dtype="f8")) for r in range(0, ROWS, 500)]
+        assert plant.log.take().count("make_field") == 1
+
+
+def reader(way: str) -> Any:
+    @ReactorFunc(name="read")
+    def read(pipe: Any) -> Any:
+        field = yield pipe.receive("field")
+        whole = field.mapped() if way == "map" else field
+        pipe.send("sums", [float(whole[row].sum(dtype="f8")) for row in range(0, ROWS, 500)])
+        assert len(whole[0 : ROWS : ROWS - 1]) == 2
+
+    return read
+
+
+def test_a_damaged_chunk_is_never_returned(open_plant: Callable[..., Any], tmp_path: Path) -> None:
+    with open_plant(make_packed) as plant:
+        plant.produce("packed")
+    (path,) = tmp_path.glob("plant/objects/*/*/data.h5")
+    damage(tmp_path, os.path.getsize(path) - 2000)
+    with open_plant(make_packed) as plant:
+        found = plant.produce("packed")
+        with pytest.raises(DamagedObject, match="does not match its checksum"):
+            found[...]
+        with pytest.raises(DamagedObject):  # HDF5 does not keep what it has made of it
+            found[...]
+        assert np.array_equal(plant.produce("packed")[...], rows(0, ROWS))
+
+
+def test_a_kept_dataset_outlives_newer_versions_and_collection(open_plant: Callable[..., Any]) -> None:
+    kept = {}
+    for version in range(2):
+
+        @ReactorFunc(name="make", version=str(version))
+        def make(pipe: Any) -> Any:
+            pipe.send("x", np.full((700, 1000), version, "f4"), specs.HdfArraySpec)  # noqa: B023
+
+        with open_plant(make) as plant:
+            kept[version] = plant.produce("x")
+            former = plant.produce("x").mapped()
+    with open_plant(make) as plant:
+        plant.gc(max_size=0)
+    assert kept[0][699, 5] == 0 and kept[1][699, 5] == former[3, 4] == 1
+
+
+def test_equal_content_has_one_digest_in_whichever_order_it_was_written(open_plant: Callable[..., Any]) -> None:
+    @ReactorFunc
+    def backwards(pipe: Any) -> Any:
+        field = pipe.allocate("backwards", specs.HdfArraySpec, shape=(ROWS, COLUMNS), dtype="f4")
+        for start in range(ROWS - 100, -1, -100):
+            field[start : start + 100] = rows(start, start + 100)
+        pipe.send("backwards", field)
+
+    @ReactorFunc
+    def at_once(pipe: Any) -> Any:
+        pipe.send("at_once", rows(0, ROWS), specs.HdfArraySpec)
+
+    with open_plant(make_field, backwards, at_once) as plant:
+        for name in ("field", "backwards", "at_once"):
+            plant.produce(name)
+        digests = {plant.warehouse.last_ref(name).digest for name in ("field", "backwards", "at_once")}
+        assert len(digests) == 1
+
+
+def test_bad_requests(open_plant: Callable[..., Any], tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        mine = file.create_dataset("x", data=np.arange(6.0).reshape(2, 3))
+
+        @ReactorFunc
+        def careless(pipe: Any) -> Any:
+            mistakes = []
+            first, second = (pipe.allocate(n, specs.HdfArraySpec, shape=(2, 3)) for n in ("first", "second"))
+            for mistake in (
+                lambda: first.__setitem__(0, np.zeros(5)),
+                lambda: first.__setitem__((), "text"),
+                lambda: first.resize((3, 3)),
+                lambda: pipe.send("first", second),
+                lambda: pipe.send("first", np.zeros((2, 3))),
+                lambda: first.mapped(),
+            ):
+                with pytest.raises(BadRequest) as caught:
+                    mistake()
+                mistakes.append(str(caught.value))
+            first[...] = 1
+            pipe.send("first", first)
+            with pytest.raises(BadRequest, match="read-only"):
+                first[0] = 2
+            second[...] = first[...]
+            pipe.send("second", second)
+            pipe.send("copy", mine)  # a dataset of one's own is copied
+            pipe.send("mistakes", mistakes)
+
+        with open_plant(careless) as plant:
+            assert len(set(plant.produce("mistakes"))) == 5
+            assert plant.produce("first")[...].sum() == plant.produce("second").mapped().sum() == 6
+            assert plant.produce("copy")[1].tolist() == [3, 4, 5]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    ran = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)], capture_output=True, text=True
+    )
+    if ran.returncode:
+        pytest.skip(f"no file system can be mounted here: {ran.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up(small_disk: Path) -> None:
+    """Two arrays have room one by one, not together."""
+    full = []
+
+    @ReactorFunc
+    def greedy(pipe: Any) -> Any:
+        arrays = [pipe.allocate(name, specs.HdfArraySpec, shape=(5, 1 << 20)) for name in ("one", "two")]
+        with pytest.raises(WarehouseFull, match=r"no space to write 800,000,000 bytes.*bytes are free"):
+            pipe.allocate_temp(specs.HdfArraySpec, shape=(200, 1000, 1000))
+        for array in arrays:
+            for row in range(5):
+                array[row] = row
+        full.append(False)
+
+    @ReactorFunc
+    def modest(pipe: Any) -> Any:
+        pipe.send("kept", np.arange(100_000.0), specs.HdfArraySpec)
+
+    with Plant(small_disk / "plant", durability="process") as plant:
+        plant.add_reactors(greedy, modest)
+        assert plant.produce("kept")[5] == 5
+        with pytest.raises(WarehouseFull, match="No space left on device"):
+            plant.run_reactor(greedy)
+        assert plant.produce("kept")[6] == 6 and full == []
+    with Plant(small_disk / "plant", durability="process") as plant:
+        plant.add_reactors(modest)
+        assert plant.produce("kept")[7] == 7
+        assert [problem for problem in plant.warehouse.check() if not problem.harmless] == []
+
+
+MEMORY = """
+import sys, numpy as np
+from pyplantx import *
+
+def private():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024
+
+peak = 0
+
+def look():
+    global peak
+    peak = max(peak, private())
+
+@ReactorFunc
+def fill(pipe):
+    field = pipe.allocate("field", specs.HdfArraySpec, shape=(96, 1 << 20), dtype="f4")
+    for row in range(0, 96, 4):
+        field[row : row + 4] = np.full((4, 1 << 20), row, "f4")
+        look()
+    field[0] = np.ones(1 << 20)  # of another dtype
+    field[:, ::2] = 3
+    look()
+    pipe.send("field", field)
+    look()
+    for row in range(0, 96, 4):
+        field[row : row + 4].sum()
+    look()
+
+base = private()
+with Plant(sys.argv[1], durability="process") as plant:
+    plant.add_reactors(fill)
+    plant.produce("field")
+print(peak - base)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_private_memory(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 64

@@ -1,0 +1,314 @@
+"""Zarr arrays: one digest whatever the order of writes; a folder that zarr opens; lazy, checked, read-only."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+zarr = pytest.importorskip("zarr")
+
+from pyplantx import Plant, ReactorFunc, specs  # noqa: E402
+from pyplantx import errors as err  # noqa: E402
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject  # noqa: E402
+from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
+from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
+from pyplantx.specs import zarr as module  # noqa: E402
+
+SPEC = specs.ZarrArraySpec()
+
+
+class TestTheContract(SpecTests):
+    spec = SPEC
+    inferred = False
+    values = [
+        np.arange(6.0).reshape(2, 3),
+        np.array(2.5),
+        np.zeros((0, 2), "f4"),
+        np.array([True, False]),
+        np.array([-0.0, np.nan, np.inf], "f2"),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.array([1 - 2j]),
+    ]
+
+    def same(self, sent, received):
+        found = np.asarray(received)
+        same_kind = found.dtype == sent.dtype and found.shape == sent.shape
+        return same_kind and found.tobytes() == np.ascontiguousarray(sent).tobytes()
+
+    def alter(self, received):
+        with pytest.raises(BadRequest, match="read-only"):
+            received[...] = 0
+        np.asarray(received)[...] = 0
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return FolderStage(str(tmp_path))
+
+
+def expected_digest(array):
+    data = np.ascontiguousarray(array).tobytes()
+    blocks = [hash_bytes(data[start : start + BLOCK]) for start in range(0, len(data), BLOCK)]
+    return combine(array_header(array.dtype, array.shape, "zarr"), blocks)
+
+
+def test_allocate_fill_seal_receive(stage):
+    allocation = SPEC.allocate(stage, shape=(6, 4), chunks=(4, 4))
+    array = allocation.handle
+    assert array.untouched and "writable" in repr(array) and array.shards is None and array.nbytes == 96
+    array[0:2] = np.ones((2, 4))
+    array[3, 1] = 5
+    assert array[3].tolist() == [0, 5, 0, 0] and len(array) == 6 and not array.untouched
+    written = allocation.seal()
+    received = SPEC.open(stage.seal(), written.meta, 1)
+    assert received.shape == (6, 4) and received.dtype == np.float32 and received.ndim == 2 and received.size == 24
+    assert received[:].sum() == 13 and sum(row.sum() for row in received) == 13 and received.fillvalue == 0
+    with pytest.raises(ValueError, match="without a copy"):
+        received.__array__(copy=False)
+    with pytest.raises(TypeError, match="no length"):
+        len(SPEC.allocate(FolderStage(stage.folder + "/.."), shape=()).handle)
+
+
+def test_the_folder_is_a_zarr_store_as_it_stands(stage):
+    array = np.arange(60, dtype="i4").reshape(12, 5)
+    allocation = SPEC.allocate(stage, shape=array.shape, dtype="i4", chunks=(5, 5), compression="zstd")
+    allocation.handle[...] = array
+    allocation.seal()
+    assert sorted(os.listdir(stage.folder)) == ["c.0.0", "c.1.0", "c.2.0", "zarr.json"] == sorted(stage.given)
+    assert np.array_equal(zarr.open_array(stage.folder, mode="r")[...], array)
+
+
+def test_the_handle_reads_on_where_the_folder_is_moved_to(stage, tmp_path):
+    allocation = SPEC.allocate(stage, shape=(3,), chunks=(2,))
+    allocation.handle[:] = 7
+    allocation.seal()
+    os.rename(tmp_path, tmp_path.with_name("moved"))
+    assert allocation.handle[:].tolist() == [7, 7, 7]
+    with pytest.raises(BadRequest, match="read-only"):
+        allocation.handle[0] = 1
+    os.remove(tmp_path.with_name("moved") / "c.1")
+    with pytest.raises(err.PayloadMissing, match="'c.1' of a Zarr array is gone"):
+        allocation.handle[2]
+
+
+def test_a_received_array_can_go_to_another_process():
+    with stored(SPEC, np.arange(5.0)) as entry:
+        again = pickle.loads(pickle.dumps(entry.open()))
+        assert again[:].tolist() == [0, 1, 2, 3, 4]
+        assert pickle.loads(pickle.dumps(again))[1] == 1
+
+
+def test_an_allocated_one_can_not(stage):
+    allocation = SPEC.allocate(stage, shape=(3,))
+    with pytest.raises(BadRequest, match="can't be pickled"):
+        pickle.dumps(allocation.handle)
+    allocation.discard()
+
+
+def test_arrays_of_zarr_and_received_ones_can_be_sent():
+    given = zarr.create_array(zarr.storage.MemoryStore(), shape=(7,), chunks=(2,), dtype="f8")
+    given[:] = np.arange(7.0)
+    with stored(SPEC, given) as entry, stored(SPEC, entry.open()) as again:
+        assert again.written.digest == entry.written.digest == expected_digest(np.arange(7.0))
+        assert again.open().chunks == (2,)
+
+
+def test_what_is_neither(stage):
+    with pytest.raises(CannotStore, match="neither a NumPy nor a Zarr array"):
+        SPEC.write([1, 2], stage)
+    with pytest.raises(CannotStore, match="doesn't keep"):
+        SPEC.write(np.array(["a"]), stage)
+
+
+# -- digests ------------------------------------------------------------------------------------
+
+writes = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 8), st.integers(0, 9), st.integers(0, 2)), max_size=6)
+layouts = st.sampled_from(
+    [
+        {"chunks": (8, 5)},
+        {"chunks": (3, 2)},
+        {"chunks": (2, 1), "shards": (4, 3)},
+        {"compression": "gzip", "compression_opts": 1},
+        {"compression": "blosc", "compression_opts": {"cname": "lz4"}},
+        {"fillvalue": -1.5},
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(writes, layouts)
+def test_the_digest_knows_neither_order_nor_layout(tmp_path_factory, plan, options):
+    stage = FolderStage(str(tmp_path_factory.mktemp("zarr")))
+    expected = np.full((8, 5), options.get("fillvalue", 0), "f4")
+    allocation = SPEC.allocate(stage, shape=(8, 5), **options)
+    for start, stop, number, way in plan:
+        selection = [np.s_[start:stop], np.s_[start:stop, 1:4], np.s_[start:stop:2, ...]][way]
+        value = np.full(expected[selection].shape, number, "f4")
+        allocation.handle[selection] = value if number % 2 else number
+        expected[selection] = number
+    assert allocation.seal().digest == expected_digest(expected)
+
+
+def test_large_blocks_are_hashed_as_they_pass(stage, monkeypatch):
+    array = np.random.default_rng(0).random((64, BLOCK // 256))
+    allocation = SPEC.allocate(stage, shape=array.shape, dtype="f8")
+    for start in (32, 0, 48, 16):  # in any order
+        allocation.handle.write_block((slice(start, start + 16),), array[start : start + 16])
+    monkeypatch.setattr(module, "_read_back", lambda _: pytest.fail("read back without need"))
+    assert allocation.seal().digest == expected_digest(array)
+    part = np.s_[10:20, 5:9]
+    assert np.array_equal(allocation.handle.read_block(part), array[part])
+    assert allocation.handle.block_digest(part) == hash_bytes(np.ascontiguousarray(array[part]))
+
+
+def test_an_array_whose_rows_are_too_large_is_read_back_in_parts(stage, monkeypatch):
+    monkeypatch.setattr(module, "_SLAB", 100)
+    array = np.arange(2400.0).reshape(4, 30, 20)
+    allocation = SPEC.allocate(stage, shape=array.shape, dtype="f8", chunks=(3, 7, 20))
+    allocation.handle[:, [2, 0]] = array[:, [2, 0]]
+    allocation.handle[...] = array
+    allocation.handle[:, [3]] = array[:, [3]]
+    assert allocation.seal().digest == expected_digest(array)
+
+
+def test_minus_zero_is_no_fill_value(stage):
+    allocation = SPEC.allocate(stage, shape=(2,), dtype="f8")
+    allocation.handle[...] = np.array([-0.0, -0.0])
+    written = allocation.seal()
+    assert np.signbit(SPEC.open(stage.seal(), written.meta, 1)[...]).all()
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "without shape="),
+        ({"shape": 4, "order": "F"}, "with order="),
+        ({"shape": 4, "dtype": ">f8"}, "doesn't keep >f8"),
+        ({"shape": 4, "dtype": "S3"}, r"doesn't keep \|S3"),
+        ({"shape": 4, "compression": "lzma"}, "compression='lzma' is not known"),
+        ({"shape": 4, "compression": "gzip", "compression_opts": {"speed": 1}}, "is not for 'gzip'"),
+        ({"shape": (4, 4), "chunks": 4}, "one positive length per axis"),
+        ({"shape": (4, 4), "chunks": (0, 4)}, "one positive length per axis"),
+        ({"shape": (4, 4), "chunks": (2, 2), "shards": (3, 3)}, "Zarr can't keep such an array"),
+        ({"shape": (100, 100), "chunks": (1, 1)}, "can't have 10,000 files"),
+        ({"shape": 4, "fillvalue": "x"}, "Zarr can't keep such an array"),
+    ],
+)
+def test_bad_options(stage, options, message):
+    with pytest.raises(BadRequest, match=message):
+        SPEC.allocate(stage, **options)
+
+
+def test_chunks_are_chosen_by_the_access(stage):
+    for number, (options, expected) in enumerate(
+        [({}, (1024, 4096)), ({"axis": 1}, (8192, 512)), ({"blocks": (512, 512)}, (512, 512))]
+    ):
+        os.mkdir(f"{stage.folder}/{number}")
+        place = FolderStage(f"{stage.folder}/{number}")
+        assert SPEC.allocate(place, shape=(8192, 4096), **options).handle.chunks == expected
+
+
+def test_a_value_that_does_not_fit(stage):
+    allocation = SPEC.allocate(stage, shape=(3, 4))
+    for selection, value in [(0, np.zeros(7)), (slice(0, 2), np.zeros((3, 4))), (0, "a"), (0, [1, 2])]:
+        with pytest.raises(BadRequest, match="can't be written to the Zarr array"):
+            allocation.handle[selection] = value
+    allocation.handle[1:] = [1, 2, 3, 4]
+    assert allocation.handle[:].tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [1, 2, 3, 4]]
+    with pytest.raises(IndexError):
+        allocation.handle[9]
+
+
+def test_a_full_disk_is_named(stage, monkeypatch):
+    allocation = SPEC.allocate(stage, shape=(3, 4))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(allocation.handle.inner), "__setitem__", full)
+    with pytest.raises(err.WarehouseFull, match="No space left"):
+        allocation.handle[0] = 1
+
+
+def test_a_missing_library_is_named(stage, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(err.MissingLibrary, match="needs the package 'zarr'"):
+        SPEC.allocate(stage, shape=3)
+
+
+def test_inference_imports_nothing():
+    code = (
+        "import sys, numpy; from pyplantx import specs; r = specs.SpecRegistry(); r.infer(numpy.zeros(3)); r.infer({})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('zarr' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
+# -- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd"}, {"chunks": (2,), "shards": (4,)}])
+def test_a_chunk_that_can_not_be_decoded_is_refused_when_it_is_read(stage, options):
+    allocation = SPEC.allocate(stage, shape=(8,), **{"chunks": (4,), **options})
+    allocation.handle[:] = np.arange(8)
+    written = allocation.seal()
+    with open(stage.folder + "/c.1", "wb") as file:
+        file.write(b"\xff\xff\xff")
+    received = SPEC.open(stage.seal(), written.meta, 1)
+    assert received[:4].tolist() == [0, 1, 2, 3]
+    with pytest.raises(DamagedObject, match="can't be read"):
+        received[4:]
+
+
+# -- in a plant ---------------------------------------------------------------------------------
+
+
+@ReactorFunc
+def produce(pipe):
+    array = pipe.allocate("volume", specs.ZarrArraySpec, shape=(600, 1000), dtype="f8", chunks=(200, 1000))
+    for start in range(0, 600, 200):
+        array[start : start + 200] = start
+    pipe.send("volume", array)
+
+
+@ReactorFunc
+def consume(pipe):
+    volume = yield pipe.receive("volume")
+    pipe.send("total", float(volume[:].sum()))
+
+
+def test_a_plant_stores_gives_back_and_notices_damage(tmp_path):
+    with Plant(tmp_path) as plant:
+        plant.add_reactors(produce, consume)
+        assert plant.produce("total") == 120_000_000.0
+    damaged = next(path for path in tmp_path.glob("objects/*/*/c.1.0"))
+    damaged.chmod(0o600)
+    content = bytearray(damaged.read_bytes())
+    content[12345] ^= 1
+    damaged.write_bytes(content)
+    with Plant(tmp_path) as plant:
+        plant.add_reactors(produce, consume)
+        volume = plant.fetch_ingredient("volume")
+        assert volume[5, 5] == 0
+        with pytest.raises(DamagedObject):
+            volume[300]
+
+
+def test_the_head_is_plain_json(stage):
+    SPEC.allocate(stage, shape=(8,), chunks=(4,)).seal()
+    with open(stage.folder + "/zarr.json") as file:
+        assert json.load(file)["chunk_key_encoding"]["configuration"] == {"separator": "."}

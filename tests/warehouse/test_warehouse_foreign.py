@@ -1,0 +1,62 @@
+"""`Warehouse.foreign_changes`: whether what was looked up may have been overtaken by another process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import ROOT, send
+
+OTHER = """
+import sys
+from pyplantx.warehouse.warehouse import Warehouse
+with Warehouse(sys.argv[1]) as warehouse:
+    warehouse.blob_put("test", "key", "text")
+"""
+
+
+def write_elsewhere(directory: Path) -> None:
+    subprocess.run([sys.executable, "-c", OTHER, str(directory)], check=True, cwd=ROOT, timeout=60)
+
+
+def test_own_commits_are_not_foreign(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.begin_activity()
+        warehouse.find_record(hash_text("a node"))
+        before = warehouse.foreign_changes()
+        for number in range(3):
+            send(warehouse, f"x{number}", number)
+            warehouse.sync()
+            assert warehouse.producers(f"x{number}")
+        assert warehouse.foreign_changes() == before
+
+
+def test_what_another_process_commits_is_noticed_with_the_next_view(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.begin_activity()
+        before = warehouse.foreign_changes()
+        write_elsewhere(tmp_path)
+        assert warehouse.blob_get("test", "key") is None and warehouse.foreign_changes() == before
+        warehouse.refresh()
+        assert warehouse.foreign_changes() != before and warehouse.blob_get("test", "key") == "text"
+
+
+def test_what_another_process_commits_between_two_of_ours_is_noticed(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.begin_activity()
+        send(warehouse, "x", 1)
+        warehouse.sync()
+        before = warehouse.foreign_changes()
+        write_elsewhere(tmp_path)
+        send(warehouse, "y", 2)
+        warehouse.sync()
+        assert warehouse.foreign_changes() != before
+
+
+def test_two_warehouses_of_one_process_never_rely_on_it(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as one, Warehouse(tmp_path):
+        one.begin_activity()
+        assert one.foreign_changes() != one.foreign_changes()
