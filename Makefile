@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types walls unit pythons bench clean
+.PHONY: help demo test lint types walls unit pythons faults bench clean
 
 # The first interpreter that is new enough, unless PYTHON names one.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
@@ -66,6 +66,10 @@ unit: $(VENV)/stamp-dev
 # Bytecode differs from version to version: fingerprints and traces are tried on every other one that is here.
 pythons: $(VENV)/stamp-dev
 	@$(PY) tests/other_pythons.py $(VENV)
+
+# The long campaigns of docs/design/reliability.md; an hour or more.
+faults: $(VENV)/stamp-dev
+	$(PY) -m pytest -q -m campaign tests/faults
 
 bench: $(VENV)/stamp-dev
 	$(PY) benchmarks/run.py --output docs/benchmarks.md $(BENCH_ARGS)

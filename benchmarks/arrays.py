@@ -41,10 +41,10 @@ def main() -> None:
     arguments = parser.parse_args()
     place = ["--folder", arguments.folder] if arguments.folder else []
     large, far, kinds = (["0.125"], ["1"], ["32"]) if arguments.quick else (["1"], ["8"], ["256"])
-    repeat = "1" if arguments.quick else "3"
+    repeat, far_repeat = ("1", "1") if arguments.quick else ("3", "2")
     text = PREFACE.format(day=datetime.date.today(), python=platform.python_version(), cpus=os.cpu_count())
     text += section("One large array, made and summed", "big_array.py", "--size", *large, "--repeat", repeat, *place)
-    text += section("Larger than memory", "out_of_core.py", "--gib", *far, "--repeats", repeat, *place)
+    text += section("Larger than memory", "out_of_core.py", "--gib", *far, "--repeats", far_repeat, *place)
     text += section("Kinds of arrays", "formats.py", "--mib", *kinds, *place)
     print(text)
     if arguments.output:

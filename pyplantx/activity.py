@@ -318,8 +318,8 @@ class Activity:
     def _traced(self, name: str) -> list[ReactorId]:
         """Who sent it before: first those whose present version did, the newest first."""
         noted = self.warehouse.producers(name)
-        if len(noted) == 1 and noted[0][0] in self.reactors:
-            return [noted[0][0]]
+        if len(noted) == 1 and (own := self.reactors.own(noted[0][0])) is not None:
+            return [own]
         current: list[ReactorId] = []
         former: list[ReactorId] = []
         for id, root in noted:
@@ -457,8 +457,9 @@ class Activity:
     def _finished(self, id: ReactorId) -> None:
         self._turns.release(id)
         self.warehouse.work_finished(id)
-        reactor = self.reactors[id]
-        self.listeners.tell(EventType.reactor_finished, reactor.name, reactor.function)
+        if self.listeners.wants(EventType.reactor_finished):
+            reactor = self.reactors[id]
+            self.listeners.tell(EventType.reactor_finished, reactor.name, reactor.function)
 
     def _entry(self, id: ReactorId, action: str, reason: str) -> dict[str, Any]:
         return {

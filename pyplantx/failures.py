@@ -79,7 +79,7 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
     "lost": (
         ReactorError,
         "reactor {reactors} was started again and again: its worker was lost, or what it received was damaged",
-        "the log names damaged files, then look at the disk; else: did it run out of memory? the system's log says that",
+        "the log names damaged files, then look at the disk; else it may have run out of memory, see the system's log",
     ),
 }
 

@@ -26,8 +26,8 @@ class Share(NamedTuple):
 #: Purpose -> its share. What may be held at the same time adds up to the whole: three loops, the caches, the queue.
 SHARES = {
     "blocks": Share(4, 256 * 10**6),  # one loop: read ahead, in the reactor's hands, waiting to be written
-    "chunks": Share(8, 64 * 10**6),  # the chunk cache of one open HDF5 dataset
-    "waiting": Share(8, 64 * 10**6),  # small payloads that wait for their group commit
+    "chunks": Share(8, 32 << 20),  # the chunk cache of one open HDF5 dataset
+    "waiting": Share(8, 16 * 10**6),  # small payloads that wait for their group commit: one batch
 }
 
 

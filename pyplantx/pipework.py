@@ -255,7 +255,6 @@ class Pipework:
         self._run.note(observation)
         return default if value is None else value
 
-
     def blocks(
         self,
         *arrays: Any,
@@ -369,9 +368,7 @@ class Pipework:
             The value of all blocks; `initial` if there are none.
         """
         workshop = self._run.workshop()
-        return workshop.reduce_blocks(
-            function, sources, combine, initial, memory, axis, workers, resume, progress
-        )
+        return workshop.reduce_blocks(function, sources, combine, initial, memory, axis, workers, resume, progress)
 
     def checkpoint(self, key: str, value: Any = _NOTHING, *, default: Any = None) -> Any:
         """Keep a value for the case that this run is killed, or get back what a killed run has kept.

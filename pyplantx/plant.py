@@ -608,8 +608,9 @@ class Plant:
         if id in self._decisions:
             return self._decisions[id] or up_to_date(self._roster[id].name)
         for entry in reversed(list(self.warehouse.history())):
-            if entry["id"] == id:
-                return Decision(entry["reactor"], entry["action"], entry["reason"])
+            if entry.get("id") == id:
+                reactor, action, reason = [str(entry.get(what)) for what in ("reactor", "action", "reason")]
+                return Decision(reactor, action, reason)
         return Decision(self._roster[id].name, "unknown", "never run on this store")
 
     def explain(self, name: str) -> Decision:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pyplantx.core.trace import Digest, Group, ObjectRef, Question
+from pyplantx.core.trace import Digest, Group, ObjectRef, Question, Step
 from pyplantx.fingerprint.value import hash_text
 
 if TYPE_CHECKING:
@@ -161,19 +161,18 @@ class _Ancestry:
             self._answers += known.answers
             self._objects += known.objects
             return True
-        id = self._scheduler.sender(name)
+        id, ref, trace = self._scheduler.origin(name)
         if id is None or not self._usable(id):
             return False
-        ref = self._scheduler.known(name)
         if ref is not None and ref.inline is None:
             self._objects.append(ref.address)
         if id not in self._roots:
             self._roots[id] = self._reactors.root(id)
-            self._add_trace(id)
+            self._add_trace(id, trace)
         return True
 
-    def _add_trace(self, id: ReactorId) -> None:
-        for step in self._scheduler.trace(id):
+    def _add_trace(self, id: ReactorId, trace: Iterable[Step]) -> None:
+        for step in trace:
             if isinstance(step, Group):
                 for kind, key, answer, _ in step.observations:
                     if kind == "ingredient":
@@ -198,7 +197,12 @@ def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
     """The deep trace, if it is of this ingredient and nothing was written since."""
     if not text.startswith(f'["{generation}",'):
         return None
-    kept: list[Any] = json.loads(text)
-    if kept[1] != name or len(kept) != 1 + len(DeepTrace._fields):  # fewer: of an earlier version
-        return None
-    return DeepTrace(name, ObjectRef(*kept[2]), *kept[3:])
+    try:
+        _, kept_name, ref, roots, answers, objects = json.loads(text)  # fewer: of an earlier version
+        deep = DeepTrace(name, ObjectRef(*ref), dict(roots), [(id, *rest) for id, *rest in answers], list(objects))
+        "".join((*ref[2:4], *deep.roots, *deep.roots.values(), *objects))  # a TypeError unless all are texts
+        "".join([field for answer in deep.answers for field in answer])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None  # it makes no sense: the replays decide
+    is_sound = all(len(answer) == 4 and answer[0] in deep.roots for answer in deep.answers)
+    return deep if kept_name == name and is_sound else None

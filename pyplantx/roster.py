@@ -38,6 +38,11 @@ class Roster:
     def __contains__(self, id: object) -> bool:
         return id in self._reactors
 
+    def own(self, id: ReactorId) -> ReactorId | None:
+        """The same id as the reactor has it, or None: dictionaries find that one without comparing letters."""
+        reactor = self._reactors.get(id)
+        return None if reactor is None else reactor.id
+
     def __iter__(self) -> Iterator[Reactor]:
         return iter(self._reactors.values())
 
@@ -111,9 +116,9 @@ class Roster:
 
     def freeze(self) -> None:
         """Take all fingerprints now, before a reactor runs and changes what they are taken from."""
-        self._fingerprinter.freeze(list(self._reactors.values()))
         for id in self._reactors:
-            self.root(id)
+            if id not in self._roots:
+                self.root(id)
 
     def parts(self, id: ReactorId) -> dict[str, Digest]:
         """Label to digest of each piece of code that counts for a reactor."""

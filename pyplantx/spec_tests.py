@@ -149,6 +149,10 @@ class FolderFile:
             count = file.readinto(buffer)
         assert count == memoryview(buffer).nbytes, f"{self.path} has no {memoryview(buffer).nbytes} bytes at {start}"
 
+    def map(self, writable: bool) -> Any:
+        """A private memory map of the file."""
+        return map_file(self.path, writable)
+
     def close(self) -> None:
         """Nothing is open."""
 

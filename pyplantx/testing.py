@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,10 +56,18 @@ class PipeworkMock(Pipework):
         self.sent: dict[str, Any] = {}
         self.received: list[str] = []
         self.config_reads: list[str] = []
+        self._room: str | None = None
+
+    def room(self) -> str:
+        """A directory for what the reactor allocates; it is there as long as this object."""
+        if self._room is None:
+            self._room = tempfile.mkdtemp(prefix="pyplantx-mock-")
+            weakref.finalize(self, shutil.rmtree, self._room, ignore_errors=True)
+        return self._room
 
 
 class _Store:
-    """A store that keeps values as they are; allocations are real, in a directory that vanishes."""
+    """A store that keeps values as they are; allocations are real, in a directory that vanishes with the stand-in."""
 
     def __init__(self, pipe: PipeworkMock, warehouse: Warehouse) -> None:
         self._pipe, self._warehouse = pipe, warehouse
@@ -109,8 +119,7 @@ def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
     Returns
     -------
     PipeworkMock
-        `pipe`; see its ``sent``. Files that the reactor allocated are gone when this returns, so look at
-        arrays and datasets inside the reactor, or use a plant on a temporary directory.
+        `pipe`; see its ``sent``. Files that the reactor allocated are there as long as it is.
 
     Raises
     ------
@@ -120,7 +129,7 @@ def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
         If it asks for something that `pipe` doesn't have.
     """
     wanted = reactor if isinstance(reactor, Reactor) else Reactor(reactor)
-    with tempfile.TemporaryDirectory() as directory, Warehouse(directory, durability="process") as warehouse:
+    with Warehouse(pipe.room(), durability="process") as warehouse:
         run = Run(wanted, _Store(pipe, warehouse), _world(pipe.config))
         outcome = run.start()
         while isinstance(outcome, Asked):

@@ -17,13 +17,13 @@ MB = 10**6
 def test_of_a_large_budget_each_gets_what_is_enough() -> None:
     budget = MemoryBudget("64GB")
     assert budget.share("blocks") == 256 * MB
-    assert budget.share("chunks") == budget.share("waiting") == 64 * MB
+    assert (budget.share("chunks"), budget.share("waiting")) == (32 << 20, 16 * MB)
 
 
 def test_of_a_small_budget_each_gets_its_part() -> None:
     budget = MemoryBudget("200MB")
     assert budget.share("blocks") == 50 * MB
-    assert budget.share("chunks") == budget.share("waiting") == 25 * MB
+    assert (budget.share("chunks"), budget.share("waiting")) == (25 * MB, 16 * MB)
 
 
 def test_without_a_wish_it_is_half_of_the_machine() -> None:

@@ -201,7 +201,7 @@ def cut(extents: Sequence[Extent], memory: int, *, axis: int | Sequence[int] = 0
     axis : int or sequence of int
         The axis to cut along; several: along the first, and along the next ones only if a row is too large.
     halo : int or sequence of int
-        Rows that a block sees of its neighbours, per axis that is cut.
+        Rows that a block sees of its neighbours; several: in the order of `axis`.
     more : int
         Blocks that are in flight besides the usual ones: in the hands of other threads.
 
@@ -216,7 +216,7 @@ def cut(extents: Sequence[Extent], memory: int, *, axis: int | Sequence[int] = 0
         If the arrays don't go together, or one row (one chunk) takes more than `memory`.
     """
     axes = _axes(extents, axis)
-    lengths = _common_lengths(extents, axes[-1] + 1 if axes else 0)
+    lengths = _common_lengths(extents, max(axes) + 1 if axes else 0)
     halos = [0] * len(lengths)
     for at, rows in zip(axes, _halos(halo, axes)):
         halos[at] = rows
@@ -253,6 +253,20 @@ class _Room:
             return self.bytes() <= self._memory  # a length that is shorter than the chunk, say
         self.steps[axis] = self._aligned(axis, max(needed, min(most, self._wanted(axis))), most)
         return True
+
+    def other_ways(self, axes: Sequence[int]) -> list[str]:
+        """What could make blocks smaller, besides more memory."""
+        chunks = [extent.chunks for extent in self._extents if extent.chunks]
+        smaller = ["smaller chunks="] if any(math.prod(chunk) > 1 for chunk in chunks) else []
+        dimensions = min(len(extent.shape) for extent in self._extents)
+        more = [at for at in range(dimensions) if at not in axes and self._can_be_cut(at)]
+        return [*smaller, f"axis={(*axes, more[0])}"] if more else smaller
+
+    def _can_be_cut(self, axis: int) -> bool:
+        """Whether blocks along this axis would be shorter than it, in all arrays together."""
+        first = self._extents[0].shape
+        alike = all(extent.shape[: axis + 1] == first[: axis + 1] for extent in self._extents)
+        return alike and max([1, *[extent.chunks[axis] for extent in self._extents if extent.chunks]]) < first[axis]
 
     def _most(self, axis: int) -> int:
         """Rows that fit into memory."""
@@ -309,8 +323,8 @@ def _axes(extents: Sequence[Extent], axis: int | Sequence[int]) -> list[int]:
     given = [axis] if isinstance(axis, int) else list(axis)
     if dimensions == 0 and given == [0]:
         return []  # arrays without an axis are one block
-    axes = sorted(at + dimensions if at < 0 else at for at in given)
-    if not axes or len(set(axes)) < len(axes) or not 0 <= axes[0] <= axes[-1] < dimensions:
+    axes = [at + dimensions if at < 0 else at for at in given]  # in their order: halos belong to them, and who is first
+    if not axes or len(set(axes)) < len(axes) or not all(0 <= at < dimensions for at in axes):
         shapes = ", ".join(str(extent.shape) for extent in extents)
         raise BadRequest(f"axis={axis!r} is not possible for arrays of the shapes {shapes}", hint="axis=0, axis=(0, 1)")
     return axes
@@ -337,11 +351,10 @@ def _halos(halo: Any, axes: Sequence[int]) -> list[int]:
 
 def _too_large(room: _Room, axes: Sequence[int], memory: int) -> BadRequest:
     what = f"a block of {shape_text(room.steps)}" if room.steps else "the array"
-    more = "memory= so much" + (f", smaller chunks=, or axis={tuple(range(axes[-1] + 2))}" if axes else "")
     return BadRequest(
         f"{what}, the smallest that whole rows and chunks allow, needs {room.bytes():,} bytes of memory (each array "
         f"{room.flight} times: read ahead, in use, being written), and memory={memory:,} was given",
-        hint=more,
+        hint=" or ".join(["memory= so much", *room.other_ways(axes)]),
     )
 
 

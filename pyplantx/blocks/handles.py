@@ -18,6 +18,7 @@ from pyplantx.blocks.geometry import Extent, shape_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.value import block_size, hash_bytes
+from pyplantx.specs.sparserows import must_be, rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +92,12 @@ class Handle:
         import numpy as np
 
         return np.asarray(self.array[tuple(box)])
+
+    def part(self, box: Box) -> Any:
+        """The elements of a box, for a function that must not write to them."""
+        part = self.read(box).view()
+        part.flags.writeable = False
+        return part
 
     def write(self, box: Box, value: Any) -> None:
         """Write the elements of a box."""
@@ -183,6 +190,29 @@ class MapHandle(Handle):
         return getattr(self.allocation, "inner", None)
 
 
+class RowsHandle(Handle):
+    """A sparse matrix in csr format: its blocks are rows of it, on the memory of the whole."""
+
+    @property
+    def extent(self) -> Extent:
+        """One axis, of rows; each as large as they are on the average."""
+        entry = self.dtype.itemsize + self.array.indices.itemsize
+        each = self.array.nnz * entry // max(1, self.shape[0]) + self.array.indptr.itemsize
+        return Extent(self.shape[:1], each, None, 0)
+
+    def nbytes(self, box: Box) -> int:
+        return shape_of(box)[0] * self.extent.itemsize
+
+    def read(self, box: Box) -> Any:
+        return rows(self.array, box[0].start, box[0].stop)
+
+    def part(self, box: Box) -> Any:
+        return self.read(box)
+
+    def write(self, box: Box, value: Any) -> None:
+        raise BadRequest("a sparse matrix can't be filled in blocks", hint="build it whole and pipe.send it")
+
+
 def handle_of(array: Any, allocation: Any = None) -> Handle:
     """The handle for an array, by what it can do.
 
@@ -196,6 +226,10 @@ def handle_of(array: Any, allocation: Any = None) -> Handle:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
         return MapHandle(array, allocation)
+    sparse = sys.modules.get("scipy.sparse")
+    if sparse is not None and sparse.issparse(array):
+        must_be(array, "csr", "a sparse matrix is walked through in rows, which csr has")
+        return RowsHandle(array, allocation)
     if not hasattr(array, "shape") or not hasattr(array, "dtype") or not hasattr(array, "__getitem__"):
         raise BadRequest(
             f"a {type(array).__name__} can't be walked through in blocks",

@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest
+from pyplantx.specs.pools import SteadyPool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ def by_threads(workers: int) -> Map:
         return one_by_one
 
     def mapped(function: Callable[..., Any], work: Iterator[Work]) -> Iterator[tuple[Block, list[Any]]]:
-        with ThreadPoolExecutor(workers, "pyplantx-map") as pool:
+        with SteadyPool(workers, "pyplantx-map") as pool:
             running: deque[tuple[Block, Future[Any]]] = deque()
             try:
                 for block, parts in work:
@@ -147,9 +148,7 @@ def _work(loop: BlockLoop, sources: Sequence[Handle]) -> Iterator[Work]:
 def _part(loop: BlockLoop, handle: Handle, block: Block) -> Any:
     if handle.asks:
         return loop.fetch(block, handle.array, padded=True)
-    part = handle.read(block.padded).view()
-    part.flags.writeable = False
-    return part
+    return handle.part(block.padded)
 
 
 def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
@@ -161,6 +160,10 @@ def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
     value = np.asarray(result)
     shape, padded = out.region(block), out.region(block.padded)
     where = f"block {block.index + 1} of {block.count} {shown(block)}"
+    if result is None:
+        raise BadRequest(
+            f"the function of map_blocks returned None for {where}", hint="return what is to be written there"
+        )
     if value.shape not in (shape, padded):
         or_padded = f" (or {padded}, with its halo)" if padded != shape else ""
         raise BadRequest(

@@ -25,7 +25,7 @@ Content that comes back different sends all who used it back to LOOKING.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyplantx.core.messages import (
@@ -199,6 +199,13 @@ class Scheduler:
         """Who sent an ingredient in this demand, replayed or live; None if nobody did."""
         ingredient = self._ingredients.get(name)
         return ingredient.sender.id if ingredient is not None and ingredient.sender is not None else None
+
+    def origin(self, name: str) -> tuple[ReactorId | None, ObjectRef | None, Sequence[Step]]:
+        """`sender` and `known` of an ingredient, and the sender's `trace` (to be read at once, not to be kept)."""
+        ingredient = self._ingredients.get(name)
+        if ingredient is None or ingredient.sender is None:
+            return None, self.known(name), ()
+        return ingredient.sender.id, ingredient.ref if ingredient.settled else None, ingredient.sender.steps
 
     def inputs(self, reactor: ReactorId) -> list[str]:
         """The ingredients that a reactor received in this demand, replayed or live, in order."""

@@ -12,7 +12,7 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFul
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import NO_RESERVE, one_line
 from pyplantx.specs.plain import type_name
-from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, unknown_options
 
 if TYPE_CHECKING:
     import mmap
@@ -189,7 +189,7 @@ _WRITERS: dict[str, Callable[[Any, Stage], Written]] = {
 def _as_class(array: Any, payload: Payload, meta: Mapping[str, Any], writable: bool) -> Any:
     import numpy as np
 
-    kind = meta.get("class", "array")
+    kind = str(meta.get("class", "array"))
     if meta.get("record"):
         array = array.view(np.dtype((np.record, array.dtype)))
     if kind == "scalar":
@@ -223,7 +223,7 @@ def _options(
     *, shape: Any = None, dtype: Any = float, order: str = "C", **unknown: Any
 ) -> tuple[tuple[int, ...], Any, str]:
     if unknown:
-        raise BadRequest(f"an array is allocated with shape=, dtype= and order=, not with {', '.join(unknown)}=")
+        raise unknown_options("an array", unknown, ("shape", "dtype", "order"))
     if shape is None:
         raise BadRequest("an array can't be allocated without shape=", hint="shape=(1000, 3)")
     if order not in ("C", "F"):

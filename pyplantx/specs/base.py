@@ -69,7 +69,10 @@ class Stage(Protocol):
 
 
 class CheckedFile(Protocol):
-    """A sealed part to read from by position; every byte is checked, block by block, at its first read in a session."""
+    """A sealed part to read from by position; every byte is checked, block by block, at its first read in a session.
+
+    It can be pickled: another process reads the same file, and checks it anew.
+    """
 
     path: str  #: of the file; what is read there by other means is not checked
     size: int  #: bytes
@@ -82,6 +85,9 @@ class CheckedFile(Protocol):
         DamagedObject
             If a block that it touches does not match its checksum, or can't be read.
         """
+
+    def map(self, writable: bool) -> Any:
+        """A private memory map of the file, checked as a whole first; see `Payload.map` for one that is not."""
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import BlockHasher, hash_bytes
 from pyplantx.specs.datasets import Facts, Finished
 from pyplantx.specs.filters import compression_of
-from pyplantx.specs.library import SPARE, FileView, Library, ask_for_space, cast, write_words
+from pyplantx.specs.library import SPARE, FileView, Library, as_system_errors, ask_for_space, cast, write_words
 from pyplantx.specs.rawfile import Array, RawFile, Readable
 from pyplantx.specs.selections import as_tuple, slabs
 
@@ -177,7 +178,8 @@ class H5Backend:
             writer, self._writer = self._writing(), None
             digests = writer.digests()
             self.facts = _facts_of(self._dataset)
-            self._dataset.file.close()
+            with as_system_errors(writer.path):
+                self._dataset.file.close()
             self._view = FileView(RawFile(writer.path))
             self._dataset = None
             return Finished(self._read_back() if digests is None else digests)
@@ -191,10 +193,12 @@ class H5Backend:
     def close(self) -> None:
         """See `Backend.close`."""
         with self._lock:
-            self._writer = None
+            writer, self._writer = self._writer, None
             dataset, self._dataset = self._dataset, None
             if dataset is not None:
-                dataset.file.close()
+                # What was being written is thrown away, whatever HDF5 says of a disk that failed meanwhile.
+                with suppress(RuntimeError, OSError) if writer is not None else nullcontext():
+                    dataset.file.close()
             if self._view is not None and not self._borrowed:
                 self._view.file.close()
 
@@ -219,6 +223,8 @@ class Writer:
         Its file.
     cache : int
         Bytes that HDF5 may hold back before it writes them.
+    held : callable, optional
+        Bytes that others may hold back besides, now.
 
     Attributes
     ----------
@@ -226,11 +232,13 @@ class Writer:
         Whether nothing was written yet.
     """
 
-    def __init__(self, dataset: Any, path: str, cache: int) -> None:
+    def __init__(self, dataset: Any, path: str, cache: int, held: Callable[[], int] = lambda: 0) -> None:
         self.path = path
         self.untouched = True
         self._dataset = dataset
         self._reserve = SPARE + cache
+        self._held = held
+        self._limits = tuple(dataset.maxshape)
         # HDF5 does not keep padding, so the bytes that pass are not always those that are read back.
         padded = dataset.dtype.names is not None or dataset.dtype.char in "gG"
         self._hasher: BlockHasher | None = None if padded else BlockHasher(block_size(dataset.dtype.itemsize))
@@ -240,7 +248,7 @@ class Writer:
         """Write to the selected elements, as h5py does."""
         self.untouched = False
         nbytes = _selected(selection, self._dataset.shape) * self._dataset.dtype.itemsize
-        ask_for_space(os.path.dirname(self.path), nbytes + self._reserve, nbytes)
+        ask_for_space(os.path.dirname(self.path), nbytes, self._reserve + self._held())
         rows = self._follows(selection, value)
         # Without a hasher until all is done: whatever interrupts this, the seal then reads the data back.
         hasher, self._hasher = self._hasher, None
@@ -253,9 +261,10 @@ class Writer:
         """Change the shape, as h5py does."""
         self.untouched = False
         before = self._dataset.shape
+        _check_size(size, axis, self._dataset.shape, self._limits)
         try:
             self._dataset.resize(size, axis)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise BadRequest(f"the dataset can't be resized: {error}", hint="allocate it with maxshape=") from error
         if self._dataset.shape[0] < self._next or self._dataset.shape[1:] != before[1:]:
             self._hasher = None
@@ -279,6 +288,20 @@ class Writer:
         shape = (rows[1] - rows[0], *dataset.shape[1:])
         same = value.shape == shape or (type(first) is int and value.shape == shape[1:])
         return rows[1] if same else None
+
+
+def _check_size(size: Any, axis: int | None, shape: tuple[int, ...], limits: tuple[int | None, ...]) -> None:
+    """Refuse a shape beyond the limits of the array; whatever makes no sense at all is left to h5py."""
+    if axis is not None and not -len(shape) <= axis < len(shape):
+        raise BadRequest(f"axis={axis} is no axis of an array with {len(shape)}", hint=f"0 to {len(shape) - 1}")
+    wanted = {axis: size} if axis is not None else dict(enumerate(size if hasattr(size, "__iter__") else (size,)))
+    for at, length in wanted.items():
+        limit = limits[at] if at < len(limits) else None
+        if limit is not None and length > limit:
+            raise BadRequest(
+                f"the dataset can't be resized to {length:,} along axis {at}: it may have {limit:,} there at most",
+                hint=f"allocate it with a larger maxshape= (now {limits}); None is without limit",
+            )
 
 
 def _has_dtype(value: Any, dtype: np.dtype[Any]) -> bool:

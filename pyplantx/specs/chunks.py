@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pyplantx.errors import BadRequest
 from pyplantx.specs.selections import Region
@@ -72,6 +72,23 @@ def choose(
     if axis is not None:
         raise BadRequest("chunks follow either axis= or blocks=, not both", hint="leave one of them off")
     return _for_blocks(_checked_blocks(blocks, limits), room)
+
+
+def check_alone(chunks: Any, axis: Any, blocks: Any) -> None:
+    """Refuse chunks of a given shape that are to follow an access as well.
+
+    Raises
+    ------
+    BadRequest
+        If `axis` or `blocks` is given beside a shape.
+    """
+    if chunks in (None, True, False) or (axis is None and blocks is None):
+        return
+    other = f"axis={axis!r}" if blocks is None else f"blocks={blocks!r}"
+    raise BadRequest(
+        f"chunks={chunks!r} says how long chunks are, and {other} how to choose that: both are not possible",
+        hint="leave one of them off",
+    )
 
 
 def _limits(shape: Sequence[int], maxshape: Sequence[int | None] | None) -> Shape:

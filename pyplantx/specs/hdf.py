@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary
-from pyplantx.specs.base import Allocation, Payload, Stage, Written
+from pyplantx.specs.base import Allocation, CheckedFile, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.datasets import Backend, HdfDataset
 from pyplantx.specs.plain import type_name
-from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
+from pyplantx.specs.services import CHUNK_MEMORY, BuiltinSpec, OptionalLibrary, unknown_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +34,17 @@ if TYPE_CHECKING:
 
 _PART = "data.h5"
 _NAME = "data"  #: of the one dataset in the file
-_UNPACKED = 32 << 20  #: bytes of unpacked chunks that a dataset may hold
 #: What h5py makes of broken structures.
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 _FORMAT = ("v110", "v110")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARK = 11  #: place of the superblock's byte that says whether the file is open for writing
 _ANY_DTYPE = "Ingredient.Type.array keeps any fixed-width dtype"
+_OPTIONS = (
+    *("shape", "dtype", "chunks", "axis", "blocks"),
+    *("compression", "compression_opts", "shuffle", "maxshape", "fillvalue"),
+)
+_TUNED = ("chunks", "maxshape", "compression_opts", "fillvalue")  #: what of an array can be wrong besides its dtype
 _PAGE = 4096  #: where elements begin that are read and written without HDF5
 _LONGEST_HEAD = 1 << 20  #: bytes before the elements
 _LARGE = 64 << 10  #: bytes from which on a dataset begins at a page
@@ -77,11 +81,12 @@ class HdfArraySpec(BuiltinSpec):
             _h5py()  # a missing library is told before the file is touched
         file = payload.open_checked(_PART)
         try:
-            backend = _backend(file, meta, lambda writable: payload.map(_PART, writable))
+            limit = self.services.chunk_memory
+            backend = _backend(file, meta, lambda writable: payload.map(_PART, writable), limit)
         except BaseException:
             file.close()
             raise
-        return HdfDataset(backend, again=(_received, (file.path, dict(meta))))
+        return HdfDataset(backend, again=(_received, (file, dict(meta))))
 
     def allocate(self, stage: Stage, **options: Any) -> Allocation:
         """Begin a dataset.
@@ -96,7 +101,7 @@ class HdfArraySpec(BuiltinSpec):
             Element type.
         chunks : tuple of int or True, optional
             Shape of a chunk. Chosen (near 1 MiB) if compression, maxshape, `axis` or `blocks` need chunks. Without
-            chunks the data lie in one piece, which is the fastest.
+            chunks the data lie in one piece, which is the fastest. A shape excludes `axis` and `blocks`.
         axis : int or several, optional
             Chunks are made for slabs across these axes; default 0: whole rows. See `chunks.choose`.
         blocks : tuple of int or None, optional
@@ -126,7 +131,7 @@ class HdfArraySpec(BuiltinSpec):
         h5py = _h5py()
         if _is_raw(settings):
             return _HdfAllocation(stage, _new_raw(h5py, stage.path(_PART), settings))
-        return _HdfAllocation(stage, _new_h5(h5py, stage.path(_PART), settings))
+        return _HdfAllocation(stage, _new_h5(h5py, stage.path(_PART), settings, self.services.chunk_memory))
 
     def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
         return one_line(f"hdf {meta.get('dtype')} {tuple(meta.get('shape', ()))}")
@@ -171,16 +176,13 @@ def _settings(
     """What `create_dataset` is called with; `BadRequest` for what can't be."""
     from pyplantx.specs import filters
     from pyplantx.specs.arrays import checked_dtype, checked_shape
-    from pyplantx.specs.chunks import choose
+    from pyplantx.specs.chunks import check_alone, choose
 
     if unknown:
-        raise BadRequest(
-            f"an HDF array can't be allocated with {', '.join(unknown)}=",
-            hint="shape, dtype, chunks, axis, blocks, compression, compression_opts, shuffle, maxshape and fillvalue "
-            "are possible",
-        )
+        raise unknown_options("an HDF array", unknown, _OPTIONS)
     if shape is None:
         raise BadRequest("an HDF array can't be allocated without shape=", hint="shape=(500, 1000)")
+    check_alone(chunks, axis, blocks)
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
     settings = {"shape": lengths, "dtype": made, "maxshape": maxshape, "fillvalue": fillvalue}
@@ -245,48 +247,60 @@ def _is_plain(dtype: np.dtype[Any]) -> bool:
 
 def _new_raw(h5py: Any, path: str, settings: dict[str, Any]) -> RawBackend:
     """A file that HDF5 has made and closed, with room for all elements."""
-    from pyplantx.specs.library import SPARE, ask_for_space
+    from pyplantx.specs.library import as_system_errors, ask_for_space
     from pyplantx.specs.rawfile import RawArray, RawFile
     from pyplantx.specs.unchunked import RawBackend
 
     shape, dtype = settings["shape"], settings["dtype"]
     nbytes = math.prod(shape) * dtype.itemsize
-    ask_for_space(os.path.dirname(path), nbytes + SPARE, nbytes)
+    ask_for_space(os.path.dirname(path), nbytes)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # what is never written stays a hole: zeros
     pages = {"alignment_threshold": _LARGE, "alignment_interval": _PAGE}
-    with h5py.File(path, "x", libver=_FORMAT, locking="best-effort", **pages) as file:
+    with as_system_errors(path), h5py.File(path, "x", libver=_FORMAT, locking="best-effort", **pages) as file:
         offset = _created(file, {"shape": shape, "dtype": dtype, "dcpl": plist}).id.get_offset()
     return RawBackend(_HDF5, RawArray(RawFile(path, writable=True), shape, dtype, offset), path=path)
 
 
-def _new_h5(h5py: Any, path: str, settings: dict[str, Any]) -> H5Backend:
+def _new_h5(h5py: Any, path: str, settings: dict[str, Any], limit: int) -> H5Backend:
     """A file that stays open in HDF5 until the seal."""
     from pyplantx.specs.chunks import cache_bytes, cache_slots
+    from pyplantx.specs.library import as_system_errors
     from pyplantx.specs.packed import PackedBackend
 
     chunks, width = settings["chunks"] or (), settings["dtype"].itemsize
-    cache = cache_bytes(settings["shape"], chunks, width, limit=_UNPACKED) if chunks else 0
+    cache = cache_bytes(settings["shape"], chunks, width, limit=limit) if chunks else 0
     slots = cache_slots(cache, math.prod(chunks) * width)
-    # Nobody else sees a staged file, and some file systems have no locks.
-    file = h5py.File(path, "x", libver=_FORMAT, locking="best-effort", rdcc_nbytes=cache, rdcc_nslots=slots)
-    try:
-        return PackedBackend(_HDF5, dataset=_created(file, settings), path=path, cache=cache, limit=_UNPACKED)
-    except BaseException:
-        file.close()
-        raise
+    with as_system_errors(path):
+        # Nobody else sees a staged file, and some file systems have no locks.
+        file = h5py.File(path, "x", libver=_FORMAT, locking="best-effort", rdcc_nbytes=cache, rdcc_nslots=slots)
+        try:
+            return PackedBackend(_HDF5, dataset=_created(file, settings), path=path, cache=cache, limit=limit)
+        except BaseException:
+            file.close()
+            raise
 
 
 def _created(file: Any, settings: dict[str, Any]) -> Any:
     dtype = settings["dtype"]
     try:
         dataset = file.create_dataset(_NAME, **settings)
-    except (TypeError, ValueError) as error:
-        raise BadRequest(f"HDF5 can't keep such an array: {error}", hint=_ANY_DTYPE) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadRequest(f"HDF5 can't keep such an array: {error}", hint=_what_to_change(settings)) from error
     if dataset.dtype != dtype:
         raise BadRequest(f"HDF5 keeps {dtype} as {dataset.dtype}", hint=_ANY_DTYPE)
     return dataset
+
+
+def _what_to_change(settings: dict[str, Any]) -> str:
+    """What may be wrong with an array that HDF5 refuses: the dtype if that is not its own, else the other options."""
+    try:
+        _h5py().h5t.py_create(settings["dtype"], logical=True)
+    except (TypeError, ValueError):
+        return _ANY_DTYPE
+    given = [f"{name}={value!r}" for name, value in settings.items() if name in _TUNED and value is not None]
+    return "change " + " or ".join(given) if given else _ANY_DTYPE
 
 
 def _plain(dtype: Any) -> Any:
@@ -322,14 +336,12 @@ def _dtype_text(dtype: Any) -> str:
 # -- reading ------------------------------------------------------------------------------------
 
 
-def _received(path: str, meta: Mapping[str, Any]) -> HdfDataset:
+def _received(file: CheckedFile, meta: Mapping[str, Any]) -> HdfDataset:
     """A dataset of a sealed file, in another process than the one that received it."""
-    from pyplantx.specs.rawfile import RawFile
-
-    return HdfDataset(_backend(RawFile(path), meta), again=(_received, (path, meta)))
+    return HdfDataset(_backend(file, meta, file.map), again=(_received, (file, meta)))
 
 
-def _backend(file: Readable, meta: Mapping[str, Any], map_file: Any = None) -> Backend:
+def _backend(file: Readable, meta: Mapping[str, Any], map_file: Any = None, limit: int = CHUNK_MEMORY) -> Backend:
     """Where the elements of a sealed file are: at the offset that its record tells, else where HDF5 says."""
     from pyplantx.specs.packed import PackedBackend
     from pyplantx.specs.unchunked import RawBackend
@@ -337,7 +349,7 @@ def _backend(file: Readable, meta: Mapping[str, Any], map_file: Any = None) -> B
     array = _recorded(file, meta) if "offset" in meta else None
     if array is not None:
         return RawBackend(_HDF5, array, map_file=map_file)
-    backend = PackedBackend(_HDF5, source=file, limit=_UNPACKED)
+    backend = PackedBackend(_HDF5, source=file, limit=limit)
     try:
         _must_be_as_recorded(backend.facts, meta)
         array = _in_one_piece(file, backend)
@@ -469,6 +481,7 @@ def _checked(h5py: Any, file: Any, size: int) -> Any:
     _must(type(link) is h5py.HardLink, f"reaches its data through a {type(link).__name__}")
     dataset = file[_NAME]
     _must(isinstance(dataset, h5py.Dataset), f"holds a {type(dataset).__name__} instead of a dataset")
+    _must(dataset.shape is not None, "holds a dataset without elements (a null space)")
     plist = dataset.id.get_create_plist()
     _must(not dataset.external and not plist.get_external_count(), "keeps its data in another file (external storage)")
     _must(not dataset.is_virtual, "takes its data from other files (a virtual dataset)")

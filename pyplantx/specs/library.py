@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import io
 import os
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from pyplantx.errors import BadRequest, WarehouseError
+from pyplantx.errors import BadRequest, PyplantxError, WarehouseError
 from pyplantx.specs.rawfile import Array, Readable, no_space
 
 SPARE = 16 << 20  #: bytes that stay free on the disk for HDF5's own structures
@@ -140,23 +142,64 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
         raise WarehouseError(f"an HDF array can't be written to: {error}") from error
 
 
-def ask_for_space(folder: str, needed: int, nbytes: int | None = None) -> None:
+@contextmanager
+def as_system_errors(path: str) -> Iterator[None]:
+    """What HDF5 says of a system call that failed becomes an `OSError` with its number; the warehouse words it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    """
+    try:
+        yield
+    except PyplantxError:
+        raise
+    except (OSError, RuntimeError, TypeError) as error:
+        told = re.search(r"errno = (\d+)", str(error))  # HDF5 tells it in its text only
+        number = int(told[1]) if told else getattr(error, "errno", None) or errno.EIO
+        raise OSError(number, f"HDF5: {os.strerror(number)}", path) from error
+
+
+@contextmanager
+def as_store_errors(path: str, nbytes: int) -> Iterator[None]:
+    """As `as_system_errors`, for writes that the user's own line makes: in our words already.
+
+    Raises
+    ------
+    WarehouseFull
+        If there is no space left for these bytes.
+    WarehouseError
+        If they can't be written for another reason.
+    """
+    try:
+        with as_system_errors(path):
+            yield
+    except PyplantxError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(os.path.dirname(path), nbytes) from error
+        raise WarehouseError(f"an HDF array can't be written to: {error.strerror}") from error
+
+
+def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:
     """Refuse to begin what would fill the disk: HDF5 on a full one can end the interpreter.
 
     Parameters
     ----------
     folder : str
         Where it is written.
-    needed : int
-        Bytes that must be free.
-    nbytes : int, optional
-        Those of them that the user knows of.
+    nbytes : int
+        Bytes that are to be written, before they are packed.
+    reserve : int
+        Bytes that must stay free besides.
 
     Raises
     ------
     WarehouseFull
-        If they are not.
+        If there is too little space for both.
     """
     disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < needed:
-        raise no_space(folder, needed if nbytes is None else nbytes)
+    if disk.f_bavail * disk.f_frsize < nbytes + reserve:
+        raise no_space(folder, nbytes, reserve=reserve)

@@ -57,9 +57,14 @@ class PackedBackend(H5Backend):
         packing = None if dataset is None else packing_of(dataset)
         self._front = None if packing is None else Front(library, packing, dataset, limit)
         self._array: PackedArray | None = None if self._front is None else self._front.array
-        writer = None if dataset is None else Writer(self._front or dataset, path, cache + (limit if packing else 0))
+        writer = None if dataset is None else self._new_writer(dataset, path, cache)
         super().__init__(library, source=source, dataset=dataset, writer=writer)
         self._packing = packing_of(self.dataset)
+
+    def _new_writer(self, dataset: Any, path: str, cache: int) -> Writer:
+        if self._front is None:
+            return Writer(dataset, path, cache)
+        return Writer(self._front, path, cache, self._front.array.most_held)
 
     def read(self, selection: Any) -> Any:
         """See `Backend.read`."""
@@ -141,6 +146,7 @@ class Front:
         self._dataset = dataset
         self.array = PackedWriter(packing, dataset, limit=limit)
         self.dtype = dataset.dtype
+        self.maxshape = dataset.maxshape
         self.file = dataset.file
 
     @property

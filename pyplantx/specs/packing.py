@@ -22,6 +22,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
 from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
 from pyplantx.specs.filters import Pipeline, Room, keep_freed_memory, pipeline
+from pyplantx.specs.library import as_store_errors
 from pyplantx.specs.parallel import for_each_block
 from pyplantx.specs.selections import Region, parse
 
@@ -334,6 +335,10 @@ class PackedWriter(PackedArray):
             if smaller:
                 self._cut_off()
 
+    def most_held(self) -> int:
+        """Bytes of chunks that may be kept, or under way, before they are packed and written."""
+        return max(self.limit, self._known.nbytes) + self._most * self._known.nbytes
+
     def flush(self) -> None:
         """Hand everything to HDF5.
 
@@ -454,7 +459,8 @@ class PackedWriter(PackedArray):
         flat = unpacked if isinstance(unpacked, Room) else unpacked.reshape(-1).view("u1")
         mask, data = self._known.pipeline.pack(flat)
         start = tuple(place * part for place, part in zip(chunk, self._known.chunks))
-        self._dataset.id.write_direct_chunk(start, data, mask)
+        with as_store_errors(self._dataset.file.filename, len(data)):
+            self._dataset.id.write_direct_chunk(start, data, mask)
         self._mine.add(chunk)
 
     def _finish(self, chunk: Shape) -> None:

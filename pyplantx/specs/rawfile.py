@@ -145,17 +145,30 @@ class RawFile:
                 hint="pipe.send what is to stay",
             )
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
+            close(self._fd)
 
 
-def no_space(folder: str, nbytes: int, why: str = "") -> WarehouseFull:
-    """The error for an array that does not fit on the disk, with figures."""
+def no_space(folder: str, nbytes: int, why: str = "", *, reserve: int = 0) -> WarehouseFull:
+    """The error for an array that does not fit on the disk, with figures.
+
+    Parameters
+    ----------
+    folder : str
+        Where it is written.
+    nbytes : int
+        Bytes that are to be written.
+    why : str
+        What the system said.
+    reserve : int
+        Bytes that must stay free besides.
+    """
     disk = os.statvfs(folder)
+    kept = f", {reserve:,} of them are kept free for what HDF5 writes besides" if reserve else ""
     return WarehouseFull(
-        f"no space to write {nbytes:,} bytes of an array: {disk.f_bavail * disk.f_frsize:,} bytes are free, some of "
-        f"them in reserve{why and f' ({why})'}",
+        f"no space to write {nbytes:,} bytes of an array: {disk.f_bavail * disk.f_frsize:,} bytes are free"
+        f"{kept}{why and f' ({why})'}",
         hint="free some space, or put the plant's directory on a larger disk",
     )
 

@@ -17,7 +17,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, UnknownSpec
 from pyplantx.specs.base import IngredientTypeSpec
 from pyplantx.specs.plain import SIMPLE
-from pyplantx.specs.services import BuiltinSpec, Services
+from pyplantx.specs.services import CHUNK_MEMORY, BuiltinSpec, Services
 from pyplantx.specs.simple import ListSpec, SimpleSpec
 
 #: Built-ins that are loaded when they are first needed: name -> module, class, and the library that must be loaded
@@ -53,6 +53,8 @@ class SpecRegistry:
         Whether received arrays may be written to (privately, copy-on-write), or refuse writes.
     full_check : bool
         Whether sparse indices are all checked on opening (for stores that are not this user's own).
+    chunk_memory : int
+        Bytes of unpacked chunks that one open dataset may hold.
     """
 
     def __init__(
@@ -62,8 +64,11 @@ class SpecRegistry:
         *,
         writable: bool = True,
         full_check: bool = False,
+        chunk_memory: int = CHUNK_MEMORY,
     ) -> None:
-        self._services = Services(encode, is_project_class, writable=writable, full_check=full_check)
+        self._services = Services(
+            encode, is_project_class, writable=writable, full_check=full_check, chunk_memory=chunk_memory
+        )
         eager = (SimpleSpec(), ListSpec())
         self._specs: dict[str, IngredientTypeSpec] = {spec.name: spec.serve(self._services) for spec in eager}
         self._own: list[IngredientTypeSpec] = []  # the user's, newest first

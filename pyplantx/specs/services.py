@@ -1,13 +1,16 @@
-"""What the built-in specs are given from outside, and how they ask for an optional library."""
+"""What the built-in specs are given from outside, and what all of them say of a missing library or option."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import MissingLibrary
+from pyplantx.errors import BadRequest, MissingLibrary
 from pyplantx.specs.base import IngredientTypeSpec
+
+#: For those who have no budget of their own (a spec without a plant).
+CHUNK_MEMORY = 32 << 20
 
 Self = TypeVar("Self", bound="BuiltinSpec")
 
@@ -35,9 +38,11 @@ class Services:
         Whether received arrays may be written to (privately, copy-on-write).
     full_check : bool
         Whether payloads are checked to the last index, because the store is not this user's own.
+    chunk_memory : int
+        Bytes of unpacked chunks that one open dataset may hold.
     """
 
-    __slots__ = ("encode", "full_check", "is_project_class", "writable")
+    __slots__ = ("chunk_memory", "encode", "full_check", "is_project_class", "writable")
 
     def __init__(
         self,
@@ -46,10 +51,11 @@ class Services:
         *,
         writable: bool = True,
         full_check: bool = False,
+        chunk_memory: int = CHUNK_MEMORY,
     ) -> None:
         self.encode = encode or _default_encode
         self.is_project_class = is_project_class or _nothing_is_project
-        self.writable, self.full_check = writable, full_check
+        self.writable, self.full_check, self.chunk_memory = writable, full_check, chunk_memory
 
 
 class BuiltinSpec(IngredientTypeSpec):
@@ -95,3 +101,23 @@ class OptionalLibrary:
                 f"{self._what} needs the package {self._package!r}, which can't be imported: {error}",
                 hint=f"pip install {self._package}",
             ) from error
+
+
+def unknown_options(what: str, unknown: Iterable[str], possible: Sequence[str]) -> BadRequest:
+    """The error for an allocation with options that there are not; names those that were probably meant.
+
+    Parameters
+    ----------
+    what : str
+        What was to be allocated, with its article.
+    unknown, possible : sequence of str
+        Names of options.
+    """
+    import difflib
+
+    near = [close for name in unknown for close in difflib.get_close_matches(name, possible, n=1)]
+    meant = f"did you mean {', '.join(near)}? " if near else ""
+    return BadRequest(
+        f"{what} can't be allocated with {', '.join(unknown)}=",
+        hint=f"{meant}{', '.join(possible[:-1])} and {possible[-1]} are possible",
+    )

@@ -64,6 +64,8 @@ class ScipySparseSpec(BuiltinSpec):
         arrays = {name: open_array(payload, part, writable, unrolled or name != "data") for name, part in parts.items()}
         full = self._full_check or self.services.full_check
         try:
+            indices = [array for name, array in arrays.items() if name != "data"]
+            _must(all(array.dtype.kind in "iu" for array in indices), "an index is no whole number")
             value = form.put_together(kind, tuple(meta["shape"]), arrays, meta)
             if full:
                 _check_fully(value)
@@ -189,6 +191,7 @@ def _together_lil(kind: Any, shape: tuple[int, ...], arrays: dict[str, Any], met
     data, indices, indptr = arrays["data"], arrays["indices"].tolist(), arrays["indptr"].tolist()
     _must(len(indptr) == shape[0] + 1, "the row pointer has the wrong length")
     value = kind(shape, dtype=data.dtype)
+    _must(indptr == sorted(indptr), "the row pointer goes back")
     _must(indptr[0] == 0 and indptr[-1] == len(indices) == len(data), "there are more indices than values, or fewer")
     items = list(data)
     for row, (start, end) in enumerate(zip(indptr, indptr[1:])):
@@ -231,7 +234,9 @@ def _check_fully(value: Any) -> None:
     if value.format in ("csr", "csc", "bsr"):
         value.check_format(full_check=True)
     elif value.format == "dia":
-        _must(len(set(value.offsets.tolist())) == len(value.offsets), "an offset occurs twice")
+        offsets = value.offsets.tolist()
+        _must(len(set(offsets)) == len(offsets), "an offset occurs twice")
+        _must(all(-value.shape[0] <= offset <= value.shape[1] for offset in offsets), "a diagonal lies outside")
     else:
         _check_coordinates(value)
 

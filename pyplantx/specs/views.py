@@ -30,7 +30,8 @@ def converted(value: Any, as_: str, name: str) -> Any:
         As it was received.
     as_ : {"numpy", "dask", "xarray", "torch"}
         "numpy": an ndarray; a dataset in one piece is mapped, others are read. "dask": a ``dask.array`` in blocks of
-        whole chunks, of a csr matrix in blocks of rows. "xarray": a lazy ``DataArray``. "torch": for an array a
+        whole chunks, of a csr matrix in blocks of rows (for ``map_blocks``: SciPy's matrices don't have what dask's own
+        reductions call). "xarray": a lazy ``DataArray``. "torch": for an array a
         tensor on the same memory, for all others a ``torch.utils.data.Dataset`` of rows.
     name : str
         The ingredient, for errors and for the ``DataArray``.
@@ -60,8 +61,9 @@ def check_form(as_: str, name: str) -> None:
         With the form that was probably meant.
     """
     if as_ not in _FORMS:
-        near = difflib.get_close_matches(str(as_), _FORMS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(map(repr, _FORMS))}"
+        near = difflib.get_close_matches(str(as_), _FORMS, n=1, cutoff=0.7)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"{meant}one of {', '.join(map(repr, _FORMS))}"
         raise BadRequest(f"the ingredient {name!r} can't be received as {as_!r}", hint=hint)
 
 

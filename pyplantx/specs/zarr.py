@@ -17,10 +17,10 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, PyplantxError
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
-from pyplantx.specs.chunks import choose
+from pyplantx.specs.chunks import check_alone, choose
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
-from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, unknown_options
 from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _MOST_FILES = 4096
 _SLAB = 64 << 20  #: bytes that are copied or hashed at once
 #: Element types that Zarr keeps as they are: numbers of native byte order.
 _KINDS = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
+_OPTIONS = (
+    *("shape", "dtype", "chunks", "shards", "axis", "blocks"),
+    *("compression", "compression_opts", "fillvalue"),
+)
 _COMPRESSIONS = (None, "zstd", "gzip", "blosc")
 #: Codecs that are read: no others, since a codec is code that an installed package may add under any name.
 _CODECS = frozenset({"bytes", "zstd", "gzip", "blosc", "sharding_indexed", "crc32c"})
@@ -83,8 +87,8 @@ class ZarrArraySpec(BuiltinSpec):
             Lengths of the axes.
         dtype : dtype-like, default float32
             Element type: numbers and truth values, of native byte order.
-        chunks : tuple of int, optional
-            Shape of a chunk. Chosen (near 16 MiB, by `axis` and `blocks`) if not given.
+        chunks : tuple of int or True, optional
+            Shape of a chunk. Chosen (near 16 MiB, by `axis` and `blocks`, which a shape excludes) if not given or True.
         shards : tuple of int, optional
             Shape of a file of several chunks; a multiple of `chunks`. Not given: each chunk is a file.
         axis, blocks : optional
@@ -145,12 +149,10 @@ def _settings(
     from pyplantx.specs.arrays import checked_dtype, checked_shape
 
     if unknown:
-        raise BadRequest(
-            f"a Zarr array can't be allocated with {', '.join(unknown)}=",
-            hint="shape, dtype, chunks, shards, axis, blocks, compression, compression_opts and fillvalue are possible",
-        )
+        raise unknown_options("a Zarr array", unknown, _OPTIONS)
     if shape is None:
         raise BadRequest("a Zarr array can't be allocated without shape=", hint="shape=(500, 1000)")
+    check_alone(chunks, axis, blocks)
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
     if made.itemsize not in _KINDS.get(made.kind, ()) or not made.isnative:
@@ -158,13 +160,13 @@ def _settings(
             f"Zarr doesn't keep {made} as it is",
             hint="Ingredient.Type.array and specs.HdfArraySpec keep any fixed-width dtype",
         )
-    if chunks is None:
+    if chunks is None or chunks is True:
         aim = max(_AIM, 2 * math.prod(lengths) * made.itemsize // _MOST_FILES) if shards is None else 1 << 20
         chunks = choose(lengths, made.itemsize, axis=axis, blocks=blocks, aim=aim)
     return {
         "shape": lengths,
         "dtype": made,
-        "chunks": checked_shape(chunks),
+        "chunks": checked_shape(lengths if chunks is False else chunks),
         "shards": None if shards is None else checked_shape(shards),
         "compressors": _codec(zarr, compression, compression_opts),
         "fill_value": made.type(0) if fillvalue is None else fillvalue,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseFull
+from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.selections import Region, parse
 
 if TYPE_CHECKING:
@@ -212,6 +212,11 @@ def _reading() -> Iterator[None]:
     except (PyplantxError, IndexError):
         raise
     except ZARR_ERRORS as error:
+        if "start new thread" in str(error):
+            raise WarehouseError(
+                "zarr can't read the array, which it does by threads: there is no memory for one, or are too many",
+                hint="give the process more memory, or read the array before so many threads are started",
+            ) from error
         raise DamagedObject(f"a chunk of the Zarr array can't be read: {error}") from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pyplantx.errors import WarehouseError
 from pyplantx.warehouse.filesystems import network_mount
 from pyplantx.warehouse.locks import host_name
-from pyplantx.warehouse.objects import Layout, fresh_id, read_note, write_file, write_first
+from pyplantx.warehouse.objects import Layout, fresh_id, read_small, write_file, write_first
 from pyplantx.warehouse.records import from_json, to_json
 
 _HERE, _THERE = "index.json", "objects.json"
@@ -93,7 +93,7 @@ def _fits(layout: Layout, noted: dict[str, Any]) -> bool:
 def _read(path: str) -> dict[str, Any] | None:
     """What a note says; None if there is none."""
     try:
-        text = read_note(path)
+        text = read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -152,7 +152,7 @@ class _File:
         return True
 
     def _introduce(self) -> None:
-        """Find out whether we are the first; else tell the first, and wait until it has seen that, or can't be acting."""
+        """Find out whether we are the first; else tell the first one, and wait until it has seen that."""
         self._is_introduced = True
         first = self._table[_FIRST]
         if not first:

@@ -95,7 +95,9 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
     try:
         alone = session.is_alone()
         problems = _check_records(session, reader, fix and not session.read_only)
-        found = {key.decode(): records.decode_object(body) for key, body in reader.scan("objects")}
+        found = {
+            key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)
+        }
         for look in _CHECKS:
             for problem, mend in look(session, reader, found):
                 mended = fix and (alone or problem.kind != "garbage") and not session.read_only
@@ -162,8 +164,7 @@ def _put_aside(session: Session, address: Digest, home: str) -> None:
 def _check_names(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
     """What a name's last version refers to is in the index (or was collected: it is made again when needed)."""
     held = session.committer.waiting.sealed
-    for _, body in reader.scan("names"):
-        name, ref, _ = records.decode_name(body)
+    for _, (name, ref, _) in reader.decoded("names", records.decode_name):
         if ref.inline is None and ref.address not in found and ref.address not in held:
             yield Problem("name", repr(name), f"its object {ref.address} is not stored", True), _nothing
 
@@ -228,7 +229,9 @@ class Survey(NamedTuple):
 def survey(session: Session, reader: Reader, notes: Notes) -> Survey:
     """Look at every record. Nothing may be left in the queue."""
     reader.refresh()
-    found = {key.decode(): records.decode_object(body)[0] for key, body in reader.scan("objects")}
+    found = {
+        key.decode("ascii", "replace"): found[0] for key, found in reader.decoded("objects", records.decode_object)
+    }
     versions, last = _versions(reader, found)
     named = rank_versions(versions)
     used = _last_used(notes)
@@ -256,8 +259,7 @@ def _versions(reader: Reader, found: Mapping[Digest, ObjectRecord]) -> tuple[dic
             sent.setdefault(name, set()).add(address)
     versions: dict[str, list[Digest]] = {}
     last: set[Digest] = set()
-    for _, body in reader.scan("names"):
-        name, ref, _ = records.decode_name(body)
+    for _, (name, ref, _) in reader.decoded("names", records.decode_name):
         older = sent.pop(name, set()) - {ref.address}
         versions[name] = [ref.address, *sorted(older, key=lambda address: -found[address].when)]
         last.add(ref.address)
@@ -376,7 +378,7 @@ def _remove_garbage(session: Session, reader: Reader, *, everything: bool) -> in
     before = _unnamed_bytes(session, reader)
     if everything:
         sweep_workspaces(session.layout.staging, 0.0)
-    found = {key.decode(): records.decode_object(body) for key, body in reader.scan("objects")}
+    found = {key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)}
     for _, mend in (*_check_files(session, reader, found), *_check_small(session, reader, found)):
         mend()
     return before - _unnamed_bytes(session, reader)

@@ -18,15 +18,16 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lmdb
 
-from pyplantx.errors import StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
+from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import Layout, disk_error, in_words, sync_path, write_file
+from pyplantx.warehouse.objects import Layout, disk_error, in_words, make_way, read_small, sync_path, write_file
 from pyplantx.warehouse.records import from_json, seal_record, to_json, unseal_record
 
 #: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.
@@ -35,6 +36,7 @@ TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "h
 #: Stands for the table in the checks of the payloads of a signed store.
 _PAYLOADS = "small"
 
+_INDEX = "meta.lmdb"  # the folder's name; the other one holds payloads
 _FIRST_MAP, _GROWTH = 64 << 20, 2
 #: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).
 _MARKED = 64 << 20
@@ -48,6 +50,7 @@ _LONGEST_READ = 10.0
 _NEARLY_FULL = 4 << 20
 
 Key = bytes
+_T = TypeVar("_T")
 if TYPE_CHECKING:
     from pyplantx.warehouse.sealing import Sealing
 
@@ -105,7 +108,20 @@ class Reader:
         start = b""
         while rows := self._slice(table, start, 256):
             yield from self._sound(table, rows)
+            if rows[-1][0] < start:  # a damaged key: going on from there would never end
+                self._index.report(f"keys of table {table!r} are out of order; what is behind them counts as missing")
+                return
             start = rows[-1][0] + b"\0"
+
+    def decoded(self, table: str, decode: Callable[[bytes], _T]) -> Iterator[tuple[Key, _T]]:
+        """As `scan`, decoded; what makes no sense is left out and reported, too."""
+        for key, body in self.scan(table):
+            try:
+                value = decode(body)
+            except DamagedObject:
+                self._index.condemn_body(table, key, body)
+                continue
+            yield key, value
 
     def tail(self, table: str, limit: int) -> list[tuple[Key, bytes]]:
         """The last records of one table, in order."""
@@ -282,6 +298,11 @@ class Index:
         except lmdb.MapResizedError:  # another process has made the file longer than our map
             env.set_mapsize(0)
             return env.begin()
+        except lmdb.Error as error:
+            raise WarehouseError(
+                f"the index of {self.layout.root!r} can't be read: {error}",
+                hint="close the warehouse and open it again",
+            ) from error
 
     def usable(self) -> None:
         """Raise unless the environments are open and belong to this process."""
@@ -292,7 +313,9 @@ class Index:
                 f"the warehouse {self.layout.root!r} was opened before this process was forked",
                 hint="open it again in the child process (a new Plant or Warehouse on the same directory)",
             )
-        raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
+        if self.closed:
+            raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
+        self._reopen()
 
     def condemn(self, table: str, key: Key, record: bytes) -> None:
         """A record does not match its checksum: it counts as missing; the next write removes it."""
@@ -426,7 +449,39 @@ class Index:
             except lmdb.MapResizedError:
                 self._resize(env, 0)
             except lmdb.Error as error:
+                self._reopen_if_broken(env)
                 raise self._write_error(error) from error
+
+    def _reopen_if_broken(self, env: lmdb.Environment) -> None:
+        """An environment that failed to write its last page refuses everything from then on; a new one does not.
+
+        What it failed to write counts as not written: the page before that is still whole, and is the one that is
+        found when the file is opened.
+        """
+        try:
+            env.begin().abort()
+        except lmdb.PanicError:
+            self._reopen()
+        except lmdb.Error:
+            return  # another trouble, which is not for ever
+
+    def _reopen(self) -> None:
+        """If this fails, too, it is tried again at the next use."""
+        with self._gate:
+            paused = self._pause_readers()
+            try:
+                self.is_usable = False
+                self._close_environments()
+                self.open()
+                self.is_usable = True
+            finally:
+                for reader in paused:
+                    reader.resume()
+
+    def _close_environments(self) -> None:
+        envs, self._envs = self._envs, []
+        for env in envs:
+            env.close()
 
     def _write_error(self, error: lmdb.Error) -> WarehouseError:
         room = os.statvfs(self.layout.root)
@@ -532,17 +587,29 @@ class Index:
         try:
             if self.read_only:
                 return {name: self.meta.open_db(name.encode(), create=False) for name in TABLES}
+        except lmdb.Error as error:
+            raise WarehouseError(f"the index {self.layout.meta!r} lacks a table: {error}") from error
+        # LMDB opens tables in a write transaction, and waits without a time limit for one that a stopped process holds.
+        if not self._turn.acquire(self.lock_timeout):
+            raise self.busy()
+        try:
+            self._turn.sign()
+            return self._make_tables()
+        finally:
+            self._turn.release()
+
+    def _make_tables(self) -> dict[str, Any]:
+        try:
             with self.meta.begin(write=True) as txn:  # one for all: each that makes a table is synced to disk
                 return {name: self.meta.open_db(name.encode(), txn) for name in TABLES}
         except lmdb.Error as error:
-            raise WarehouseError(f"the index {self.layout.meta!r} lacks a table: {error}") from error
+            raise self._write_error(error) from error
 
     def close(self) -> None:
         self.closed, self.is_usable = True, False
         for reader in list(self._readers):
             self.drop_reader(reader)
-        for env in self._envs:
-            env.close()
+        self._close_environments()
         self._turn.close()
 
     def pause(self) -> None:
@@ -572,10 +639,12 @@ class Index:
         self.changed = False
         try:
             _copy_env(self.meta, beside, durable=self._durable)
+            make_way(target)
             os.rename(beside, target)
         except (OSError, lmdb.Error) as error:
             self.changed = True
-            remove_file(beside)
+            with suppress(OSError):  # what is left of it is overwritten by the next one
+                remove_file(beside)
             cause = error if isinstance(error, OSError) else OSError(str(error))
             raise disk_error(cause, "the index can't be backed up", self.layout.backup) from error
 
@@ -603,6 +672,8 @@ def _copy_env(env: lmdb.Environment, path: str, *, durable: bool) -> None:
 
 
 def remove_file(path: str) -> None:
+    """Remove a file that may be gone already."""
+    make_way(path)
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -690,8 +761,7 @@ def write_mark(layout: Layout, *, durable: bool, new_hasher: NewHasher = Hasher)
 
 def _read_mark(layout: Layout) -> dict[str, Any]:
     try:
-        with open(layout.mark, encoding="utf-8") as file:
-            mark = from_json(file.read())
+        mark = from_json(read_small(layout.mark).decode())
     except (OSError, ValueError):
         return {}  # no mark, or none that can be read: the files are verified
     return mark if isinstance(mark, dict) else {}
@@ -722,7 +792,9 @@ def _is_sound(folder: str, marked: object, new_hasher: NewHasher = Hasher) -> bo
     if not stat.S_ISREG(info.st_mode):
         return False
     try:
-        return _is_as_marked(folder, marked, new_hasher) or not _verify(data)
+        if _is_as_marked(folder, marked, new_hasher):
+            return True
+        return not _verify(data) and not _walk(data, is_index=os.path.basename(folder) == _INDEX)
     except OSError:
         return False
 
@@ -736,12 +808,49 @@ def _verify(data: str) -> list[str]:
         return [str(error)]
 
 
+def _walk(data: str, is_index: bool) -> list[str]:
+    """Look up every key, as reading will; only for what `verify` lets pass, since LMDB can die of the rest.
+
+    `verify` does not compare keys with the branches above them (where a key leads elsewhere, its record can't be found,
+    nor removed), and it does not see that a file belongs elsewhere.
+    """
+    size, tables = max(_FIRST_MAP, os.path.getsize(data)), len(TABLES)
+    path, private = os.fsencode(data), {"readonly": True, "lock": False, "subdir": False}
+    try:
+        with lmdb.open(path, map_size=size, max_dbs=tables, lib_version=0, **private) as env, env.begin() as txn:
+            return _strays_of_index(env, txn) if is_index else _strays(txn, None, _is_address)
+    except lmdb.Error as error:
+        return [str(error)]
+
+
+def _strays_of_index(env: lmdb.Environment, txn: Txn) -> list[str]:
+    names = {name.encode() for name in TABLES}
+    found = list(txn.cursor().iternext(values=False))
+    strays = [repr(name) for name in found if name not in names]
+    for name in names.intersection(found):
+        strays += _strays(txn, env.open_db(name, txn, create=False), bool)
+    return strays
+
+
+def _strays(txn: Txn, table: Any, belongs: Callable[[Key], bool]) -> list[str]:
+    """The first key of a table that does not belong there, or is not found where it is looked for."""
+    finder = txn.cursor(table)
+    for key in txn.cursor(table).iternext(values=False):
+        if not belongs(key) or not finder.set_key(key):
+            return [f"the key {key!r} does not belong where it is"]
+    return []
+
+
+def _is_address(key: Key) -> bool:
+    return len(key) == 32 and key.isalnum()
+
+
 def _bring_back(layout: Layout, folder: str) -> str:
     """Put the backup in place; what was done, in words."""
     backup = os.path.join(layout.backup, "meta.mdb")
     if folder != layout.meta:
         return "the ingredients in it are made again when they are needed"
-    if not os.path.isfile(backup) or os.path.islink(backup) or _verify(backup):
+    if not os.path.isfile(backup) or os.path.islink(backup) or _verify(backup) or _walk(backup, is_index=True):
         return "there is no backup that can be used, so everything is made again when it is needed"
     import shutil  # some milliseconds, for those who lost an index only
 

@@ -129,7 +129,7 @@ def keep_within_budget(session: Session) -> None:
 def _keep_within(session: Session, reader: Reader, notes: Notes, limit: int) -> None:
     """Look closely only if what was noted at former ends, and what was added since, may be near the budget."""
     noted = notes.get(_SIZE, "")
-    size = int(noted or 0) + session.added
+    size = (int(noted) if noted.isdecimal() else 0) + session.added
     if (size if noted else _taken(session)) >= _WARN_FROM * limit:
         session.committer.sync()
         size = _measure(reader)

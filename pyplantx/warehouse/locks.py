@@ -76,7 +76,7 @@ class FileLock:
                 said = json.loads(file.read(4096))
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(said["since"]))
             return f"process {said['pid']} on {said['host']} since {since}", str(said["note"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return "an unknown process", ""  # it has not signed yet: only the message is poorer
 
     def processes(self) -> set[int]:

@@ -1,6 +1,7 @@
-"""Payloads: staging, sealing, opening, checking, sweeping. Every path inside a warehouse is made here.
+"""Payloads as files: staging, sealing, checking, sweeping. Every path inside a warehouse is made here.
 
-This file may know: paths, bytes, checksums, type specs' stages. It may not know: lmdb, the queue of commits.
+This file may know: paths, bytes, checksums, type specs' stages. It may not know: lmdb, the queue of commits, what a
+type spec is given to read (``payloads.py``).
 
 A payload is written aside (`StagedObject`), described (`seal`), and, if it consists of files, moved to its address
 (`Objects.publish`). Nothing that came from a name, a type or a record becomes a path unless `object_folder` or
@@ -15,15 +16,15 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.fingerprint.value import BLOCK, BlockHasher, hash_bytes, hash_text
-from pyplantx.specs.base import Buffer, CheckedFile, Written
+from pyplantx.specs.base import Buffer, Written
 from pyplantx.specs.base import Layout as PartLayout
-from pyplantx.specs.buffers import LAID_OUT, map_descriptor
+from pyplantx.specs.buffers import LAID_OUT
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.records import (
@@ -37,7 +38,7 @@ from pyplantx.warehouse.records import (
     make_part,
     to_json,
 )
-from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, PartReader, read_all
+from pyplantx.warehouse.verify import Checks, PartCheck, read_all
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.sealing import Sealing
@@ -55,6 +56,8 @@ _HEX = frozenset("0123456789abcdef")
 _LETTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _IN_PART_NAMES = _LETTERS | set("._-")
 _LONGEST_PART_NAME = 100
+#: Bytes that a file of ours has at most which is read in one piece.
+_LONGEST_SMALL = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -161,26 +164,10 @@ def write_file(path: str, data: bytes, *, durable: bool) -> None:
             os.fsync(fd)
     finally:
         os.close(fd)
+    make_way(path)
     os.rename(beside, path)
     if durable:
         sync_path(os.path.dirname(path))
-
-
-def read_note(path: str, most: int = 65536) -> bytes:
-    """What a small ordinary file holds; never waits for one that is something else, and follows no link.
-
-    Raises
-    ------
-    OSError
-        If it can't be read, or is no ordinary file.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not an ordinary file", path)
-        return os.read(fd, most)
-    finally:
-        os.close(fd)
 
 
 def write_first(path: str, data: bytes) -> None:
@@ -196,14 +183,36 @@ def write_first(path: str, data: bytes) -> None:
         _unlink(beside)
 
 
+def read_small(path: str) -> bytes:
+    """Content of a small file of ours; an error if something else was put in its place: a pipe would block."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", path)
+        return file.read(_LONGEST_SMALL)
+
+
+def make_way(path: str) -> None:
+    """Move aside a folder that was put in the place of a file of ours."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.rename(path, f"{path}.not-a-file-{fresh_id()[:8]}")
+
+
+def close_read(fd: int) -> None:
+    """Close what was only read: that this fails says nothing about what was read."""
+    with suppress(OSError):
+        os.close(fd)
+
+
 def remove_tree(path: str) -> None:
     """Remove a folder that may hold read-only files; it may be gone already."""
     import shutil  # some milliseconds, for those who remove files only
 
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # it does not ignore those of closing a folder
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def disk_error(error: OSError, what: str, folder: str, needed: int | None = None) -> Exception:
+def disk_error(error: OSError, what: str, folder: str, written: int | None = None) -> Exception:
     """The error to raise for a failed system call: in the words of the store where we have some.
 
     Parameters
@@ -214,14 +223,14 @@ def disk_error(error: OSError, what: str, folder: str, needed: int | None = None
         What could not be done, as in "the ingredient 'x' can't be stored".
     folder : str
         Where; its file system is asked for the free space.
-    needed : int, optional
-        Bytes that were to be written at least.
+    written : int, optional
+        Bytes that there was room for, which are free again.
     """
     if error.errno in _NO_SPACE:
         room = os.statvfs(folder)
-        wanted = "" if needed is None else f"{needed:,} bytes needed, "
+        came = "" if written is None else f"{written:,} bytes were not enough, "
         return WarehouseFull(
-            f"{what}: no space left ({error.strerror}; {wanted}{room.f_bavail * room.f_frsize:,} bytes free)",
+            f"{what}: no space left ({error.strerror}; {came}{room.f_bavail * room.f_frsize:,} bytes free)",
             hint=f"free some space on the file system of {folder!r}, then go on: what was finished is still there",
         )
     if error.errno in _NO_RIGHT:
@@ -464,7 +473,8 @@ class StagedObject:
 def tiny_ref(spec: str, version: int, part: str, data: bytes, digest: Digest, meta: str = "") -> ObjectRef:
     """The reference that holds the whole payload: one part of at most `TINY` bytes."""
     address = hash_text(f"{spec}\n{version}\n{meta}\n{part} {len(data)} {hash_bytes(data)}\n")
-    return ObjectRef(spec, version, digest, address, len(data), meta, f"{part}\n{data.decode('latin-1')}")
+    inline = f"{part}\n{data.decode('latin-1')}"
+    return tuple.__new__(ObjectRef, (spec, version, digest, address, len(data), meta, inline))  # see `core/trace.py`
 
 
 class Sealed(NamedTuple):
@@ -645,7 +655,7 @@ def hash_file(
 
         blocks = for_each_block(cut.count, digest_of, parallel=not known and size >= WORTHWHILE)
     finally:
-        os.close(fd)
+        close_read(fd)
     return make_part(name, size, blocks, layout)
 
 
@@ -671,157 +681,6 @@ def _span(fd: int, scratch: _Scratch, start: int, stop: int) -> memoryview:
     view = scratch.view(stop - start)
     read_all(fd, view, start)
     return view
-
-
-class MemoryPayload:
-    """A payload whose bytes are at hand and checked."""
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: Mapping[str, bytes]) -> None:
-        self._parts = parts
-
-    def parts(self) -> tuple[str, ...]:
-        return tuple(self._parts)
-
-    def is_file(self, part: str) -> bool:
-        return False
-
-    def read(self, part: str) -> bytes:
-        try:
-            return self._parts[part]
-        except KeyError:
-            raise DamagedObject(f"the object has no part {part!r}") from None
-
-    def path(self, part: str) -> str:
-        raise _no_file(part)
-
-    def open_checked(self, part: str) -> CheckedFile:
-        raise _no_file(part)
-
-    def map(self, part: str, writable: bool) -> Any:
-        raise _no_file(part)
-
-
-def _no_file(part: str) -> WarehouseError:
-    return WarehouseError(f"the part {part!r} lives in the index and has no file of its own")
-
-
-class FilePayload:
-    """A payload that consists of files. Its parts are checked before they are given away, or while they are used.
-
-    It is also the receipt for what was given away unchecked: `settle` tells what became of that.
-
-    Parameters
-    ----------
-    objects : Objects
-    address : Digest
-    record : ObjectRecord
-    verify : {"lazy", "always", "off"}
-        When files are checked; see `Warehouse`.
-    """
-
-    __slots__ = ("address", "_objects", "_parts", "_verify", "_mapped", "_read", "_waits")
-
-    def __init__(self, objects: Objects, address: Digest, record: ObjectRecord, verify: str = "lazy") -> None:
-        self.address = address
-        self._objects = objects
-        self._parts = {part.name: part for part in record.parts}
-        self._verify = verify
-        self._mapped: list[PartCheck] = []  # is being checked beside the computation
-        self._read: list[PartCheck] = []  # is checked as it is read
-        self._waits = False
-        if verify == "always":
-            objects.forget_checked(address)
-
-    def parts(self) -> tuple[str, ...]:
-        return tuple(self._parts)
-
-    def is_file(self, part: str) -> bool:
-        return True
-
-    def path(self, part: str) -> str:
-        return self._objects.checked_path(self.address, self._part(part), self._verify)
-
-    def read(self, part: str) -> bytes:
-        reader = self.open_checked(part)
-        try:
-            data = bytearray(reader.size)
-            reader.read_into(data, 0)
-        finally:
-            reader.close()
-        return bytes(data)
-
-    def open_checked(self, part: str) -> CheckedFile:
-        fd, check = self._open(part)
-        if self._verify != "off":
-            self._read.append(check)
-        return PartReader(fd, check)
-
-    def map(self, part: str, writable: bool) -> Any:
-        fd, check = self._open(part)
-        try:
-            with in_words(f"{check.path!r} can't be mapped", check.path):
-                mapped = map_descriptor(fd, writable, part)
-                check.check_head(fd)
-                if not check.is_whole:
-                    checks = self._objects.checks
-                    (checks.finish if self._waits else checks.begin)(check, os.dup(fd))
-                    self._mapped.append(check)
-        finally:
-            os.close(fd)
-        return mapped
-
-    def wait(self) -> None:
-        """From now on `map` returns when its check is over: what is mapped later is settled by nobody."""
-        self._waits = True
-
-    @property
-    def is_unchecked(self) -> bool:
-        """Whether something was given away that is, or may be, checked only later."""
-        return bool(self._mapped or self._read)
-
-    def is_right(self) -> bool:
-        """Whether all that was mapped is known to be right by now; does not wait for that."""
-        unharmed = all([check.damage is None for check in (*self._mapped, *self._read)])
-        return unharmed and all([check.is_whole for check in self._mapped])
-
-    def is_in_place(self) -> bool:
-        """Whether the files that were given away and found damaged are still those at the object's address."""
-        return any(check.damage is not None and check.is_in_place() for check in (*self._mapped, *self._read))
-
-    def settle(self) -> str | None:
-        """Wait for the checks of all that was mapped.
-
-        Returns
-        -------
-        str or None
-            What is wrong with something that was mapped or read; None if nothing is.
-        """
-        trouble = next((check.damage for check in self._read if check.damage is not None), None)
-        for check in self._mapped:
-            try:
-                check.finish()
-            except DamagedObject as error:
-                trouble = str(error)
-        return trouble
-
-    def _open(self, part: str) -> tuple[int, PartCheck]:
-        """Open a part's file; small ones, and all if everything is to be checked first, are checked now."""
-        fd, check = self._objects.open_part(self.address, self._part(part), self._verify)
-        try:
-            if not check.is_whole and (self._verify == "always" or check.cut.size < AT_ONCE):
-                self._objects.check_now(check, fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd, check
-
-    def _part(self, part: str) -> Part:
-        try:
-            return self._parts[part]
-        except KeyError:
-            raise DamagedObject(f"the object {self.address} has no part {part!r}") from None
 
 
 class Objects:
@@ -883,7 +742,7 @@ class Objects:
             try:
                 self.check_now(check, fd)
             finally:
-                os.close(fd)
+                close_read(fd)
         return path
 
     def open_part(self, address: Digest, part: Part, verify: str = "lazy") -> tuple[int, PartCheck]:

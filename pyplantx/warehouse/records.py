@@ -167,7 +167,7 @@ def decode_name(body: bytes) -> NameRecord:
 def _checked_ref(
     spec: Any, version: Any, digest: Any, address: Any, size: Any, meta: Any, inline: Any = None
 ) -> ObjectRef:
-    "".join((spec, digest, address, meta, inline or ""))  # a TypeError unless all are texts
+    "".join((spec, digest, address, meta, "" if inline is None else inline))  # a TypeError unless all are texts
     _must(type(version) is int and type(size) is int, "a version and a size are whole numbers")
     return ObjectRef(spec, version, digest, address, size, meta, inline)
 

@@ -22,7 +22,7 @@ from pyplantx.fingerprint.value import Hasher, hash_bytes, hash_text
 from pyplantx.logs import log
 from pyplantx.specs.base import Buffer, CheckedFile, IngredientTypeSpec, Layout
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import RESUME, check_part_name, make_folder, remove_tree
+from pyplantx.warehouse.objects import RESUME, check_part_name, in_words, make_folder, remove_tree
 from pyplantx.warehouse.objects import Layout as Folders
 from pyplantx.warehouse.records import from_json, to_json
 
@@ -88,7 +88,10 @@ class Ledger:
         check, _, text = line[:-1].partition(b" ")
         if line[-1:] != b"\n" or check != self._check(text):
             return None
-        entry = from_json(text.decode())
+        try:
+            entry = from_json(text.decode())
+        except ValueError:  # anybody can compute the checksum
+            return None
         return entry if isinstance(entry, dict) else None
 
     def _check(self, text: bytes) -> bytes:
@@ -194,15 +197,22 @@ class Workspace:
         ------
         CannotStore
             If it can't be written; says where inside it.
+        WarehouseFull, WarehouseError
+            If the disk is full, or fails.
         """
         folder = self.path(name)
         remove_tree(folder)
-        os.mkdir(folder, 0o700)
         spec = registry.infer(value)
         if spec.name != "simple":
             spec = registry.get("object")
         stage = _ValueStage(folder)
-        written = spec.write(value, stage)
+        try:
+            with in_words("a checkpoint can't be kept", os.path.dirname(folder)):
+                os.mkdir(folder, 0o700)
+                written = spec.write(value, stage)
+        except BaseException:
+            remove_tree(folder)
+            raise
         return {"folder": name, "spec": spec.name, "version": spec.version, "meta": written.meta, "parts": stage.parts}
 
     def read_value(self, kept: dict[str, Any], spec: IngredientTypeSpec) -> Any:

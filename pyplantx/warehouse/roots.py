@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyplantx.core.trace import Digest
+from pyplantx.errors import DamagedObject
 from pyplantx.warehouse.committer import blob_key, name_key
-from pyplantx.warehouse.records import from_json, to_json
+from pyplantx.warehouse.records import decode_blob, from_json, to_json
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.index import Reader
@@ -75,7 +76,10 @@ class Notes:
         if waiting is not None:
             return waiting
         body = self._reader.get("blobs", name_key(both))
-        return "" if body is None else str(from_json(body.decode())[1])
+        try:
+            return "" if body is None else decode_blob(body)[1]
+        except DamagedObject:
+            return ""  # it makes no sense: whoever writes it next replaces it
 
     def put(self, kind: str, key: str, text: str) -> None:
         """Keep a text; "" for none."""
@@ -85,9 +89,8 @@ class Notes:
         """All texts of a kind by key."""
         prefix = blob_key(kind, "")
         found = {}
-        for key, body in self._reader.scan("blobs"):
+        for key, (both, text) in self._reader.decoded("blobs", decode_blob):
             if key.startswith(prefix.encode()):
-                both, text = from_json(body.decode())
                 found[both] = text
         found.update(self._committer.waiting.blobs)
         return {both[len(prefix) :]: text for both, text in found.items() if both.startswith(prefix) and text}
@@ -122,7 +125,11 @@ def pins(notes: Notes) -> dict[str, list[Digest]]:
 
 
 def _addresses(text: str) -> list[Digest]:
-    return list(from_json(text)) if text else []
+    try:
+        found = from_json(text) if text else []
+    except ValueError:
+        return []  # what makes no sense pins nothing
+    return [address for address in found if isinstance(address, str)] if isinstance(found, list) else []
 
 
 # -- what scripts reached -------------------------------------------------------------------------------------------
@@ -175,7 +182,11 @@ def _forget_oldest(notes: Notes) -> None:
 def _decode(script: str, text: str) -> LastRun:
     if not text:
         return LastRun(script, 0.0, frozenset())
-    when, joined = from_json(text)
+    try:
+        when, joined = from_json(text)
+        when, joined = float(when), str(joined)
+    except (ValueError, TypeError):
+        return LastRun(script, 0.0, frozenset())  # what makes no sense holds nothing
     return LastRun(script, when, frozenset(joined[at : at + _DIGITS] for at in range(0, len(joined), _DIGITS)))
 
 

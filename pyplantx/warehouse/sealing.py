@@ -138,8 +138,8 @@ class KeyedBlocks:
 class _KeyedCheck(PartCheck):
     """What is known of a file whose blocks have keyed checks."""
 
-    def __init__(self, sealing: Sealing, path: str, part: Part, info: os.stat_result) -> None:
-        super().__init__(path, part, signature(info))
+    def __init__(self, sealing: Sealing, path: str, part: Part, info: os.stat_result, right: bool = False) -> None:
+        super().__init__(path, part, signature(info), right)
         self._sealing = sealing
 
     def _compare(self, index: int, data: memoryview) -> None:
@@ -155,6 +155,10 @@ class _KeyedChecks(Checks):
     def __init__(self, sealing: Sealing) -> None:
         super().__init__()
         self._sealing = sealing
+
+    def trust(self, address: Digest, path: str, part: Part) -> None:
+        check = _KeyedCheck(self._sealing, path, part, os.lstat(path), right=True)
+        self._known.setdefault(address, {})[part.name] = check
 
     def _find(self, address: Digest, path: str, part: Part, info: os.stat_result, verify: str) -> PartCheck:
         known = self._known.setdefault(address, {})

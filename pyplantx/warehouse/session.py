@@ -31,7 +31,7 @@ from pyplantx.warehouse.objects import (
     disk_error,
     fresh_id,
     in_words,
-    read_note,
+    read_small,
     sweep_staging,
     write_file,
     write_first,
@@ -352,7 +352,7 @@ def begin_signed(layout: Layout, key: Key) -> Signature | None:
 def _mend_format(layout: Layout) -> None:
     """A signed store says twice that it is: without that its records would look damaged, and be removed."""
     paths = (layout.format, layout.format_copy)
-    texts = [read_note(path) for path in paths if _read_format(path) is not None]
+    texts = [read_small(path) for path in paths if _read_format(path) is not None]
     for path in paths:
         if texts and _read_format(path) is None:
             write_file(path, texts[0], durable=True)
@@ -372,7 +372,7 @@ def read_format(layout: Layout) -> Said | None:
 
 def _read_format(path: str) -> Said | None:
     try:
-        said = from_json(read_note(path).decode().strip())
+        said = from_json(read_small(path).decode().strip())
         if not isinstance(said, dict) or not isinstance(said.get("version"), int):
             return None
         found = Said(said["version"], read_signature(said))

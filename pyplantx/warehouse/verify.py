@@ -15,12 +15,14 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject, PayloadMissing, WarehouseError
-from pyplantx.fingerprint.value import hash_bytes, hash_text
+from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
+from pyplantx.specs.buffers import map_descriptor
 from pyplantx.specs.parallel import start_thread
 from pyplantx.warehouse.records import Cut, Part, join_digests
 
@@ -92,8 +94,9 @@ class PartCheck:
         self._changed = threading.Condition()
         self._busy: dict[int, int] = {}  # thread -> the block that it is checking
 
-    def __del__(self) -> None:
-        self._close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
+            close(self._fd)
 
     @property
     def is_whole(self) -> bool:
@@ -434,19 +437,60 @@ class PartReader:
         Descriptor of the file; it belongs to the reader.
     check : PartCheck
         What is known of it.
+    found_damaged : callable, optional
+        Called with what is wrong, before that is raised.
     """
 
-    def __init__(self, fd: int, check: PartCheck) -> None:
+    def __init__(self, fd: int, check: PartCheck, found_damaged: Callable[[str], None] | None = None) -> None:
         self._fd, self._check = fd, check
+        self._found_damaged = found_damaged
         self.path, self.size = check.path, check.cut.size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process opens the same file, and checks it by the same checksums.
+
+        Those of a signed store need its key, which goes nowhere: there the whole file is checked now.
+        """
+        check = self._check
+        if type(check) is PartCheck:
+            return _reopened, (self.path, check.part)
+        for start in range(0, self.size, BLOCK):
+            self.read_into(bytearray(min(BLOCK, self.size - start)), start)
+        return _reopened, (self.path, check.part, check.signature)
+
+    def map(self, writable: bool) -> Any:
+        """A private memory map of the file; every byte is checked first.
+
+        Raises
+        ------
+        DamagedObject
+            If the file is not what it should be.
+        """
+        with self._telling():
+            self._check.begin(os.dup(self._opened()))
+            self._check.finish()
+        return map_descriptor(self._opened(), writable, self.path)
 
     def read_into(self, buffer: Any, start: int) -> None:
         """See `CheckedFile.read_into`."""
-        if self._fd < 0:
-            raise WarehouseError(f"{self.path!r} was closed")
         view = memoryview(buffer)
         if view.nbytes:  # a shape with a zero in it can't be cast
-            self._check.read_into(self._fd, view.cast("B"), start)
+            with self._telling():
+                self._check.read_into(self._opened(), view.cast("B"), start)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedObject as error:
+            if self._found_damaged is not None:
+                self._found_damaged(str(error))
+            raise
+
+    def _opened(self) -> int:
+        if self._fd < 0:
+            raise WarehouseError(f"{self.path!r} was closed")
+        return self._fd
 
     def close(self) -> None:
         """See `CheckedFile.close`."""
@@ -454,5 +498,29 @@ class PartReader:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
+            close(self._fd)
+
+
+def _reopened(path: str, part: Part, right: Signature | None = None) -> PartReader:
+    """A reader that came from another process; `right` is what the file looked like there if all of it was checked.
+
+    Raises
+    ------
+    PayloadMissing
+        If the file is gone.
+    DamagedObject
+        If it is another one, or not what it should be.
+    """
+    fd = _open(path)
+    try:
+        seen = signature(os.fstat(fd))
+        if right not in (None, seen):
+            raise DamagedObject(f"{path!r} was touched since it was checked")
+        if os.fstat(fd).st_size != part.size:
+            raise DamagedObject(f"{path!r} has another size than the {part.size:,} bytes of its record")
+        return PartReader(fd, PartCheck(path, part, seen, right=right is not None))
+    except BaseException:
+        os.close(fd)
+        raise

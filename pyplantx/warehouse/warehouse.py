@@ -29,8 +29,6 @@ from pyplantx.warehouse.committer import Commit, NewVersion, blob_key, name_key,
 from pyplantx.warehouse.objects import (
     RESUME,
     TINY,
-    FilePayload,
-    MemoryPayload,
     StagedObject,
     disk_error,
     in_words,
@@ -38,6 +36,7 @@ from pyplantx.warehouse.objects import (
     meta_of,
     tiny_ref,
 )
+from pyplantx.warehouse.payloads import FilePayload, MemoryPayload
 from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord, VersionInfo, decode_text
 from pyplantx.warehouse.session import Session, close_session, is_ours, is_private, open_session, report
 from pyplantx.warehouse.verify import VERIFY
@@ -198,7 +197,14 @@ class Warehouse:
         self._trust = trust
         self._verify = "always" if trust == "signed" else verify  # nothing is parsed before its signature is checked
         self._private: bool | None = None
-        self.registry = _registry(encode, is_project_class, writable=arrays == "copy", full_check=trust != "own")
+        self.memory = memory if memory is not None else MemoryBudget()
+        self.registry = _registry(
+            encode,
+            is_project_class,
+            writable=arrays == "copy",
+            full_check=trust != "own",
+            chunk_memory=self.memory.share("chunks"),
+        )
         self._simple = cast("SimpleSpec", self.registry.get("simple"))  # unless another spec is put in its place
         self._session = open_session(
             self.directory,
@@ -213,7 +219,6 @@ class Warehouse:
         self._session.settle = _settle
         if disk is not None:
             self._session.disk = min(disk, self._session.disk or disk)
-        self.memory = memory if memory is not None else MemoryBudget()
         self._committer = self._session.committer
         self._committer.limit_waiting(self.memory.share("waiting"))
         self._waiting = self._committer.waiting
@@ -292,9 +297,8 @@ class Warehouse:
         """All names that were ever sent."""
         waiting = list(self._waiting.names)
         yield from waiting
-        for key, body in self._reader.scan("names"):
-            record = self._decoded("names", key, body, records.decode_name)
-            if record is not None and record.name not in waiting:
+        for _, record in self._reader.decoded("names", records.decode_name):
+            if record.name not in waiting:
                 yield record.name
 
     def versions(self, reactor: str) -> list[VersionInfo]:
@@ -443,12 +447,12 @@ class Warehouse:
     def failure(self, name: str, stage: StagedObject | None, error: BaseException) -> BaseException:
         """The error to raise when storing failed: it names the ingredient. Nothing is left behind."""
         what = f"ingredient {name!r} can't be stored"
-        needed = 0
+        written = 0
         if stage is not None:
-            needed = stage.size_so_far()
+            written = stage.size_so_far()
             stage.discard()
         if isinstance(error, OSError) and not isinstance(error, PyplantxError):
-            return disk_error(error, what, self.directory, needed)
+            return disk_error(error, what, self.directory, written)
         return CannotStore(f"{what}: {error}") if isinstance(error, CannotStore) else error
 
     def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:
@@ -502,10 +506,8 @@ class Warehouse:
             If decoding it could run code and the store is not trusted.
         """
         value, receipt = self.open_unchecked(ref)
-        if receipt is not None:
-            if self.settle([receipt]):
-                raise _was_damaged(ref)
-            receipt.wait()
+        if receipt is not None and self.settle([receipt]):
+            raise _was_damaged(ref)
         return value
 
     def open_unchecked(self, ref: ObjectRef) -> tuple[Any, FilePayload | None]:
@@ -570,7 +572,7 @@ class Warehouse:
         if known is None:
             raise PayloadMissing(f"the {ref.spec} object {ref.address} is not in the warehouse {self.directory!r}")
         if known[0].home == IN_FILES:
-            return FilePayload(self._session.objects, ref.address, known[0], self._verify)
+            return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
         parts = self._memory_parts(ref.address, *known)
         if parts is None:
             raise DamagedObject(f"the payload of object {ref.address} does not match its checksum")
@@ -599,12 +601,15 @@ class Warehouse:
 
     def _put_aside(self, address: Digest, why: str) -> None:
         report(f"{why}; the ingredient is made again when it is needed")
+        if not is_address(address):
+            return  # a forged reference: there is nothing to put aside
         try:
             if not self.read_only:
                 self._session.objects.quarantine(address)
         except OSError as error:
             report(f"the damaged object could not be put aside: {error.strerror}")
-        self._committer.forget_object(address)
+        if not self._closed:  # else the next session finds that its files are gone
+            self._committer.forget_object(address)
 
     def _trusts_code(self) -> bool:
         if self._private is None:
@@ -844,7 +849,10 @@ def _was_damaged(ref: ObjectRef) -> PayloadMissing:
 
 def _tiny_part(inline: str) -> tuple[str, bytes]:
     part, _, data = inline.partition("\n")
-    return part, data.encode("latin-1")
+    try:
+        return part, data.encode("latin-1")
+    except UnicodeEncodeError:
+        raise DamagedObject("a payload in its reference holds characters that are no bytes") from None
 
 
 def _registry(
@@ -853,7 +861,8 @@ def _registry(
     *,
     writable: bool,
     full_check: bool,
+    chunk_memory: int,
 ) -> SpecRegistry:
     from pyplantx.specs import SpecRegistry
 
-    return SpecRegistry(encode=encode, is_project_class=is_project_class, writable=writable, full_check=full_check)
+    return SpecRegistry(encode, is_project_class, writable=writable, full_check=full_check, chunk_memory=chunk_memory)

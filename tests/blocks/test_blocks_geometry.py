@@ -17,8 +17,8 @@ from pyplantx.errors import BadRequest
 def problems(draw: st.DrawFn) -> tuple[list[Extent], tuple[int, ...], tuple[int, ...], int]:
     """Arrays that go together, the axes to cut, their halos, and a memory."""
     leading = draw(st.lists(st.integers(0, 20), min_size=1, max_size=3))
-    axes = draw(st.lists(st.integers(0, len(leading) - 1), min_size=1, max_size=2, unique=True).map(sorted))
-    covered = leading[: axes[-1] + 1]
+    axes = draw(st.lists(st.integers(0, len(leading) - 1), min_size=1, max_size=2, unique=True))
+    covered = leading[: max(axes) + 1]
     extents = []
     for _ in range(draw(st.integers(1, 3))):
         shape = (*covered, *draw(st.lists(st.integers(0, 6), max_size=2)))
@@ -136,3 +136,28 @@ class TestCut:
     def test_negative_axes_count_from_the_end(self):
         grid = cut([Extent((4, 1000), 8)], 3 * 4 * 8 * 100, axis=-1)
         assert grid.lengths == (4, 1000) and grid.steps == (4, 100)
+
+    @pytest.mark.parametrize(("axis", "halo"), [((0, 1), (2, 1)), ((1, 0), (1, 2)), ((-1, 0), (1, 2))])
+    def test_each_halo_belongs_to_its_axis(self, axis, halo):
+        grid = cut([Extent((100, 100), 8)], 3 * 8 * 300, axis=axis, halo=halo)
+        assert grid.halo == (2, 1)
+
+    def test_the_first_axis_that_is_named_is_cut_first(self):
+        extents = [Extent((100, 100), 8)]
+        assert cut(extents, 3 * 8 * 1000, axis=(0, 1)).steps == (10, 100)
+        assert cut(extents, 3 * 8 * 1000, axis=(1, 0)).steps == (100, 10)
+
+    @pytest.mark.parametrize(
+        ("extent", "axis", "hint"),
+        [
+            (Extent((4000,), 8), 0, "memory= so much$"),
+            (Extent((40, 4000), 8), (0, 1), "memory= so much$"),
+            (Extent((40, 4000), 8), 0, r"memory= so much or axis=\(0, 1\)$"),
+            (Extent((40, 4000), 8), 1, r"memory= so much or axis=\(1, 0\)$"),
+            (Extent((40, 400), 8, (40, 400)), 0, "memory= so much or smaller chunks=$"),
+            (Extent((40, 400), 8, (40, 10)), 0, r"memory= so much or smaller chunks= or axis=\(0, 1\)$"),
+        ],
+    )
+    def test_only_what_helps_is_advised(self, extent, axis, hint):
+        with pytest.raises(BadRequest, match=f"hint: {hint}"):
+            cut([extent], 10, axis=axis)

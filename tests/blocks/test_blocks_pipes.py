@@ -60,6 +60,42 @@ SPECS = {
 }
 
 
+class TestSparse:
+    def matrix(self) -> Any:
+        from scipy import sparse
+
+        return sparse.random(300, 40, 0.05, format="csr", random_state=1)
+
+    def test_rows_of_a_csr_matrix(self, run):
+        matrix, seen = self.matrix(), []
+
+        def entries(part: Any) -> float:
+            assert part.format == "csr" and part.shape[1] == 40
+            seen.append(part.shape[0])
+            return float(part.sum())
+
+        def work(pipe: Any) -> None:
+            pipe.send("x", pipe.reduce_blocks(entries, matrix, memory="8kB"))
+
+        assert np.isclose(run(work), matrix.sum())
+        assert sum(seen) == 300 and len(seen) > 3
+
+    def test_into_a_dense_array(self, run):
+        matrix = self.matrix()
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.ArraySpec, shape=matrix.shape, dtype="f8")
+            pipe.map_blocks(lambda part: part.toarray(), matrix, out=dst, memory="60kB")
+            pipe.send("x", dst)
+
+        assert (run(work) == matrix.toarray()).all()
+
+    @pytest.mark.parametrize("form", ["csc", "coo"])
+    def test_other_formats_are_refused(self, form, run):
+        with pytest.raises(BadRequest, match="csr"):
+            run(lambda pipe: pipe.reduce_blocks(lambda part: part.sum(), self.matrix().asformat(form)))
+
+
 class TestMapBlocks:
     @pytest.mark.parametrize("out", SPECS)
     @pytest.mark.parametrize("kind", SPECS)
@@ -160,6 +196,7 @@ class TestMapBlocks:
     @pytest.mark.parametrize(
         ("function", "options", "words"),
         [
+            (lambda a: None, {}, r"returned None for block 1 of 4"),
             (lambda a: a[:-1], {}, r"returned an array of the shape \(2,\) for block 1 of 4 \[0:3\].*should be \(3,\)"),
             (lambda a: a[:-1], {"halo": 1}, r"should be \(3,\) \(or \(5,\), with its halo\)"),
             (lambda a: a + 1j, {}, r"returned complex128 for block 1 .* the output is float64.*astype\('float64'\)"),

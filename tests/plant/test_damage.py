@@ -10,16 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc
+from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.errors import DamagedObject, PayloadMissing, ReactorError, WarehouseError
 from pyplantx.fingerprint.value import BLOCK
 
 PROGRAM = """
 import json, sys
 import numpy as np
-from pyplantx import Plant, ReactorFunc
+from pyplantx import Plant, ReactorFunc, specs
 {imports}
 
 ELEMENTS = 3 << 19  # of 8 bytes: three logical blocks
@@ -276,3 +277,82 @@ def test_a_reactors_own_error_stays_its_own(open_plant: Callable[..., Any]) -> N
         with pytest.raises(DamagedObject, match="not one of"):
             plant.run_reactor(use)
         assert plant.log.take() == ["use", "make"]
+
+
+@pytest.mark.parametrize("how", ["truncated", "removed"])
+def test_a_part_that_is_opened_late_is_made_again(open_plant: Callable[..., Any], tmp_path: Path, how: str) -> None:
+    """The chunks of a Zarr array are opened when they are read, long after the array was received."""
+    pytest.importorskip("zarr")
+    content = np.arange(60_000, dtype="f4").reshape(300, 200)
+
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        array = pipe.allocate("zarr", specs.ZarrArraySpec, shape=content.shape, dtype="f4")
+        array[:] = content
+        pipe.send("zarr", array)
+
+    @ReactorFunc
+    def use(pipe: Any) -> Any:
+        array = yield pipe.receive("zarr")
+        pipe.send("part", float(array[5:200].sum(dtype="f8")))
+
+    with open_plant(make) as plant:
+        plant.produce("zarr")
+    (chunk,) = (tmp_path / "plant" / "objects").glob("*/*/c*")
+    chunk.parent.chmod(0o700)
+    chunk.chmod(0o600)
+    if how == "removed":
+        chunk.unlink()
+    else:
+        os.truncate(chunk, 100)
+    with open_plant(make, use) as plant:
+        assert plant.produce("part") == content[5:200].sum(dtype="f8")
+        assert plant.log.take().count("make") == 1
+        assert plant.warehouse.check() == []
+
+
+@pytest.mark.parametrize("reads", ["inside", "outside"])
+@pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ZarrArraySpec], ids=["hdf", "zarr"])
+def test_damage_that_the_script_meets_is_made_good(
+    open_plant: Callable[..., Any], tmp_path: Path, spec: Any, reads: str
+) -> None:
+    """The script reads what `produce` has given it, long after everything was settled: with the plant, or without."""
+    if spec is specs.ZarrArraySpec:
+        pytest.importorskip("zarr")
+    content = np.arange(600_000, dtype="f4").reshape(3000, 200)  # beyond what is checked at once
+
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        array = pipe.allocate("field", spec, shape=content.shape, dtype="f4")
+        array[:] = content
+        pipe.send("field", array)
+
+    with open_plant(make) as plant:
+        plant.produce("field")
+    path = max((tmp_path / "plant" / "objects").glob("*/*/*"), key=lambda path: path.stat().st_size)
+    flip(path, path.stat().st_size // 2)
+    with open_plant(make) as plant:
+        field = plant.produce("field")
+        if reads == "inside":
+            with pytest.raises(DamagedObject, match="checksum"):
+                field[...]
+            assert np.array_equal(plant.produce("field")[...], content)
+    if reads == "outside":
+        with pytest.raises(DamagedObject, match="checksum"):
+            field[...]
+    assert len(list((tmp_path / "plant" / "quarantine").iterdir())) == 1
+    with open_plant(make) as plant:
+        plant.log.take()
+        assert np.array_equal(plant.produce("field")[...], content)
+        assert plant.log.take() == (["make"] if reads == "outside" else [])
+        assert plant.warehouse.check() == []
+
+
+def flip(path: Path, position: int) -> None:
+    """Change one byte of a file."""
+    path.chmod(0o600)
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 4]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, specs
-from pyplantx.errors import BadRequest, DamagedObject, WarehouseFull
+from pyplantx.errors import BadRequest, DamagedObject, PayloadMissing, WarehouseFull
 
 ROWS, COLUMNS = 3000, 1024  # three logical blocks
 
@@ -58,7 +59,7 @@ def damage(folder: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("position", [100, 5000, 9 << 20], ids=["head", "first block", "last block"])
-@pytest.mark.parametrize("way", ["slices", "map"])
+@pytest.mark.parametrize("way", ["slices", "map", "numpy"])
 def test_a_damaged_array_is_made_again(open_plant: Callable[..., Any], tmp_path: Path, position: int, way: str) -> None:
     with open_plant(make_field) as plant:
         plant.produce("field")
@@ -71,12 +72,44 @@ def test_a_damaged_array_is_made_again(open_plant: Callable[..., Any], tmp_path:
 def reader(way: str) -> Any:
     @ReactorFunc(name="read")
     def read(pipe: Any) -> Any:
-        field = yield pipe.receive("field")
+        field = yield pipe.receive("field", as_="numpy" if way == "numpy" else None)
         whole = field.mapped() if way == "map" else field
         pipe.send("sums", [float(whole[row].sum(dtype="f8")) for row in range(0, ROWS, 500)])
         assert len(whole[0 : ROWS : ROWS - 1]) == 2
 
     return read
+
+
+def test_a_map_that_nobody_settles_is_checked_first(open_plant: Callable[..., Any], tmp_path: Path) -> None:
+    """One that is made after `produce` or after the run, or in another process."""
+    kept = []
+
+    @ReactorFunc
+    def keep(pipe: Any) -> Any:
+        kept.append((yield pipe.receive("field")))
+
+    with open_plant(make_field) as plant:
+        plant.produce("field")
+    damage(tmp_path, 9 << 20)
+    with open_plant(make_field, keep) as plant:
+        produced = plant.produce("field")
+        plant.run_reactor(keep)
+        elsewhere = pickle.loads(pickle.dumps(produced))
+        held = (produced, kept[0], elsewhere)
+        assert all(np.array_equal(dataset[:7], rows(0, 7)) for dataset in held)
+        for dataset in held:  # the first one that notices has it put aside, so that the next finds nothing to map
+            with pytest.raises(PayloadMissing if dataset is kept[0] else DamagedObject, match="is gone|its checksum"):
+                dataset.mapped()
+            with pytest.raises(DamagedObject, match="does not match its checksum"):
+                dataset[-1]
+        assert np.array_equal(plant.produce("field").mapped(), rows(0, ROWS))
+
+
+def test_a_dataset_in_another_process_is_mapped_and_sent_on(open_plant: Callable[..., Any]) -> None:
+    with open_plant(make_field, make_packed) as plant:
+        field, chunked = (pickle.loads(pickle.dumps(plant.produce(name))) for name in ("field", "packed"))
+    assert np.array_equal(field.mapped(writable=True), rows(0, ROWS))
+    assert np.array_equal(chunked[...], rows(0, ROWS))
 
 
 def test_a_damaged_chunk_is_never_returned(open_plant: Callable[..., Any], tmp_path: Path) -> None:
@@ -251,3 +284,16 @@ def test_private_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 64
+
+
+def test_a_checkpoint_on_a_full_disk(small_disk: Path) -> None:
+    @ReactorFunc
+    def greedy(pipe: Any) -> Any:
+        for number in range(4):
+            pipe.checkpoint("state", np.full(3 << 20, number, "f8"))
+        pipe.send("done", True)
+
+    with Plant(small_disk / "plant", durability="process") as plant:
+        plant.add_reactors(greedy)
+        with pytest.raises(WarehouseFull, match="checkpoint can.t be kept"):
+            plant.produce("done")

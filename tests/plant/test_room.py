@@ -172,9 +172,9 @@ def test_nonsense_budgets_leave_no_store_behind(tmp_path: Path, option: dict[str
 
 
 def test_the_budgets_reach_those_who_keep_to_them(open_plant: Callable[..., Any]) -> None:
-    with open_plant(memory="160MB", disk="1GB") as plant:
-        assert plant.warehouse.memory.share("blocks") == 40 * MB
-        assert plant.warehouse._committer._most_bytes == 20 * MB
+    with open_plant(memory="80MB", disk="1GB") as plant:
+        assert plant.warehouse.memory.share("blocks") == 20 * MB
+        assert plant.warehouse._committer._most_bytes == 10 * MB
         assert plant.du().budget == 1000 * MB
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,19 @@ def test_a_plain_function_will_do() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         run_reactor_to_completion(bad, PipeworkMock())
+
+
+def test_files_that_were_sent_to_a_mock_are_there_as_long_as_it_is():
+    @ReactorFunc
+    def files(pipe):
+        path = pipe.allocate("note", Ingredient.Type.file, suffix=".txt")
+        with open(path, "w") as file:
+            file.write("hello")
+        pipe.send("note", path)
+
+    pipe = run_reactor_to_completion(files, PipeworkMock())
+    path = pipe.sent["note"]
+    with open(path) as file:
+        assert file.read() == "hello"
+    del pipe
+    assert not os.path.exists(path)

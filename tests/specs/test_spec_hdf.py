@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -209,6 +210,34 @@ def test_resizing_needs_room(stage):
     allocation.discard()
 
 
+@pytest.mark.parametrize(("size", "axis"), [((60, 20), None), (60, 0), ((10, 21), None), (21, -1)])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
+def test_resizing_knows_its_limits(stage, size, axis, options):
+    allocation = SPEC.allocate(stage, shape=(10, 20), maxshape=(50, 20), **options)
+    with pytest.raises(BadRequest, match=r"at most\n  hint: allocate it with a larger maxshape= \(now \(50, 20\)\)"):
+        allocation.handle.resize(size, axis)
+    allocation.handle.resize((50, 20))
+    assert allocation.handle.shape == (50, 20)
+    allocation.discard()
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"maxshape": (5, 20)}, r"change .*maxshape=\(5, 20\)"),
+        ({"compression": "gzip", "compression_opts": 77}, "change .*compression_opts=77"),
+        ({"chunks": (5,)}, r"change chunks=\(5,\)"),
+        ({"dtype": "U3"}, "Ingredient.Type.array keeps"),
+        ({"chunks": (5, 5), "blocks": (4, 4)}, "leave one of them off"),
+        ({"dytpe": "f4"}, "did you mean dtype[?] shape, .* and fillvalue are possible"),
+        ({"chunks": (5, 5), "axis": 1}, "leave one of them off"),
+    ],
+)
+def test_hints_name_what_is_wrong(stage, options, hint):
+    with pytest.raises(BadRequest, match=f"hint: {hint}"):
+        SPEC.allocate(stage, shape=(10, 20), **options)
+
+
 def test_what_can_not_be_sent(stage):
     for value, message in (([1, 2], "value is a list"), (np.array(["a"]), "can't be kept as HDF5")):
         with pytest.raises(CannotStore, match=message):
@@ -226,6 +255,25 @@ def test_a_full_disk_is_told_before_hdf5_meets_it(stage, little_space):
     little_space()
     with pytest.raises(WarehouseFull, match="no space to write 8,000,000 bytes"):
         allocation.handle[:] = 0
+    allocation.discard()
+
+
+def test_what_is_kept_free_is_told_and_no_more_than_needed(stage, monkeypatch):
+    """A packed array may hold back few chunks, whatever the budget is; only these and HDF5's own are asked for."""
+    real = os.statvfs(stage.folder)
+    allocation = SPEC.allocate(stage, shape=(10_000, 1024), dtype="f4", compression="gzip")
+
+    def has_free(nbytes):
+        pages = nbytes // real.f_frsize
+        monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result([*real[:3], pages, pages, *real[5:]]))
+
+    has_free(28 << 20)
+    allocation.handle[:1024] = 0  # 4 MiB
+    has_free(18 << 20)
+    with pytest.raises(WarehouseFull) as caught:
+        allocation.handle[1024:2048] = 0
+    needed, free, kept = (int(number.replace(",", "")) for number in re.findall("[0-9,]*[0-9]", str(caught.value))[:3])
+    assert needed == 4 << 20 and free == 18 << 20 and free < needed + kept <= 28 << 20
     allocation.discard()
 
 

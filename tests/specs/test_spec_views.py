@@ -206,7 +206,7 @@ def test_a_single_number_has_no_rows(tmp_path):
 @pytest.mark.parametrize(
     ("value", "as_", "message"),
     [
-        (ARRAY, "dusk", "can't be received as 'dusk'\n  hint: did you mean 'dask'"),
+        (ARRAY, "dusk", "can't be received as 'dusk'\n  hint: did you mean 'dask'? one of 'numpy', 'dask'"),
         (ARRAY, "pandas!!", "hint: one of 'numpy', 'dask', 'xarray', 'torch'"),
         ({"a": 1}, "dask", "'x' is a dict: it can't be received as 'dask'"),
         (sp.csr_array((2, 2)), "numpy", "its zeros would have to be made"),

@@ -129,6 +129,27 @@ def test_what_is_neither(stage):
         SPEC.write(np.array(["a"]), stage)
 
 
+def test_chunks_are_chosen_or_given(stage):
+    allocation = SPEC.allocate(stage, shape=(10, 20), chunks=True)
+    assert allocation.handle.chunks == (10, 20)
+    allocation.discard()
+    with pytest.raises(BadRequest, match="leave one of them off"):
+        SPEC.allocate(stage, shape=(10, 20), chunks=(2, 2), blocks=(4, 4))
+
+
+def test_a_thread_that_is_missing_is_no_damage(monkeypatch):
+    with stored(SPEC, np.arange(7.0)) as entry:
+        array = entry.open()
+
+        def refuse(*_):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(type(array.inner), "__getitem__", refuse)
+        with pytest.raises(err.WarehouseError, match="too many") as caught:
+            array[2:5]
+        assert not isinstance(caught.value, DamagedObject)
+
+
 # -- digests ------------------------------------------------------------------------------------
 
 writes = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 8), st.integers(0, 9), st.integers(0, 2)), max_size=6)

@@ -122,7 +122,9 @@ def test_a_number_that_nobody_holds_means_nothing(tmp_path: Path) -> None:
 def test_the_first_process_needs_no_lock_until_another_comes(tmp_path: Path, monkeypatch: Any) -> None:
     locked: list[int] = []
     lock = claims_module._File._lock_byte
-    monkeypatch.setattr(claims_module._File, "_lock_byte", lambda file, place: locked.append(place) or lock(file, place))
+    monkeypatch.setattr(
+        claims_module._File, "_lock_byte", lambda file, place: locked.append(place) or lock(file, place)
+    )
     claims = Claims(str(tmp_path))
     assert claims.claim("first", 0) is not None
     locked.clear()

@@ -17,7 +17,6 @@ from pyplantx.specs.base import Written
 from pyplantx.warehouse.objects import (
     LITTLE,
     SMALL,
-    FilePayload,
     Layout,
     Objects,
     StagedObject,
@@ -26,6 +25,7 @@ from pyplantx.warehouse.objects import (
     sweep_staging,
     write_file,
 )
+from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, make_part
 
 WRITTEN = Written("d" * 32, {"k": 1})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import linecache
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +23,10 @@ from pyplantx.specs.base import Layout as PartLayout
 from pyplantx.specs.base import Written
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 from pyplantx.warehouse import verify
-from pyplantx.warehouse.objects import SMALL, FilePayload, Layout, Objects, Sealed, StagedObject, Staging, hash_file
+from pyplantx.warehouse.objects import SMALL, Layout, Objects, Sealed, StagedObject, Staging, hash_file
+from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import Cut, Joined, ObjectRecord, decode_object, encode_object, make_part
+from pyplantx.warehouse.sealing import Sealing
 from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, signature
 from pyplantx.warehouse.warehouse import Warehouse
 
@@ -529,3 +533,64 @@ def test_an_interrupt_leaves_nothing_claimed(tmp_path: Path, monkeypatch: pytest
             check.finish()
     check.finish()
     assert check.is_whole and check._fd < 0
+
+
+# -- in another process -----------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_was_pickled_checks_again(layout: Layout) -> None:
+    body = random_bytes(3 * BLOCK)
+    sealed, path = stored(layout, body)
+    first = opened(layout, sealed).open_checked("data")
+    sent = pickle.dumps(first)
+    again = pickle.loads(pickle.dumps(pickle.loads(sent)))
+    found = bytearray(again.size)
+    again.read_into(found, 0)
+    assert found == HEAD + body == again.map(False)[:]
+    flip(path, len(HEAD) + 2 * BLOCK)
+    other = pickle.loads(sent)
+    other.read_into(bytearray(9), len(HEAD))  # only what is touched is checked
+    with pytest.raises(DamagedObject, match="checksum"):
+        other.read_into(bytearray(9), len(HEAD) + 2 * BLOCK)
+    for reader in (pickle.loads(sent), other):
+        with pytest.raises(DamagedObject, match="checksum"):
+            reader.map(False)
+    for reader in (first, again, other):
+        reader.close()
+    with pytest.raises(WarehouseError, match="closed"):
+        again.map(False)
+
+
+def test_a_reader_that_was_pickled_meets_another_file_or_none(layout: Layout) -> None:
+    sealed, path = stored(layout, random_bytes(3 * BLOCK))
+    sent = pickle.dumps(opened(layout, sealed).open_checked("data"))
+    os.truncate(path, 5)
+    with pytest.raises(DamagedObject, match="another size"):
+        pickle.loads(sent)
+    path.unlink()
+    with pytest.raises(PayloadMissing):
+        pickle.loads(sent)
+
+
+def test_a_reader_of_a_signed_store_is_checked_before_it_leaves(layout: Layout) -> None:
+    """Its checksums can't be computed without the key, which must not be in a pickle."""
+    sealing = Sealing(b"k" * 32, "store")
+    body = random_bytes(2 * BLOCK)
+    stage = StagedObject(Staging(layout, "writer", sealing))
+    stage.write_array("data", HEAD, body, BLOCK)
+    sealed = stage.seal("s", 1, WRITTEN)
+    Objects(layout, sealing).publish(stage, sealed)
+    path = Path(layout.object_folder(sealed.address)) / "data"
+
+    def fresh() -> Any:
+        return FilePayload(Objects(layout, sealing), sealed.address, sealed.record).open_checked("data")
+
+    sent = pickle.dumps(fresh())
+    assert b"k" * 32 not in sent
+    assert pickle.loads(sent).map(False)[:] == HEAD + body
+    path.chmod(0o600)
+    flip(path, len(HEAD) + BLOCK)
+    with pytest.raises(DamagedObject, match="touched"):
+        pickle.loads(sent)
+    with pytest.raises(DamagedObject, match="signed"):
+        pickle.dumps(fresh())

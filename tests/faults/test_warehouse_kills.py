@@ -210,10 +210,10 @@ def test_a_stopped_writer_is_named_within_the_time_limit(tmp_path: Path) -> None
         send(warehouse, "x", 1)
         warehouse.sync()
 
+    warehouse = Warehouse(directory, lock_timeout=0.3)
     pid, pipe = child(stop_inside)
     os.waitpid(pid, os.WUNTRACED)
     try:
-        warehouse = Warehouse(directory, lock_timeout=0.3)
         begun = time.monotonic()
         send(warehouse, "x", 2)
         with pytest.raises(StoreBusy, match=f"process {pid} on"):

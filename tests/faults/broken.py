@@ -1,0 +1,207 @@
+"""Stores with one defect each: the positive controls. A harness that does not notice its defect proves nothing.
+
+Each function breaks the classes of this process; harnesses call `apply` before they fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pyplantx import errors
+from pyplantx.warehouse import collect, committer, index, objects, records, session, warehouse
+from pyplantx.warehouse.locks import FileLock
+
+
+def shared_name() -> None:
+    """All sessions write into one folder under one name, as caches do that name a temporary file after its target."""
+
+    def new_folder(self: Any) -> str:
+        path = os.path.join(os.path.dirname(self._folder), "shared")
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    objects.Staging.new_folder = new_folder  # type: ignore[method-assign]
+    _without_exclusive_opening()
+
+
+def _without_exclusive_opening() -> None:
+    real = os.open
+
+    def opened(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+        if flags & os.O_EXCL and "/shared/" in os.fspath(path):
+            flags = flags & ~os.O_EXCL | os.O_TRUNC
+        return real(path, flags, mode, **options)
+
+    objects.os = _Patched(os, open=opened)  # type: ignore[assignment]
+
+
+class _Patched:
+    """A module with some names replaced."""
+
+    def __init__(self, module: Any, **replaced: Any) -> None:
+        self.__dict__.update(vars(module))
+        self.__dict__.update(replaced)
+
+
+def missing_sync() -> None:
+    """Nothing is ever synced, though it is announced as if it were."""
+    objects.Objects.sync = lambda self, address, record: None  # type: ignore[method-assign]
+    objects.sync_path = index.sync_path = lambda path: None
+    real = index.Index.__init__
+
+    def init(self: Any, layout: Any, **options: Any) -> None:
+        real(self, layout, **{**options, "durable": False})
+
+    index.Index.__init__ = init  # type: ignore[method-assign]
+
+
+def missing_checksum() -> None:
+    """What is read is believed: records, payloads in the index, files."""
+    believed: Callable[[bytes, bytes], bytes] = lambda key, record: record[records.CHECK :]  # noqa: E731
+    records.unseal_record = index.unseal_record = believed
+    objects.Objects._check = lambda self, path, info, part: None  # type: ignore[method-assign]
+    _believe_memory()
+
+
+def _believe_memory() -> None:
+    def memory_parts(self: Any, address: str, record: Any, payload: bytes) -> Any:
+        stored = payload or self._reader.payload(address.encode()) or b""
+        return records.split_payload(record, stored)
+
+    warehouse.Warehouse._memory_parts = memory_parts  # type: ignore[method-assign]
+
+
+def leaked_lock() -> None:
+    """A lock is kept when an exception passes by, as where ``finally`` was forgotten."""
+    real = FileLock.release
+
+    def release(self: FileLock) -> None:
+        if sys.exc_info()[0] is None:
+            real(self)
+
+    FileLock.release = release  # type: ignore[method-assign]
+
+
+def early_announcement() -> None:
+    """A reactor is announced when it is queued, not when it is durable."""
+    real = committer.Committer.commit
+
+    def commit(self: Any, what: Any, version: Any, announce: Any) -> None:
+        real(self, what, version, None)
+        if announce is not None:
+            self._due.append(announce)
+
+    committer.Committer.commit = commit  # type: ignore[method-assign]
+
+
+def trusting_address() -> None:
+    """Files are copied to their address one by one, and what lies there is believed to be whole: no checksums."""
+    missing_checksum()
+
+    def publish(self: Any, stage: Any, sealed: Any) -> None:
+        folder, target = stage.release_folder(), self.layout.object_folder(sealed.address)
+        os.makedirs(target, 0o700, exist_ok=True)
+        for part in sealed.record.parts:
+            if not os.path.exists(os.path.join(target, part.name)):
+                with open(os.path.join(folder, part.name), "rb") as source:
+                    with open(os.path.join(target, part.name), "wb", buffering=0) as file:
+                        while piece := source.read(1 + part.size // 16):
+                            file.write(piece)
+        objects.remove_tree(folder)
+
+    objects.Objects.publish = publish  # type: ignore[method-assign]
+
+
+def swallowed_errors() -> None:
+    """A write to the index that fails counts as done, as where an ``except`` was too wide."""
+    real = index.Index._transact
+
+    def transact(self: Any, env: Any, work: Any) -> None:
+        with contextlib.suppress(errors.WarehouseError):
+            real(self, env, work)
+
+    index.Index._transact = transact  # type: ignore[method-assign]
+
+
+def endless_wait() -> None:
+    """Locks are waited for without a limit."""
+    real = FileLock.acquire
+
+    def acquire(self: FileLock, timeout: float = 0.0, *, shared: bool = False) -> bool:
+        return real(self, 1e9 if timeout else 0.0, shared=shared)
+
+    FileLock.acquire = acquire  # type: ignore[method-assign]
+
+
+def eager_collection() -> None:
+    """What looks unused is removed while others are about to name it."""
+    session.Session.is_alone = lambda self: True  # type: ignore[method-assign]
+    real = collect.collect
+    collect.collect = lambda session, reader, *rest: real(session, reader, *rest)
+
+
+def no_claims() -> None:
+    """Nobody waits for anybody: each process does all the work."""
+    from pyplantx.turns import Turns
+
+    Turns.take = lambda self, id, root, reason: True  # type: ignore[method-assign]
+
+
+def unmarked_fork() -> None:
+    """A forked child goes on with the handles of its parent."""
+    session._after_fork_in_child.__code__ = (lambda: None).__code__
+
+
+def verified_by_nobody() -> None:
+    """A data file is given to LMDB as it is."""
+    index._is_sound = session.refuse_damaged = lambda *_: True  # type: ignore[assignment]
+
+
+def bare_errors() -> None:
+    """What the system says is passed on as it is, without a word about the store."""
+
+    def bare(error: OSError, *_: Any) -> Exception:
+        return OSError(error.errno, error.strerror)
+
+    objects.disk_error = warehouse.disk_error = index.disk_error = session.disk_error = bare
+
+
+def unshared_session() -> None:
+    """Each plant of a process opens the files for itself, which LMDB forbids."""
+
+    class Forgetful(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            return default
+
+    session._sessions = Forgetful()
+
+
+STORES: dict[str, Callable[[], None]] = {
+    function.__name__: function
+    for function in (
+        shared_name,
+        missing_sync,
+        missing_checksum,
+        leaked_lock,
+        early_announcement,
+        trusting_address,
+        swallowed_errors,
+        endless_wait,
+        eager_collection,
+        no_claims,
+        unmarked_fork,
+        verified_by_nobody,
+        bare_errors,
+        unshared_session,
+    )
+}
+
+
+def apply(name: str | None) -> None:
+    """Break this process's classes; nothing happens without a name."""
+    if name is not None:
+        STORES[name]()

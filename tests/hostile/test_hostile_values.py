@@ -1,0 +1,125 @@
+"""Any value comes back with its type and its bits, or is refused when it is sent, with the place inside it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from pyplantx import Plant, ReactorFunc
+from pyplantx.errors import CannotStore, PyplantxError
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.hostile.strangers import same, values
+
+
+def check_values(folder: Path, examples: int) -> None:
+    with Warehouse(folder, durability="process") as warehouse:
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(values)
+        def run(value: Any) -> None:
+            try:
+                ref = warehouse.store("x", value)
+            except CannotStore as error:
+                assert "value" in str(error)
+                return
+            found = warehouse.open(ref)
+            assert same(found, value)
+            again = warehouse.open(warehouse.store("x", found))
+            assert same(again, value)
+
+        run()
+
+
+def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
+    check_values(tmp_path, 300)
+
+
+@pytest.mark.campaign
+def test_ten_thousand_values(tmp_path: Path) -> None:
+    check_values(tmp_path, 10_000)
+
+
+def deep_list() -> Any:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+def cyclic() -> Any:
+    value: dict[str, Any] = {}
+    value["self"] = [value]
+    return value
+
+
+class Liar:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("no")
+
+
+class Endless:
+    def __reduce__(self) -> Any:
+        return Endless, (Endless(),)
+
+
+class Wrong:
+    def __reduce__(self) -> Any:
+        return 7
+
+
+REFUSED = {
+    "a lock": lambda: {"deep": [1, (threading.Lock(),)]},
+    "an open file": lambda: {"deep": [1, (open(sys.executable, "rb"),)]},
+    "a generator": lambda: {"deep": [1, ((i for i in ()),)]},
+    "a socket": lambda: {"deep": [1, (socket.socket(),)]},
+    "a frame": lambda: {"deep": [1, (sys._getframe(),)]},
+    "a liar": lambda: {"deep": [1, (Liar(),)]},
+    "an endless one": lambda: {"deep": [1, (Endless(),)]},
+    "a wrong one": lambda: {"deep": [1, (Wrong(),)]},
+    "a module": lambda: {"deep": [1, (sys,)]},
+    "depth": deep_list,
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cant_be_stored_is_refused_where_it_is_sent(tmp_path: Path, what: str) -> None:
+    value = REFUSED[what]()
+
+    @ReactorFunc
+    def sends(pipe: Any) -> None:
+        pipe.send("x", value)
+
+    with Plant(tmp_path / "plant") as plant:
+        with pytest.raises(CannotStore) as caught:
+            plant.run_reactor(sends)
+        assert "'x'" in str(caught.value)
+        if what not in ("depth", "an endless one"):
+            assert "value['deep'][1][0]" in str(caught.value)
+        assert not plant.is_ingredient_known("x")
+        assert plant.warehouse.check() == []
+
+
+def test_a_value_that_holds_itself(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as warehouse:
+        found = warehouse.open(warehouse.store("x", cyclic()))
+        assert found["self"][0] is found
+
+
+def test_a_class_that_lies_about_its_type(tmp_path: Path) -> None:
+    class Looks(int):
+        @property
+        def __class__(self) -> Any:
+            return str
+
+    with Warehouse(tmp_path) as warehouse:
+        try:
+            found = warehouse.open(warehouse.store("x", Looks(3)))
+        except PyplantxError:
+            return
+        assert int(found) == 3

@@ -1,0 +1,142 @@
+"""An index on a network file system is refused; one that lies apart from its objects is never mistaken."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyplantx import Plant, ReactorFunc
+from pyplantx.errors import WarehouseError
+from pyplantx.testing import forget_reactors
+from pyplantx.warehouse import apart
+from pyplantx.warehouse.filesystems import Mount
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import fetch, send
+
+
+def nfs(path: str) -> Mount | None:
+    """All of /…/shared is on NFS."""
+    return Mount("/shared", "nfs4", "server:/export") if "/shared" in path else None
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(apart, "network_mount", nfs)
+    return tmp_path / "shared"
+
+
+def test_an_index_on_a_network_file_system_is_refused(shared: Path) -> None:
+    for options in ({}, {"read_only": True}):
+        with pytest.raises(WarehouseError, match="nfs4 server:/export, mounted on /shared") as caught:
+            Warehouse(shared, **options)
+        assert "index=" in caught.value.hint and "network_index=True" in caught.value.hint
+    assert not shared.exists()
+
+
+def test_unless_somebody_knows_better(shared: Path) -> None:
+    with Plant(shared, network_index=True) as plant:
+        plant.warehouse.blob_put("test", "key", "text")
+    with pytest.raises(WarehouseError, match="network"):
+        Plant(shared)
+
+
+def test_the_index_on_a_local_disk_and_the_objects_there(shared: Path, tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def run() -> Any:
+        forget_reactors()
+
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            pipe.send("x", np.arange(300_000.0))
+
+        with Plant(shared, index=tmp_path / "index") as plant:
+            plant.add_event_listener(Plant.EventType.reactor_started, lambda kind, name, function: ran.append(name))
+            return float(plant.produce("x").sum())
+
+    assert run() == run() == sum(range(300_000)) and ran == ["make"]
+    here = {path.name for path in shared.iterdir()}
+    assert here == {"format.json", "index.json", "objects", "staging", "backup", "quarantine"}
+    there = {path.name for path in (tmp_path / "index").iterdir()}
+    assert there == {"objects.json", "meta.lmdb", "small.lmdb", "locks", "claims", "clean.json"}
+    forget_reactors()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    store, index = tmp_path / "store", tmp_path / "index"
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        send(warehouse, "x", np.arange(300_000.0))
+        send(warehouse, "y", "text")
+        assert warehouse.check() == []
+    return store, index
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def refused(match: str, store: Path, **options: Any) -> WarehouseError:
+    before = files(store)
+    with pytest.raises(WarehouseError, match=match) as caught:
+        Warehouse(store, durability="process", **options)
+    assert files(store) == before
+    return caught.value
+
+
+def test_without_its_index_a_store_is_not_empty_but_an_error(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    store, index = pair
+    for options in ({}, {"read_only": True}, {"index": tmp_path / "other"}):
+        error = refused(f"lies in {str(index)!r}", store, **options)
+        assert str(index) in error.hint and "backup" in error.hint
+
+
+def test_an_index_is_not_used_for_another_store(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    _, index = pair
+    refused("index of another warehouse", tmp_path / "new", index=index)
+    Warehouse(tmp_path / "plain", durability="process").close()
+    refused("has its index inside", tmp_path / "plain", index=tmp_path / "elsewhere")
+
+
+def test_both_may_move(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    store, index = pair
+    store.rename(tmp_path / "store moved")
+    index.rename(tmp_path / "index moved")
+    with Warehouse(tmp_path / "store moved", index=tmp_path / "index moved", durability="process") as warehouse:
+        assert fetch(warehouse, "y") == "text" and fetch(warehouse, "x").sum() == sum(range(300_000))
+
+
+def test_a_lost_index_begins_anew_from_its_backup(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    store, index = pair
+    shutil.rmtree(index)
+    refused("lies in", store, index=index)
+    (store / "index.json").unlink()
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        assert fetch(warehouse, "x").sum() == sum(range(300_000))
+
+
+def test_a_damaged_index_is_put_aside_where_it_lies(pair: tuple[Path, Path]) -> None:
+    store, index = pair
+    (index / "meta.lmdb" / "data.mdb").write_bytes(b"\xff" * 8192)
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        assert fetch(warehouse, "y") == "text"
+    assert [path.name for path in index.iterdir() if "damaged" in path.name]
+
+
+def test_a_damaged_note_is_told(pair: tuple[Path, Path]) -> None:
+    store, index = pair
+    (store / "index.json").write_text("{")
+    refused("is damaged", store, index=index)
+    refused("is damaged", store)
+
+
+def test_a_signed_store_with_its_index_apart(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"trust": "signed", "key": tmp_path / "key", "index": tmp_path / "index"}
+    with Warehouse(tmp_path / "store", **options) as warehouse:
+        send(warehouse, "x", {"a": (1,)})
+    with Warehouse(tmp_path / "store", **options) as warehouse:
+        assert fetch(warehouse, "x") == {"a": (1,)}
