@@ -31,7 +31,7 @@ def tensor(array: Any, name: str) -> Any:
         ) from error
 
 
-class Rows(Dataset[Any]):
+class Rows(Dataset[Any]):  # type: ignore[misc, unused-ignore]
     """The rows of a dataset or a csr matrix as tensors, read when they are asked for.
 
     For ``torch.utils.data.DataLoader``, its worker processes too: each opens the dataset anew. Rows of a sparse matrix
