@@ -119,7 +119,36 @@ class Backend(Protocol):
         """Let go of everything."""
 
 
-class HdfDataset:
+class ArrayFacts:
+    """What follows from shape and dtype; the same for every handle of an array on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        raise NotImplementedError
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, uncompressed."""
+        return self.size * self.dtype.itemsize
+
+
+class HdfDataset(ArrayFacts):
     """A dataset of the plant with h5py's interface: shape, dtype, slicing, ``len``, iteration, ``read_direct``.
 
     One that was allocated takes writes until it is sent; one that was received takes none. Several threads may read and
@@ -154,21 +183,6 @@ class HdfDataset:
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
         return self._backend.facts.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements, uncompressed."""
-        return self.size * self.dtype.itemsize
 
     @property
     def chunks(self) -> tuple[int, ...] | None:

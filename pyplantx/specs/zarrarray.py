@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
+from pyplantx.specs.datasets import ArrayFacts
 from pyplantx.specs.selections import Region, parse
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ZARR_ERRORS = (ValueError, TypeError, KeyError, IndexError, RuntimeError, OSError, AttributeError)
 
 
-class ZarrArray:
+class ZarrArray(ArrayFacts):
     """An array of the plant in Zarr: shape, dtype, chunks and slicing; read-only once sent or received.
 
     Not made by users: see `ZarrArraySpec`. Several threads may read and write; writes are done one after the other.
@@ -64,21 +65,6 @@ class ZarrArray:
         """Element type."""
         dtype: np.dtype[Any] = self._array.dtype
         return dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements, uncompressed."""
-        return self.size * self.dtype.itemsize
 
     @property
     def chunks(self) -> tuple[int, ...]:
