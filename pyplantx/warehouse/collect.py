@@ -112,17 +112,26 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
 
 
 def _check_records(session: Session, reader: Reader, fix: bool) -> list[Problem]:
-    """Each record matches its checksum. Reading them all condemns the bad ones; a write removes them."""
+    """Each record matches its checksum and makes sense. Reading them all condemns those that don't."""
     for table in TABLES:
         for _ in reader.scan(table):
             pass
     condemned = session.index.condemned()
-    if condemned and fix:
+    if fix and any(removable for *_, removable in condemned):
         _write(session, {})
     return [
-        Problem("record", f"{table}/{key.decode(errors='replace')}", "does not match its checksum", False, fix)
-        for table, key in condemned
+        Problem(
+            "record", f"{table}/{key.decode(errors='replace')}", _RECORD_TROUBLE[removable], False, fix and removable
+        )
+        for table, key, removable in condemned
     ]
+
+
+#: Whether the next write removes it -> what is wrong with a record that counts as missing.
+_RECORD_TROUBLE = {
+    False: "does not match its checksum; it is left out when the store is opened next",
+    True: "makes no sense",
+}
 
 
 def _check_payloads(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:

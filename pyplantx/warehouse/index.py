@@ -88,7 +88,7 @@ class Reader:
             try:
                 record = txn.get(key, None, self._index.tables[table])
             except lmdb.Error as error:
-                self._index.report(f"a page of table {table!r} can't be read ({error})")
+                self._index.doubt(f"a page of table {table!r} can't be read ({error})")
                 record = None
             if not self._kept:
                 self._end()
@@ -109,7 +109,7 @@ class Reader:
         while rows := self._slice(table, start, 256):
             yield from self._sound(table, rows)
             if rows[-1][0] < start:  # a damaged key: going on from there would never end
-                self._index.report(f"keys of table {table!r} are out of order; what is behind them counts as missing")
+                self._index.doubt(f"keys of table {table!r} are out of order; what is behind them counts as missing")
                 return
             start = rows[-1][0] + b"\0"
 
@@ -134,7 +134,7 @@ class Reader:
                 with self._index.begin_read(self._index.small) as txn:
                     return self._index.payload_of(key, txn.get(key))
             except lmdb.Error as error:
-                self._index.report(f"a page of small.lmdb can't be read ({error})")
+                self._index.doubt(f"a page of small.lmdb can't be read ({error})")
                 return None
 
     def payload_sizes(self) -> dict[Key, int]:
@@ -192,6 +192,7 @@ class Reader:
                 taken = _rows(txn, self._index.tables[table], start, limit)
             except lmdb.Error as error:
                 self._end()
+                self._index.is_doubtful = True
                 raise WarehouseError(
                     f"table {table!r} of {self._index.layout.meta!r} can't be read: {error}",
                     hint="close the warehouse and open it again: its index is then checked, and its backup serves",
@@ -263,7 +264,9 @@ class Index:
         self._gate = threading.RLock()  # the one writing thread of this process
         self._readers: list[Reader] = []
         self._paused: list[Reader] = []
-        self._condemned: dict[tuple[str, Key], bytes] = {}
+        self._condemned: dict[tuple[str, Key], bytes] = {}  # what counts as missing
+        self._senseless: dict[tuple[str, Key], bytes] = {}  # those of them that the next write removes
+        self.is_doubtful = False  # damage was seen: the next opening has to look closely
         self._marked = True  # a mark of a clean close may exist: remove it before the first write
         self.changed = False
         self.foreign_commits = 0  # grows with every commit of another process that was noticed
@@ -317,8 +320,18 @@ class Index:
             raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
         self._reopen()
 
+    def doubt(self, trouble: str) -> None:
+        """Damage was seen: tell it, and let the next opening look closely."""
+        self.is_doubtful = True
+        self.report(trouble)
+
     def condemn(self, table: str, key: Key, record: bytes) -> None:
-        """A record does not match its checksum: it counts as missing; the next write removes it."""
+        """A record does not match its checksum: it counts as missing.
+
+        The next opening leaves it out. Until then it stays: its size may be what is damaged, and LMDB would move its
+        neighbours by that size.
+        """
+        self.is_doubtful = True
         if (table, key) in self._condemned:
             return
         self._condemned[table, key] = record
@@ -330,13 +343,15 @@ class Index:
             self.report(f"the damaged record could not be kept aside: {error.strerror}")
 
     def condemn_body(self, table: str, key: Key, body: bytes) -> None:
-        """A record matches its checksum and makes no sense."""
+        """A record matches its checksum and makes no sense: it counts as missing, and the next write removes it."""
         sealing = self.sealing
-        self.condemn(table, key, seal_record(key, body) if sealing is None else sealing.seal(table, key, body))
+        record = seal_record(key, body) if sealing is None else sealing.seal(table, key, body)
+        self._senseless[table, key] = record
+        self.condemn(table, key, record)
 
-    def condemned(self) -> list[tuple[str, Key]]:
-        """Records that were found damaged and are not removed yet."""
-        return list(self._condemned)
+    def condemned(self) -> list[tuple[str, Key, bool]]:
+        """Table and key of records that count as missing and are still there; whether the next write removes them."""
+        return [(*place, place in self._senseless) for place in self._condemned]
 
     def drop_idle_views(self, seen: dict[int, int]) -> None:
         """End read transactions that were not used since `seen` was filled: an open one keeps old pages in use."""
@@ -351,6 +366,10 @@ class Index:
     def body_of(self, table: str, key: Key, record: bytes) -> bytes | None:
         """The body of a record; None if it does not match its checksum."""
         return unseal_record(key, record) if self.sealing is None else self.sealing.unseal(table, key, record)
+
+    def is_whole(self, table: str, key: Key, record: bytes) -> bool:
+        """Whether a record matches its checksum."""
+        return self.body_of(table, key, record) is not None
 
     def payload_of(self, key: Key, value: bytes | None) -> bytes | None:
         """The payload in a value of ``small.lmdb``; None if there is none, or if it was not signed."""
@@ -413,28 +432,28 @@ class Index:
         )
 
     def _write(self, payloads: Mapping[Key, bytes | None], work: Work | None) -> None:
-        if not payloads and not work and not self._condemned:
+        if not payloads and not work and not self._senseless:
             return
-        self._remove_mark()
+        self.remove_mark()
         if payloads:
             self._transact(self.small, lambda txn: self._put_payloads(txn, payloads))
-        condemned = dict(self._condemned)
-
+        senseless = dict(self._senseless)
         number = 0
 
         def put_records(txn: Txn) -> None:
             nonlocal number
             number = txn.id()
-            self._drop_condemned(txn, condemned)
+            self._drop_senseless(txn, senseless)
             if work is not None:
                 work(txn)
 
-        if work is not None or condemned:
+        if work is not None or senseless:
             self._transact(self.meta, put_records)
             self._note_own_commit(number)
         self.changed = True
-        for key in condemned:
-            self._condemned.pop(key, None)
+        for place in senseless:
+            self._senseless.pop(place, None)
+            self._condemned.pop(place, None)
         for reader in self._readers:
             reader.refresh()
 
@@ -513,8 +532,8 @@ class Index:
             raise
         return paused
 
-    def _drop_condemned(self, txn: Txn, condemned: Mapping[tuple[str, Key], bytes]) -> None:
-        for (table, key), record in condemned.items():
+    def _drop_senseless(self, txn: Txn, senseless: Mapping[tuple[str, Key], bytes]) -> None:
+        for (table, key), record in senseless.items():
             if txn.get(key, None, self.tables[table]) == record:  # it may have been written anew meanwhile
                 txn.delete(key, db=self.tables[table])
 
@@ -648,7 +667,8 @@ class Index:
             cause = error if isinstance(error, OSError) else OSError(str(error))
             raise disk_error(cause, "the index can't be backed up", self.layout.backup) from error
 
-    def _remove_mark(self) -> None:
+    def remove_mark(self) -> None:
+        """From now on the data files are not what the last clean close has left, or not to be believed."""
         if self._marked:
             remove_file(self.layout.mark)
             self._marked = False
@@ -687,7 +707,13 @@ def remove_file(path: str) -> None:
 NewHasher = Callable[[], Any] | None
 
 
-def inspect_files(layout: Layout, report: Callable[[str], None], new_hasher: NewHasher = Hasher) -> None:
+#: Whether a record (table, key, record) matches its checksum.
+IsWhole = Callable[[str, Key, bytes], bool]
+
+
+def inspect_files(
+    layout: Layout, report: Callable[[str], None], is_whole: IsWhole, new_hasher: NewHasher = Hasher
+) -> None:
     """Put damaged data files aside and bring the backup of the index back. Call only while no session is open.
 
     A damaged or truncated data file can kill the process inside LMDB, so it never gets one to see that is not
@@ -698,6 +724,8 @@ def inspect_files(layout: Layout, report: Callable[[str], None], new_hasher: New
     layout : Layout
     report : callable
         As in `Index`.
+    is_whole : callable
+        See `IsWhole`.
     new_hasher : callable or None
         See `NewHasher`.
     """
@@ -705,27 +733,82 @@ def inspect_files(layout: Layout, report: Callable[[str], None], new_hasher: New
     for folder in (layout.meta, layout.small):
         remove_file(os.path.join(folder, "lock.mdb"))  # stale or forged; LMDB makes a new one
         _drop_empty(os.path.join(folder, "data.mdb"))
-        if _is_sound(folder, mark.get(os.path.basename(folder)), new_hasher):
+        if _is_as_marked(folder, mark, new_hasher):
             continue
-        aside = layout.index_aside(os.path.basename(folder))
-        os.rename(folder, aside)
-        os.mkdir(folder, 0o700)
-        report(f"{folder!r} was damaged and is now {aside!r}; {_bring_back(layout, folder)}")
-    if not os.path.exists(os.path.join(layout.meta, "data.mdb")):
-        if os.path.exists(os.path.join(layout.backup, "meta.mdb")):
-            report(f"the index {layout.meta!r} was lost; {_bring_back(layout, layout.meta)}")
+        if not _is_sound(folder):
+            aside = layout.index_aside(os.path.basename(folder))
+            os.rename(folder, aside)
+            os.mkdir(folder, 0o700)
+            report(f"{folder!r} was damaged and is now {aside!r}; {_bring_back(layout, folder)}")
+        elif folder == layout.meta and _is_lost(layout):
+            report(f"the index {folder!r} was lost; {_bring_back(layout, folder)}")
+        if folder == layout.meta:
+            _leave_out_damaged(layout, report, is_whole)
+
+
+def _is_lost(layout: Layout) -> bool:
+    """Whether there is no index, and a backup of one."""
+    data, backup = os.path.join(layout.meta, "data.mdb"), os.path.join(layout.backup, "meta.mdb")
+    return not os.path.exists(data) and os.path.exists(backup)
+
+
+def _leave_out_damaged(layout: Layout, report: Callable[[str], None], is_whole: IsWhole) -> None:
+    """Copy the records that match their checksums to a new file, if there are others.
+
+    They can't be taken out one by one: their size may be what is damaged, and LMDB would move what lies beside them by
+    that size.
+    """
+    data = os.path.join(layout.meta, "data.mdb")
+    if not os.path.exists(data):
+        return
+    with _opened_alone(data) as env, env.begin() as txn:
+        damaged = sum(not is_whole(table, key, value) for table, key, value in _records(env, txn))
+        if not damaged:
+            return
+        beside = f"{data}.new"
+        remove_file(beside)
+        _copy_records(env, txn, beside, is_whole)
+    import shutil  # as in `_bring_back`
+
+    aside = layout.index_aside(_INDEX)
+    os.mkdir(aside, 0o700)
+    shutil.copyfile(data, os.path.join(aside, "data.mdb"))
+    os.rename(beside, data)
+    sync_path(layout.meta)
+    report(f"{damaged} damaged record(s) of {layout.meta!r} count as missing; the file as it was is now in {aside!r}")
+
+
+def _records(env: lmdb.Environment, txn: Txn) -> Iterator[tuple[str, Key, bytes]]:
+    """Table, key and record of everything in an index."""
+    for name in txn.cursor().iternext(values=False):
+        for key, record in txn.cursor(env.open_db(name, txn, create=False)):
+            yield name.decode(), key, record
+
+
+def _copy_records(env: lmdb.Environment, txn: Txn, path: str, is_whole: IsWhole) -> None:
+    """Write the sound records of an index to a new data file."""
+    size = 2 * max(_FIRST_MAP, int(env.info()["map_size"]))
+    with _opened_alone(path, map_size=size, readonly=False, sync=False) as new:
+        tables = {name: new.open_db(name.encode()) for name in TABLES}
+        with new.begin(write=True) as into:
+            for table, key, record in _records(env, txn):
+                if is_whole(table, key, record):
+                    into.put(key, record, db=tables[table])
+    os.chmod(path, 0o600)
+    sync_path(path)
+
+
+def _opened_alone(path: str, **options: Any) -> lmdb.Environment:
+    """A data file that nobody else has open, without LMDB's lock file; for reading, unless `options` differ."""
+    size = max(_FIRST_MAP, os.path.getsize(path)) if os.path.exists(path) else _FIRST_MAP
+    private = {"map_size": size, "readonly": True, "lock": False, "subdir": False, "lib_version": 0}
+    return lmdb.open(os.fsencode(path), max_dbs=len(TABLES), **{**private, **options})
 
 
 def is_as_closed(layout: Layout, new_hasher: NewHasher = Hasher) -> bool:
     """Whether both data files are what the last clean close has left; True is good even while others may write."""
     mark = _read_mark(layout)
-    try:
-        return all(
-            _is_as_marked(folder, mark.get(os.path.basename(folder)), new_hasher)
-            for folder in (layout.meta, layout.small)
-        )
-    except OSError:
-        return False
+    return all(_is_as_marked(folder, mark, new_hasher) for folder in (layout.meta, layout.small))
 
 
 def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher) -> None:
@@ -738,7 +821,7 @@ def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher) -> None:
     """
     mark = _read_mark(layout)
     for folder in (layout.meta, layout.small):
-        if not _is_sound(folder, mark.get(os.path.basename(folder)), new_hasher):
+        if not _is_as_marked(folder, mark, new_hasher) and not _is_sound(folder):
             raise WarehouseError(
                 f"the index {folder!r} is damaged, so the warehouse can't be read",
                 hint="open it once so that it may write (Warehouse(directory)): the damaged file is put aside, "
@@ -767,8 +850,15 @@ def _read_mark(layout: Layout) -> dict[str, Any]:
     return mark if isinstance(mark, dict) else {}
 
 
-def _is_as_marked(folder: str, marked: object, new_hasher: NewHasher) -> bool:
-    return new_hasher is not None and marked == _describe(folder, new_hasher)
+def _is_as_marked(folder: str, mark: Mapping[str, Any], new_hasher: NewHasher) -> bool:
+    """Whether a data file is what the last clean close has left."""
+    if new_hasher is None:
+        return False
+    try:
+        is_file = stat.S_ISREG(os.lstat(os.path.join(folder, "data.mdb")).st_mode)
+        return is_file and mark.get(os.path.basename(folder)) == _describe(folder, new_hasher)
+    except OSError:
+        return False
 
 
 def _describe(folder: str, new_hasher: Callable[[], Any]) -> list[int | str]:
@@ -783,18 +873,15 @@ def _describe(folder: str, new_hasher: Callable[[], Any]) -> list[int | str]:
         return [os.fstat(file.fileno()).st_size, hasher.hexdigest()]
 
 
-def _is_sound(folder: str, marked: object, new_hasher: NewHasher = Hasher) -> bool:
+def _is_sound(folder: str) -> bool:
+    """Whether LMDB may be given a data file, and finds in it all that there is."""
     data = os.path.join(folder, "data.mdb")
     try:
         info = os.lstat(data)
     except FileNotFoundError:
         return True  # nothing there: nothing wrong with it
-    if not stat.S_ISREG(info.st_mode):
-        return False
     try:
-        if _is_as_marked(folder, marked, new_hasher):
-            return True
-        return not _verify(data) and not _walk(data, is_index=os.path.basename(folder) == _INDEX)
+        return stat.S_ISREG(info.st_mode) and not _verify(data) and not _walk(data, folder.endswith(_INDEX))
     except OSError:
         return False
 
@@ -814,10 +901,8 @@ def _walk(data: str, is_index: bool) -> list[str]:
     `verify` does not compare keys with the branches above them (where a key leads elsewhere, its record can't be found,
     nor removed), and it does not see that a file belongs elsewhere.
     """
-    size, tables = max(_FIRST_MAP, os.path.getsize(data)), len(TABLES)
-    path, private = os.fsencode(data), {"readonly": True, "lock": False, "subdir": False}
     try:
-        with lmdb.open(path, map_size=size, max_dbs=tables, lib_version=0, **private) as env, env.begin() as txn:
+        with _opened_alone(data) as env, env.begin() as txn:
             return _strays_of_index(env, txn) if is_index else _strays(txn, None, _is_address)
     except lmdb.Error as error:
         return [str(error)]

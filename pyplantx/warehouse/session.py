@@ -110,8 +110,8 @@ class Session:
         self._looked_around, self._others = -_LOOK_AROUND_EVERY, False
         self._presence = FileLock(os.path.join(self.layout.locks, "presence"), readable_only=read_only)
         self._entry = FileLock(os.path.join(self.layout.locks, "entry"), readable_only=read_only)
-        self.staging = Staging(self.layout, self.id, sealing)
         durable = durability == "power"
+        self.staging = Staging(self.layout, self.id, sealing, durable=durable)
         self.objects = Objects(self.layout, sealing)
         self.index = Index(
             self.layout,
@@ -148,7 +148,7 @@ class Session:
         try:
             if self._presence.acquire():  # nobody else is here
                 pair(self.layout)
-                inspect_files(self.layout, report, self._new_hasher)
+                inspect_files(self.layout, report, self.index.is_whole, self._new_hasher)
                 sweep_staging(self.layout)
                 self._sweep_workspaces()
                 sweep_claims(self.layout.claims)
@@ -275,6 +275,9 @@ class Session:
             self._entry.close()
 
     def _mark_clean(self) -> None:
+        if self.index.is_doubtful:
+            self.index.remove_mark()
+            return
         if os.path.exists(self.layout.mark) or not self.is_alone():
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pyplantx.errors import PayloadMissing
+from pyplantx.warehouse.committer import name_key
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, fetch, send
 
@@ -107,6 +109,39 @@ def test_one_flipped_bit_anywhere(store: Path, tmp_path: Path, clean: bool) -> N
     assert len(found) > 80
     assert sum(count == 2 * len(VALUES) for count in found) > len(found) / 2  # most flips cost nothing: the test reads
     assert any(count < 2 * len(VALUES) for count in found)  # some cost an ingredient: the test flips
+
+
+@pytest.mark.parametrize(("field", "bit"), [(0, 2), (0, 6), (1, 0), (6, 1)])
+def test_a_record_of_a_wrong_size_costs_only_itself(store: Path, tmp_path: Path, field: int, bit: int) -> None:
+    """LMDB would move a record's neighbours by that size, as soon as the record is removed or replaced.
+
+    `field` is a byte of the node's header: two of the size, two more, flags, and two of the key's length.
+    """
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    (copy / "clean.json").unlink()
+    path = copy / "meta.lmdb" / "data.mdb"
+    content = bytearray(path.read_bytes())
+    at = [match.start() for match in re.finditer(re.escape(name_key("text")), content)]
+    for key in at:
+        content[key - 8 + field] ^= 1 << bit
+    path.write_bytes(content)
+    with Warehouse(copy) as warehouse:
+        assert set(warehouse.names()) == VALUES.keys() - {"text"}
+        send(warehouse, "text", VALUES["text"])
+    with Warehouse(copy) as warehouse:
+        assert all(fetch(warehouse, name) == value for name, value in VALUES.items())
+        assert warehouse.check() == []
+
+
+def test_damage_that_is_seen_while_it_is_open_leaves_no_mark_of_a_clean_close(tmp_path: Path) -> None:
+    """So the next opening looks closely, and leaves the record out."""
+    directory = tmp_path / "store"
+    with Warehouse(directory) as warehouse:
+        send(warehouse, "text", VALUES["text"])
+    with Warehouse(directory) as warehouse:
+        warehouse._session.index.condemn("names", name_key("text"), b"as if it were damaged")
+    assert not (directory / "clean.json").exists()
 
 
 @pytest.mark.parametrize("name", list(VALUES))
