@@ -5,7 +5,9 @@
 One process per row. The array is float32, (rows, 1024), half-realistic (three decimals). *make*: allocate, fill in
 slabs of 16 MiB, send, with durability="process". *open*: from the demand of a reactor to its first line after the
 `yield`, in a fresh process. *100 rows*, *1 column*: reading that much, the first time in a process (checks included).
-*sum*: reading everything, slab by slab. The last rows are plain libraries without a plant.
+*sum*: reading everything, slab by slab. The last rows are plain libraries without a plant. Many small ones: *lmdb* is
+what the plant keeps them in, with nothing around it, copying each array out and keeping it. Compression: the same
+chunks and filters, from the empty to the closed dataset; the least of three runs.
 """
 
 from __future__ import annotations
@@ -128,14 +130,20 @@ def plain(kind: str, folder: Path, rows: int, act: str) -> dict[str, float]:
 # -- many small ones ------------------------------------------------------------------------------------------------
 
 SMALL = 12_500  #: float64: 100 kB
-SMALL_SYSTEMS = ["pyplantx", "joblib", "diskcache", "np.save"]
+SMALL_SYSTEMS = ["pyplantx", "lmdb", "joblib", "diskcache", "np.save"]
 
 
 def small(system: str, folder: Path, count: int, act: str) -> dict[str, float]:
     import numpy as np
 
     arrays = [np.random.default_rng(number).random(SMALL) for number in range(count if act == "store" else 0)]
-    doing = {"pyplantx": small_plant, "joblib": small_joblib, "diskcache": small_diskcache, "np.save": small_npy}
+    doing = {
+        "pyplantx": small_plant,
+        "lmdb": small_lmdb,
+        "joblib": small_joblib,
+        "diskcache": small_diskcache,
+        "np.save": small_npy,
+    }
     return {act: doing[system](folder, count, act, arrays) / count}
 
 
@@ -164,6 +172,26 @@ def small_plant(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
         plant.add_reactors(make, read)
         plant.run_reactor("make" if act == "store" else "read")
     return times[0] if times else time.perf_counter() - begin
+
+
+def small_lmdb(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
+    """The store's own means with nothing around them: a transaction to store, copies that are kept to fetch."""
+    import lmdb
+
+    (folder / "lmdb").mkdir(exist_ok=True)
+    begin = time.perf_counter()
+    with lmdb.open(str(folder / "lmdb"), map_size=1 << 30, sync=False, readahead=False) as env:
+        with env.begin(write=act == "store") as txn:
+            for number, array in enumerate(arrays):
+                txn.put(b"%d" % number, array.tobytes())
+            if act == "store":
+                kept = []
+            else:
+                begin = time.perf_counter()
+                kept = [txn.get(b"%d" % number) for number in range(count)]
+        seconds = time.perf_counter() - begin
+    assert len(kept) == count or act == "store"
+    return seconds
 
 
 def small_joblib(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
@@ -206,18 +234,74 @@ def small_npy(folder: Path, count: int, act: str, arrays: list[Any]) -> float:
     return time.perf_counter() - begin
 
 
+# -- compression ------------------------------------------------------------------------------------------------------
+
+FILTERS = ["gzip", "lzf", "lz4", "bitshuffle", "zstd", "blosc2"]
+COMPRESSING = ["pyplantx", "h5py"]
+
+
+def compressing(system: str, folder: Path, rows: int, compression: str) -> dict[str, float]:
+    """Seconds from the empty to the closed dataset, with the same chunks."""
+    slabs = [slab(number, SLAB) for number in range(4)]  # the processor's work is the same for repeated ones
+    HELD.extend(slabs[place % len(slabs)][: part.stop - part.start] for place, part in enumerate(slices(rows)))
+    chunks = (min(rows, 256), COLUMNS)  # 1 MiB, as the plant chooses
+    if system == "pyplantx":
+        return {compression: compressing_plant(folder, rows, chunks, compression)}
+    import h5py
+
+    options: Any = {"compression": compression} if compression in ("gzip", "lzf") else plugin(compression)
+    begin = time.perf_counter()
+    with h5py.File(folder / "plain", "w") as file:
+        filled(file.create_dataset("x", (rows, COLUMNS), "f4", chunks=chunks, **options), rows, HELD)
+    return {compression: time.perf_counter() - begin}
+
+
+def compressing_plant(folder: Path, rows: int, chunks: tuple[int, int], compression: str) -> float:
+    from pyplantx import Plant, ReactorFunc, specs, untracked
+
+    material = untracked(held)
+
+    @ReactorFunc(name="make")
+    def make(pipe):
+        x = pipe.allocate(
+            "x", specs.HdfArraySpec, shape=(rows, COLUMNS), dtype="f4", chunks=chunks, compression=compression
+        )
+        filled(x, rows, material())
+        pipe.send("x", x)
+
+    with Plant(folder / "plant", durability="process") as plant:
+        plant.add_reactors(make)
+        begin = time.perf_counter()
+        plant.run_reactor("make")
+        return time.perf_counter() - begin
+
+
+def plugin(compression: str) -> Any:
+    import hdf5plugin
+
+    return {
+        "lz4": hdf5plugin.LZ4,
+        "bitshuffle": hdf5plugin.Bitshuffle,
+        "zstd": hdf5plugin.Zstd,
+        "blosc2": hdf5plugin.Blosc2,
+    }[compression]()
+
+
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
 def child(kind: str, folder: Path, size: int, act: str) -> dict[str, float]:
     if act in ("store", "fetch"):
         return small(kind, folder, size, act)
+    if act in FILTERS:
+        return compressing(kind, folder, size, act)
     return (plain if kind in KINDS[-2:] else with_plant)(kind, folder, size, act)
 
 
-def measured(kind: str, folder: Path, size: int, act: str) -> dict[str, float]:
-    """One process; what it told."""
+def measured(kind: str, folder: Path, size: int, act: str, cores: int = 0) -> dict[str, float]:
+    """One process, on as many processors as may be (0) or so many; what it told."""
     command = [sys.executable, __file__, "--child", kind, "--act", act, "--folder", str(folder), "--count", str(size)]
+    command += ["--cores", str(cores)] if cores else []
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     if done.returncode:
         raise SystemExit(f"{kind}, {act}:\n{done.stderr[-3000:]}")
@@ -251,6 +335,28 @@ def small_table(count: int, place: Path | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def compression_table(mib: int, place: Path | None) -> str:
+    rows = mib * (1 << 20) // (COLUMNS * 4)
+    lines = [
+        f"### {mib} MiB written with compression, chunks of 1 MiB, ms: on one core / on two",
+        "",
+        f"| system | {' | '.join(FILTERS)} |",
+        "| --- " * (1 + len(FILTERS)) + "|",
+    ]
+    times: dict[tuple[str, str, int], float] = {}
+    for compression in FILTERS:  # the systems take turns
+        for _ in range(3):
+            for system in COMPRESSING:
+                for cores in (1, 2):
+                    with tempfile.TemporaryDirectory(dir=place) as folder:
+                        seconds = measured(system, Path(folder), rows, compression, cores)[compression]
+                    times[system, compression, cores] = min(seconds, times.get((system, compression, cores), seconds))
+    for system in COMPRESSING:
+        cells = [f"{times[system, name, 1] * 1e3:,.0f} / {times[system, name, 2] * 1e3:,.0f}" for name in FILTERS]
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mib", type=int, default=256)
@@ -258,8 +364,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write, on the disk to be measured")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--act", help=argparse.SUPPRESS)
+    parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
+        if arguments.cores:
+            os.sched_setaffinity(0, range(arguments.cores))
         import h5py  # noqa: F401  (nobody measures imports here)
         import numpy  # noqa: F401
 
@@ -267,6 +376,7 @@ def main() -> None:
         return
     print(formats_table(arguments.mib, arguments.folder))
     print(small_table(arguments.count, arguments.folder))
+    print(compression_table(arguments.mib, arguments.folder))
 
 
 if __name__ == "__main__":

@@ -46,15 +46,16 @@ from pyplantx.core.scheduler import Scheduler
 from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, Step, decode_segment, encode_segment, graft
 from pyplantx.errors import PayloadMissing
 from pyplantx.events import EventType
-from pyplantx.executors.garbage import Garbage
+from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
-from pyplantx.failures import describe_request_chain, error_of
+from pyplantx.failures import describe_request_chain, error_of, is_described
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
-from pyplantx.pipework import Run
 from pyplantx.recall import Recall
+from pyplantx.run import Run
 from pyplantx.turns import Turns
 from pyplantx.warehouse.committer import Commit
+from pyplantx.warehouse.records import HistoryEntry
 
 if TYPE_CHECKING:
     from pyplantx.events import Listeners
@@ -69,39 +70,10 @@ ACCEPTED = "accepted "
 _new = tuple.__new__  # see `core/trace.py`
 
 #: Stages of the search for a producer; see `FindProducers`.
-_LAST_STAGE = 3
+_FORMER, _LAST_STAGE = -1, 3
 
 #: Seconds between two looks at what waits to be written and what has become durable, between steps of user code.
 _LOOK_AROUND_EVERY = 0.001
-
-
-class _Walked:
-    """The segments that a reactor's replay has looked up, and what others had written by then."""
-
-    __slots__ = ("fell", "foreign_changes", "segments", "simple")
-
-    def __init__(self, foreign_changes: int, root: Digest, segment: Segment | None) -> None:
-        self.foreign_changes = foreign_changes
-        self.segments = {root: segment}
-        self.simple = segment is None or not segment.older  # no node had older segments to go back to
-        # The node that was not there, and the steps that lead to it.
-        self.fell: tuple[Digest, tuple[Step, ...]] | None = (root, ()) if segment is None else None
-
-    def looked_up(self, key: Digest, segment: Segment | None, steps: tuple[Step, ...]) -> None:
-        """The replay went on from a node, or found nothing there."""
-        self.segments[key] = segment
-        if segment is None:
-            self.fell = key, steps
-        elif segment.older:
-            self.simple = False
-
-    def branch(self, steps: tuple[Step, ...]) -> tuple[Digest, Segment] | None:
-        """What `graft` would give for a trace that goes on where the replay fell off; None if that isn't so simple."""
-        if self.fell is None or not self.simple:
-            return None
-        key, before = self.fell
-        count = len(before)
-        return (key, _new(Segment, (steps[count:], ""))) if steps[:count] == before else None
 
 
 class Activity:
@@ -136,17 +108,18 @@ class Activity:
         self.reactors, self.warehouse, self.executor = reactors, warehouse, executor
         self.world, self.listeners, self.describe, self.dry = world, listeners, describe, dry
         self._finish = finish
-        self.scheduler = Scheduler(hash_text)
+        self._segment = partial(_segment, warehouse)
+        self.scheduler = Scheduler(hash_text, self._segment)
         self.decisions: dict[ReactorId, Decision] = {}
         self.reused: set[ReactorId] = set()  # those that were found up to date
-        self.history: list[dict[str, Any]] = []
+        self.history: list[HistoryEntry] = []
         self._recall = Recall(warehouse, reactors, world)
         self._outside: dict[str, int] = {}  # what was asked for from outside -> how often it was looked for
         self._turns = Turns(warehouse, claim_timeout)
         self._events: deque[Event] = deque()
         self._forced: frozenset[ReactorId] = frozenset()
         self._recorded: set[ReactorId] = set()  # those whose runs are in the traces
-        self._walked: dict[ReactorId, _Walked] = {}  # until a reactor is recorded, or found up to date
+        self._looked_up: dict[ReactorId, int] = {}  # reactor -> `Warehouse.foreign_changes` when its root was looked up
         self._written: set[Digest] = set()  # keys of the segments that were recorded here
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
@@ -273,23 +246,14 @@ class Activity:
     # ----------------------------------------------------------------- looking up
 
     def _look_up(self, instruction: LookUp) -> None:
-        id, key = instruction
-        if key is not None:
-            segment = self._segment(key)
-            self._walked[id].looked_up(key, segment, self.scheduler.trace(id))
-            self._events.append(_new(NodeFound, (id, key, segment, False)))
-            return
+        id = instruction.reactor
         key = self.reactors.root(id)
         text = self.warehouse.find_record(key)
         while text is not None and text.startswith(ACCEPTED):
             key = text[len(ACCEPTED) :]
             text = self.warehouse.find_record(key)
-        segment = _decoded(text)
-        self._walked[id] = _Walked(self.warehouse.foreign_changes(), key, segment)
-        self._events.append(_new(NodeFound, (id, key, segment, True)))
-
-    def _segment(self, key: Digest) -> Segment | None:
-        return _decoded(self.warehouse.find_record(key))
+        self._looked_up[id] = self.warehouse.foreign_changes()
+        self._events.append(_new(NodeFound, (id, key, _decoded(text))))
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
@@ -300,6 +264,10 @@ class Activity:
                 self.reused.update(self._recall.recalled[name].roots)
                 self._events.append(Recalled(name, ref))
                 return
+        former = self._recall.take_sender(name) if stage == 0 else None
+        if former is not None:
+            self._events.append(_new(ProducersFound, (name, _FORMER, (former,), False)))
+            return
         candidates = self._candidates(name, stage)
         while not candidates and stage < _LAST_STAGE - 1:
             stage += 1
@@ -336,11 +304,11 @@ class Activity:
     # ----------------------------------------------------------------- running
 
     def _start(self, instruction: Start) -> None:
-        id, reason, ahead = instruction
+        id, reason, ahead, node = instruction
         self._note_decision(id, "would run" if self.dry else "ran", reason)
         if self.dry:
             self._events.append(Declined(id))
-        elif self._turns.take(id, self.reactors.root(id), reason):
+        elif self._turns.take(id, node, reason):
             self._run(id, ahead)
         else:
             self._events.append(Reconsider(id))
@@ -405,8 +373,10 @@ class Activity:
 
     def _note_failure(self, outcome: Raised) -> None:
         reactor = self.reactors[outcome.reactor]
-        chain = [(self._name(id), name) for id, name in self.scheduler.chain(outcome.reactor)]
-        describe_request_chain(outcome.error, reactor, chain)
+        if not is_described(outcome.error):  # else it has passed through a reactor that waited
+            chain = [(self._name(id), name) for id, name in self.scheduler.chain(outcome.reactor)]
+            describe_request_chain(outcome.error, reactor, chain)
+        note_shortage(outcome.error)
         self.world.note_error(outcome.reactor, outcome.error)
         self._turns.release(outcome.reactor)
         before = self.decisions[outcome.reactor]
@@ -423,8 +393,8 @@ class Activity:
     # ----------------------------------------------------------------- committing
 
     def _record(self, instruction: Record) -> None:
-        id, root, steps = instruction
-        grafted = self._graft(id, root, steps)
+        id, root, steps, _ = instruction
+        grafted = self._graft(instruction)
         if grafted is not None:
             self._written.add(grafted[0])
             self._recall.trace_written()
@@ -436,20 +406,14 @@ class Activity:
         commit = _new(Commit, (id, root, records, sent, partial(self.reactors.parts, id), entry))
         self.warehouse.commit(commit, partial(self._finished, id))
 
-    def _graft(self, id: ReactorId, root: Digest, steps: tuple[Step, ...]) -> tuple[Digest, Segment] | None:
-        """`graft`; what the reactor's replay has found is mostly still true, and need not be looked up again."""
-        walked = self._walked.pop(id, None)
-        if walked is None or walked.foreign_changes != self.warehouse.foreign_changes():
-            return graft(root, steps, self._segment, hash_text)
-        found, written = walked.segments, self._written
-        branch = walked.branch(steps)
-        if branch is not None and written.isdisjoint(found):
-            return branch
-
-        def find(key: Digest) -> Segment | None:
-            return found[key] if key in found and key not in written else self._segment(key)
-
-        return graft(root, steps, find, hash_text)
+    def _graft(self, record: Record) -> tuple[Digest, Segment] | None:
+        """`graft`; where the reactor's replay fell off is mostly the place still, and need not be looked for again."""
+        id, root, steps, joint = record
+        if joint is not None and self._looked_up.get(id) == self.warehouse.foreign_changes():
+            key, count = joint
+            if key not in self._written:
+                return key, _new(Segment, (steps[count:], ""))
+        return graft(root, steps, self._segment, hash_text)
 
     def _is_recorded(self, id: ReactorId) -> bool:
         return id in self.reused or id in self._recorded
@@ -461,19 +425,11 @@ class Activity:
             reactor = self.reactors[id]
             self.listeners.tell(EventType.reactor_finished, reactor.name, reactor.function)
 
-    def _entry(self, id: ReactorId, action: str, reason: str) -> dict[str, Any]:
-        return {
-            "reactor": self.reactors[id].name,
-            "id": id,
-            "action": action,
-            "reason": reason,
-            "started": self._started[id],
-            "seconds": self._busy[id],
-        }
+    def _entry(self, id: ReactorId, action: str, reason: str) -> HistoryEntry:
+        return _new(HistoryEntry, (self.reactors[id].name, id, action, reason, self._started[id], self._busy[id]))
 
     def _reuse(self, instruction: Reuse) -> None:
         self.reused.add(instruction.reactor)
-        self._walked.pop(instruction.reactor, None)
         self.decisions.pop(instruction.reactor, None)
         self._turns.release(instruction.reactor)
 
@@ -510,6 +466,11 @@ class Activity:
         if failure.kind == "deadlock":
             return error_of(failure, self._name, self.executor.line)
         return self.world.error_of(failure)
+
+
+def _segment(warehouse: Warehouse, key: Digest) -> Segment | None:
+    """The segment under the key of a node. Not a method: the scheduler keeps it, and would keep the activity."""
+    return _decoded(warehouse.find_record(key))
 
 
 def _decoded(text: str | None) -> Segment | None:

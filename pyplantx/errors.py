@@ -34,6 +34,12 @@ Each message says what happened, where, and what to do. ``hint`` holds the last 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class PyplantxError(Exception):
     """Root of all errors of this library.
@@ -48,7 +54,11 @@ class PyplantxError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message}\n  hint: {hint}" if hint else message)
-        self.hint = hint
+        self.message, self.hint = message, hint
+
+    def within(self, place: str) -> Self:
+        """The same error, with the place in front: "<place>: <message>"."""
+        return type(self)(f"{place}: {self.message}", hint=self.hint)
 
 
 class ReactorError(PyplantxError):
@@ -156,3 +166,72 @@ class UnknownSpec(WarehouseError):
 
 class MissingLibrary(WarehouseError, ImportError):
     """An optional library is needed and not installed."""
+
+
+def check_choice(what: str, given: object, choices: Sequence[str]) -> None:
+    """Refuse a word that is none of those that are possible.
+
+    Parameters
+    ----------
+    what : str
+        Name of the parameter.
+    given : object
+        What was given for it.
+    choices : sequence of str
+        The words.
+
+    Raises
+    ------
+    BadRequest
+        With the words, and the one that was probably meant.
+    """
+    if given not in choices:
+        meant = did_you_mean(given, choices)
+        possible = f"{', '.join(map(repr, choices))} are possible"
+        raise BadRequest(f"{what}={shown(given)} is not possible", hint=f"{meant} {possible}".lstrip())
+
+
+def did_you_mean(given: object, known: Iterable[str], most: int = 1) -> str:
+    """ "did you mean 'x'?" for something like a word that is known; "" if there is none.
+
+    Parameters
+    ----------
+    given : object
+        What was given; only a text is like a word.
+    known : iterable of str
+        The words.
+    most : int
+        How many of them to name at most.
+    """
+    close = near_misses(given, known, most) if isinstance(given, str) else []
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The words that a misspelt one may have been meant to be, best first; case, ``-`` and ``_`` make no difference.
+
+    Parameters
+    ----------
+    given, known, most
+        As in `did_you_mean`.
+    """
+    from difflib import get_close_matches  # a millisecond, for those who mistype
+
+    folded: dict[str, list[str]] = {}
+    for word in sorted(known):
+        folded.setdefault(_fold(word), []).append(word)
+    close = get_close_matches(_fold(given), folded, n=most)
+    return [word for match in close for word in folded[match]][:most]
+
+
+def _fold(word: str) -> str:
+    return word.casefold().replace("-", "_")
+
+
+def shown(value: object, most: int = 60) -> str:
+    """What a value of the user's looks like in a message: its `repr`, clipped. One that raises is only told of."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"(a {type(value).__name__} whose repr() raises {type(error).__name__})"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

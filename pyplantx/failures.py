@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _NOTE = "pyplantx: in reactor "
 
+#: Of a long list a person reads the beginning and the end.
+_FIRST, _LAST = 2, 4
+
 
 def error_of(
     failure: Failure,
@@ -85,7 +88,7 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
 
 
 def _no_producer(name: str, failed: Sequence[str], close: Sequence[str]) -> NoProducer:
-    tried = f" (these failed when they were tried: {', '.join(failed)})" if failed else ""
+    tried = f" (these failed when they were tried: {', '.join(_clipped(failed))})" if failed else ""
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "is its reactor registered, its name right?"
     return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=hint)
 
@@ -95,12 +98,17 @@ def _deadlock(failure: Failure, names: Sequence[str], line_of: Callable[[Reactor
     for id, name, wanted in zip(failure.reactors, names, failure.names, strict=False):
         line = line_of(id)
         waits.append(f"  {name} waits for {wanted!r}" + (f" ({line})" if line else ""))
-    cycle = " -> ".join([*names, names[0]]) if names else ""
+    cycle = " -> ".join(_clipped([*names, names[0]])) if names else ""
     return Deadlock(
-        "the reactors wait for each other and can't go on: " + cycle + "\n" + "\n".join(waits),
+        "the reactors wait for each other and can't go on: " + cycle + "\n" + "\n".join(_clipped(waits)),
         hint="one of them has to send before it receives; if another reactor is the true sender, declare that "
         "with @ReactorFunc(sends=...)",
     )
+
+
+def is_described(error: BaseException) -> bool:
+    """Whether `describe_request_chain` has told where an exception comes from."""
+    return any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
 
 
 def describe_request_chain(error: BaseException, reactor: Reactor, chain: Sequence[tuple[str, str]]) -> None:
@@ -109,17 +117,21 @@ def describe_request_chain(error: BaseException, reactor: Reactor, chain: Sequen
     Parameters
     ----------
     error : BaseException
-        The user's exception; gets a note, once.
+        The user's exception; gets a note.
     reactor : Reactor
         Who raised it.
     chain : sequence of (str, str)
         From the demand down: who asked ("" for the caller of the plant), and for which ingredient.
     """
-    if any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
-        return
     asked = [f"{who} asked for {name!r}" if who else f"{name!r} was demanded" for who, name in chain]
-    how = f" ({', '.join(asked)})" if asked else ""
+    how = f" ({', '.join(_clipped(asked))})" if asked else ""
     error.add_note(f"{_NOTE}{reactor.name}{how}")
+
+
+def _clipped(items: Sequence[str]) -> Sequence[str]:
+    """The items, without those in the middle if there are many."""
+    left_out = len(items) - _FIRST - _LAST
+    return items if left_out < 2 else [*items[:_FIRST], f"... {left_out} more ...", *items[-_LAST:]]
 
 
 def trim(error: BaseException) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
 from pyplantx.activity import ACCEPTED, Activity
-from pyplantx.errors import BadRequest, NoProducer
+from pyplantx.errors import BadRequest, NoProducer, near_misses
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
+from pyplantx.executors.workers import workers_for
 from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, trim
 from pyplantx.fingerprint.code import Fingerprinter
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
+    from pyplantx.warehouse.records import HistoryEntry
     from pyplantx.warehouse.retention import Collected, DiskUse
 
 
@@ -71,6 +73,10 @@ class Plant:
     key : str or PathLike, optional
         The key file, with ``trust="signed"``. If it is not given, the environment variable ``PYPLANTX_KEY`` names it;
         else it is ``~/.config/pyplantx/key``. It is made with the first signed store.
+    executor : {"threads", "processes"} or concurrent.futures.Executor, optional
+        Who calls the functions of ``pipe.map_blocks`` and ``pipe.reduce_blocks``: as many threads as there are
+        processors, as many processes, or an executor of your own (of loky, mpi4py, dask), which you also close. If it
+        is not given, the reactors' own thread does. Reactors themselves run one after the other in any case.
     index : str or PathLike, optional
         Directory of the index, locks and claims, if they are to lie on a local disk and the objects on another one.
     network_index : bool
@@ -103,11 +109,13 @@ class Plant:
         memory: int | str | None = None,
         disk: int | str | None = None,
         key: str | os.PathLike[str] | None = None,
+        executor: Any = None,
         index: str | os.PathLike[str] | None = None,
         network_index: bool = False,
         logger: Any = None,
     ) -> None:
         budget = MemoryBudget(memory)
+        workers = workers_for(executor)
         room = parse_bytes(disk, "the disk budget")
         self._fingerprinter = Fingerprinter(
             library_versions=library_versions, track=_names(track), library=_names(library)
@@ -128,12 +136,13 @@ class Plant:
             network_index=network_index,
         )
         self._fingerprinter.memo = self.warehouse
+        self._workers = workers
         self._roster = Roster(self._fingerprinter)
         self._config: object | None = config
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
-        self._history: list[dict[str, Any]] = []
+        self._history: list[HistoryEntry] = []
         self._explicit = False
         self._synced = -1
         self._lock = threading.RLock()
@@ -163,7 +172,11 @@ class Plant:
         """
         if self._active:
             raise BadRequest("a reactor can't close its plant while it runs", hint="close it where it was opened")
-        self.warehouse.close()
+        try:
+            if self._workers is not None:
+                self._workers.close()
+        finally:
+            self.warehouse.close()
 
     shutdown = close
 
@@ -317,7 +330,12 @@ class Plant:
         self._roster.refresh()
         self._sync_reactors()
         answers = Answers(
-            self._config_source, self._fingerprinter, self.warehouse, self._error_of, self._subreactor_started
+            self._config_source,
+            self._fingerprinter,
+            self.warehouse,
+            self._error_of,
+            self._subreactor_started,
+            self._workers,
         )
         return Activity(
             self._roster,
@@ -346,10 +364,7 @@ class Plant:
         return error_of(failure, lambda id: self._roster[id].name, near_misses=self._near_misses, cause=cause)
 
     def _near_misses(self, name: str) -> list[str]:
-        import difflib
-
-        known = {*self.warehouse.names(), *self._roster.hinted_names()} - {name}
-        return difflib.get_close_matches(name, sorted(known), n=3)
+        return near_misses(name, {*self.warehouse.names(), *self._roster.hinted_names()} - {name})
 
     def _subreactor_started(self, subreactor: Any) -> None:
         self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, subreactor.function)
@@ -378,7 +393,7 @@ class Plant:
             Keys: ``reactor``, ``id``, ``action`` ("ran" or "failed"), ``reason``, ``started`` (seconds
             since 1970), ``seconds`` (spent in the reactor).
         """
-        return list(self.warehouse.history()) if all_sessions else list(self._history)
+        return list(self.warehouse.history()) if all_sessions else [entry._asdict() for entry in self._history]
 
     def print_execution_history(self, print_function: Callable[[str], Any] = print) -> None:
         """Print one line for each run of this plant.
@@ -389,7 +404,7 @@ class Plant:
             Gets each line; ``logger.info`` will do.
         """
         for entry in self._history:
-            print_function(f"{entry['reactor']}: {entry['action']} in {entry['seconds']:.3f} s ({entry['reason']})")
+            print_function(f"{entry.reactor}: {entry.action} in {entry.seconds:.3f} s ({entry.reason})")
 
     # ----------------------------------------------------------------- questions
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
-from pyplantx.errors import BadRequest, ReactorClash, UnknownReactor
+from pyplantx.errors import BadRequest, ReactorClash, UnknownReactor, did_you_mean
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
@@ -281,10 +281,6 @@ def SubreactorFunc(function: Callable[..., Any]) -> Subreactor:
 
 def unknown_reactor(wanted: str, known: Iterable[str]) -> UnknownReactor:
     """The error for a reactor name that nobody has, with near misses."""
-    import difflib
-
     names = sorted(set(known))
-    close = difflib.get_close_matches(wanted, names, n=3)
-    known_names = f"known reactors: {', '.join(names) or 'none'}"
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else known_names
+    hint = did_you_mean(wanted, names, 3) or f"known reactors: {', '.join(names) or 'none'}"
     return UnknownReactor(f"there is no reactor {wanted!r}", hint=hint)

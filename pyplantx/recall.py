@@ -3,7 +3,8 @@
 Replaying a thousand reactors asks a thousand traces, each for its own question. Where nothing has changed
 since the last time, one question does: are all of these fingerprints and answers as they were? A deep
 trace is the list of them; if it holds, the ingredient is what it was, and no reactor between has to be
-asked. It is only a short cut: where it doesn't hold, or might not, the replays decide.
+asked. It is only a short cut: where it doesn't hold, or might not, the replays decide. Then it still tells who has
+sent what: those are asked first, without a look into the records of all these names.
 
 It is kept for ingredients that somebody outside asked for (the caller, or a reactor that was run by
 name), and is good until any trace is written anew: replays of other content might then come out
@@ -46,6 +47,8 @@ class DeepTrace(NamedTuple):
         Reactor, kind and key of every question that is not about an ingredient, and the answer.
     objects : list of Digest
         Addresses of the ingredients of the ancestry that have payloads of their own.
+    senders : dict of str to str
+        Ingredients of the ancestry, and who sent them in the version of `roots`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class DeepTrace(NamedTuple):
     roots: dict[ReactorId, Digest]
     answers: list[tuple[ReactorId, str, str, Digest]]
     objects: list[Digest]
+    senders: dict[str, ReactorId]
 
 
 class Recall:
@@ -68,16 +72,26 @@ class Recall:
         self._warehouse, self._reactors, self._world = warehouse, reactors, world
         self._generation = _generation(warehouse)
         self._wrote = False
+        self._senders: dict[str, ReactorId] = {}  # by those that don't hold
         self.recalled: dict[str, DeepTrace] = {}
 
     def recall(self, name: str) -> ObjectRef | None:
         """The ingredient, if a deep trace of it holds today."""
         text = self._warehouse.blob_get("deep trace", _place(name))
         deep = _decode(text, name, self._generation) if text is not None else None
-        if deep is None or not self._holds(deep):
+        if deep is None:
+            return None
+        if not self._holds(deep):
+            self._senders.update(deep.senders)
+            self._warehouse.note_versions([(id, deep.roots[id]) for id in deep.senders.values()])
             return None
         self.recalled[name] = deep
         return deep.ref
+
+    def take_sender(self, name: str) -> ReactorId | None:
+        """Who sent an ingredient of a deep trace that doesn't hold any more; told once."""
+        former = self._senders.pop(name, None)
+        return None if former is None else self._reactors.own(former)
 
     def _holds(self, deep: DeepTrace) -> bool:
         reactors, root = self._reactors, self._reactors.root
@@ -113,7 +127,8 @@ class Recall:
             return  # another process has written traces meanwhile
         for name in names:
             if name not in self.recalled:
-                deep = _Ancestry(self._reactors, scheduler, self.recalled, usable).gather(name)
+                ancestry = _Ancestry(self._reactors, self._warehouse, scheduler, self.recalled, usable)
+                deep = ancestry.gather(name)
                 if deep is not None and len(deep.roots) >= _WORTH_IT:
                     self._warehouse.blob_put("deep trace", _place(name), _encode(deep, self._generation))
 
@@ -129,14 +144,17 @@ class _Ancestry:
     def __init__(
         self,
         reactors: Roster,
+        warehouse: Warehouse,
         scheduler: Scheduler,
         recalled: dict[str, DeepTrace],
         usable: Callable[[ReactorId], bool],
     ) -> None:
-        self._reactors, self._scheduler, self._recalled, self._usable = reactors, scheduler, recalled, usable
+        self._reactors, self._warehouse, self._scheduler = reactors, warehouse, scheduler
+        self._recalled, self._usable = recalled, usable
         self._roots: dict[ReactorId, Digest] = {}
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
         self._objects: list[Digest] = []
+        self._senders: dict[str, ReactorId] = {}
         self._pending: list[str] = []
 
     def gather(self, name: str) -> DeepTrace | None:
@@ -152,7 +170,7 @@ class _Ancestry:
                 seen.add(at)
                 if not self._add(at):
                     return None
-        return DeepTrace(name, ref, self._roots, self._answers, self._objects)
+        return DeepTrace(name, ref, self._roots, self._answers, self._objects, self._senders)
 
     def _add(self, name: str) -> bool:
         known = self._recalled.get(name)
@@ -160,6 +178,7 @@ class _Ancestry:
             self._roots.update(known.roots)
             self._answers += known.answers
             self._objects += known.objects
+            self._senders.update(known.senders)
             return True
         id, ref, trace = self._scheduler.origin(name)
         if id is None or not self._usable(id):
@@ -169,6 +188,8 @@ class _Ancestry:
         if id not in self._roots:
             self._roots[id] = self._reactors.root(id)
             self._add_trace(id, trace)
+        if self._warehouse.has_version(id, self._roots[id]):
+            self._senders[name] = id
         return True
 
     def _add_trace(self, id: ReactorId, trace: Iterable[Step]) -> None:
@@ -198,11 +219,14 @@ def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
     if not text.startswith(f'["{generation}",'):
         return None
     try:
-        _, kept_name, ref, roots, answers, objects = json.loads(text)  # fewer: of an earlier version
-        deep = DeepTrace(name, ObjectRef(*ref), dict(roots), [(id, *rest) for id, *rest in answers], list(objects))
-        "".join((*ref[2:4], *deep.roots, *deep.roots.values(), *objects))  # a TypeError unless all are texts
+        _, kept_name, ref, roots, answers, objects, senders = json.loads(text)  # fewer: of an earlier version
+        told = [(id, *rest) for id, *rest in answers]
+        deep = DeepTrace(name, ObjectRef(*ref), dict(roots), told, list(objects), dict(senders))
+        # A TypeError unless all are texts.
+        "".join((*ref[2:4], *deep.roots, *deep.roots.values(), *objects, *deep.senders.values()))
         "".join([field for answer in deep.answers for field in answer])
     except (ValueError, TypeError, LookupError, RecursionError):
         return None  # it makes no sense: the replays decide
     is_sound = all(len(answer) == 4 and answer[0] in deep.roots for answer in deep.answers)
+    is_sound = is_sound and deep.roots.keys() >= set(deep.senders.values())
     return deep if kept_name == name and is_sound else None

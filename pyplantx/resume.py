@@ -159,8 +159,8 @@ class Record:
         lines = [*self.workspace.ledger.entries, *self._held]
         before = [line["value"] for line in lines if "value" in line]
         self.add(entry)
-        for kept in before[:-1][-1:] if not self._held else ():
-            self.workspace.remove_value(kept)
+        if len(before) > 1 and not self._held:
+            self.workspace.remove_value(before[-2])
 
     def give_up(self, error: BaseException) -> None:
         """Nothing more can be noted. The run does not depend on it."""
@@ -281,7 +281,13 @@ class SharedFile:
 
 
 class Spool:
-    """An output whose blocks are kept one by one, for arrays whose file proves nothing before it is closed."""
+    """An output whose blocks are kept one by one, for arrays whose file proves nothing before it is closed.
+
+    Parameters
+    ----------
+    handle, record, place
+        As in `SharedFile`.
+    """
 
     def __init__(self, handle: Handle, record: Record, place: int) -> None:
         self._handle, self._workspace, self._place = handle, record.workspace, place

@@ -21,11 +21,12 @@ from typing import Any
 from pyplantx.config import ConfigSource
 from pyplantx.core.messages import Asked, Failure, Raised
 from pyplantx.core.trace import Group, ObjectRef
-from pyplantx.errors import NoProducer
+from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.failures import error_of
 from pyplantx.fingerprint.code import Fingerprinter
-from pyplantx.pipework import Pipework, Run
+from pyplantx.pipework import Pipework
 from pyplantx.reactor import Reactor, default_registry
+from pyplantx.run import Outcome, Run
 from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers
 
@@ -43,7 +44,7 @@ class PipeworkMock(Pipework):
     Attributes
     ----------
     sent : dict
-        Name to value of what the reactor has sent.
+        Name to value of what the reactor has sent: the very objects, where a plant gives its consumers copies.
     received : list of str
         Names that it asked for, in order.
     config_reads : list of str
@@ -126,7 +127,7 @@ def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
     Exception
         What the reactor raised.
     NoProducer
-        If it asks for something that `pipe` doesn't have.
+        If it asks for something that `pipe` doesn't have, and does not catch the error.
     """
     wanted = reactor if isinstance(reactor, Reactor) else Reactor(reactor)
     with Warehouse(pipe.room(), durability="process") as warehouse:
@@ -134,7 +135,7 @@ def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
         outcome = run.start()
         while isinstance(outcome, Asked):
             _note_reads(pipe, outcome)
-            outcome = run.resume(tuple([_ref(pipe, name) for name in outcome.names]))
+            outcome = _answered(pipe, run, outcome.names)
         _note_reads(pipe, outcome)
     if isinstance(outcome, Raised):
         raise outcome.error
@@ -164,11 +165,17 @@ def _error_of(failure: Failure, cause: BaseException | None) -> BaseException:
     return error_of(failure, str, cause=cause)
 
 
-def _ref(pipe: PipeworkMock, name: str) -> ObjectRef:
-    if name not in pipe.ingredients:
-        raise NoProducer(f"the reactor asks for {name!r}, which the PipeworkMock was not given")
-    pipe.received.append(name)
-    return ObjectRef("mock", 1, "", name, 0)
+def _answered(pipe: PipeworkMock, run: Run, names: Sequence[str]) -> Outcome:
+    """Give the reactor what it asks for, or raise at its ``yield`` that it is not there."""
+    for name in names:
+        if name not in pipe.ingredients:
+            error = NoProducer(
+                f"the reactor asks for {name!r}, which the PipeworkMock was not given",
+                hint=did_you_mean(name, pipe.ingredients) or f"PipeworkMock({{{name!r}: ...}})",
+            )
+            return run.throw(Failure("no producer", name, error=error))
+        pipe.received.append(name)
+    return run.resume(tuple([ObjectRef("mock", 1, "", name, 0) for name in names]))
 
 
 def _note_reads(pipe: PipeworkMock, outcome: Any) -> None:

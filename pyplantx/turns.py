@@ -1,6 +1,6 @@
 """Taking turns with other processes: of those that want one and the same run, one does it.
 
-Before a reactor starts, its piece of work (its version, and the place where its replay fell off) is
+Before a reactor starts, its piece of work (the node of its trace tree where its replay fell off) is
 claimed. Who finds it claimed waits, and then asks the traces again: by then the answer is usually there.
 A claim costs three microseconds and dies with its holder.
 """
@@ -34,19 +34,18 @@ class Turns:
         self._warehouse, self._timeout = warehouse, timeout
         self._claims: dict[ReactorId, Claim | None] = {}
 
-    def take(self, id: ReactorId, root: Digest, reason: Reason) -> bool:
+    def take(self, id: ReactorId, node: Digest, reason: Reason) -> bool:
         """Claim a run. True if it is to start now; False if the traces are to be asked once more before.
 
         Where others are present they are asked again in any case: the last holder may have just ended.
         """
         if reason.kind not in _SHARED or id in self._claims:
             return True
-        key = _work(root, reason)
-        claim = self._warehouse.claim(key)
+        claim = self._warehouse.claim(node)
         if claim is not None and not self._warehouse.others_present():
             self._claims[id] = claim
             return True
-        self._claims[id] = claim or self._warehouse.claim(key, self._timeout)
+        self._claims[id] = claim or self._warehouse.claim(node, self._timeout)
         self._warehouse.refresh()
         return False
 
@@ -60,7 +59,3 @@ class Turns:
         """The activity is over."""
         for id in list(self._claims):
             self.release(id)
-
-
-def _work(root: Digest, reason: Reason) -> str:
-    return "\n".join([root, *[f"{kind} {key} {answer}" for kind, key, answer, _ in reason.new]])

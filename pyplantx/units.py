@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 Size = int | float | str
-Span = "int | float | str | timedelta"
 
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40, "pi": 1 << 50}

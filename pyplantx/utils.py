@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import NoProducer
+from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse.committer import Commit
 from pyplantx.warehouse.warehouse import Warehouse
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyplantx.plant import Plant
 
 _EXPORTER = "pyplantx:export"
+_NAMED = 10  #: names of ingredients in a hint
 
 
 def store_ingredients_to_dir(plant: Plant, names: Iterable[str], directory: str | os.PathLike[str]) -> None:
@@ -98,5 +99,11 @@ def _listed(names: Iterable[str]) -> list[str]:
 def _load(source: Warehouse, name: str) -> Any:
     ref = source.last_ref(name)
     if ref is None:
-        raise NoProducer(f"no ingredient {name!r} in {source.directory}", hint=f"there are: {sorted(source.names())}")
+        raise NoProducer(f"no ingredient {name!r} in {source.directory}", hint=_what_there_is(source, name))
     return source.open(ref)
+
+
+def _what_there_is(source: Warehouse, name: str) -> str:
+    names = sorted(source.names())
+    more = ", ..." if len(names) > _NAMED else ""
+    return did_you_mean(name, names, most=3) or f"there are: {', '.join(map(repr, names[:_NAMED]))}{more}"

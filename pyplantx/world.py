@@ -16,12 +16,13 @@ from pyplantx.core.trace import ABSENT, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
 
 if TYPE_CHECKING:
+    from pyplantx.blocks.travel import Workers
     from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
     from pyplantx.fingerprint.code import Fingerprinter
-    from pyplantx.pipework import Run
     from pyplantx.reactor import Reactor
+    from pyplantx.run import Run
 
 #: A path that could not be found among the caller's references is stored as "=module:qualname".
 _BY_NAME = "="
@@ -54,6 +55,8 @@ class Answers:
         A scheduler's failure, and what the reactor in question raised, to the exception to throw.
     on_subreactor : callable
         Told of each subreactor that is entered.
+    workers : pyplantx.blocks.travel.Workers, optional
+        Who calls functions of blocks besides the reactors' own thread.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class Answers:
         notes: Notes,
         error_of: Callable[[Failure, BaseException | None], BaseException],
         on_subreactor: Callable[[Any], None],
+        workers: Workers | None = None,
     ) -> None:
+        self.workers = workers
         self._make_config, self._fingerprinter, self._notes = make_config, fingerprinter, notes
         self._made_config: ConfigSource | None = None
         self._error_of, self.entered = error_of, on_subreactor

@@ -40,6 +40,7 @@ FLOORS = {
     "recall": 4,
     "resume": 4,
     "roster": 4,
+    "run": 4,
     "turns": 4,
     "world": 4,
     "executors.*": 5,
@@ -63,12 +64,13 @@ NARROWER = {
     "memory": ["errors", "units"],
     "warehouse.retention": ["core.trace", "units", "errors"],
     "core.*": ["core.*", "errors"],
+    "pipework": ["blocks.*", "core.trace", "reactor", "specs.views", "units", "errors"],
     "fingerprint.*": ["fingerprint.*", "core.trace", "errors"],
     "specs.base": ["core.trace", "errors"],
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors"],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
-    "executors.*": ["executors.*", "pipework", "reactor", "core.*", "errors"],
+    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors"],
 }
 
 #: Library -> the one room whose door leads to it.

@@ -7,7 +7,6 @@ that the pages are there.
 
 from __future__ import annotations
 
-import functools
 import math
 import mmap
 import os
@@ -18,14 +17,13 @@ from pyplantx.blocks.geometry import Extent, shape_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.value import block_size, hash_bytes
+from pyplantx.specs.buffers import COLD, POPULATE_READ, POPULATE_WRITE, WILL_NEED, madvise
 from pyplantx.specs.sparserows import must_be, rows
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pyplantx.blocks.geometry import Box
-
-_WILL_NEED, _COLD, _POPULATE_READ, _POPULATE_WRITE = 3, 20, 22, 23  # of Linux's madvise; others refuse some
 
 
 class BlockArray(Protocol):
@@ -164,12 +162,12 @@ class MapHandle(Handle):
     def expect(self, box: Box) -> None:
         """Have the pages of a box brought in, here and not where they are computed with."""
         allocated = self.allocation is not None
-        if not _advise(self.array[tuple(box)], _POPULATE_WRITE if allocated else _POPULATE_READ):
-            _advise(self.array[tuple(box)], _WILL_NEED)
+        if not _advise(self.array[tuple(box)], POPULATE_WRITE if allocated else POPULATE_READ):
+            _advise(self.array[tuple(box)], WILL_NEED)
 
     def let_go(self, box: Box) -> None:
         """A long scan gives its pages back first."""
-        _advise(self.array[tuple(box)], _COLD)
+        _advise(self.array[tuple(box)], COLD)
 
     @property
     def untouched(self) -> bool:
@@ -258,16 +256,7 @@ def _advise(part: Any, advice: int) -> bool:
         return True
     start = part.__array_interface__["data"][0]
     first = start & -mmap.PAGESIZE
-    return bool(_madvise()(first, start + part.nbytes - first, advice) == 0)
-
-
-@functools.cache
-def _madvise() -> Any:
-    import ctypes
-
-    function = ctypes.CDLL(None).madvise  # gives up the interpreter lock, as `mmap.madvise` does not
-    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return function
+    return bool(madvise()(first, start + part.nbytes - first, advice) == 0)
 
 
 def _is_blank(path: str, array: Any) -> bool:

@@ -1,15 +1,16 @@
 """map_blocks and reduce_blocks: the loop over blocks with its body in our hands.
 
-This file may know: loops, blocks, threads that compute. It may not know: runs, workspaces.
+This file may know: loops, blocks, threads that call functions. It may not know: runs, workspaces, who else calls them.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, closing
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
@@ -25,17 +26,74 @@ if TYPE_CHECKING:
 #: A block, and what goes into the function for it.
 Work = tuple[Block, "list[Any]"]
 
-#: Applies a function to each piece of work, perhaps to several at once; gives block and result in order, the result in
-#: a list of its own, so that nobody but who takes it out has it. An executor with workers elsewhere brings another one.
-Map = Callable[[Callable[..., Any], Iterator[Work]], Iterator["tuple[Block, list[Any]]"]]
+#: A block, and the function's result in a list of its own, so that nobody but who takes it out has it.
+Done = tuple[Block, "list[Any]"]
 
 
-def one_by_one(function: Callable[..., Any], work: Iterator[Work]) -> Iterator[tuple[Block, list[Any]]]:
-    """In the reactor's own thread."""
-    for block, parts in work:
-        box = [_applied(function, block, parts)]
-        parts.clear()
-        yield block, box
+class Hands(NamedTuple):
+    """Who calls the function.
+
+    Attributes
+    ----------
+    open : callable
+        Begins: a context manager, which gives the function to be called. It ends the calls that are under way when it
+        is left by an exception.
+    sources : list of Handle
+        What the function is given parts of.
+    threads : int
+        How many call it at once; with 1 the reactor's own thread does.
+    ahead : int
+        How many blocks wait besides, so that nobody waits for the slowest one.
+    elsewhere : bool
+        Whether the function has copies of what it works on.
+    fixed : bool
+        Whether so many were asked for.
+    """
+
+    open: Callable[[], AbstractContextManager[Callable[..., Any]]]
+    sources: list[Handle]
+    threads: int = 1
+    ahead: int = 0
+    elsewhere: bool = False
+    fixed: bool = True
+
+    @property
+    def more(self) -> int:
+        """Blocks in flight besides those of a loop whose body is the reactor's."""
+        return self.threads - 1 + self.ahead + (self.threads if self.elsewhere else 0)
+
+    def fewer(self) -> Hands | None:
+        """Half of them; None if there is but one, or so many were asked for."""
+        if self.fixed or self.threads == 1 and not self.ahead:
+            return None
+        return self._replace(threads=max(1, self.threads // 2), ahead=self.ahead // 2)
+
+    def apply(self, work: Iterator[Work]) -> Generator[Done, None, None]:
+        """Call the function with each piece of work, perhaps with several at once; the results in order."""
+        if self.threads == 1 and not self.ahead:
+            return self._one_by_one(work)
+        return self._several_at_once(work)
+
+    def _one_by_one(self, work: Iterator[Work]) -> Generator[Done, None, None]:
+        with self.open() as function:
+            for block, parts in work:
+                box = [_applied(function, block, parts)]
+                parts.clear()
+                yield block, box
+
+    def _several_at_once(self, work: Iterator[Work]) -> Generator[Done, None, None]:
+        running: deque[tuple[Block, Future[Any]]] = deque()
+        with SteadyPool(self.threads, "pyplantx-map") as pool, self.open() as function:
+            try:
+                for block, parts in work:
+                    running.append((block, pool.submit(_applied, function, block, parts)))
+                    if len(running) >= self.threads + self.ahead:
+                        yield _taken(running)
+                while running:
+                    yield _taken(running)
+            finally:
+                for _, future in running:
+                    future.cancel()
 
 
 def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> Any:
@@ -46,78 +104,49 @@ def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> An
         raise
 
 
-def by_threads(workers: int) -> Map:
-    """By several threads; `workers` pieces of work at once."""
-    if workers < 1:
-        raise BadRequest(f"workers={workers!r} is not a number of threads", hint="workers=1: the reactor's own thread")
-    if workers == 1:
-        return one_by_one
-
-    def mapped(function: Callable[..., Any], work: Iterator[Work]) -> Iterator[tuple[Block, list[Any]]]:
-        with SteadyPool(workers, "pyplantx-map") as pool:
-            running: deque[tuple[Block, Future[Any]]] = deque()
-            try:
-                for block, parts in work:
-                    running.append((block, pool.submit(_applied, function, block, parts)))
-                    if len(running) >= workers:
-                        yield _taken(running)
-                while running:
-                    yield _taken(running)
-            finally:
-                for _, future in running:
-                    future.cancel()
-
-    return mapped
-
-
-def _taken(running: deque[tuple[Block, Future[Any]]]) -> tuple[Block, list[Any]]:
+def _taken(running: deque[tuple[Block, Future[Any]]]) -> Done:
     block, future = running.popleft()
     return block, [future.result()]
 
 
-def map_blocks(
-    loop: BlockLoop, function: Callable[..., Any], sources: Sequence[Handle], out: Handle, place: int, apply: Map
-) -> None:
+def map_blocks(loop: BlockLoop, hands: Hands, out: Handle, place: int) -> None:
     """Write ``function(*parts of the sources)`` to each block of `out`.
 
     Parameters
     ----------
     loop : BlockLoop
         Over the sources and `out`.
-    function : callable
-        Gets one array per source: the block with its halo, read-only if it is part of a memory map.
-    sources, out : Handle
-        The arrays.
+    hands : Hands
+        Who calls the function, and with parts of which arrays. It gets one array per source: the block with its halo,
+        read-only if it is part of a memory map.
+    out : Handle
+        What is written.
     place : int
         Of `out` in the loop.
-    apply : callable
-        See `Map`.
 
     Raises
     ------
     BadRequest
         If a result does not go into its block.
     """
-    with loop.running():
-        for block, box in apply(function, _work(loop, sources)):
+    with loop.running(), closing(hands.apply(_work(loop, hands.sources))) as done:
+        for block, box in done:
             loop.put(block, place, _fitted(box, block, out), out.dtype)
             loop.finish(block)
 
 
 def reduce_blocks(
     loop: BlockLoop,
-    function: Callable[..., Any],
-    sources: Sequence[Handle],
+    hands: Hands,
     combine: Callable[[Any, Any], Any],
     initial: list[Any],
-    apply: Map,
     keep: Callable[[Block, Any], None],
 ) -> list[Any]:
     """Combine ``function(*parts of the sources)`` of all blocks, in their order.
 
     Parameters
     ----------
-    loop, function, sources, apply
+    loop, hands
         As in `map_blocks`.
     combine : callable
         Of the value so far and a block's value.
@@ -132,8 +161,8 @@ def reduce_blocks(
         The value; empty if there was none.
     """
     total = initial
-    with loop.running():
-        for block, box in apply(function, _work(loop, sources)):
+    with loop.running(), closing(hands.apply(_work(loop, hands.sources))) as done:
+        for block, box in done:
             total = [combine(total[0], box.pop())] if total else [box.pop()]
             keep(block, total[0])
             loop.finish(block)

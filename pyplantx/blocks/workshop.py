@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyplantx.blocks import maps
+from pyplantx.blocks import maps, travel
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.loop import BlockLoop, Keeper
+from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
 from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.logs import log
@@ -21,6 +23,7 @@ from pyplantx.resume import Attempt, Host, Record, Reduction, latest_value, plac
 from pyplantx.units import Size, parse_bytes
 
 if TYPE_CHECKING:
+    from pyplantx.blocks.travel import Workers
     from pyplantx.core.trace import Digest
     from pyplantx.warehouse.resume import Workspaces
 
@@ -33,6 +36,8 @@ class Owner(Host, Protocol):
 
     @property
     def store(self) -> Any: ...
+    @property
+    def world(self) -> Any: ...
     def allocation_of(self, handle: Any) -> Any: ...
 
 
@@ -92,21 +97,22 @@ class Workshop:
         memory: Size | None,
         axis: int | Sequence[int],
         halo: int | Sequence[int],
-        workers: int,
+        workers: int | None,
         resume: bool,
         progress: Tell | None,
     ) -> None:
         """See `Pipework.map_blocks`."""
-        apply = maps.by_threads(workers)
-        inputs, output = [self._handle(array) for array in sources], self._handle(out)
+        output = self._handle(out)
         if output.asks and output.allocation is None:
             raise BadRequest(f"{self._who}: out= takes no writes: {out!r}", hint="out=pipe.allocate(...)")
-        handles = [*inputs, output]
-        grid = self._cut_for(workers, handles, memory, axis, halo)
-        keeper = self._attempt("map", grid, {len(inputs): output}, covered=True) if resume else None
+        hands = self._hands("map_blocks", function, sources, workers)
+        place = len(hands.sources)
+        handles = [*hands.sources, output]
+        grid, hands = self._cut_for(hands, handles, memory, axis, halo)
+        keeper = self._attempt("map", grid, {place: output}, covered=True) if resume else None
         loop = self._loop(grid, handles, progress, keeper)
         try:
-            maps.map_blocks(loop, function, inputs, output, len(inputs), apply)
+            maps.map_blocks(loop, hands, output, place)
         finally:
             self._over(loop)
 
@@ -118,24 +124,38 @@ class Workshop:
         initial: Any,
         memory: Size | None,
         axis: int | Sequence[int],
-        workers: int,
+        workers: int | None,
         resume: bool,
         progress: Tell | None,
     ) -> Any:
         """See `Pipework.reduce_blocks`."""
-        apply = maps.by_threads(workers)
-        handles = [self._handle(array) for array in sources]
-        grid = self._cut_for(workers, handles, memory, axis, 0)
+        hands = self._hands("reduce_blocks", function, sources, workers)
+        grid, hands = self._cut_for(hands, hands.sources, memory, axis, 0)
         record = self._record(f"reduce\n{grid}") if resume else None
         keeper = Reduction(record) if record is not None else None
-        loop = self._loop(grid, handles, progress, keeper)
+        loop = self._loop(grid, hands.sources, progress, keeper)
         before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [initial]
         keep = keeper.keep if keeper is not None else _keep_nothing
         try:
-            total = maps.reduce_blocks(loop, function, handles, combine, before, apply, keep)
+            total = maps.reduce_blocks(loop, hands, combine, before, keep)
         finally:
             self._over(loop)
         return total[0] if total else None
+
+    def _hands(self, what: str, function: Callable[..., Any], sources: Sequence[Any], workers: int | None) -> Hands:
+        """Who calls a function of blocks: the plant's workers, if there are any and nobody wants but one."""
+        handles = [self._handle(array) for array in sources]
+        if workers is not None and workers < 1:
+            hint = "workers=1: the reactor's own thread"
+            raise BadRequest(f"workers={workers!r} is not a number of workers", hint=hint)
+        others: Workers | None = getattr(self._run.world, "workers", None)
+        if others is None or workers == 1:
+            return Hands(lambda: nullcontext(function), handles, workers or 1)
+        count, fixed = workers or others.count, workers is not None
+        if not others.travels:
+            return Hands(lambda: others.begin(function), handles, count, fixed=fixed)
+        job, placed = travel.pack(function, handles, what, others)
+        return Hands(lambda: travel.calling(others, job, placed), placed, count, count, elsewhere=True, fixed=fixed)
 
     def restore(self, key: str, default: Any) -> Any:
         """What was kept under a key; see `Pipework.checkpoint`."""
@@ -230,10 +250,20 @@ class Workshop:
         budget = getattr(self._run.store, "memory", None)
         return _MEMORY if budget is None else int(budget.share("blocks"))
 
-    def _cut_for(self, workers: int, handles: list[Handle], memory: Size | None, axis: Any, halo: Any) -> Grid:
-        """The grid, for so many more blocks in flight as there are workers."""
-        extents = [handle.extent for handle in handles]
-        return cut(extents, self._memory(memory), axis=axis, halo=halo, more=workers - 1)
+    def _cut_for(
+        self, hands: Hands, handles: list[Handle], memory: Size | None, axis: Any, halo: Any
+    ) -> tuple[Grid, Hands]:
+        """The grid, for as many blocks in flight as the workers need; fewer workers if memory is short."""
+        extents, room = [handle.extent for handle in handles], self._memory(memory)
+        while True:
+            try:
+                return cut(extents, room, axis=axis, halo=halo, more=hands.more), hands
+            except BadRequest:
+                fewer = hands.fewer()
+                if fewer is None:
+                    raise
+            log().debug("%s: there is not enough memory for %d workers at once", self._who, hands.threads)
+            hands = fewer
 
     def _loop(self, grid: Grid, handles: list[Handle], progress: Tell | None, keeper: Keeper | None) -> BlockLoop:
         loop = BlockLoop(grid, handles, self._who, progress=progress, keeper=keeper, on_late_error=self._note_late)

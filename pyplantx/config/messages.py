@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from pyplantx.config.keys import Path, path_name
 from pyplantx.config.kinds import ABSENT, GROUPS, is_dunder
 from pyplantx.config.node import NoConfig, Node
-from pyplantx.errors import ReadOnlyConfig, UnknownParameter
+from pyplantx.errors import ReadOnlyConfig, UnknownParameter, near_misses
 
 
 def unknown(node: Node) -> UnknownParameter:
@@ -60,7 +57,7 @@ def _suggestion(node: Node, group: Node) -> str:
     if is_dunder(str(node.path[-1])):
         return ""
     names = list(group.value) if isinstance(group.value, dict) else group.all_names()
-    near = _near_names(node.path[-1], names)
+    near = near_misses(str(node.path[-1]), map(str, names))
     if near:
         return "did you mean " + " or ".join(near) + "?"
     inside = [f"{name}.{node.path[-1]}" for name in names if _has_inside(group, name, node.path[-1])]
@@ -72,12 +69,3 @@ def _suggestion(node: Node, group: Node) -> str:
 def _has_inside(group: Node, name: object, wanted: str | int) -> bool:
     child = group.child(name) if isinstance(name, (str, int)) else None
     return child is not None and child.kind in GROUPS and wanted in child.all_names()
-
-
-def _near_names(name: object, names: Iterable[Any]) -> list[str]:
-    """Names that `name` may have been meant to be, best first."""
-    from difflib import get_close_matches
-
-    by_folded = {str(known).casefold().replace("-", "_"): str(known) for known in names}
-    folded = str(name).casefold().replace("-", "_")
-    return [by_folded[match] for match in get_close_matches(folded, by_folded, n=3)]

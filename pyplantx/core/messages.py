@@ -96,18 +96,18 @@ class Demanded(NamedTuple):
 
 
 class NodeFound(NamedTuple):
-    """The segment under `key`, or None; for the `root` of a reactor, `key` is its fingerprint."""
+    """The segment under `key`, the root of a reactor's trace tree, or None; usually `key` is its fingerprint."""
 
     reactor: ReactorId
     key: Digest
     segment: Segment | None
-    root: bool = False
 
 
 class ProducersFound(NamedTuple):
     """Who may send `name`, the likeliest first; the last stage has `final`.
 
-    `stage` is as in `FindProducers`, or a later one if nobody was found before; never that of the strangers.
+    `stage` is as in `FindProducers`, or a later one if nobody was found before; never that of the strangers. An answer
+    to stage 0 may also be a guess, with -1: the stage itself is then still to come.
     """
 
     name: str
@@ -203,10 +203,9 @@ Event = (
 
 
 class LookUp(NamedTuple):
-    """Find the segment under `key`; None asks for the reactor's root."""
+    """Find the root of a reactor's trace tree."""
 
     reactor: ReactorId
-    key: Digest | None
 
 
 class FindProducers(NamedTuple):
@@ -238,11 +237,14 @@ class Start(NamedTuple):
 
     `ahead` is what its replay was given before it fell off. As long as the reactor asks for just that, in this
     order, and has sent nothing, it need not stop for it: it goes on at once, and tells of it as a step of its own.
+    `node` is the place in its trace tree at which there is nothing yet for today's answers, or else the root: it
+    names this piece of work.
     """
 
     reactor: ReactorId
     reason: Reason
     ahead: tuple[Given, ...] = ()
+    node: Digest = ""
 
 
 class Resume(NamedTuple):
@@ -267,11 +269,16 @@ class Drop(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Commit the trace of a completed run."""
+    """Commit the trace of a completed run.
+
+    `joint` is where it joins the tree below `root`, unless others have written there since the reactor was looked up:
+    the key of a node that is not there yet, and how many of the steps lead to it. None where `graft` has to find out.
+    """
 
     reactor: ReactorId
     root: Digest
     steps: tuple[Step, ...]
+    joint: tuple[Digest, int] | None = None
 
 
 class Reuse(NamedTuple):

@@ -2,7 +2,7 @@
 
 A replay is driven like a live reactor: it yields what it wants to know, is sent today's answers, and
 notes in its list of steps what was answered and what was sent at this point of the recording. It can't
-fail. It ends with None at a leaf (the reactor is up to date) or with the `Reason` why it fell off the tree.
+fail. It ends with None at a leaf (the reactor is up to date) or tells how it `Fell` off the tree.
 
 A question has an edge if today's answer is the recorded one; else the tree may hold a branch for
 today's answer, under a key that only that answer leads to. Where neither leads on, the older segments of
@@ -11,7 +11,7 @@ the nodes on the way are tried: a reactor that is not deterministic may have ask
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from pyplantx.core.messages import Reason
@@ -40,28 +40,33 @@ class AskLocally(NamedTuple):
     questions: tuple[Question, ...]
 
 
-class AskNode(NamedTuple):
-    """The replay wants the segment under this key."""
-
-    key: Digest
-
-
 class Again(NamedTuple):
     """The replay turns back to an older segment; `steps` is what still holds, and is filled from now on."""
 
     steps: list[Step]
 
 
+class Fell(NamedTuple):
+    """The replay left the tree: why, and the node that it found missing ("" if it had several ways to try)."""
+
+    reason: Reason
+    node: Digest
+
+
 #: A `Group` is the wish for today's digests of the ingredients in it.
-Wish = Group | AskLocally | AskNode | Again
+#: A `Segment` is none: the replay says that it goes on along this one.
+Wish = Group | AskLocally | Again | Segment
 
-#: Digests for a `Group`, observations for `AskLocally`, a segment or None for `AskNode`, None for `Again`.
-Answer = Sequence[Digest] | tuple[Observation, ...] | Segment | None
+#: Digests for a `Group`, observations for `AskLocally`, else None.
+Answer = Sequence[Digest] | tuple[Observation, ...] | None
 
-Replay = Generator[Wish, Any, Reason | None]  # what is sent is an `Answer`, of the kind that the wish calls for
+Replay = Generator[Wish, Any, Fell | None]  # what is sent is an `Answer`, of the kind that the wish calls for
+
+#: Key of a node to the segment that is kept there, or None.
+Find = Callable[[Digest], Segment | None]
 
 
-def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]) -> Replay:
+def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps: list[Step]) -> Replay:
     """Walk a trace tree with today's answers.
 
     Parameters
@@ -70,6 +75,8 @@ def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]
         Key of the node to begin at: the root's is the reactor's fingerprint.
     segment : Segment
         The segment stored under `key`.
+    find : callable
+        Key of a node to its segment, or None.
     hash_text : callable
         Text to digest, to find branches.
     steps : list of Step
@@ -77,10 +84,10 @@ def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]
 
     Returns
     -------
-    Reason or None
+    Fell or None
         None at a leaf; else the observations that have no edge, old beside new, on the newest way.
     """
-    first: Reason | None = None
+    first: Fell | None = None
     turns: list[tuple[Digest, Segment, list[Step]]] = []  # older segments: (node, segment, steps before it)
     seen: set[Digest] = set()  # branches that were tried: older segments may lead to them again
     start = 0
@@ -91,12 +98,13 @@ def replay(key: Digest, segment: Segment, hash_text: HashText, steps: list[Step]
         if reason is None:
             return None
         branch = branch_key(key, steps[start:], hash_text)
-        found: Segment | None = None if branch in seen else (yield AskNode(branch))
+        found = None if branch in seen else find(branch)
         if found is not None:
             seen.add(branch)
             key, segment, start = branch, found, len(steps)
+            yield found
             continue
-        first = first or reason
+        first = first or _new(Fell, (reason, "" if turns else branch))
         if not turns:
             return first
         key, segment, steps = turns.pop()
@@ -111,7 +119,7 @@ def _readable(segment: Segment) -> list[Segment]:
         return []
 
 
-def _walk(path: tuple[Step, ...], steps: list[Step]) -> Replay:
+def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Any, Reason | None]:
     """Follow one segment to its leaf; the reason, where an answer is not the recorded one."""
     ahead: list[Observation] = []
     for index, step in enumerate(path):

@@ -61,7 +61,7 @@ from pyplantx.core.messages import (
     Throw,
 )
 from pyplantx.core.replay import FAILED as FAILED_ANSWER
-from pyplantx.core.replay import Again, Answer, AskLocally, replay
+from pyplantx.core.replay import Again, Answer, AskLocally, Fell, Find, replay
 from pyplantx.core.state import (
     DECLINED,
     DONE,
@@ -121,10 +121,13 @@ class Scheduler:
     ----------
     hash_text : callable
         Text to digest.
+    find : callable
+        Key of a node of a trace tree to the segment that is kept there, or None. Asked by replays where an answer is
+        not the recorded one: like the hash, a question with one answer, that nobody has to wait for.
     """
 
-    def __init__(self, hash_text: HashText) -> None:
-        self._hash_text = hash_text
+    def __init__(self, hash_text: HashText, find: Find) -> None:
+        self._hash_text, self._find = hash_text, find
         self._conversations = Conversations()
         self._ingredients = Ingredients()
         self._targets: tuple[str, ...] = ()
@@ -255,7 +258,7 @@ class Scheduler:
         if conversation.state is NEW:
             conversation.cause = conversation.sought[0] if conversation.sought else None
             conversation.state = LOOKING
-            self._out.append(_new(LookUp, (conversation.id, None)))
+            self._out.append(_new(LookUp, (conversation.id,)))
         elif conversation.state is PARKED and conversation.live:
             conversation.state = WAITING
             self._give(conversation)
@@ -351,14 +354,12 @@ class Scheduler:
     # ----------------------------------------------------------------- replays
 
     def _node_found(self, event: NodeFound) -> None:
-        id, key, segment, root = event
+        id, key, segment = event
         conversation = self._conversations[id]
-        if root and conversation.state is LOOKING:
+        if conversation.state is LOOKING:
             conversation.root = key
+            conversation.fell = (key, []) if segment is None else None
             self._open(conversation, segment)
-        elif not root and conversation.state is REPLAYING:
-            conversation.segment = segment or conversation.segment
-            self._advance(conversation, segment)
 
     def _open(self, conversation: Conversation, segment: Segment | None) -> None:
         if conversation.id in self._forced:
@@ -370,7 +371,7 @@ class Scheduler:
         else:
             conversation.state, conversation.live = REPLAYING, False
             conversation.segment = segment
-            conversation.replay = replay(conversation.root, segment, self._hash_text, conversation.steps)
+            conversation.replay = replay(conversation.root, segment, self._find, self._hash_text, conversation.steps)
             self._advance(conversation, None)
 
     def _observed(self, event: Observed) -> None:
@@ -397,9 +398,8 @@ class Scheduler:
             elif type(wish) is AskLocally:
                 self._out.append(Observe(conversation.id, wish[0]))
                 return
-            else:
-                self._out.append(_new(LookUp, (conversation.id, wish[0])))
-                return
+            elif type(wish) is Segment:
+                conversation.segment = wish
 
     def _ask(self, conversation: Conversation, group: Group) -> list[Digest] | None:
         """Today's answers to a question of a replay; None if it has to wait.
@@ -465,9 +465,11 @@ class Scheduler:
             if digests is not None:
                 self._advance(conversation, digests)
 
-    def _replayed(self, conversation: Conversation, reason: Reason | None) -> None:
+    def _replayed(self, conversation: Conversation, fell: Fell | None) -> None:
         conversation.replay = None
-        if reason is not None:
+        if fell is not None:
+            reason, node = fell
+            conversation.fell = (node, conversation.steps) if node else None
             self._start(conversation, reason)
             return
         if not self._tell(conversation):
@@ -490,7 +492,8 @@ class Scheduler:
         conversation.new_pass()
         conversation.state, conversation.live, conversation.dirty = RUNNING, True, False
         conversation.ahead = ahead
-        self._out.append(_new(Start, (conversation.id, reason, ahead)))
+        node = conversation.fell[0] if conversation.fell is not None else conversation.root
+        self._out.append(_new(Start, (conversation.id, reason, ahead, node)))
 
     def _known_again(self, conversation: Conversation) -> tuple[Given, ...]:
         """What the replay was given so far: the run will mostly ask for the same."""
@@ -582,7 +585,8 @@ class Scheduler:
         if not self._take(conversation, event.steps):
             return
         if event.reusable:
-            self._out.append(_new(Record, (conversation.id, conversation.root, tuple(conversation.steps))))
+            steps = tuple(conversation.steps)
+            self._out.append(_new(Record, (conversation.id, conversation.root, steps, conversation.joint())))
         self._forced.discard(conversation.id)
         conversation.state = DONE
         if conversation.dirty:
@@ -637,7 +641,7 @@ class Scheduler:
         conversation = self._conversations[event.reactor]
         conversation.state, conversation.live = LOOKING, False
         conversation.new_pass()
-        self._out.append(LookUp(conversation.id, None))
+        self._out.append(LookUp(conversation.id))
 
     def _declined(self, event: Declined) -> None:
         self._conversations[event.reactor].state = DECLINED
@@ -742,7 +746,7 @@ class Scheduler:
         conversation.dirty = False
         conversation.restarts += 1
         conversation.state = LOOKING
-        self._out.append(LookUp(conversation.id, None))
+        self._out.append(LookUp(conversation.id))
 
     def _forget_failure(self, conversation: Conversation) -> None:
         failure = self._failures.pop(conversation.id, None)

@@ -44,8 +44,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "again", "ahead", "asked", "cause", "changed", "dirty", "given", "id", "live", "losses", "products", "reason",
-        "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told", "wait",
+        "again", "ahead", "asked", "cause", "changed", "dirty", "fell", "given", "id", "live", "losses", "products",
+        "reason", "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told", "wait",
     )  # fmt: skip
 
     def __init__(self, id: ReactorId) -> None:
@@ -55,6 +55,7 @@ class Conversation:
         self.root: Digest = ""
         self.replay: Replay | None = None
         self.segment: Segment | None = None  # the last one that the replay has walked
+        self.fell: tuple[Digest, list[Step]] | None = None  # the node that its replay found missing, what leads there
         self.steps: list[Step] = []
         self.told = 0  # how many of them the others know of
         self.wait: Wait | None = None
@@ -81,6 +82,13 @@ class Conversation:
     def new_pass(self) -> None:
         self.steps, self.told, self.thrown, self.ahead = [], 0, (), ()
         self.again = self.again or bool(self.products)
+
+    def joint(self) -> tuple[Digest, int] | None:
+        """Where its trace joins the tree, see `Record`: where its replay fell off, if the run has led there too."""
+        if self.fell is None:
+            return None
+        node, before = self.fell
+        return (node, len(before)) if self.steps[: len(before)] == before else None
 
     def holds(self, name: str) -> bool:
         """Whether it has sent `name` in this pass (what a former one sent may not come again)."""

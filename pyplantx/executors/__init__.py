@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pyplantx.core.messages import Event, Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
-    from pyplantx.pipework import Run
+    from pyplantx.run import Run
 
 Reply = Callable[["Event"], None]
 

@@ -5,7 +5,7 @@ Bookkeeping makes millions of small tuples and no cycles, and the collector look
 while user code runs, where it sees what that step makes and nothing else: all that was there before is frozen. What a
 step leaves is looked at when it ends, so that its cycles go at once. Those that were in use then and fall out of it
 later go with the next full collection, which comes as often as a twentieth of the user code's time pays for, or after
-the demand.
+the demand. Where memory was not enough, cycles (an error leads to frames, these to arrays) go before the next demand.
 """
 
 from __future__ import annotations
@@ -18,6 +18,20 @@ _SELDOM, _SHARE = 5.0, 20.0
 
 #: What a step has made lies in the generations up to this one; a full collection would also throw away free lists.
 _MIDDLE = 1
+
+
+_shortage: list[None] = []  #: not empty after memory was not enough, anywhere in the process
+
+
+def note_shortage(error: BaseException | None) -> None:
+    """An error was raised; if it says that memory is not enough, or comes from one that does, that is remembered."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MemoryError):
+            _shortage[:] = [None]
+            return
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 class Garbage:
@@ -34,6 +48,9 @@ class Garbage:
 
     def __enter__(self) -> Garbage:
         self._is_on = gc.isenabled()
+        if _shortage and self._is_on:  # whoever got the error has let go of it by now
+            _shortage.clear()
+            gc.collect()
         self._freezes = self._is_on and not gc.get_freeze_count()  # what somebody else froze is not ours to thaw
         gc.disable()
         return self

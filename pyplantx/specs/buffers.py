@@ -6,9 +6,13 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import DamagedObject
+
+if TYPE_CHECKING:
+    import mmap
 
 #: Arrays of more bytes, header included, lie in files, whose checksums are those of the array's blocks.
 LAID_OUT = 1 << 20
@@ -72,6 +76,75 @@ def copy_on_write(fd: int) -> Any:
         if error.errno != errno.ENOMEM:
             raise
         return None
+
+
+class FilePages:
+    """The bytes of a file where they lie in the page cache: who only hashes them is spared the copy of a read.
+
+    An I/O error met by touching a map is a signal, which kills. So the system is asked for the pages first, and says
+    whether they are there.
+
+    Parameters
+    ----------
+    whole : mmap
+        A shared, read-only map of the whole file.
+    address : int
+        Where it begins in memory.
+    """
+
+    __slots__ = ("_address", "_view")
+
+    def __init__(self, whole: mmap.mmap, address: int) -> None:
+        self._view, self._address = memoryview(whole), address
+
+    def bytes_at(self, start: int, stop: int) -> memoryview | None:
+        """These bytes; None if they can't be brought in: whoever reads them is told why."""
+        first = start & -_PAGE
+        brought = madvise()(self._address + first, stop - first, POPULATE_READ) == 0
+        return self._view[start:stop] if brought else None
+
+    def let_go(self, start: int, stop: int) -> None:
+        """These bytes were looked at: they stay in the page cache, and no longer count as memory of this process."""
+        first = start & -_PAGE
+        madvise()(self._address + first, stop - first, DONT_NEED)
+
+
+def file_pages(fd: int, size: int) -> FilePages | None:
+    """The pages of a file; None where that is not possible, or NumPy, which knows addresses, is not loaded.
+
+    Parameters
+    ----------
+    fd : int
+        Descriptor of the file; may be closed afterwards.
+    size : int
+        Bytes of the file, at least one.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or sys.platform != "linux":
+        return None
+    import mmap
+
+    try:
+        whole = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        return FilePages(whole, numpy.frombuffer(whole, "u1").__array_interface__["data"][0])
+    except (OSError, ValueError, AttributeError):  # no address space for it; or the file is shorter; or half a NumPy
+        return None
+
+
+#: What `madvise` is asked for (Linux); others refuse some.
+WILL_NEED, DONT_NEED, COLD, POPULATE_READ, POPULATE_WRITE = 3, 4, 20, 22, 23
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@cache
+def madvise() -> Any:
+    """The system call (address, length, advice) -> 0 if it went well."""
+    import ctypes
+
+    function = ctypes.CDLL(None).madvise  # gives up the interpreter lock, as `mmap.madvise` does not
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function
 
 
 def one_line(text: str, most: int = 80) -> str:

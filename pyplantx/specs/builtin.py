@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _PICKLE_PART = "value.pickle"
 _OWN_PART = 64 * 1024  #: buffers from here on are parts of their own
-_TEXT_SCALARS = frozenset({"str_", "bytes_"})
 _FUNCTIONS = frozenset({types.FunctionType, type(cache(lambda: None))})
 _NESTED = "value is nested too deeply to be pickled"
 
@@ -94,7 +93,7 @@ class _Sink:
         self.codec: dict[str, Any] = {}
         self.holds_code = False
         self._is_project_class = is_project_class
-        self._seen: set[type] = set()
+        self._ways: dict[type, Callable[[Any], Any] | None] = {}  # of the classes that were seen, see `_own_way`
 
     def meta(self) -> dict[str, Any]:
         meta = dict(self.codec)
@@ -117,17 +116,18 @@ class _Sink:
     def look(self, item: object) -> Any:
         """The hook of both picklers: refuse what is never stored, note classes; leave the rest to them."""
         kind = type(item)
-        if kind not in self._seen:
+        if kind not in self._ways:
             what = refusal(kind)
             if what is not None:
                 return self._refuse(item, what)
-            self._seen.add(kind)
+            self._ways[kind] = _own_way(kind)
             self._note(kind)
         if isinstance(item, type):
             self._note(item)
         elif kind in _FUNCTIONS and _is_named(item):
             self._note(item)
-        return NotImplemented if kind.__name__ not in _TEXT_SCALARS else _whole_text(item)
+        way = self._ways[kind]
+        return NotImplemented if way is None else way(item)
 
     def _refuse(self, item: object, what: str) -> Any:
         if getattr(item, "__name__", "").partition(".")[0] != "dill":  # dill's pickles name its own modules
@@ -150,11 +150,47 @@ def _is_named(function: Any) -> bool:
     return found is function
 
 
+def _own_way(kind: type) -> Callable[[Any], Any] | None:
+    """How NumPy's objects of a class are pickled here, where NumPy's own way loses something; None for all others."""
+    ours = next((base for base in kind.__mro__ if (base.__module__, base.__name__) in _OWN_WAYS), None)
+    if ours is None or kind.__reduce__ is not ours.__reduce__ or kind.__reduce_ex__ is not ours.__reduce_ex__:
+        return None
+    return _OWN_WAYS[ours.__module__, ours.__name__]
+
+
 def _whole_text(item: Any) -> Any:
-    """How to pickle a NumPy text scalar that ends in NUL: NumPy's own way drops that."""
-    if not (type(item).__module__ == "numpy" and item[-1:] in ("\0", b"\0")):
+    """A text scalar that ends in NUL: NumPy drops that."""
+    return (type(item), (item[:],)) if item[-1:] in ("\0", b"\0") else NotImplemented
+
+
+def _same_bytes(array: Any) -> Any:
+    """An array in the byte order of other machines: NumPy turns most of them, such as slices, dates and subclasses."""
+    import numpy as np
+
+    dtype = array.dtype
+    if dtype.isnative or dtype.fields:
         return NotImplemented
-    return type(item), (item[:],)
+    return np.ndarray.view, (np.ndarray.view(array, dtype.newbyteorder("=")), dtype)
+
+
+def _same_masked(array: Any) -> Any:
+    """`_same_bytes` for masked arrays."""
+    import numpy as np
+
+    if array.dtype.isnative or array.dtype.fields:
+        return NotImplemented
+    data, mask = np.ma.getdata(array, subok=False), np.ma.getmask(array)
+    return type(array), (data, mask, None, False, True, 0, array.fill_value, True, array.hardmask)
+
+
+#: Module and name of a class -> how its objects are pickled here.
+_OWN_WAYS: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("numpy", "str_"): _whole_text,
+    ("numpy", "bytes_"): _whole_text,
+    ("numpy", "ndarray"): _same_bytes,
+    ("numpy.ma", "MaskedArray"): _same_masked,
+    ("numpy.ma.core", "MaskedArray"): _same_masked,  # its name before NumPy 2.3
+}
 
 
 def _pickled(value: object, is_project_class: Callable[[type], bool]) -> _Sink:
@@ -273,3 +309,21 @@ def _not_here(error: Exception) -> PayloadMissing:
         f"the stored object can't be made again here: {type(error).__name__}: {error}",
         hint="its class has moved or changed; it is produced again",
     )
+
+
+# -- functions that go to another process -----------------------------------------------------------
+
+
+def code_pickler(file: Any, buffer_callback: Callable[[Any], Any]) -> Any:
+    """A pickler for functions and what they refer to: what can't be imported goes by value.
+
+    Parameters
+    ----------
+    file : object
+        With ``write``.
+    buffer_callback : callable
+        As for ``pickle.Pickler``; the protocol is 5. What it writes, ``pickle.loads`` reads.
+    """
+    with OptionalLibrary("dill", "a function that goes to another process"):
+        import dill
+    return dill.Pickler(file, protocol=5, byref=False, recurse=True, buffer_callback=buffer_callback)

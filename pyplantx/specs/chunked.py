@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,11 +22,24 @@ from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import BlockHasher, hash_bytes
 from pyplantx.specs.datasets import Facts, Finished
 from pyplantx.specs.filters import compression_of
-from pyplantx.specs.library import SPARE, FileView, Library, as_system_errors, ask_for_space, cast, write_words
+from pyplantx.specs.library import (
+    MEMORY,
+    SPARE,
+    FileView,
+    Library,
+    StagedView,
+    ask_for_space,
+    cast,
+    uninterrupted,
+    write_words,
+)
 from pyplantx.specs.rawfile import Array, RawFile, Readable
+from pyplantx.specs.scarce import ask_for_memory
 from pyplantx.specs.selections import as_tuple, slabs
 
 _T = TypeVar("_T")
+#: What h5py raises when HDF5 can't go on.
+_BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 #: Those that are open through our own reading functions. HDF5 closes what is still open when the process has ended, and
 #: would then call functions of an interpreter that is no more.
@@ -51,6 +64,8 @@ class H5Backend:
         A sealed file to read from.
     dataset : h5py.Dataset, optional
         One that is being made.
+    staged : StagedView, optional
+        The file of that.
     writer : Writer, optional
         Its writing side.
     borrowed : bool
@@ -63,10 +78,12 @@ class H5Backend:
         *,
         source: Readable | None = None,
         dataset: Any = None,
+        staged: StagedView | None = None,
         writer: Writer | None = None,
         borrowed: bool = False,
     ) -> None:
         self._library = library
+        self._staged = staged
         self._view = FileView(source) if source is not None else None
         self._writer = writer
         self._borrowed = borrowed
@@ -92,7 +109,9 @@ class H5Backend:
     def _opened(self) -> Any:
         assert self._view is not None
         try:
-            return self._library.opened(self._view)
+            ask_for_memory(MEMORY, "HDF5")
+            with uninterrupted():
+                return self._library.opened(self._view)
         finally:
             self._raise_trouble()
 
@@ -108,7 +127,7 @@ class H5Backend:
         raise trouble
 
     def _ask(self, question: Callable[[Any], _T]) -> _T:
-        with self._lock:
+        with self._lock, nullcontext() if self._staged is None else self._staged.asked():
             try:
                 return question(self.dataset)
             finally:
@@ -178,11 +197,19 @@ class H5Backend:
             writer, self._writer = self._writing(), None
             digests = writer.digests()
             self.facts = _facts_of(self._dataset)
-            with as_system_errors(writer.path):
-                self._dataset.file.close()
-            self._view = FileView(RawFile(writer.path))
-            self._dataset = None
+            self._view = FileView(self._sealed())
             return Finished(self._read_back() if digests is None else digests)
+
+    def _sealed(self) -> RawFile:
+        """The file, once HDF5 has let go of it; whatever it has held back is written now."""
+        assert self._staged is not None
+        with self._staged.asked():
+            dataset, self._dataset = self._dataset, None
+            dataset.file.close()
+        self._staged.complete()
+        file, self._staged = self._staged.file, None
+        file.make_read_only()
+        return file
 
     def _read_back(self) -> list[Digest]:
         hasher = BlockHasher(block_size(self.facts.dtype.itemsize))
@@ -193,12 +220,14 @@ class H5Backend:
     def close(self) -> None:
         """See `Backend.close`."""
         with self._lock:
-            writer, self._writer = self._writer, None
+            staged, self._staged, self._writer = self._staged, None, None
             dataset, self._dataset = self._dataset, None
             if dataset is not None:
-                # What was being written is thrown away, whatever HDF5 says of a disk that failed meanwhile.
-                with suppress(RuntimeError, OSError) if writer is not None else nullcontext():
+                # What was being written is thrown away, whatever HDF5 says of it.
+                with nullcontext() if staged is None else staged.ending(), suppress(*_BROKEN if staged else ()):
                     dataset.file.close()
+            if staged is not None:
+                staged.file.close()
             if self._view is not None and not self._borrowed:
                 self._view.file.close()
 
@@ -225,6 +254,8 @@ class Writer:
         Bytes that HDF5 may hold back before it writes them.
     held : callable, optional
         Bytes that others may hold back besides, now.
+    asked : callable, optional
+        Gives the block in which the dataset is altered (`StagedView.asked`).
 
     Attributes
     ----------
@@ -232,12 +263,21 @@ class Writer:
         Whether nothing was written yet.
     """
 
-    def __init__(self, dataset: Any, path: str, cache: int, held: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        path: str,
+        cache: int,
+        *,
+        held: Callable[[], int] = lambda: 0,
+        asked: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.path = path
         self.untouched = True
         self._dataset = dataset
         self._reserve = SPARE + cache
         self._held = held
+        self._asked = asked
         self._limits = tuple(dataset.maxshape)
         # HDF5 does not keep padding, so the bytes that pass are not always those that are read back.
         padded = dataset.dtype.names is not None or dataset.dtype.char in "gG"
@@ -252,7 +292,8 @@ class Writer:
         rows = self._follows(selection, value)
         # Without a hasher until all is done: whatever interrupts this, the seal then reads the data back.
         hasher, self._hasher = self._hasher, None
-        write_words(self._dataset, selection, value)
+        with self._asked():
+            write_words(self._dataset, selection, value)
         if rows is not None and hasher is not None:
             _feed(hasher, value)
             self._next, self._hasher = rows, hasher
@@ -263,7 +304,8 @@ class Writer:
         before = self._dataset.shape
         _check_size(size, axis, self._dataset.shape, self._limits)
         try:
-            self._dataset.resize(size, axis)
+            with self._asked():
+                self._dataset.resize(size, axis)
         except (TypeError, ValueError) as error:
             raise BadRequest(f"the dataset can't be resized: {error}", hint="allocate it with maxshape=") from error
         if self._dataset.shape[0] < self._next or self._dataset.shape[1:] != before[1:]:

@@ -13,7 +13,7 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject
 from pyplantx.fingerprint.value import BLOCK, combine, hash_bytes
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.plain import type_name
-from pyplantx.specs.services import BuiltinSpec
+from pyplantx.specs.services import BuiltinSpec, unknown_options
 
 #: What `allocate` takes as an ending. Readers choose by it, so it is kept; nothing fancier becomes part of a path.
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_]{1,16}){1,3}")
@@ -55,7 +55,7 @@ class FileSpec(BuiltinSpec):
         """
         suffix = options.pop("suffix", "")
         if options:
-            raise BadRequest(f"a file is allocated with suffix= only, not with {', '.join(options)}=")
+            raise unknown_options("a file", options, ("suffix",))
         if suffix and not (isinstance(suffix, str) and _SUFFIX.fullmatch(suffix)):
             raise BadRequest(f"{suffix!r} can't be the ending of a file", hint='use one like ".png" or ".tar.gz"')
         return _FileAllocation(stage.path(f"file{suffix}"), suffix)

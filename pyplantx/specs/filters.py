@@ -15,12 +15,13 @@ import ctypes
 import os
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary
-from pyplantx.specs.services import OptionalLibrary
+from pyplantx.errors import CannotStore, DamagedObject, MissingLibrary, check_choice
+from pyplantx.specs.scarce import is_memory_limited
+from pyplantx.specs.services import OptionalLibrary, make_compressor
 
 Buffer = Any
 
@@ -82,8 +83,7 @@ def settings(compression: str | None, options: Any = None, shuffle: bool | None 
     given = {} if shuffle is None else {"shuffle": shuffle}
     if compression is None:
         return given
-    if compression not in COMPRESSIONS:
-        raise BadRequest(f"compression={compression!r} is not known", hint=", ".join(map(repr, COMPRESSIONS)))
+    check_choice("compression", compression, COMPRESSIONS)
     if compression not in _NAMES:
         return {**given, "compression": compression, **({} if options is None else {"compression_opts": options})}
     return {**given, **_plugin_settings(compression, options)}
@@ -91,13 +91,10 @@ def settings(compression: str | None, options: Any = None, shuffle: bool | None 
 
 def _plugin_settings(compression: str, options: Any) -> dict[str, Any]:
     library = _hdf5plugin(f"compression={compression!r}")
-    named = dict(options) if isinstance(options, Mapping) else {} if options is None else {_LEVEL[compression]: options}
+    made = getattr(library, _PLUGINS[_NAMES[compression]][0])
     if compression == "blosc2":
-        named = {"cname": "lz4", **named}
-    try:
-        return dict(getattr(library, _PLUGINS[_NAMES[compression]][0])(**named))
-    except (TypeError, ValueError, KeyError) as error:
-        raise BadRequest(f"compression_opts={options!r} is not for {compression!r}: {error}") from error
+        made = partial(made, cname="lz4")
+    return dict(make_compressor(made, compression, options, _LEVEL[compression]))
 
 
 def compression_of(dataset: Any) -> str | None:
@@ -258,7 +255,7 @@ def _filter(code: int, flags: int, values: tuple[int, ...]) -> Filter | None:
         return Filter(lambda data: zlib.compress(_flat(data), level), _inflated, optional)
     if code == SHUFFLE:
         width = values[0] if values else 1
-        return Filter(lambda data: _shuffled(data, width), lambda data, _: _unshuffled(data, width), optional)
+        return Filter(lambda data: _shuffled(data, width), lambda data, _: _shuffled(data, width, back=True), optional)
     if code in _PLUGINS:
         run = _plugin(code)
         array = (ctypes.c_uint * len(values))(*values)
@@ -278,35 +275,33 @@ def _inflated(data: Buffer, nbytes: int) -> Buffer:
         raise _damaged(str(error)) from error
 
 
-def _shuffled(data: Buffer, width: int) -> Buffer:
-    """First bytes of all elements, second bytes of all elements, ...; what is left of a last element follows."""
+def _shuffled(data: Buffer, width: int, *, back: bool = False) -> Buffer:
+    """First bytes of all elements, second bytes of all elements, ...; what is left of a last element follows.
+
+    Parameters
+    ----------
+    data : buffer
+    width : int
+        Bytes of an element.
+    back : bool
+        Whether `data` is shuffled, and the elements are wanted.
+    """
     import numpy as np
 
     flat = np.frombuffer(_flat(data), "u1")
     whole = len(flat) // width * width
     if width < 2 or whole <= width:
         return data
-    mixed = np.empty_like(flat)
-    planes, elements = mixed[:whole].reshape(width, -1), flat[:whole].reshape(-1, width)
-    for place in range(width):
-        planes[place] = elements[:, place]
-    mixed[whole:] = flat[whole:]
-    return mixed
-
-
-def _unshuffled(data: Buffer, width: int) -> Buffer:
-    import numpy as np
-
-    flat = np.frombuffer(_flat(data), "u1")
-    whole = len(flat) // width * width
-    if width < 2 or whole <= width:
-        return data
-    plain = np.empty_like(flat)
-    elements, planes = plain[:whole].reshape(-1, width), flat[:whole].reshape(width, -1)
+    made = np.empty_like(flat)
+    by_element, by_byte = (made, flat) if back else (flat, made)
+    elements, planes = by_element[:whole].reshape(-1, width), by_byte[:whole].reshape(width, -1)
     for place in range(width):  # one transposing assignment would be four times slower
-        elements[:, place] = planes[place]
-    plain[whole:] = flat[whole:]
-    return plain
+        if back:
+            elements[:, place] = planes[place]
+        else:
+            planes[place] = elements[:, place]
+    made[whole:] = flat[whole:]
+    return made
 
 
 def _damaged(why: str) -> DamagedObject:
@@ -369,8 +364,11 @@ def keep_freed_memory(nbytes: int) -> None:
     """Let the C library keep freed memory of about this size for the next chunk instead of returning it to the system.
 
     glibc returns what lies free above twice the largest block that was ever mapped and freed (see mallopt(3)).
-    Without this each chunk is faulted in anew, page by page, which takes longer than to unpack it.
+    Without this each chunk is faulted in anew, page by page, which takes longer than to unpack it. Where memory is
+    limited it is returned.
     """
+    if is_memory_limited():
+        return
     libc = _libc()
     libc.free(libc.malloc(min(nbytes, _MOST_KEPT)))
 

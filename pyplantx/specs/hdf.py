@@ -2,8 +2,9 @@
 
 The only importer of h5py, on first use. What the measurements say about HDF5 decides how it is used: an uncompressed
 dataset in one piece is made by HDF5, which is then asked no more (unchunked.py); of all others a file is written once,
-closed, and never opened for writing again; each write asks for free space first, because HDF5 on a full disk can kill
-the interpreter; metadata carry checksums, and a file that was not closed does not open (``libver='v110'``).
+closed, and never opened for writing again. HDF5 reads and writes through functions of ours which never fail, because it
+can end the interpreter after a write that did (library.py); metadata carry checksums (``libver='v110'``), and a file
+that was not closed does not open, because its signature is written last.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pyplantx.specs.chunked import H5Backend
-    from pyplantx.specs.library import FileView
+    from pyplantx.specs.library import FileView, StagedView
     from pyplantx.specs.rawfile import Readable
     from pyplantx.specs.unchunked import RawBackend
 
@@ -66,6 +67,11 @@ class HdfArraySpec(BuiltinSpec):
             raise CannotStore(
                 f"value is a {type_name(type(value))}, neither an array nor an HDF5 dataset",
                 hint="send a NumPy array or an h5py dataset, or allocate one with pipe.allocate",
+            )
+        if is_dataset and not isinstance(value, HdfDataset) and not value:
+            raise CannotStore(
+                "value is an h5py dataset whose file is closed",
+                hint="send it before the file is closed, or what it holds: dataset[...]",
             )
         options = _layout_of(value) if is_dataset else {}
         try:
@@ -247,7 +253,7 @@ def _is_plain(dtype: np.dtype[Any]) -> bool:
 
 def _new_raw(h5py: Any, path: str, settings: dict[str, Any]) -> RawBackend:
     """A file that HDF5 has made and closed, with room for all elements."""
-    from pyplantx.specs.library import as_system_errors, ask_for_space
+    from pyplantx.specs.library import StagedView, ask_for_space
     from pyplantx.specs.rawfile import RawArray, RawFile
     from pyplantx.specs.unchunked import RawBackend
 
@@ -258,27 +264,31 @@ def _new_raw(h5py: Any, path: str, settings: dict[str, Any]) -> RawBackend:
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # what is never written stays a hole: zeros
     pages = {"alignment_threshold": _LARGE, "alignment_interval": _PAGE}
-    with as_system_errors(path), h5py.File(path, "x", libver=_FORMAT, locking="best-effort", **pages) as file:
+    view = StagedView(RawFile(path, writable=True, new=True))
+    with view.asked(), h5py.File(view, "x", libver=_FORMAT, **pages) as file:
         offset = _created(file, {"shape": shape, "dtype": dtype, "dcpl": plist}).id.get_offset()
-    return RawBackend(_HDF5, RawArray(RawFile(path, writable=True), shape, dtype, offset), path=path)
+    view.complete()
+    return RawBackend(_HDF5, RawArray(view.file, shape, dtype, offset), path=path)
 
 
 def _new_h5(h5py: Any, path: str, settings: dict[str, Any], limit: int) -> H5Backend:
     """A file that stays open in HDF5 until the seal."""
     from pyplantx.specs.chunks import cache_bytes, cache_slots
-    from pyplantx.specs.library import as_system_errors
+    from pyplantx.specs.library import StagedView
     from pyplantx.specs.packed import PackedBackend
+    from pyplantx.specs.rawfile import RawFile
 
     chunks, width = settings["chunks"] or (), settings["dtype"].itemsize
     cache = cache_bytes(settings["shape"], chunks, width, limit=limit) if chunks else 0
     slots = cache_slots(cache, math.prod(chunks) * width)
-    with as_system_errors(path):
-        # Nobody else sees a staged file, and some file systems have no locks.
-        file = h5py.File(path, "x", libver=_FORMAT, locking="best-effort", rdcc_nbytes=cache, rdcc_nslots=slots)
+    view = StagedView(RawFile(path, writable=True, new=True), cache + 2 * math.prod(chunks) * width)
+    with view.asked():
+        file = h5py.File(view, "x", libver=_FORMAT, rdcc_nbytes=cache, rdcc_nslots=slots)
         try:
-            return PackedBackend(_HDF5, dataset=_created(file, settings), path=path, cache=cache, limit=limit)
+            return PackedBackend(_HDF5, dataset=_created(file, settings), staged=view, cache=cache, limit=limit)
         except BaseException:
-            file.close()
+            with view.ending():
+                file.close()
             raise
 
 
@@ -424,10 +434,11 @@ class _Hdf5:
             raise DamagedObject(f"the HDF5 file can't be read: {error}") from error
 
     @contextmanager
-    def altering(self, path: str) -> Iterator[Any]:
+    def altering(self, file: StagedView) -> Iterator[Any]:
         """See `Library.altering`."""
-        with _h5py().File(path, "r+", libver=_FORMAT, locking="best-effort") as file:
-            yield file[_NAME]
+        with file.asked(), _h5py().File(file, "r+", libver=_FORMAT) as opened:
+            yield opened[_NAME]
+        file.complete()
 
     def cast(self, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """See `Library.cast`."""

@@ -6,19 +6,24 @@ trustworthy; both are hdf.py's, which hands in a `Library`.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import re
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from pyplantx.errors import BadRequest, PyplantxError, WarehouseError
-from pyplantx.specs.rawfile import Array, Readable, no_space
+from pyplantx.errors import BadRequest, WarehouseError
+from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
+from pyplantx.specs.scarce import Reserve, ask_for_memory
 
+MEMORY = 4 << 20  #: bytes that HDF5 may take for its own structures
+_SIGNATURE = 8  #: bytes with which each HDF5 file begins
 SPARE = 16 << 20  #: bytes that stay free on the disk for HDF5's own structures
 
 
@@ -34,7 +39,7 @@ class Library(Protocol):
             If the file breaks its format.
         """
 
-    def altering(self, path: str) -> AbstractContextManager[Any]:
+    def altering(self, file: StagedView) -> AbstractContextManager[Any]:
         """The dataset of a staged file, opened for writing until the end of the block."""
 
     def cast(self, array: Array, dtype: np.dtype[Any]) -> Array:
@@ -51,16 +56,24 @@ class FileView:
     ----------
     file : Readable
         The file itself.
+
+    Attributes
+    ----------
+    trouble : BaseException or None
+        What happened first.
+    size : int
+        Bytes of the file, as HDF5 knows it.
     """
 
     def __init__(self, file: Readable) -> None:
         self.file = file
         self.trouble: BaseException | None = None
+        self.size = file.size
         self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.file.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         self._position = base + offset
         return self._position
 
@@ -69,21 +82,27 @@ class FileView:
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes."""
+        """Fill the buffer as far as the file goes; zeros follow."""
         view = memoryview(buffer).cast("B")
-        view = view[: max(0, self.file.size - self._position)]
+        there = max(0, min(view.nbytes, self.size - self._position))
         try:
-            self.file.read_into(view, self._position)
+            self.file.read_into(view[:there], self._position)
         except BaseException as error:
-            self.trouble = self.trouble or error
-            view[:] = bytes(view.nbytes)
+            self._note(error)
+            there = 0
+        view[there:] = bytes(view.nbytes - there)
         self._position += view.nbytes
         return view.nbytes
 
+    def _note(self, error: BaseException) -> None:
+        self.trouble = self.trouble or error
+
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
-        data = bytearray(max(0, self.file.size - self._position) if size < 0 else size)
-        return bytes(data[: self.readinto(data)])
+        rest = max(0, self.size - self._position)
+        data = bytearray(rest if size < 0 else min(size, rest))
+        self.readinto(data)
+        return bytes(data)
 
     def write(self, _: Any) -> int:
         """Never."""
@@ -95,6 +114,143 @@ class FileView:
 
     def flush(self) -> None:
         """Nothing to flush."""
+
+
+class StagedView(FileView):
+    """The same for a file that is being made: HDF5 never learns that a write has failed.
+
+    It can't bear that: what it could not write it can neither keep nor give up, its handles are invalid or half so, and
+    closing them, or letting the last one go, can end the process (SIGSEGV; h5py 3.16, HDF5 2.0). So each write succeeds
+    for HDF5. After the first one that did not, nothing more is written, and whoever asks HDF5 for anything within
+    `asked` gets the error; the file can only be closed and thrown away.
+
+    Nor does it bear that there is no memory, so that is asked for before, and some is put aside for the end.
+    The file's signature is written last, by `complete`: what a killed process leaves is no HDF5 file.
+
+    Parameters
+    ----------
+    file : RawFile
+        The file itself, open for writing.
+    memory : int
+        Bytes that HDF5 may hold besides its own structures: chunks, above all.
+    """
+
+    file: RawFile
+
+    def __init__(self, file: RawFile, memory: int = 0) -> None:
+        super().__init__(file)
+        self._signature = b""
+        self._memory = MEMORY + memory
+        self._reserve = Reserve(MEMORY // 4, "HDF5")
+
+    def write(self, data: Any) -> int:
+        """Write at the position."""
+        view = memoryview(data).cast("B")
+        held_back = _SIGNATURE if self._position == 0 else 0
+        self._signature = bytes(view[:held_back]) or self._signature
+        self._try(lambda: self.file.write_from(view[held_back:], self._position + held_back))
+        self._position += view.nbytes
+        self.size = max(self.size, self._position)
+        return view.nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the file so long."""
+        length = self._position if size is None else size
+        if length != self.size:
+            self._try(lambda: self.file.truncate(length))
+            self.size = length
+        return length
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """A block in which HDF5 closes a file that is thrown away; it has the memory for that whatever has happened."""
+        self._reserve.release()
+        with uninterrupted():
+            yield
+
+    def complete(self) -> None:
+        """Make an HDF5 file of what HDF5 has written and closed.
+
+        Raises
+        ------
+        WarehouseFull, WarehouseError
+            See `asked`.
+        """
+        self._raise_trouble()
+        self._reserve.release()
+        self.file.size = self.size
+        self.file.write_from(self._signature, 0)
+
+    def _try(self, change: Callable[[], object]) -> None:
+        try:
+            if self.trouble is None:
+                change()
+        except BaseException as error:
+            self._note(error)
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """A block in which HDF5 is asked for something that concerns the file.
+
+        Raises
+        ------
+        WarehouseFull
+            If there was no space left for what HDF5 had to write, now or earlier.
+        WarehouseError
+            If it could not be written for another reason.
+        MemoryError
+            If there may not be enough memory.
+        """
+        self._raise_trouble()
+        ask_for_memory(self._memory, "HDF5")
+        with uninterrupted():
+            try:
+                yield
+            except (OSError, RuntimeError) as error:
+                raise WarehouseError(f"HDF5 can't go on with the array in {self.file.path!r}: {error}") from error
+            finally:
+                self._raise_trouble()
+
+    def _note(self, error: BaseException) -> None:
+        super()._note(_without_frames(error))  # which have all that the reactor holds, and it would stay with us
+
+    def _raise_trouble(self) -> None:
+        if self.trouble is not None:
+            raise copy(self.trouble) from self.trouble.__cause__
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The error and its cause, without the frames that they have passed through."""
+    if error.__cause__ is not None:
+        _without_frames(error.__cause__)
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+#: Signals that raise exceptions where people use them to interrupt a computation.
+_INTERRUPTS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block at whose end signals are handled that come while it runs: Ctrl-C above all.
+
+    Python handles them when it enters a function, which would be one of ours that HDF5 has called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread only
+        return
+    waiting: list[Callable[[], object]] = []
+    handlers = {number: handler for number in _INTERRUPTS if callable(handler := signal.getsignal(number))}
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, lambda *call, handler=handler: waiting.append(partial(handler, *call)))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for handle in waiting:
+            handle()
 
 
 def cast(library: Library, array: Array, dtype: np.dtype[Any]) -> Array:
@@ -116,71 +272,22 @@ def _agree(source: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
 
 
 def write_words(dataset: Any, selection: Any, value: Any) -> None:
-    """Write through h5py; what it says of a value or a full disk is said in our words.
+    """Write through h5py; what it says of a value is said in our words. All else: see `StagedView.asked`.
 
     Raises
     ------
     BadRequest
         If the value does not fit.
-    WarehouseFull
-        If there is no space left.
-    WarehouseError
-        If it can't be written for another reason.
     """
+    dtype, shape = dataset.dtype, dataset.shape
     try:
         dataset[selection] = value
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(
-            f"the value can't be written to an array of {dataset.dtype} {dataset.shape}: {error}"
-        ) from error
-    except OSError as error:
-        folder = os.path.dirname(dataset.file.filename)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or f"errno = {errno.ENOSPC}" in str(error):
-            raise no_space(folder, getattr(value, "nbytes", dataset.dtype.itemsize)) from error
+        raise BadRequest(f"the value can't be written to an array of {dtype} {shape}: {error}") from error
+    except (OSError, RuntimeError) as error:
         if "conversion" in str(error):
-            raise BadRequest(f"HDF5 doesn't convert such a value to {dataset.dtype}: {error}") from error
-        raise WarehouseError(f"an HDF array can't be written to: {error}") from error
-
-
-@contextmanager
-def as_system_errors(path: str) -> Iterator[None]:
-    """What HDF5 says of a system call that failed becomes an `OSError` with its number; the warehouse words it.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    """
-    try:
-        yield
-    except PyplantxError:
+            raise BadRequest(f"HDF5 doesn't convert such a value to {dtype}: {error}") from error
         raise
-    except (OSError, RuntimeError, TypeError) as error:
-        told = re.search(r"errno = (\d+)", str(error))  # HDF5 tells it in its text only
-        number = int(told[1]) if told else getattr(error, "errno", None) or errno.EIO
-        raise OSError(number, f"HDF5: {os.strerror(number)}", path) from error
-
-
-@contextmanager
-def as_store_errors(path: str, nbytes: int) -> Iterator[None]:
-    """As `as_system_errors`, for writes that the user's own line makes: in our words already.
-
-    Raises
-    ------
-    WarehouseFull
-        If there is no space left for these bytes.
-    WarehouseError
-        If they can't be written for another reason.
-    """
-    try:
-        with as_system_errors(path):
-            yield
-    except PyplantxError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(os.path.dirname(path), nbytes) from error
-        raise WarehouseError(f"an HDF array can't be written to: {error.strerror}") from error
 
 
 def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:

@@ -21,11 +21,15 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.arrays import c_order_buffers
 from pyplantx.fingerprint.value import Hasher, array_header, block_size, combine
+from pyplantx.specs import writeback
 from pyplantx.specs.base import Layout, Payload, Stage
 from pyplantx.specs.buffers import LAID_OUT, map_file
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
+from pyplantx.specs.slabs import Slabs
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_slabs = Slabs()
 
 _MAGIC = b"\x93NUMPY"
 _ALIGN = 64
@@ -166,13 +170,16 @@ def block_digests(array: Array) -> list[Digest]:
 
 def _write_gathered(path: str, head: bytes, array: Array) -> list[Digest]:
     """Write an array that is not contiguous to a new file, in C order; the digests of its blocks."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd, early = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), writeback.is_wanted(path)
 
     def write_one(index: int) -> Digest:
-        hasher, position = Hasher(), len(head) + index * block_size(array.itemsize)
+        start = len(head) + index * block_size(array.itemsize)
+        hasher, position = Hasher(), start
         for piece in _block(array, index):
             hasher.update(piece)
             position = _write_at(fd, piece.data, position)
+        if early:
+            writeback.begin(fd, start, position - start)
         return hasher.hexdigest()
 
     try:
@@ -252,7 +259,10 @@ def open_array(payload: Payload, part: str, writable: bool, checked: bool = Fals
     if not checked and _holds_booleans(header.dtype) and payload.is_file(part):
         payload.path(part)
     order: Any = "F" if header.fortran else "C"
-    return np.ndarray(header.shape, header.dtype, buffer=data, offset=header.offset, order=order)
+    array = np.ndarray(header.shape, header.dtype, buffer=data, offset=header.offset, order=order)
+    if writable and not payload.is_file(part):
+        _slabs.note(array)
+    return array
 
 
 def _data(payload: Payload, part: str, writable: bool, checked: bool) -> Any:
@@ -261,7 +271,7 @@ def _data(payload: Payload, part: str, writable: bool, checked: bool) -> Any:
     if payload.is_file(part):
         return map_file(payload.path(part), writable) if checked else payload.map(part, writable)
     data = payload.read(part)
-    return bytearray(data) if writable else data
+    return _slabs.copy(data) if writable else data
 
 
 def _holds_booleans(dtype: np.dtype[Any]) -> bool:

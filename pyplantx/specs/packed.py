@@ -6,21 +6,18 @@ selections. It may not know: how h5py is imported, filters.
 
 from __future__ import annotations
 
-import errno
-import os
 from typing import Any
 
 import numpy as np
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import WarehouseError
 from pyplantx.specs.chunked import H5Backend, Writer
 from pyplantx.specs.chunks import CACHE_LIMIT
 from pyplantx.specs.datasets import Finished
 from pyplantx.specs.filters import Room
-from pyplantx.specs.library import Library, cast
+from pyplantx.specs.library import Library, StagedView, cast
 from pyplantx.specs.packing import ChunkTable, PackedArray, PackedWriter, Packing, packing_of
-from pyplantx.specs.rawfile import Array, Readable, no_space
+from pyplantx.specs.rawfile import Array, Readable
 from pyplantx.specs.selections import parse
 
 
@@ -29,16 +26,10 @@ class PackedBackend(H5Backend):
 
     Parameters
     ----------
-    library : Library
-        HDF5.
-    source : Readable, optional
-        A sealed file to read from.
-    dataset : h5py.Dataset, optional
-        One that is being made.
-    path : str, optional
-        The file of that.
+    library, source, dataset, staged
+        As in `H5Backend`.
     cache : int
-        Bytes that HDF5 may hold back of it.
+        Bytes that HDF5 may hold back of what is being made.
     limit : int
         Bytes of unpacked chunks that may be held.
     """
@@ -49,22 +40,22 @@ class PackedBackend(H5Backend):
         *,
         source: Readable | None = None,
         dataset: Any = None,
-        path: str = "",
+        staged: StagedView | None = None,
         cache: int = 0,
         limit: int = CACHE_LIMIT,
     ) -> None:
         self._limit = limit
-        packing = None if dataset is None else packing_of(dataset)
-        self._front = None if packing is None else Front(library, packing, dataset, limit)
+        packing = None if staged is None else packing_of(dataset)
+        self._front = None if packing is None or staged is None else Front(library, packing, dataset, staged, limit)
         self._array: PackedArray | None = None if self._front is None else self._front.array
-        writer = None if dataset is None else self._new_writer(dataset, path, cache)
-        super().__init__(library, source=source, dataset=dataset, writer=writer)
+        writer = None if staged is None else self._new_writer(dataset, staged, cache)
+        super().__init__(library, source=source, dataset=dataset, staged=staged, writer=writer)
         self._packing = packing_of(self.dataset)
 
-    def _new_writer(self, dataset: Any, path: str, cache: int) -> Writer:
+    def _new_writer(self, dataset: Any, staged: StagedView, cache: int) -> Writer:
         if self._front is None:
-            return Writer(dataset, path, cache)
-        return Writer(self._front, path, cache, self._front.array.most_held)
+            return Writer(dataset, staged.file.path, cache, asked=staged.asked)
+        return Writer(self._front, staged.file.path, cache, held=self._front.array.most_held)
 
     def read(self, selection: Any) -> Any:
         """See `Backend.read`."""
@@ -137,17 +128,19 @@ class Front:
         How chunks are packed.
     dataset : h5py.Dataset
         The dataset.
+    staged : StagedView
+        Its file.
     limit : int
         Bytes of unpacked chunks that may be held.
     """
 
-    def __init__(self, library: Library, packing: Packing, dataset: Any, limit: int) -> None:
+    def __init__(self, library: Library, packing: Packing, dataset: Any, staged: StagedView, limit: int) -> None:
         self._library = library
         self._dataset = dataset
-        self.array = PackedWriter(packing, dataset, limit=limit)
+        self._staged = staged
+        self.array = PackedWriter(packing, dataset, staged, limit=limit)
         self.dtype = dataset.dtype
         self.maxshape = dataset.maxshape
-        self.file = dataset.file
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,20 +159,15 @@ class Front:
         WarehouseFull
             If there is no space left.
         """
-        try:
-            self.array.flush()
-        except OSError as error:
-            folder = os.path.dirname(self.file.filename)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) or f"errno = {errno.ENOSPC}" in str(error):
-                raise no_space(folder, self.array.limit) from error
-            raise WarehouseError(f"an HDF array can't be written to: {error}") from error
+        self.array.flush()
 
     def __setitem__(self, selection: Any, value: Any) -> None:
         region = parse(selection, self.shape)
         made = None if region is None else self._fitted(value, region.shape)
         if region is None or made is None:
             self.flush()
-            self._dataset[selection] = value  # h5py says what is wrong with it, or does it
+            with self._staged.asked():
+                self._dataset[selection] = value  # h5py says what is wrong with it, or does it
             self.array.forget()
             return
         self.array.write(region, made)

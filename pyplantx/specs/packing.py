@@ -15,6 +15,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,15 +23,17 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
 from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
 from pyplantx.specs.filters import Pipeline, Room, keep_freed_memory, pipeline
-from pyplantx.specs.library import as_store_errors
+from pyplantx.specs.library import SPARE
 from pyplantx.specs.parallel import for_each_block
 from pyplantx.specs.selections import Region, parse
+from pyplantx.specs.unpacked import UnpackedChunks
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     import numpy as np
 
+    from pyplantx.specs.library import StagedView
     from pyplantx.specs.pools import Pool
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -225,11 +228,9 @@ class PackedArray:
 
     def _copy_out(self, piece: Piece, out: Array) -> None:
         with self._lock:
-            kept, writes = self._kept.get(piece.chunk), self._writes
-            if kept is not None:
-                self._kept.move_to_end(piece.chunk)
-                out[piece.outside] = kept[piece.inside]
+            if self._copy_kept(piece, out):
                 return
+            writes = self._writes
             self._wait_for(piece.chunk)
         array = self._unpacked(piece.chunk)
         if array is None:
@@ -240,6 +241,15 @@ class PackedArray:
             with self._lock:
                 if writes == self._writes:
                     self._keep(piece.chunk, array)
+
+    def _copy_kept(self, piece: Piece, out: Array) -> bool:
+        """Take it from a chunk that is kept unpacked, if it is."""
+        kept = self._kept.get(piece.chunk)
+        if kept is None:
+            return False
+        self._kept.move_to_end(piece.chunk)
+        out[piece.outside] = kept[piece.inside]
+        return True
 
     def _unpacked(self, chunk: Shape) -> Array | None:
         import numpy as np
@@ -272,7 +282,8 @@ class PackedWriter(PackedArray):
     """A chunked dataset that is being written: chunks are packed beside the caller, by two threads.
 
     Chunks that are written in part are kept unpacked until there are too many of them; then the one that was left
-    alone for the longest is packed. After an error every further call raises that error.
+    alone for the longest is packed. One that is written to again after that waits unpacked on the disk from then on, if
+    there is room. After an error every further call raises that error.
 
     Parameters
     ----------
@@ -280,16 +291,20 @@ class PackedWriter(PackedArray):
         See `packing_of`.
     dataset : h5py.Dataset
         Open for writing; fresh.
+    staged : StagedView
+        Its file.
     limit : int
         Bytes of unpacked chunks that are kept, and of those under way.
     """
 
-    def __init__(self, known: Packing, dataset: Any, *, limit: int = CACHE_LIMIT) -> None:
+    def __init__(self, known: Packing, dataset: Any, staged: StagedView, *, limit: int = CACHE_LIMIT) -> None:
         super().__init__(known, tuple(dataset.shape), self._stored_here, limit=limit)
         self._dataset = dataset
+        self._staged = staged
         self._mine: set[Shape] = set()  # chunks that were stored from here
         self._others = False  # whether h5py may have stored more
         self._dirty: set[Shape] = set()  # of the kept ones
+        self._on_disk = UnpackedChunks(staged.file.path, known.chunks, known.dtype)
         self._under_way: dict[Shape, Future[None]] = {}
         self._most = max(_THREADS, min(2 * _THREADS, limit // (3 * known.nbytes)))
         self._pool: Pool | None = None
@@ -310,7 +325,7 @@ class PackedWriter(PackedArray):
         ------
         ValueError
             If it can't be broadcast.
-        OSError
+        WarehouseError
             If a chunk, perhaps of an earlier call, could not be written.
         """
         import numpy as np
@@ -329,31 +344,40 @@ class PackedWriter(PackedArray):
             smaller = any(length < now for length, now in zip(wanted, self.shape))
             if smaller:
                 self.flush()
-            self._dataset.resize(size, axis)
+            with self._staged.asked():
+                self._dataset.resize(size, axis)
             self.shape = tuple(self._dataset.shape)
             self.limit = self._cache_limit()
             if smaller:
                 self._cut_off()
 
     def most_held(self) -> int:
-        """Bytes of chunks that may be kept, or under way, before they are packed and written."""
-        return max(self.limit, self._known.nbytes) + self._most * self._known.nbytes
+        """Bytes of chunks that are on the disk, or may be kept or under way, before they are packed and written."""
+        return max(self.limit, self._known.nbytes) + self._most * self._known.nbytes + self._on_disk.nbytes
 
     def flush(self) -> None:
         """Hand everything to HDF5.
 
         Raises
         ------
-        OSError
+        WarehouseError
             If a chunk could not be written.
         """
         with self._lock:
             for chunk in sorted(self._dirty):
                 self._pack_later(chunk, self._kept.pop(chunk))
             self._dirty.clear()
+            self._pack_from_disk()
             while self._under_way:
                 self._finish(next(iter(self._under_way)))
             self._raise_error()
+
+    def _pack_from_disk(self) -> None:
+        with self._lasting():
+            self._on_disk.check()
+            for chunk in self._on_disk:
+                self._pack_later(chunk, self._on_disk.read(chunk))
+                self._on_disk.drop(chunk)
 
     def forget(self) -> None:
         """What h5py has written since `flush` must be seen from now on."""
@@ -367,16 +391,23 @@ class PackedWriter(PackedArray):
         with self._lock:
             self._kept.clear()
             self._dirty.clear()
+            self._on_disk.close()
             pool, self._pool = self._pool, None
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
             self._under_way.clear()
+            self._error = None  # its frames have us, and whatever else the reactor held
 
     def _write_piece(self, piece: Piece, value: Array) -> None:
         if value.shape == self._known.chunks:
             self._kept.pop(piece.chunk, None)
             self._dirty.discard(piece.chunk)
+            self._on_disk.drop(piece.chunk)
             self._pack_later(piece.chunk, self._copied(value))
+            return
+        if piece.chunk in self._on_disk:
+            with self._lasting():
+                self._on_disk.write(piece.chunk, piece.inside, value)
             return
         if piece.whole:  # so far: the array may still grow into the chunk's rest
             array = self._padded(value)
@@ -417,16 +448,23 @@ class PackedWriter(PackedArray):
     def _stored_here(self, chunk: Shape) -> Stored:
         start = tuple(place * part for place, part in zip(chunk, self._known.chunks))
         if chunk in self._mine:
-            mask, data = self._dataset.id.read_direct_chunk(start)
+            with self._staged.asked():
+                mask, data = self._dataset.id.read_direct_chunk(start)
             return mask, data
         if not self._others:
             return None
         window = tuple(slice(at, at + part) for at, part in zip(start, self._known.chunks))
-        return -1, self._padded(self._dataset[window])  # all filters left out
+        with self._staged.asked():
+            stored = self._dataset[window]
+        return -1, self._padded(stored)  # all filters left out
 
     def _let_go(self, chunk: Shape, array: Array) -> None:
-        if chunk in self._dirty:
-            self._dirty.discard(chunk)
+        if chunk not in self._dirty:
+            return
+        self._dirty.discard(chunk)
+        with self._lasting():
+            waits = chunk in self._mine and self._on_disk.put(chunk, array, SPARE + self.most_held())
+        if not waits:
             self._pack_later(chunk, array)
 
     def _cut_off(self) -> None:
@@ -434,6 +472,12 @@ class PackedWriter(PackedArray):
         self.forget()
         ends = [-(-length // part) for length, part in zip(self.shape, self._known.chunks)]
         self._mine = {chunk for chunk in self._mine if all(place < end for place, end in zip(chunk, ends))}
+
+    def _copy_kept(self, piece: Piece, out: Array) -> bool:
+        if piece.chunk not in self._on_disk:
+            return super()._copy_kept(piece, out)
+        out[piece.outside] = self._on_disk.read(piece.chunk, piece.inside)
+        return True
 
     # -- the threads
 
@@ -449,17 +493,23 @@ class PackedWriter(PackedArray):
             self._under_way[chunk] = self._threads().submit(self._pack, chunk, data)
 
     def _pack_now(self, chunk: Shape, data: Array | Room) -> None:
-        try:
+        with self._lasting():
             self._pack(chunk, data)
+
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        """An error in this block is raised by every further call: elements are lost."""
+        try:
+            yield
         except Exception as error:
-            self._error = error
+            self._error = self._error or error
             raise
 
     def _pack(self, chunk: Shape, unpacked: Array | Room) -> None:
         flat = unpacked if isinstance(unpacked, Room) else unpacked.reshape(-1).view("u1")
         mask, data = self._known.pipeline.pack(flat)
         start = tuple(place * part for place, part in zip(chunk, self._known.chunks))
-        with as_store_errors(self._dataset.file.filename, len(data)):
+        with self._staged.asked():
             self._dataset.id.write_direct_chunk(start, data, mask)
         self._mine.add(chunk)
 

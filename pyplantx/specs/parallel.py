@@ -1,15 +1,15 @@
 """Work on the blocks of large arrays by two threads: hashing and system calls give up the interpreter lock.
 
-Here is also how threads of our own are started (pools of them: ``pools.py``). This file knows nothing of arrays,
-hashes or files.
+This file knows nothing of arrays, hashes or files.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from pyplantx.specs.threads import start_thread
 
 _T = TypeVar("_T")
 
@@ -37,44 +37,6 @@ def for_each_block(count: int, work: Callable[[int], _T], *, parallel: bool = Tr
     if count < 2 or not parallel:
         return [work(index) for index in range(count)]
     return _Shared(count, work).run()
-
-
-#: Bytes of stack of our own threads where memory is limited; 8 MiB are usual. No code of users runs in them.
-SMALL_STACK = 1 << 20
-
-
-@contextmanager
-def small_stacks() -> Iterator[None]:
-    """Threads that are started inside get small stacks, where the process may have only so much memory (RLIMIT_DATA).
-
-    Such a limit counts stacks in full, touched or not. Without one they cost nothing, and nothing is changed: the
-    setting is the whole process's, and a thread that others start in this moment would get a small one too.
-    """
-    if not _is_limited():
-        yield
-        return
-    before = threading.stack_size(SMALL_STACK)
-    try:
-        yield
-    finally:
-        threading.stack_size(before)
-
-
-def _is_limited() -> bool:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
-
-
-def start_thread(work: Callable[[], None], name: str) -> threading.Thread | None:
-    """Start a daemon thread that would help; None if there is no memory for its stack, or are too many threads."""
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    try:
-        with small_stacks():
-            thread.start()
-    except RuntimeError:
-        return None
-    return thread
 
 
 class _Shared(Generic[_T]):

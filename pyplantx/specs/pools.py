@@ -1,22 +1,26 @@
 """Pools of threads that get on without threads. Imported only by those who need one: ``concurrent.futures`` costs 5 ms.
 
 Where memory is limited, or there are too many threads, none may be had. That is no reason to fail: the work is then
-done by whoever hands it in.
+done by whoever hands it in. (The pool of the standard library starts its threads in a way that may wait for ever, see
+``threads.py``.)
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from pyplantx.specs.parallel import small_stacks
+from pyplantx.specs.threads import start_thread
 
 
-class SteadyPool(ThreadPoolExecutor):
-    """A `ThreadPoolExecutor` that does the work in the calling thread if it can't start one of its own.
+class SteadyPool(Executor):
+    """A pool of threads that does the work in the calling thread if it can't start one of its own.
+
+    Threads are started when there is work for them, and end with the pool: at `shutdown`, or when it is let go of.
 
     Parameters
     ----------
@@ -26,27 +30,62 @@ class SteadyPool(ThreadPoolExecutor):
         Of the threads, followed by their numbers.
     """
 
+    _small = False  #: whether small stacks are enough
+
     def __init__(self, threads: int, name: str) -> None:
-        super().__init__(threads, name)
+        self._most = threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)  # threads that wait for work which nobody has handed in yet
         self._over = False
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """See `concurrent.futures.Executor.submit`; without a thread to do it, it is over when this returns."""
         job = _Job(partial(work, *args, **options))
-        try:
-            return self._begin(job)
-        except RuntimeError:
+        with self._lock:
             if self._over:
-                raise
-            return job.here()  # it stays in the pool's queue all the same: whoever finds it there has nothing to do
+                raise RuntimeError("no work can be handed in after shutdown")
+            self._jobs.put(job)
+            is_taken = self._idle.acquire(blocking=False) or len(self._threads) == self._most or self._add_thread()
+        # One that is done here stays in the queue all the same: whoever finds it there has nothing to do.
+        return job.outcome if is_taken else job.here()
 
-    def _begin(self, job: _Job) -> Future[Any]:
-        return super().submit(job)
+    def _add_thread(self) -> bool:
+        number = len(self._threads)
+        thread = start_thread(partial(_work_on, self._jobs, self._idle), f"{self._name}_{number}", small=self._small)
+        if thread is not None:
+            self._threads.append(thread)
+        return thread is not None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """See `concurrent.futures.Executor.shutdown`."""
-        self._over = True
-        super().shutdown(wait, cancel_futures=cancel_futures)
+        with self._lock:
+            self._over = True
+            if cancel_futures:
+                self._cancel_all()
+            self._let_go()
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def _cancel_all(self) -> None:
+        try:
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.cancel()
+        except Empty:
+            pass
+
+    def _let_go(self) -> None:
+        """Have each thread end when it has done what is in the queue."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def __del__(self) -> None:
+        self._let_go()
 
 
 class Pool(SteadyPool):
@@ -55,9 +94,21 @@ class Pool(SteadyPool):
     Functions of users, which may call themselves as deep as they like, belong into a `SteadyPool`.
     """
 
-    def _begin(self, job: _Job) -> Future[Any]:
-        with small_stacks():
-            return super()._begin(job)
+    _small = True
+
+
+def _work_on(jobs: SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
+    """What a thread of a pool does, which knows nothing of the pool itself."""
+    while True:
+        try:
+            job = jobs.get_nowait()
+        except Empty:
+            idle.release()
+            job = jobs.get()
+        if job is None:
+            return
+        job()
+        del job  # and with it all that the work holds
 
 
 class _Job:
@@ -66,34 +117,39 @@ class _Job:
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work: Callable[[], Any] | None = work
         self._unclaimed = threading.Lock()
-        self._outcome: Future[Any] = Future()
+        self.outcome: Future[Any] = Future()
 
-    def __call__(self) -> Any:
+    def __call__(self) -> None:
         """In a thread of the pool."""
-        work = self._claim()
-        if work is None:
-            return None
-        outcome = self._outcome
+        work, outcome = self._claim(), self.outcome
+        if work is None or not outcome.set_running_or_notify_cancel():
+            return
         try:
             value = work()
         except BaseException as error:
             outcome.set_exception(error)
-            del outcome, self  # which the error's traceback would keep, with all that the work holds
-            raise
-        outcome.set_result(value)
-        return value
+            del outcome, work, self  # which the error's frames would keep, and they the error
+        else:
+            outcome.set_result(value)
 
     def here(self) -> Future[Any]:
         """Do it now, unless another thread has begun; interrupts are raised, since they are meant for this thread."""
         work = self._claim()
         if work is None:
-            return self._outcome
-        outcome: Future[Any] = Future()  # not ours: we may stay in the queue for long
+            return self.outcome
+        outcomes: list[Future[Any]] = [Future()]  # not ours: we may stay in the queue for long
         try:
-            outcome.set_result(work())
+            outcomes[0].set_result(work())
         except Exception as error:  # raised by `Future.result`, as if it had happened in another thread
-            outcome.set_exception(error)
-        return outcome
+            outcomes[0].set_exception(error)
+            del work, self
+        return outcomes.pop()  # so that this frame, which the error has, does not have the error
+
+    def cancel(self) -> None:
+        """Leave it undone, unless a thread has begun."""
+        if self._claim() is not None:
+            self.outcome.cancel()
+            self.outcome.set_running_or_notify_cancel()
 
     def _claim(self) -> Callable[[], Any] | None:
         """The work, if nobody else has it; who stays in a queue holds nothing of it."""

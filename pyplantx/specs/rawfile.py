@@ -20,6 +20,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import Hasher, hash_bytes
+from pyplantx.specs import writeback
 from pyplantx.specs.buffers import map_descriptor
 from pyplantx.specs.dirty import BlockMap, Write
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
@@ -57,12 +58,16 @@ class RawFile:
         An existing file.
     writable : bool
         Whether it is written to.
+    new : bool
+        Whether it is made, and must not exist.
     """
 
-    def __init__(self, path: str, writable: bool = False) -> None:
+    def __init__(self, path: str, writable: bool = False, *, new: bool = False) -> None:
         self._fd = -1
         self._over = False
-        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        self._early = writable and writeback.is_wanted(path)
+        made = os.O_CREAT | os.O_EXCL if new else 0
+        self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | made, 0o600)
         self.path = path
         self.size = os.fstat(self._fd).st_size
 
@@ -102,7 +107,39 @@ class RawFile:
                 count = os.pwrite(self._fd, view[:_AT_ONCE], start)
             except OSError as error:
                 raise self._failed(error, view.nbytes) from error
+            if self._early:
+                writeback.begin(self._fd, start, count)
             view, start = view[count:], start + count
+
+    def truncate(self, size: int) -> None:
+        """Make the file so long.
+
+        Raises
+        ------
+        WarehouseFull
+            If there is no space left.
+        WarehouseError
+            If that can't be done for another reason.
+        """
+        self._check_open()
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise self._failed(error, size) from error
+
+    def sync(self) -> None:
+        """Wait until the disk has everything that was written.
+
+        Raises
+        ------
+        WarehouseError
+            If it has not kept it: what is read from now on may be something else.
+        """
+        self._check_open()
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise self._failed(error, 0) from error
 
     def _failed(self, error: OSError, nbytes: int) -> WarehouseError:
         if error.errno in _NO_SPACE:

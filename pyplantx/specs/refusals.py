@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from pyplantx.errors import shown
+
 #: "module.qualname" of a class -> what a person calls it.
 _NEVER = {
     "_thread.lock": "a lock",
@@ -51,6 +53,9 @@ _ADVICE = {
     "pyplantx.warehouse.warehouse.Warehouse": "send what it holds",
 }
 _ANY_ADVICE = "leave it out before sending (drop it in __getstate__), and make it again after receiving"
+
+#: Characters of a key in a path.
+_LONGEST_KEY = 40
 
 #: A walk that looks for an object gives up after this many; only the path in a message depends on it.
 _MOST_VISITED = 1_000_000
@@ -117,12 +122,12 @@ def children(node: object) -> Iterator[tuple[str, object]]:
     if isinstance(node, (str, bytes, int, float, type)):
         return
     if isinstance(node, dict):
-        yield from ((f"[{_short(key)}]", item) for key, item in node.items())
-        yield from ((f".keys()[{_short(key)}]", key) for key in node)
+        yield from ((f"[{shown(key, _LONGEST_KEY)}]", item) for key, item in node.items())
+        yield from ((f".keys()[{shown(key, _LONGEST_KEY)}]", key) for key in node)
     elif isinstance(node, (list, tuple)):
         yield from ((f"[{index}]", item) for index, item in enumerate(node))
     elif isinstance(node, (set, frozenset, deque)):
-        yield from ((f"[element {_short(item)}]", item) for item in node)
+        yield from ((f"[element {shown(item, _LONGEST_KEY)}]", item) for item in node)
     yield from _attributes(node)
     yield from _inside_callable(node)
 
@@ -149,8 +154,3 @@ def _inside_callable(node: object) -> Iterator[tuple[str, object]]:
     for name, cell in zip(names, cells):
         if cell != type(cell)():  # an empty cell equals a new one
             yield f"'s closure variable {name}", cell.cell_contents
-
-
-def _short(key: object) -> str:
-    text = repr(key)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, UnknownSpec
+from pyplantx.errors import BadRequest, UnknownSpec, did_you_mean, shown
 from pyplantx.specs.base import IngredientTypeSpec
 from pyplantx.specs.plain import SIMPLE
-from pyplantx.specs.services import CHUNK_MEMORY, BuiltinSpec, Services
+from pyplantx.specs.services import BuiltinSpec, Services
 from pyplantx.specs.simple import ListSpec, SimpleSpec
 
 #: Built-ins that are loaded when they are first needed: name -> module, class, and the library that must be loaded
@@ -45,30 +44,12 @@ class SpecRegistry:
 
     Parameters
     ----------
-    encode : callable, optional
-        Value -> canonical digest, raising `CannotFingerprint`. Default: ``fingerprint.value.digest``.
-    is_project_class : callable, optional
-        Whether a class belongs to the user's project. Default: none does.
-    writable : bool
-        Whether received arrays may be written to (privately, copy-on-write), or refuse writes.
-    full_check : bool
-        Whether sparse indices are all checked on opening (for stores that are not this user's own).
-    chunk_memory : int
-        Bytes of unpacked chunks that one open dataset may hold.
+    services : Services, optional
+        What the plant lends to the built-in ones.
     """
 
-    def __init__(
-        self,
-        encode: Callable[[object], Digest] | None = None,
-        is_project_class: Callable[[type], bool] | None = None,
-        *,
-        writable: bool = True,
-        full_check: bool = False,
-        chunk_memory: int = CHUNK_MEMORY,
-    ) -> None:
-        self._services = Services(
-            encode, is_project_class, writable=writable, full_check=full_check, chunk_memory=chunk_memory
-        )
+    def __init__(self, services: Services | None = None) -> None:
+        self._services = services or Services()
         eager = (SimpleSpec(), ListSpec())
         self._specs: dict[str, IngredientTypeSpec] = {spec.name: spec.serve(self._services) for spec in eager}
         self._own: list[IngredientTypeSpec] = []  # the user's, newest first
@@ -205,12 +186,8 @@ class SpecRegistry:
         return spec
 
     def _advice(self, name: str) -> str:
-        import difflib
-
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        if near:
-            return f"did you mean {near[0]!r}?"
-        return "register the spec that wrote it: plant.warehouse.register_ingredient_specs([MySpec()])"
+        register = "register the spec that wrote it: plant.warehouse.register_ingredient_specs([MySpec()])"
+        return did_you_mean(name, self.names()) or register
 
 
 def _same_class(known: IngredientTypeSpec, spec: IngredientTypeSpec) -> bool:
@@ -226,7 +203,7 @@ def _instance(given: Any) -> IngredientTypeSpec:
         if _OLD_METHODS & set(dir(kind)):
             raise BadRequest(f"{kind.__qualname__} is not an ingredient type of pyplantx", hint=_HOW_TO_MOVE)
         raise BadRequest(
-            f"{given!r} is not an ingredient type",
+            f"{shown(given)} is not an ingredient type",
             hint="use Ingredient.Type.array or the like, or a spec class such as specs.HdfArraySpec",
         )
     missing = [name for name in ("write", "open") if getattr(kind, name) is getattr(IngredientTypeSpec, name)]

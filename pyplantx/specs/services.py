@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, MissingLibrary
+from pyplantx.errors import BadRequest, MissingLibrary, did_you_mean, shown
 from pyplantx.specs.base import IngredientTypeSpec
 
 #: For those who have no budget of their own (a spec without a plant).
 CHUNK_MEMORY = 32 << 20
 
 Self = TypeVar("Self", bound="BuiltinSpec")
+_T = TypeVar("_T")
 
 
 def _default_encode(value: object) -> Digest:
@@ -113,11 +114,33 @@ def unknown_options(what: str, unknown: Iterable[str], possible: Sequence[str]) 
     unknown, possible : sequence of str
         Names of options.
     """
-    import difflib
+    meant = [did_you_mean(name, possible) for name in unknown]
+    *first, last = possible
+    advice = f"{', '.join(first)} and {last} are possible" if first else f"only {last} is possible"
+    return BadRequest(f"{what} can't have {', '.join(unknown)}=", hint=" ".join([*filter(None, meant), advice]))
 
-    near = [close for name in unknown for close in difflib.get_close_matches(name, possible, n=1)]
-    meant = f"did you mean {', '.join(near)}? " if near else ""
-    return BadRequest(
-        f"{what} can't be allocated with {', '.join(unknown)}=",
-        hint=f"{meant}{', '.join(possible[:-1])} and {possible[-1]} are possible",
-    )
+
+def make_compressor(make: Callable[..., _T], compression: str, options: Any, level: str) -> _T:
+    """A compressor with the options that a script gives it.
+
+    Parameters
+    ----------
+    make : callable
+        Takes the compressor's own arguments by name.
+    compression : str
+        Its name, for the error.
+    options : int, mapping or None
+        A level, the arguments themselves, or nothing.
+    level : str
+        Which argument a lone number is.
+
+    Raises
+    ------
+    BadRequest
+        If it takes no such arguments.
+    """
+    named = options if isinstance(options, Mapping) else {} if options is None else {level: options}
+    try:
+        return make(**named)
+    except (TypeError, ValueError, KeyError) as error:
+        raise BadRequest(f"compression_opts={shown(options)} is not for {compression!r}: {error}") from error

@@ -16,7 +16,7 @@ from pyplantx.errors import BadRequest, DamagedObject
 from pyplantx.specs.base import Layout
 from pyplantx.specs.chunked import H5Backend
 from pyplantx.specs.datasets import Facts, Finished
-from pyplantx.specs.library import Library, ask_for_space, cast, write_words
+from pyplantx.specs.library import Library, StagedView, ask_for_space, cast, write_words
 from pyplantx.specs.rawfile import Array, RawArray, RawFile
 from pyplantx.specs.selections import Region, as_tuple, parse
 
@@ -102,7 +102,8 @@ class RawBackend:
     def _write_by_hdf5(self, selection: Any, array: Array) -> None:
         nbytes = self._raw.nbytes
         ask_for_space(os.path.dirname(self._staged()), min(nbytes, array.nbytes))
-        with self._raw.blocks.altering(0, nbytes), self._library.altering(self._staged()) as dataset:
+        view = StagedView(self._own_file())
+        with self._raw.blocks.altering(0, nbytes), self._library.altering(view) as dataset:
             write_words(dataset, selection, array)
 
     def _staged(self) -> str:

@@ -6,12 +6,11 @@ The other libraries are imported on first use.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from pyplantx.errors import BadRequest
+from pyplantx.errors import BadRequest, did_you_mean
 from pyplantx.specs.chunks import grown
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import OptionalLibrary
@@ -61,9 +60,7 @@ def check_form(as_: str, name: str) -> None:
         With the form that was probably meant.
     """
     if as_ not in _FORMS:
-        near = difflib.get_close_matches(str(as_), _FORMS, n=1, cutoff=0.7)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        hint = f"{meant}one of {', '.join(map(repr, _FORMS))}"
+        hint = f"{did_you_mean(as_, _FORMS)} one of {', '.join(map(repr, _FORMS))}".lstrip()
         raise BadRequest(f"the ingredient {name!r} can't be received as {as_!r}", hint=hint)
 
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, PyplantxError
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, PyplantxError, check_choice
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.chunks import check_alone, choose
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
-from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, unknown_options
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, make_compressor, unknown_options
 from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ _OPTIONS = (
     *("shape", "dtype", "chunks", "shards", "axis", "blocks"),
     *("compression", "compression_opts", "fillvalue"),
 )
-_COMPRESSIONS = (None, "zstd", "gzip", "blosc")
+#: Name of a compression -> zarr's class for it, and what a lone number in `compression_opts=` means.
+_COMPRESSIONS = {"zstd": ("ZstdCodec", "level"), "gzip": ("GzipCodec", "level"), "blosc": ("BloscCodec", "clevel")}
 #: Codecs that are read: no others, since a codec is code that an installed package may add under any name.
 _CODECS = frozenset({"bytes", "zstd", "gzip", "blosc", "sharding_indexed", "crc32c"})
 
@@ -71,10 +74,7 @@ class ZarrArraySpec(BuiltinSpec):
             raise DamagedObject(f"a Zarr array without its part {_HEAD}")
         _check_head(payload.read(_HEAD), parts)
         array = _opened(parts, lambda part: _opened_part(payload, part), meta)
-        if not all(map(payload.is_file, parts)):
-            return ZarrArray(array)
-        folder = os.path.dirname(payload.path(_HEAD))
-        return ZarrArray(array, again=(_opened_again, (folder, parts, dict(meta))))
+        return ZarrArray(array, again=cache(lambda: (_opened_again, (_packed_parts(payload), dict(meta)))))
 
     def allocate(self, stage: Stage, **options: Any) -> Allocation:
         """Begin an array.
@@ -176,16 +176,9 @@ def _settings(
 def _codec(zarr: Any, compression: str | None, options: Any) -> Any:
     if compression is None:
         return None
-    if compression not in _COMPRESSIONS:
-        known = ", ".join(repr(name) for name in _COMPRESSIONS if name)
-        raise BadRequest(f"compression={compression!r} is not known to Zarr arrays", hint=known)
-    kinds = {"zstd": ("ZstdCodec", "level"), "gzip": ("GzipCodec", "level"), "blosc": ("BloscCodec", "clevel")}
-    kind, level = kinds[compression]
-    named = dict(options) if isinstance(options, Mapping) else {} if options is None else {level: options}
-    try:
-        return getattr(zarr.codecs, kind)(**named)
-    except (TypeError, ValueError) as error:
-        raise BadRequest(f"compression_opts={options!r} is not for {compression!r}: {error}") from error
+    check_choice("compression", compression, tuple(_COMPRESSIONS))
+    kind, level = _COMPRESSIONS[compression]
+    return make_compressor(getattr(zarr.codecs, kind), compression, options, level)
 
 
 class _ZarrAllocation:
@@ -303,9 +296,22 @@ def _opened_part(payload: Payload, part: str) -> Readable:
     return payload.open_checked(part) if payload.is_file(part) else InMemory(payload.read(part))
 
 
-def _opened_again(folder: str, parts: tuple[str, ...], meta: Mapping[str, Any]) -> ZarrArray:
+def _packed_parts(payload: Payload) -> dict[str, bytes]:
+    """Of each part what opens it in another process, where it is checked by the same checksums."""
+    packed = {}
+    for part in payload.parts():
+        reader = _opened_part(payload, part)
+        try:
+            packed[part] = pickle.dumps(reader)
+        finally:
+            reader.close()
+    return packed
+
+
+def _opened_again(packed: dict[str, bytes], meta: Mapping[str, Any]) -> ZarrArray:
     """A sealed array in another process than the one that received it."""
-    return ZarrArray(_opened(parts, _in_folder(folder), meta), again=(_opened_again, (folder, parts, meta)))
+    array = _opened(packed, lambda part: pickle.loads(packed[part]), meta)
+    return ZarrArray(array, again=lambda: (_opened_again, (packed, meta)))
 
 
 def _in_folder(folder: str) -> Callable[[str], Readable]:

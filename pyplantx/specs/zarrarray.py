@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
-from pyplantx.specs.datasets import ArrayFacts
+from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.selections import Region, parse
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class ZarrArray(ArrayFacts):
         What it stands for.
     watcher : Watcher, optional
         Told of writes; none: it takes no writes.
-    again : tuple, optional
-        Function and arguments that open it in another process.
+    again : callable, optional
+        Gives the function and the arguments that open it in another process.
     """
 
     data_path = None  #: a chunk file alone says nothing, so no former attempt's can be taken over
@@ -46,7 +46,7 @@ class ZarrArray(ArrayFacts):
         array: Any,
         *,
         watcher: Watcher | None = None,
-        again: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+        again: Callable[[], Again] | None = None,
     ) -> None:
         self._array = array
         self._watcher = watcher
@@ -118,9 +118,9 @@ class ZarrArray(ArrayFacts):
     def __reduce__(self) -> Any:
         if self._again is None:
             raise BadRequest(
-                "this array can't be pickled", hint="use it in the reactor's own process, or receive it first"
+                "an allocated array can't be pickled", hint="use it in the reactor's own process, or receive it first"
             )
-        return self._again
+        return self._again()
 
     def _watching(self) -> Watcher:
         if self._watcher is None:

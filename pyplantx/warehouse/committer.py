@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.specs.parallel import start_thread
+from pyplantx.specs.threads import start_thread
 from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import (
@@ -31,11 +31,13 @@ from pyplantx.warehouse.records import (
     IN_SMALL,
     MAX_PRODUCERS,
     MAX_VERSIONS,
+    HistoryEntry,
     NameRecord,
     ObjectRecord,
     VersionList,
     decode_name,
     decode_versions,
+    encode_history,
     encode_name,
     encode_object,
     encode_parts,
@@ -82,7 +84,7 @@ class Commit(NamedTuple):
         The ingredients that it sent.
     parts : callable or None
         Gives the digests of the parts of its code; called only if the root is new for this reactor.
-    entry : dict or None
+    entry : HistoryEntry or None
         What goes into the run history.
     """
 
@@ -91,7 +93,7 @@ class Commit(NamedTuple):
     records: Any = ()
     sent: Any = ()
     parts: Callable[[], Mapping[str, Digest]] | None = None
-    entry: Mapping[str, Any] | None = None
+    entry: HistoryEntry | None = None
 
 
 class NewVersion(NamedTuple):
@@ -116,7 +118,7 @@ class _Item(NamedTuple):
 
     writes: list[tuple[str, Any, Any]]
     needs: tuple[Digest, ...]
-    entry: Mapping[str, Any] | None
+    entry: HistoryEntry | None
     announce: Callable[[], None] | None
 
 
@@ -249,7 +251,7 @@ class Committer:
         writes: list[tuple[str, Any, Any]] = []
         needs: tuple[Digest, ...] = ()
         producer = (commit.reactor, commit.root)
-        seconds = commit.entry.get("seconds") if commit.entry else None
+        seconds = commit.entry.seconds if commit.entry is not None else None
         with self._lock:
             waiting = self.waiting
             for name, ref in commit.sent:
@@ -625,10 +627,10 @@ def _known_versions(index: Index, txn: Txn, key: bytes) -> VersionList | None:
     return None if body is None else decode_versions(body)
 
 
-def _put_history(index: Index, txn: Txn, entries: list[Mapping[str, Any]]) -> None:
+def _put_history(index: Index, txn: Txn, entries: list[HistoryEntry]) -> None:
     last = index.last_key(txn, "history")
     number = 0 if last is None else int(last, 16) + 1
-    index.put(txn, "history", [(b"%016x" % number, to_json(entries).encode())])
+    index.put(txn, "history", [(b"%016x" % number, encode_history(entries))])
 
 
 _WRITERS: dict[str, Callable[[Index, Any, dict[str, Any]], None]] = {

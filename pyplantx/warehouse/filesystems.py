@@ -58,11 +58,17 @@ def network_mount(path: str, mounts: str = _MOUNTS) -> Mount | None:
             lines = table.readlines()
     except OSError:
         return None
+    if not any(map(_is_network, map(_kind_of, lines))):
+        return None  # as nearly everywhere, and then every opening is spared the rest
     real = os.path.realpath(path)
     above = [mount for mount in _parsed(lines) if _holds(mount.point, real)]
     # Of several mounts on one point the last one in the table is on top.
     mount = max(enumerate(above), key=lambda item: (len(item[1].point), item[0]))[1] if above else None
     return mount if mount is not None and _is_network(mount.kind) else None
+
+
+def _kind_of(line: str) -> str:
+    return line.partition(" - ")[2].partition(" ")[0]
 
 
 def _parsed(lines: list[str]) -> Iterator[Mount]:
@@ -74,7 +80,7 @@ def _parsed(lines: list[str]) -> Iterator[Mount]:
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text) if "\\" in text else text
 
 
 def _holds(point: str, path: str) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.fingerprint.value import BLOCK, BlockHasher, hash_bytes, hash_text
+from pyplantx.specs import writeback
 from pyplantx.specs.base import Buffer, Written
 from pyplantx.specs.base import Layout as PartLayout
 from pyplantx.specs.buffers import LAID_OUT
@@ -186,10 +187,13 @@ def write_first(path: str, data: bytes) -> None:
 def read_small(path: str) -> bytes:
     """Content of a small file of ours; an error if something else was put in its place: a pipe would block."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "not an ordinary file", path)
-        return file.read(_LONGEST_SMALL)
+        return os.pread(fd, min(info.st_size, _LONGEST_SMALL), 0)
+    finally:
+        close_read(fd)
 
 
 def make_way(path: str) -> None:
@@ -302,12 +306,16 @@ class _PartFile:
     def __init__(self, path: str, name: str, sealing: Sealing | None) -> None:
         self._hasher = _PartHasher(name, sealing)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._early, self._end = writeback.is_wanted(path), 0
 
     def write(self, view: memoryview) -> None:
         """Write and hash one block at a time, while it is in the processor's cache."""
         for start in range(0, view.nbytes, BLOCK):
             piece = view[start : start + BLOCK]
             _write_all(self._fd, piece)
+            if self._early:
+                writeback.begin(self._fd, self._end, piece.nbytes)
+            self._end += piece.nbytes
             self._hasher.update(piece)
 
     def finish(self) -> Part:
@@ -498,11 +506,14 @@ def _write_blocks(path: str, name: str, head: bytes, body: memoryview, block: in
     (Part, list of Digest)
         The part, and the digests of the body's blocks.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd, early = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), writeback.is_wanted(path)
 
     def write_one(index: int) -> Digest:
         piece = body[index * block : (index + 1) * block]
-        _write_at(fd, piece, len(head) + index * block)
+        start = len(head) + index * block
+        _write_at(fd, piece, start)
+        if early:
+            writeback.begin(fd, start, piece.nbytes)
         return hash_bytes(piece)
 
     try:
@@ -546,10 +557,13 @@ class Staging:
         A name that no other session has.
     sealing : Sealing, optional
         The keyed checks of a signed store.
+    durable : bool
+        Whether what is written will be synced.
     """
 
-    def __init__(self, layout: Layout, session: str, sealing: Sealing | None = None) -> None:
+    def __init__(self, layout: Layout, session: str, sealing: Sealing | None = None, *, durable: bool = False) -> None:
         self.sealing = sealing
+        self._durable = durable
         self._folder = os.path.join(layout.staging, session)
         self._lease = FileLock(f"{self._folder}.lease")
         self._made = False
@@ -557,6 +571,8 @@ class Staging:
     def begin(self) -> None:
         """Take the lease, so that nobody sweeps what we write."""
         self._lease.acquire()
+        if self._durable:
+            writeback.begin_in(self._folder)
 
     def new_folder(self) -> str:
         """A fresh folder for one object."""
@@ -569,6 +585,7 @@ class Staging:
 
     def end(self) -> None:
         """Remove the folder and give the lease back."""
+        writeback.end_in(self._folder)
         try:
             if self._lease.is_open:
                 if self._made:

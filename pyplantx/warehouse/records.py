@@ -22,6 +22,7 @@ from pyplantx.specs.base import Layout
 
 CHECK = 16  #: characters of checksum in front of each record
 _DIGITS = 32  # of a digest
+_MICRO = 1_000_000
 
 #: How many producers of a name, and how many versions of a reactor, are remembered.
 MAX_PRODUCERS = 16
@@ -449,14 +450,54 @@ def decode_blob(body: bytes) -> tuple[str, str]:
         raise _no_sense("a small text", error) from error
 
 
+class HistoryEntry(NamedTuple):
+    """One run, as the history tells it.
+
+    Attributes
+    ----------
+    reactor, id : str
+        The reactor's name, and its id.
+    action : str
+        ``"ran"``, ``"failed"`` or ``"interrupted"``.
+    reason : str
+        Why it ran, as a sentence.
+    started : float
+        Seconds since 1970.
+    seconds : float
+        Spent in the reactor.
+    """
+
+    reactor: str
+    id: str
+    action: str
+    reason: str
+    started: float
+    seconds: float
+
+
+def encode_history(entries: Iterable[HistoryEntry]) -> bytes:
+    """The entries of one commit, their times in whole microseconds: floats are slow to write."""
+    rows = [[*entry[:4], int(entry.started * _MICRO), int(entry.seconds * _MICRO)] for entry in entries]
+    return to_json(rows).encode()
+
+
 def decode_history(body: bytes) -> list[dict[str, Any]]:
-    """The entries of one commit."""
+    """The entries of one commit, as dictionaries with the names of `HistoryEntry`."""
     try:
         entries = from_json(decode_text(body))
-        _must(type(entries) is list and all(type(entry) is dict for entry in entries), "it is no list of entries")
-        return list(entries)
+        _must(type(entries) is list, "it is no list of entries")
+        return [_decode_entry(entry) for entry in entries]
     except _NONSENSE as error:
         raise _no_sense("the history", error) from error
+
+
+def _decode_entry(entry: Any) -> dict[str, Any]:
+    if type(entry) is dict:  # of an earlier version
+        return entry
+    reactor, id, action, reason, started, micros = entry
+    "".join((reactor, id, action, reason))  # a TypeError unless all are texts
+    _must(type(started) is int and type(micros) is int, "its times are none")
+    return HistoryEntry(reactor, id, action, reason, started / _MICRO, micros / _MICRO)._asdict()
 
 
 def split_payload(record: ObjectRecord, payload: bytes) -> dict[str, bytes] | None:

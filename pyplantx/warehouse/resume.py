@@ -13,17 +13,18 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, WarehouseError
 from pyplantx.fingerprint.value import Hasher, hash_bytes, hash_text
 from pyplantx.logs import log
-from pyplantx.specs.base import Buffer, CheckedFile, IngredientTypeSpec, Layout
+from pyplantx.specs.base import Buffer, IngredientTypeSpec, Layout
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import RESUME, check_part_name, in_words, make_folder, remove_tree
 from pyplantx.warehouse.objects import Layout as Folders
+from pyplantx.warehouse.payloads import MemoryPayload
 from pyplantx.warehouse.records import from_json, to_json
 
 if TYPE_CHECKING:
@@ -223,7 +224,8 @@ class Workspace:
         DamagedObject
             If it is gone, or not what was written.
         """
-        return spec.open(_ValuePayload(self.path(kept["folder"]), kept["parts"]), kept["meta"], kept["version"])
+        payload = MemoryPayload(_KeptParts(self.path(kept["folder"]), kept["parts"]))
+        return spec.open(payload, kept["meta"], kept["version"])
 
     def remove_value(self, kept: dict[str, Any]) -> None:
         """A later value has taken its place."""
@@ -260,36 +262,27 @@ class _ValueStage:
         """Of no use here: the whole part is checked at once."""
 
 
-class _ValuePayload:
-    """A `pyplantx.specs.base.Payload` of such a folder."""
+class _KeptParts(Mapping[str, bytes]):
+    """The parts in such a folder, each read and checked when it is asked for."""
 
-    def __init__(self, folder: str, parts: dict[str, Digest]) -> None:
-        self._folder, self._parts = folder, parts
+    def __init__(self, folder: str, digests: dict[str, Digest]) -> None:
+        self._folder, self._digests = folder, digests
 
-    def parts(self) -> tuple[str, ...]:
-        return tuple(self._parts)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._digests)
 
-    def is_file(self, part: str) -> bool:
-        return False
+    def __len__(self) -> int:
+        return len(self._digests)
 
-    def read(self, part: str) -> bytes:
+    def __getitem__(self, part: str) -> bytes:
         try:
             with open(os.path.join(self._folder, check_part_name(part)), "rb") as file:
                 data = file.read()
         except FileNotFoundError:
             raise DamagedObject(f"the part {part!r} of a kept value is gone") from None
-        if hash_bytes(data) != self._parts.get(part):
+        if hash_bytes(data) != self._digests.get(part):
             raise DamagedObject(f"the part {part!r} of a kept value does not match its checksum")
         return data
-
-    def path(self, part: str) -> str:
-        raise WarehouseError(f"the part {part!r} of a kept value is read as a whole")
-
-    def open_checked(self, part: str) -> CheckedFile:
-        raise WarehouseError(f"the part {part!r} of a kept value is read as a whole")
-
-    def map(self, part: str, writable: bool) -> Any:
-        raise WarehouseError(f"the part {part!r} of a kept value is read as a whole")
 
 
 class Workspaces:

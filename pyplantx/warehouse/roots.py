@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
@@ -35,8 +35,8 @@ _SAME_FOR = 86_400.0
 _DIGITS = 32  # of an address
 
 
-class LastRun(NamedTuple):
-    """What one script's last run reached.
+class LastRun:
+    """What one script's last run reached. (A `NamedTuple` would take as long to make as the rest of this module.)
 
     Attributes
     ----------
@@ -47,9 +47,10 @@ class LastRun(NamedTuple):
     addresses : frozenset of Digest
     """
 
-    script: str
-    when: float
-    addresses: frozenset[Digest]
+    __slots__ = ("addresses", "script", "when")
+
+    def __init__(self, script: str, when: float, addresses: frozenset[Digest]) -> None:
+        self.script, self.when, self.addresses = script, when, addresses
 
     @property
     def why(self) -> str:

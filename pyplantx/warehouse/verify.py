@@ -22,8 +22,8 @@ from typing import Any
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject, PayloadMissing, WarehouseError
 from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
-from pyplantx.specs.buffers import map_descriptor
-from pyplantx.specs.parallel import start_thread
+from pyplantx.specs.buffers import FilePages, file_pages, map_descriptor
+from pyplantx.specs.threads import start_thread
 from pyplantx.warehouse.records import Cut, Part, join_digests
 
 Signature = tuple[int, int, int, int]
@@ -87,6 +87,7 @@ class PartCheck:
 
     def __init__(self, path: str, part: Part, seen: Signature, right: bool = False) -> None:
         self._fd, self._given_up = -1, False
+        self._pages: FilePages | None = None
         self.path, self.part, self.signature = path, part, seen
         self.damage: str | None = None
         self.cut = _cut_of(part)
@@ -118,6 +119,7 @@ class PartCheck:
             wanted = self.damage is None and not self.is_whole
             if wanted and self._fd < 0:
                 self._fd = fd
+                self._pages = file_pages(fd, self.cut.size) if self.cut.size > AT_ONCE else None
                 return True
         os.close(fd)
         return wanted
@@ -146,16 +148,31 @@ class PartCheck:
                 index = self._claim()
                 if index is None:
                     return
-                start, stop = self.cut.span(index)
-                if len(buffer) < stop - start:
-                    buffer = bytearray(stop - start)
-                view = memoryview(buffer)[: stop - start]
-                self._read(self._fd, view, start)
-                self._compare(index, view)
+                if self._pages is None or not self._check_in_place(index, self._pages):
+                    buffer = self._check_copy(index, buffer)
             except DamagedObject:
                 return  # it is noted; whoever waits raises it
             finally:
                 self._leave()
+
+    def _check_in_place(self, index: int, pages: FilePages) -> bool:
+        """Check a block where it lies in the page cache; False if the system can't bring it in."""
+        start, stop = self.cut.span(index)
+        view = pages.bytes_at(start, stop)
+        if view is not None:
+            self._compare(index, view)
+            pages.let_go(start, stop)
+        return view is not None
+
+    def _check_copy(self, index: int, buffer: bytearray) -> bytearray:
+        """Read a block and check it; the buffer for the next one."""
+        start, stop = self.cut.span(index)
+        if len(buffer) < stop - start:
+            buffer = bytearray(stop - start)
+        view = memoryview(buffer)[: stop - start]
+        self._read(self._fd, view, start)
+        self._compare(index, view)
+        return buffer
 
     def _claim(self) -> int | None:
         with self._changed:
@@ -196,7 +213,7 @@ class PartCheck:
                 self._close()
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, -1
+        fd, self._fd, self._pages = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
 

@@ -9,42 +9,25 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import (
-    CannotStore,
-    DamagedObject,
-    PayloadMissing,
-    PyplantxError,
-    StoreReadOnly,
-    UntrustedStore,
-    WarehouseError,
-)
-from pyplantx.fingerprint.value import hash_bytes
+from pyplantx.errors import BadRequest, StoreReadOnly, check_choice
 from pyplantx.memory import MemoryBudget
+from pyplantx.specs.registry import SpecRegistry
+from pyplantx.specs.services import Services
 from pyplantx.warehouse import committer, records
 from pyplantx.warehouse.claims import Claim, Claims
 from pyplantx.warehouse.committer import Commit, NewVersion, blob_key, name_key, version_key
-from pyplantx.warehouse.objects import (
-    RESUME,
-    TINY,
-    StagedObject,
-    disk_error,
-    in_words,
-    is_address,
-    meta_of,
-    tiny_ref,
-)
-from pyplantx.warehouse.payloads import FilePayload, MemoryPayload
-from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord, VersionInfo, decode_text
-from pyplantx.warehouse.session import Session, close_session, is_ours, is_private, open_session, report
+from pyplantx.warehouse.objects import RESUME, in_words
+from pyplantx.warehouse.opening import Opener, decoded
+from pyplantx.warehouse.payloads import FilePayload
+from pyplantx.warehouse.records import VersionInfo, decode_text
+from pyplantx.warehouse.session import Session, close_session, open_session, report
+from pyplantx.warehouse.storing import Allocated, Storer
 from pyplantx.warehouse.verify import VERIFY
 
 if TYPE_CHECKING:
-    from pyplantx.specs import SpecRegistry
-    from pyplantx.specs.base import Allocation, IngredientTypeSpec, Payload, Written
-    from pyplantx.specs.simple import SimpleSpec
     from pyplantx.warehouse.collect import Problem, Usage
     from pyplantx.warehouse.keeper import Keeper
     from pyplantx.warehouse.resume import Workspaces
@@ -56,64 +39,11 @@ _T = TypeVar("_T")
 _DURABILITIES = ("power", "process")
 _TRUSTS = ("own", "data", "signed")
 
-_OBJECT = "object"  #: name of the type whose values are pickles
-
 #: Seconds after which a session notes what it has reached up to then.
 _NOTED_EVERY = 30.0
 
 #: Seconds after which an activity looks at the index anew, to see what other processes have committed.
 _VIEW_LASTS = 0.01
-
-
-class Allocated:
-    """An ingredient that a reactor fills itself.
-
-    Attributes
-    ----------
-    name : str
-        Of the ingredient.
-    handle : object
-        What the reactor writes into.
-    """
-
-    def __init__(
-        self, warehouse: Warehouse, name: str, spec: IngredientTypeSpec, stage: StagedObject, inner: Allocation
-    ) -> None:
-        self.name = name
-        self.handle: Any = inner.handle
-        self._warehouse = warehouse
-        self._spec = spec
-        self._stage = stage
-        self._inner = inner
-        self.before_publishing: list[Callable[[], None]] = []  # what is to happen while it is whole and still ours
-
-    @property
-    def inner(self) -> Allocation:
-        """What the type spec made."""
-        return self._inner
-
-    def seal(self) -> ObjectRef:
-        """Finish: the handle refuses more writes, the object is at its address and may be opened.
-
-        Raises
-        ------
-        CannotStore, WarehouseFull
-            If it can't be stored; then it is discarded.
-        """
-        try:
-            written = self._inner.seal()
-            for prepare in self.before_publishing:
-                prepare()
-            return self._warehouse.publish(self._spec, self._stage, written)
-        except BaseException as error:
-            raise self._warehouse.failure(self.name, self._stage, error) from error
-
-    def discard(self) -> None:
-        """Give up: close the handle, remove what was written."""
-        try:
-            self._inner.discard()
-        finally:
-            self._stage.discard()
 
 
 class Warehouse:
@@ -187,25 +117,18 @@ class Warehouse:
         index: str | os.PathLike[str] | None = None,
         network_index: bool = False,
     ) -> None:
-        _check_choice("durability", durability, _DURABILITIES)
-        _check_choice("trust", trust, _TRUSTS)
-        _check_choice("arrays", arrays, ("copy", "readonly"))
-        _check_choice("verify", verify, VERIFY)
-        _check_signed(trust, key, verify)
+        _check_options(durability, trust, arrays, verify, key)
         self.directory = os.path.realpath(directory)
         self.read_only = read_only
-        self._trust = trust
-        self._verify = "always" if trust == "signed" else verify  # nothing is parsed before its signature is checked
-        self._private: bool | None = None
         self.memory = memory if memory is not None else MemoryBudget()
-        self.registry = _registry(
+        services = Services(
             encode,
             is_project_class,
             writable=arrays == "copy",
             full_check=trust != "own",
             chunk_memory=self.memory.share("chunks"),
         )
-        self._simple = cast("SimpleSpec", self.registry.get("simple"))  # unless another spec is put in its place
+        self.registry = SpecRegistry(services)
         self._session = open_session(
             self.directory,
             durability=durability,
@@ -216,13 +139,14 @@ class Warehouse:
             index=index,
             network_index=network_index,
         )
-        self._session.settle = _settle
-        if disk is not None:
-            self._session.disk = min(disk, self._session.disk or disk)
+        self._share_room(disk)
         self._committer = self._session.committer
-        self._committer.limit_waiting(self.memory.share("waiting"))
         self._waiting = self._committer.waiting
         self._reader = self._session.index.new_reader()
+        self._opener = Opener(
+            self._session, self.registry, self._reader, trust=trust, verify=verify, read_only=read_only
+        )
+        self._storer = Storer(self._session, self.registry, self._opener)
         self._claims = Claims(self._session.layout.claims)
         self._workspaces: Workspaces | None = None
         self._work_left = os.path.isdir(os.path.join(self._session.layout.staging, RESUME))
@@ -230,6 +154,13 @@ class Warehouse:
         self._without_versions: dict[str, int] = {}  # reactor without any -> `foreign_changes` when that was seen
         self._noted_at = time.monotonic()
         self._closed = False
+
+    def _share_room(self, disk: int | None) -> None:
+        """Tell the session, which other warehouses of this process may share, how much room there is."""
+        self._session.settle = _settle
+        if disk is not None:
+            self._session.disk = min(disk, self._session.disk or disk)
+        self._session.committer.limit_waiting(self.memory.share("waiting"))
 
     def __enter__(self) -> Warehouse:
         return self
@@ -285,6 +216,14 @@ class Warehouse:
         base = self._name_record(name)
         return list((waiting if base is None else records.merge_name(waiting, base)).producers)
 
+    def has_version(self, reactor: str, root: Digest) -> bool:
+        """Whether this version of a reactor is known to be noted already, without a look at the index."""
+        return (reactor, root) in self._known_roots
+
+    def note_versions(self, versions: Iterable[tuple[str, Digest]]) -> None:
+        """These had `has_version` before, and nothing that they stand on was removed since."""
+        self._known_roots.update(versions)
+
     def last_ref(self, name: str) -> ObjectRef | None:
         """The last version of an ingredient that was committed under this name."""
         waiting = self._waiting.names.get(name)
@@ -331,8 +270,9 @@ class Warehouse:
         self._committer.flush(self._session.index.lock_timeout)
         self._reader.refresh()
         batches = self._reader.tail("history", limit or 1 << 62)
-        decoded = [self._decoded("history", key, body, records.decode_history) for key, body in batches]
-        entries = [entry for batch in decoded if batch is not None for entry in batch]
+        index = self._session.index
+        read = [decoded(index, "history", key, body, records.decode_history) for key, body in batches]
+        entries = [entry for batch in read if batch is not None for entry in batch]
         return entries[-limit:] if limit else entries
 
     def get_code(self, raw: Digest) -> str | None:
@@ -369,15 +309,7 @@ class Warehouse:
     def _record(self, table: str, key: bytes, decode: Callable[[bytes], _T]) -> _T | None:
         """One record of the index, decoded; None if there is none."""
         body = self._reader.get(table, key)
-        return None if body is None else self._decoded(table, key, body, decode)
-
-    def _decoded(self, table: str, key: bytes, body: bytes, decode: Callable[[bytes], _T]) -> _T | None:
-        """A record that makes no sense counts as missing, whatever its checksum: anybody can compute that."""
-        try:
-            return decode(body)
-        except DamagedObject:
-            self._session.index.condemn_body(table, key, body)
-            return None
+        return None if body is None else decoded(self._session.index, table, key, body, decode)
 
     def _text(self, table: str, key: Digest, body: bytes) -> str | None:
         try:
@@ -410,17 +342,7 @@ class Warehouse:
             If there is no space.
         """
         self._writable()
-        stage: StagedObject | None = None
-        try:
-            spec = self.registry.infer(value) if type_given is None else self.registry.resolve(type_given)
-            if spec is self._simple:
-                tiny = self._simple.write_tiny(value, TINY)
-                if tiny is not None:
-                    return tiny_ref(spec.name, spec.version, *tiny)
-            stage = StagedObject(self._session.staging)
-            return self.publish(spec, stage, spec.write(value, stage))
-        except BaseException as error:
-            raise self.failure(name, stage, error) from error
+        return self._storer.store(name, value, type_given)
 
     def allocate(self, name: str, type_given: Any, **options: Any) -> Allocated:
         """Begin an ingredient that the reactor fills itself.
@@ -433,67 +355,22 @@ class Warehouse:
             Belong to the type (``shape``, ``dtype``, ...).
         """
         self._writable()
-        stage = StagedObject(self._session.staging)
-        try:
-            spec = self.registry.resolve(type_given)
-            return Allocated(self, name, spec, stage, spec.allocate(stage, **options))
-        except BaseException as error:
-            raise self.failure(name, stage, error) from error
+        return self._storer.allocate(name, type_given, options)
 
     def allocate_temp(self, name: str, type_given: Any, **options: Any) -> Allocated:
         """Like `allocate`, for scratch space: `discard` it; if the session dies first, the next one sweeps it."""
-        return self.allocate(name, type_given, **options)
-
-    def failure(self, name: str, stage: StagedObject | None, error: BaseException) -> BaseException:
-        """The error to raise when storing failed: it names the ingredient. Nothing is left behind."""
-        what = f"ingredient {name!r} can't be stored"
-        written = 0
-        if stage is not None:
-            written = stage.size_so_far()
-            stage.discard()
-        if isinstance(error, OSError) and not isinstance(error, PyplantxError):
-            return disk_error(error, what, self.directory, written)
-        return CannotStore(f"{what}: {error}") if isinstance(error, CannotStore) else error
-
-    def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:
-        """Seal what a spec has written and make it available; bytes that the store has already are kept."""
-        tiny = stage.tiny(spec.name, spec.version, written)
-        if tiny is not None:
-            return tiny
-        address, record, payload = sealed = stage.seal(spec.name, spec.version, written)
-        if self._has_whole(address):
-            stage.discard()
-        else:
-            if record.home == IN_FILES:
-                self._session.objects.publish(stage, sealed)
-            self._committer.hold(address, record, payload)
-            self._session.added += record.size
-        return ObjectRef(record.spec, record.version, record.digest, address, record.size, record.meta)
-
-    def _has_whole(self, address: Digest) -> bool:
-        """Whether the store has these very bytes already; read back and checked, for a bad copy must not win."""
-        known = self._object(address)
-        if known is None:
-            return False
-        if known[0].home == IN_FILES:
-            whole = self._session.objects.is_whole(address, known[0])
-            if not whole:
-                self._session.objects.quarantine(address)
-            return whole
-        return self._memory_parts(address, *known) is not None
+        self._writable()
+        return self._storer.allocate(name, type_given, options, "scratch space")
 
     # -- opening
 
     def has(self, ref: ObjectRef) -> bool:
         """Whether the payload is there (not whether it is whole: `open` checks that)."""
-        if ref.inline is not None:
-            return True
-        known = self._object(ref.address)
-        return known is not None and (known[0].home != IN_FILES or self._session.objects.is_there(ref.address))
+        return self._opener.has(ref)
 
     def trusts(self, ref: ObjectRef) -> bool:
         """Whether decoding this object is allowed: it runs no code, or the store is trusted to hold code."""
-        return not self.registry.get(ref.spec, ref.version).executes_code or self._trusts_code()
+        return self._opener.trusts(ref)
 
     def open(self, ref: ObjectRef) -> Any:
         """The value behind a reference.
@@ -505,10 +382,7 @@ class Warehouse:
         UntrustedStore
             If decoding it could run code and the store is not trusted.
         """
-        value, receipt = self.open_unchecked(ref)
-        if receipt is not None and self.settle([receipt]):
-            raise _was_damaged(ref)
-        return value
+        return self._opener.open(ref)
 
     def open_unchecked(self, ref: ObjectRef) -> tuple[Any, FilePayload | None]:
         """The value behind a reference, which may still be being checked beside the computation.
@@ -524,20 +398,7 @@ class Warehouse:
         PayloadMissing, UntrustedStore
             As `open`.
         """
-        spec = self.registry.get(ref.spec, ref.version)
-        if spec.executes_code and not self._trusts_code():
-            raise self._distrust(ref)
-        try:
-            if ref.inline is not None and spec is self._simple:
-                return self._simple.open_tiny(*_tiny_part(ref.inline)), None
-            payload = self._payload(ref)
-            if spec.executes_code:
-                payload = self._guarded(ref, payload)
-            value = spec.open(payload, meta_of(ref.meta), ref.version)
-        except DamagedObject as error:
-            self._put_aside(ref.address, str(error))
-            raise _was_damaged(ref) from error
-        return value, payload if type(payload) is FilePayload and payload.is_unchecked else None
+        return self._opener.open_unchecked(ref)
 
     def settle(self, receipts: Iterable[FilePayload]) -> list[Digest]:
         """Wait for the checks of what `open_unchecked` gave away; this thread helps.
@@ -547,109 +408,11 @@ class Warehouse:
         list of Digest
             Addresses of the objects that were damaged when they were given away; they are put aside and reported.
         """
-        damaged = []
-        for receipt in receipts:
-            trouble = receipt.settle()
-            if trouble is not None:
-                damaged.append(receipt.address)
-                if receipt.is_in_place():  # else somebody has dealt with it already
-                    self._put_aside(receipt.address, trouble)
-        return damaged
+        return self._opener.settle(receipts)
 
     def preview(self, ref: ObjectRef) -> str:
         """One line about the value, without running code from the store."""
-        spec = self.registry.get(ref.spec, ref.version)
-        payload = self._payload(ref)
-        line = spec.preview(payload, meta_of(ref.meta), ref.version)
-        if type(payload) is FilePayload and self.settle([payload]):
-            raise _was_damaged(ref)
-        return line
-
-    def _payload(self, ref: ObjectRef) -> Payload:
-        if ref.inline is not None:
-            return MemoryPayload(dict([_tiny_part(ref.inline)]))
-        known = self._object(ref.address)
-        if known is None:
-            raise PayloadMissing(f"the {ref.spec} object {ref.address} is not in the warehouse {self.directory!r}")
-        if known[0].home == IN_FILES:
-            return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
-        parts = self._memory_parts(ref.address, *known)
-        if parts is None:
-            raise DamagedObject(f"the payload of object {ref.address} does not match its checksum")
-        return MemoryPayload(parts)
-
-    def _object(self, address: Digest) -> tuple[ObjectRecord, bytes] | None:
-        """Record of an object, and its payload if that lives in the record or waits to be written."""
-        held = self._waiting.sealed.get(address)
-        if held is not None:
-            return held.record, held.payload
-        if address in self._waiting.gone:
-            return None
-        if not is_address(address):
-            return None
-        return self._record("objects", address.encode(), records.decode_object)
-
-    def _memory_parts(self, address: Digest, record: ObjectRecord, payload: bytes) -> dict[str, bytes] | None:
-        """The parts of a payload that consists of no files; None if it is missing or damaged."""
-        if record.home != IN_SMALL or payload:
-            return records.split_payload(record, payload)
-        stored = self._reader.payload(address.encode())
-        parts = None if stored is None else records.split_payload(record, stored)
-        if parts is None or any(hash_bytes(parts[part.name]) != part.digest for part in record.parts):
-            return None
-        return parts
-
-    def _put_aside(self, address: Digest, why: str) -> None:
-        report(f"{why}; the ingredient is made again when it is needed")
-        if not is_address(address):
-            return  # a forged reference: there is nothing to put aside
-        try:
-            if not self.read_only:
-                self._session.objects.quarantine(address)
-        except OSError as error:
-            report(f"the damaged object could not be put aside: {error.strerror}")
-        if not self._closed:  # else the next session finds that its files are gone
-            self._committer.forget_object(address)
-
-    def _trusts_code(self) -> bool:
-        if self._private is None:
-            own = self._trust == "own" and is_private(self._session.layout)
-            self._private = own or self._session.sealing is not None
-        return self._private
-
-    def _guarded(self, ref: ObjectRef, payload: Payload) -> Payload:
-        """What code may be decoded from: files that nobody else can have written, or bytes that nobody else can alter.
-
-        Raises
-        ------
-        UntrustedStore
-            If somebody else may have written the files.
-        """
-        if type(payload) is not FilePayload:
-            return payload
-        sealing, objects = self._session.sealing, self._session.objects
-        if sealing is None:
-            if not all(map(is_ours, objects.paths(ref.address))):
-                raise self._distrust(ref)
-            return payload
-        known = self._object(ref.address)
-        if known is None or ref.spec != _OBJECT:  # models are read by their path
-            return payload
-        data = {part.name: payload.read(part.name) for part in known[0].parts}
-        if not all(sealing.is_right(part, data[part.name]) for part in known[0].parts):
-            raise DamagedObject(f"the files of object {ref.address} are not what was signed")
-        return MemoryPayload(data)
-
-    def _distrust(self, ref: ObjectRef) -> UntrustedStore:
-        if self._trust == "data":
-            why, hint = "trust='data' allows no such thing", "open it with trust='own' if it is your own store"
-        else:
-            why = "it belongs to another user, or others may write to it"
-            hint = f"if nobody else has written to it: chmod -R go-w {self.directory!r}"
-        return UntrustedStore(
-            f"decoding a {ref.spec!r} ingredient could run code from the warehouse {self.directory!r}, and {why}",
-            hint=hint,
-        )
+        return self._opener.preview(ref)
 
     # -- committing
 
@@ -715,7 +478,7 @@ class Warehouse:
                 from pyplantx.warehouse.resume import Workspaces as Kind
             else:
                 from pyplantx.warehouse.unresumed import NoWorkspaces as Kind
-            self._workspaces = Kind(self._session.layout, self.registry, self._trusts_code)
+            self._workspaces = Kind(self._session.layout, self.registry, self._opener.trusts_code)
         return self._workspaces
 
     def work_finished(self, reactor: str) -> None:
@@ -831,38 +594,16 @@ def _settle(session: Session) -> None:
         keeper.keep_within_budget(session)
 
 
-def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        raise WarehouseError(f"{what}={given!r} is not possible", hint=f"one of {', '.join(map(repr, choices))}")
-
-
-def _check_signed(trust: str, key: object, verify: str) -> None:
+def _check_options(durability: str, trust: str, arrays: str, verify: str, key: object) -> None:
+    """Refuse options that are no words of theirs, or exclude each other, before anything is made."""
+    check_choice("durability", durability, _DURABILITIES)
+    check_choice("trust", trust, _TRUSTS)
+    check_choice("arrays", arrays, ("copy", "readonly"))
+    check_choice("verify", verify, VERIFY)
     if trust == "signed" and verify == "off":
-        raise WarehouseError("trust='signed' and verify='off' exclude each other: signatures have to be checked")
+        raise BadRequest(
+            "trust='signed' and verify='off' exclude each other: signatures have to be checked",
+            hint="leave verify= out",
+        )
     if trust != "signed" and key is not None:
-        raise WarehouseError(f"a key is of no use with trust={trust!r}", hint="Plant(..., trust='signed', key=path)")
-
-
-def _was_damaged(ref: ObjectRef) -> PayloadMissing:
-    return PayloadMissing(f"the {ref.spec} object {ref.address} was damaged and is put aside")
-
-
-def _tiny_part(inline: str) -> tuple[str, bytes]:
-    part, _, data = inline.partition("\n")
-    try:
-        return part, data.encode("latin-1")
-    except UnicodeEncodeError:
-        raise DamagedObject("a payload in its reference holds characters that are no bytes") from None
-
-
-def _registry(
-    encode: Callable[[object], Digest] | None,
-    is_project_class: Callable[[type], bool] | None,
-    *,
-    writable: bool,
-    full_check: bool,
-    chunk_memory: int,
-) -> SpecRegistry:
-    from pyplantx.specs import SpecRegistry
-
-    return SpecRegistry(encode, is_project_class, writable=writable, full_check=full_check, chunk_memory=chunk_memory)
+        raise BadRequest(f"a key is of no use with trust={trust!r}", hint="Plant(..., trust='signed', key=path)")

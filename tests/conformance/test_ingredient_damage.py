@@ -16,9 +16,10 @@ import pytest
 from pyplantx import specs
 from pyplantx.errors import DamagedObject
 from pyplantx.spec_tests import FolderPayload
+from pyplantx.specs.services import Services
 
 LAW = Path(__file__).resolve().parents[2] / "specs"
-REGISTRY = specs.SpecRegistry(full_check=True)
+REGISTRY = specs.SpecRegistry(Services(full_check=True))
 CASES = [
     case
     for name in ("simple", "list", "array", "sparse", "hdf", "zarr")

@@ -20,9 +20,10 @@ import pytest
 from pyplantx import specs
 from pyplantx.errors import PayloadMissing, WarehouseError
 from pyplantx.spec_tests import FolderPayload, FolderStage
+from pyplantx.specs.services import Services
 
 LAW = Path(__file__).resolve().parents[2] / "specs"
-REGISTRY = specs.SpecRegistry(full_check=True)
+REGISTRY = specs.SpecRegistry(Services(full_check=True))
 NAMES = REGISTRY.names()
 
 

@@ -132,6 +132,10 @@ class Run:
         return steps
 
 
+#: An ingredient, the roots and observations of its ancestry, and who sent what of that.
+Deep = tuple[ObjectRef, dict[str, str], list[Observation], dict[str, str]]
+
+
 class Index:
     """What outlives a session."""
 
@@ -139,7 +143,7 @@ class Index:
         self.records: dict[str, str] = {}
         self.senders: dict[str, list[tuple[str, str]]] = {}  # name -> (reactor, root), the newest first
         self.payloads: dict[str, Any] = {}
-        self.deep: dict[str, tuple[ObjectRef, dict[str, str], list[Observation]]] = {}  # void when a record is written
+        self.deep: dict[str, Deep] = {}  # void when a record is written
         self.traces: dict[str, list[tuple[Any, ...]]] = {}  # root -> every trace ever recorded; for the oracle only
 
 
@@ -185,9 +189,11 @@ class Session:
         self.haste = random.Random(1)  # of its own: the programs' chance stays what it is without
         self.outside: set[str] = set()
         self.recalled = 0
+        self.compared: set[str] = set()  # what was held against its deep trace
+        self.former: dict[str, str] = {}  # name -> sender, of what was recalled and doesn't hold
         self.reconsidered: set[str] = set()
         self.payloads = index.payloads
-        self.scheduler = Scheduler(hash_text)
+        self.scheduler = Scheduler(hash_text, self._segment)
         self.started: list[tuple[str, m.Reason]] = []
         self.recorded: list[tuple[str, tuple[Any, ...]]] = []
         self.declined: list[str] = []
@@ -285,18 +291,23 @@ class Session:
         return decode_segment(text) if text is not None else None
 
     def _look_up(self, instruction: m.LookUp) -> None:
-        id, key = instruction
-        root = key is None
-        key = self.root(id) if key is None else key
-        self._say(m.NodeFound(id, key, self._segment(key), root), id)
+        key = self.root(instruction.reactor)
+        self._say(m.NodeFound(instruction.reactor, key, self._segment(key)), instruction.reactor)
 
     def _find_producers(self, instruction: m.FindProducers) -> None:
         name, stage = instruction
         deep = self.index.deep.get(name) if stage == 0 and self.recalls and not self.dry else None
-        if deep is not None and name in self.outside and self._holds(deep):
-            self.outside.remove(name)  # not a second time, if it can't be opened
-            self.recalled += 1
-            self._say(m.Recalled(name, deep[0]), f"search {name}")
+        if deep is not None and name in self.outside:
+            if self._holds(deep):
+                self.outside.remove(name)  # not a second time, if it can't be opened
+                self.recalled += 1
+                self._say(m.Recalled(name, deep[0]), f"search {name}")
+                return
+            if name not in self.compared:  # once, as what it tells is told once
+                self.former.update(deep[3])
+            self.compared.add(name)
+        if stage == 0 and self.former.get(name) in self.program:
+            self._say(m.ProducersFound(name, -1, (self.former.pop(name),), False), f"search {name}")
             return
         self._say(m.ProducersFound(name, stage, tuple(self._candidates(name, stage)), stage == 3), f"search {name}")
 
@@ -315,8 +326,8 @@ class Session:
         answers = tuple([self.answer(question) for question in instruction.questions])
         self._say(m.Observed(instruction.reactor, answers), instruction.reactor)
 
-    def _holds(self, deep: tuple[ObjectRef, dict[str, str], list[Observation]]) -> bool:
-        _, roots, observations = deep
+    def _holds(self, deep: Deep) -> bool:
+        _, roots, observations, _ = deep
         known = all(id in self.program and self.root(id) == root for id, root in roots.items())
         return known and all(self.answer(o.question).answer == o.answer for o in observations)
 
@@ -325,11 +336,13 @@ class Session:
         for name in self.outside if self.recalls and not self.recorded else ():
             roots: dict[str, str] = {}
             local: list[Observation] = []
+            senders: dict[str, str] = {}
             ref, queue = self.scheduler.known(name), [name]
             for at in queue:
                 id = self.scheduler.sender(at)
                 if id is None:
                     break  # recalled itself
+                senders[at] = id
                 if id in roots:
                     continue
                 roots[id] = self.root(id)
@@ -338,12 +351,12 @@ class Session:
                         queue.append(o.key) if o.kind == "ingredient" else local.append(o)
             else:
                 if ref is not None:
-                    self.index.deep[name] = (ref, roots, local)
+                    self.index.deep[name] = (ref, roots, local, senders)
 
     # ------------------------------------------------------------- running
 
     def _start(self, instruction: m.Start) -> None:
-        id, reason, ahead = instruction
+        id, reason, ahead, _ = instruction
         if self.dry:
             self.declined.append(id)
             self._say(m.Declined(id), id)
@@ -381,7 +394,7 @@ class Session:
         self._say(outcome, id)
 
     def _record(self, instruction: m.Record) -> None:
-        id, root, steps = instruction
+        id, root, steps, _ = instruction
         self.recorded.append((id, steps))
         self.index.deep.clear()
         self.index.traces.setdefault(root, []).append(steps)

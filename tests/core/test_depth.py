@@ -36,7 +36,7 @@ class Chain:
 
     def __init__(self, records: dict[str, str]) -> None:
         self.records = records
-        self.scheduler = Scheduler(hash_text)
+        self.scheduler = Scheduler(hash_text, self.segment)
         self.events: deque[Any] = deque()
         self.started = self.steps = 0
         self.over: Any = None
@@ -53,10 +53,11 @@ class Chain:
         self.events.append(m.ProducersFound(instruction.name, instruction.stage, (instruction.name,), False))
 
     def lookup(self, instruction: m.LookUp) -> None:
-        id, key = instruction
-        text = self.records.get(id if key is None else key)
-        segment = decode_segment(text) if text is not None else None
-        self.events.append(m.NodeFound(id, key or id, segment, key is None))
+        self.events.append(m.NodeFound(instruction.reactor, instruction.reactor, self.segment(instruction.reactor)))
+
+    def segment(self, key: str) -> Segment | None:
+        text = self.records.get(key)
+        return decode_segment(text) if text is not None else None
 
     def start(self, instruction: m.Start) -> None:
         self.started += 1

@@ -12,7 +12,7 @@ from driver import hash_text as toy_hash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyplantx.core.replay import Again, AskLocally, AskNode, replay
+from pyplantx.core.replay import Again, AskLocally, replay
 from pyplantx.core.trace import (
     MOST_OLDER,
     Group,
@@ -147,15 +147,15 @@ def walk(records: dict[str, str], root: str, answers: dict[tuple[str, str], str]
     segment = found(records, root)
     assert segment is not None
     steps: list[Step] = []
-    replaying = replay(root, segment, toy_hash, steps)
+    replaying = replay(root, segment, lambda key: found(records, key), toy_hash, steps)
     answer: Any = None
     while True:
         try:
             wish = replaying.send(answer)
         except StopIteration as end:
-            return end.value, steps
-        if isinstance(wish, AskNode):
-            answer = found(records, wish.key)
+            return end.value and end.value.reason, steps
+        if isinstance(wish, Segment):
+            answer = None
         elif isinstance(wish, AskLocally):
             answer = tuple([Observation(*q, answers.get(tuple(q), "?")) for q in wish.questions])
         elif isinstance(wish, Again):

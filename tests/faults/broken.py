@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyplantx import errors
-from pyplantx.warehouse import collect, committer, index, objects, records, session, warehouse
+from pyplantx.warehouse import collect, committer, index, objects, opening, records, session, storing
 from pyplantx.warehouse.locks import FileLock
 
 
@@ -72,7 +72,7 @@ def _believe_memory() -> None:
         stored = payload or self._reader.payload(address.encode()) or b""
         return records.split_payload(record, stored)
 
-    warehouse.Warehouse._memory_parts = memory_parts  # type: ignore[method-assign]
+    opening.Opener.memory_parts = memory_parts  # type: ignore[method-assign]
 
 
 def leaked_lock() -> None:
@@ -167,7 +167,7 @@ def bare_errors() -> None:
     def bare(error: OSError, *_: Any) -> Exception:
         return OSError(error.errno, error.strerror)
 
-    objects.disk_error = warehouse.disk_error = index.disk_error = session.disk_error = bare
+    objects.disk_error = storing.disk_error = index.disk_error = session.disk_error = bare
 
 
 def unshared_session() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, Warehouse
 
 SIZES = (3, 100, 3_000, 30_000, 1_200_000)
@@ -34,7 +35,8 @@ def send(warehouse: Warehouse, name: str, number: int, announce: Callable[[], No
     ref = warehouse.store(name, value_of(name, number))
     node = hash_text(f"{name} {number}")
     text = f"{name}|{ref.address if ref.inline is None else ''}"
-    warehouse.commit(Commit(name, node, [(node, text)], [(name, ref)], entry={"number": number}), announce)
+    entry = HistoryEntry(name, name, "ran", "", float(number), 0.5)
+    warehouse.commit(Commit(name, node, [(node, text)], [(name, ref)], entry=entry), announce)
 
 
 def verify(directory: Path, announced: dict[str, int], collected: bool = False) -> None:
@@ -54,7 +56,7 @@ def verify(directory: Path, announced: dict[str, int], collected: bool = False) 
             assert text is not None and text.startswith(f"{name}|")
         for _, body in warehouse._reader.scan("traces"):
             address = body.decode().rpartition("|")[2]  # a durable trace names durable objects only
-            assert not address or collected or warehouse._object(address) is not None
+            assert not address or collected or warehouse._opener.find(address) is not None
         assert os.listdir(directory / "staging") == [f"{warehouse._session.id}.lease"]
 
 

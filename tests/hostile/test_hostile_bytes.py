@@ -402,7 +402,7 @@ def ask_all(warehouse: Warehouse) -> None:
 def test_the_whole_facade(examples: int, tmp_path: Path) -> None:
     with Warehouse(tmp_path / "plant", trust="data", durability="process") as warehouse:
         real = warehouse._reader
-        warehouse._reader = forged = ForgedReader(real)  # type: ignore[assignment]
+        warehouse._reader = warehouse._opener._reader = forged = ForgedReader(real)  # type: ignore[assignment]
 
         @settings(max_examples=max(100, examples // 10), deadline=None, suppress_health_check=list(HealthCheck))
         @given(mutated(SOUND))
@@ -414,7 +414,7 @@ def test_the_whole_facade(examples: int, tmp_path: Path) -> None:
         try:
             run()
         finally:
-            warehouse._reader = real
+            warehouse._reader = warehouse._opener._reader = real
 
 
 def test_deep_traces(examples: int, tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_deep_traces(examples: int, tmp_path: Path) -> None:
     from pyplantx import recall
 
     sound = recall._encode(
-        recall.DeepTrace("x", REF, {"mod:r": "a" * 32}, [("mod:r", "config", "lr", "b" * 32)], []), "g"
+        recall.DeepTrace("x", REF, {"mod:r": "a" * 32}, [("mod:r", "config", "lr", "b" * 32)], [], {"x": "mod:r"}), "g"
     )
 
     def parse(data: bytes) -> None:
@@ -431,6 +431,7 @@ def test_deep_traces(examples: int, tmp_path: Path) -> None:
         if deep is not None:
             assert isinstance(deep.ref.address, str) and isinstance(deep.roots, dict)
             assert all(len(answer) == 4 and answer[0] in deep.roots for answer in deep.answers)
+            assert all(sender in deep.roots for sender in deep.senders.values())
 
     fuzz(parse, [sound.encode()], examples)
 

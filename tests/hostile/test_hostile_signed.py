@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Ingredient, Plant, ReactorFunc, specs
-from pyplantx.errors import PayloadMissing, PyplantxError, UntrustedStore, WarehouseError
+from pyplantx.errors import BadRequest, PayloadMissing, PyplantxError, UntrustedStore
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.testing import forget_reactors
 from pyplantx.warehouse.index import TABLES
@@ -238,9 +238,9 @@ def test_keys_in_odd_places(store: Path, key: Path, tmp_path: Path) -> None:
     refused(store, "not an ordinary file", trust="signed", key=tmp_path / "fifo")
     (tmp_path / "folder").mkdir(0o700)
     refused(store, "not an ordinary file|there is no key", trust="signed", key=tmp_path / "folder")
-    with pytest.raises(WarehouseError, match="of no use"):
+    with pytest.raises(BadRequest, match="of no use"):
         Warehouse(tmp_path / "new", key=key)
-    with pytest.raises(WarehouseError, match="verify='off'"):
+    with pytest.raises(BadRequest, match="verify='off'"):
         Warehouse(tmp_path / "new", trust="signed", key=key, verify="off")
     assert not (tmp_path / "new").exists()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, specs
-from pyplantx.errors import DamagedObject, PayloadMissing, ReactorError, WarehouseError
+from pyplantx.errors import BadRequest, DamagedObject, PayloadMissing, ReactorError
 from pyplantx.fingerprint.value import BLOCK
 
 PROGRAM = """
@@ -242,7 +242,7 @@ def test_an_array_that_is_kept_outlives_its_file(open_plant: Callable[..., Any])
 
 @pytest.mark.parametrize("wrong", ["sometimes", "", "LAZY"])
 def test_a_wrong_choice_is_refused(tmp_path: Path, wrong: str) -> None:
-    with pytest.raises(WarehouseError, match="verify="):
+    with pytest.raises(BadRequest, match="verify="):
         Plant(tmp_path / "plant", verify=wrong)
 
 

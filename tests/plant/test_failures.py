@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pyplantx import Plant, errors
+from pyplantx import Plant, ReactorFunc, errors
 from pyplantx.core.messages import Failure
 from pyplantx.failures import error_of
 
@@ -38,3 +40,50 @@ def test_a_plant_that_is_refused_leaves_no_store(options: dict[str, str], tmp_pa
     with pytest.raises(errors.ConfigError):
         Plant(tmp_path / "plant", **options)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def add_chain(plant: Plant, first: Any, length: int) -> None:
+    """`first`, and reactors of which each waits for the one before: the last one sends "x<length>"."""
+
+    def reactor(i: int) -> Any:
+        def waits(pipe: Any) -> Any:
+            value = yield pipe.receive(f"x{i - 1}")
+            pipe.send(f"x{i}", value)
+
+        return ReactorFunc(waits, name=f"r{i}", sends=[f"x{i}"])
+
+    plant.add_reactors(first, *[reactor(i) for i in range(1, length + 1)])
+
+
+def test_a_failure_below_a_long_chain_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    """Those who only waited for it have nothing to say about it; of who asked for what, both ends count."""
+
+    @ReactorFunc
+    def fails(pipe: Any) -> None:
+        pipe.send("x0", 1 // 0)
+
+    with Plant(tmp_path / "plant") as plant:
+        add_chain(plant, fails, 50)
+        with pytest.raises(ZeroDivisionError) as caught:
+            plant.produce("x50")
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames == ["test_a_failure_below_a_long_chain_is_told_in_a_few_lines", "fails"]
+    assert caught.value.__notes__ == [
+        "pyplantx: in reactor fails ('x50' was demanded, r50 asked for 'x49', ... 45 more ..., r4 asked for 'x3', "
+        "r3 asked for 'x2', r2 asked for 'x1', r1 asked for 'x0')"
+    ]
+
+
+def test_an_unknown_name_leads_to_the_line_that_asked_for_it(tmp_path: Path) -> None:
+    @ReactorFunc
+    def asks(pipe: Any) -> Any:
+        value = yield pipe.receive("nothing")
+        pipe.send("x0", value)
+
+    with Plant(tmp_path / "plant") as plant:
+        add_chain(plant, asks, 20)
+        with pytest.raises(errors.NoProducer) as caught:
+            plant.produce("x20")
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames == ["test_an_unknown_name_leads_to_the_line_that_asked_for_it", "asks"]
+    assert len(str(caught.value)) < 500

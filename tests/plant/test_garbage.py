@@ -139,3 +139,29 @@ def test_an_error_leaves_the_collector_as_it_was(open_plant: Callable[..., Any])
     with open_plant(interrupted) as plant, pytest.raises(KeyboardInterrupt):
         plant.run_reactor(interrupted)
     assert gc.isenabled()
+
+
+def test_where_memory_was_not_enough_cycles_go_before_the_next_demand(open_plant: Callable[..., Any]) -> None:
+    left: list[weakref.ref[Node]] = []
+    alive: list[bool] = []
+
+    @ReactorFunc
+    def greedy(pipe: Any) -> None:
+        node = Node()
+        left.append(weakref.ref(node))
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            node.error = error  # type: ignore[attr-defined]
+            raise ValueError("this is too much") from error
+
+    @ReactorFunc
+    def modest(pipe: Any) -> None:
+        alive.append(left[0]() is not None)
+        pipe.send("b", 1)
+
+    with open_plant(greedy, modest) as plant:
+        with pytest.raises(ValueError, match="too much"):
+            plant.run_reactor(greedy)
+        plant.produce("b")
+    assert alive == [False]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pyplantx import Plant, ReactorFunc
-from pyplantx.activity import Activity, _Walked
+from pyplantx.activity import Activity
+from pyplantx.core.messages import Record
 from pyplantx.core.trace import graft
 from pyplantx.fingerprint.value import hash_text
 
@@ -61,21 +62,16 @@ class Hidden:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_short_way_and_the_long_one(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick: list[bool] = []
-    short, branch = Activity._graft, _Walked.branch
+    short = Activity._graft
 
-    def both(self: Activity, id: str, root: str, steps: Any) -> Any:
-        expected = graft(root, steps, self._segment, hash_text)
-        found = short(self, id, root, steps)
-        assert found == expected, id
-        return found
-
-    def noted(self: _Walked, steps: Any) -> Any:
-        found = branch(self, steps)
-        quick.append(found is not None)
+    def both(self: Activity, record: Record) -> Any:
+        expected = graft(record.root, record.steps, self._segment, hash_text)
+        found = short(self, record)
+        assert found == expected, record.reactor
+        quick.append(record.joint is not None)
         return found
 
     monkeypatch.setattr(Activity, "_graft", both)
-    monkeypatch.setattr(_Walked, "branch", noted)
     chance = random.Random(seed)
     for _ in range(30):
         world = {"turn": chance.randrange(3)}

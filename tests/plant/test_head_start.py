@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyplantx import Plant, ReactorFunc
-from pyplantx.pipework import Run
+from pyplantx.run import Run
 
 
 def reactors() -> list[Any]:

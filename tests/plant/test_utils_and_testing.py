@@ -40,8 +40,10 @@ def test_inputs_of_a_reactor_travel(open_plant: Any, tmp_path: Path) -> None:
     assert loaded["object"] == {"a": "a", "two": 2}
     np.testing.assert_array_equal(loaded["array"], np.arange(1000, dtype=np.uint64))
     assert utils.load_ingredients_from_dir(tmp_path / "more") == {"other": 1}
-    with pytest.raises(errors.NoProducer, match="array"):
+    with pytest.raises(errors.NoProducer, match="there are: 'array', 'object'$"):
         utils.load_ingredients_from_dir(tmp_path / "export", ["nothing"])
+    with pytest.raises(errors.NoProducer, match="did you mean 'object'"):
+        utils.load_ingredients_from_dir(tmp_path / "export", "objekt")
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -115,3 +117,43 @@ def test_files_that_were_sent_to_a_mock_are_there_as_long_as_it_is():
         assert file.read() == "hello"
     del pipe
     assert not os.path.exists(path)
+
+
+def test_what_a_mock_does_not_have_is_missed_at_the_yield() -> None:
+    closed = []
+
+    @ReactorFunc
+    def asks(pipe: Any) -> Any:
+        try:
+            yield pipe.receive("data", "ofset")
+        finally:
+            closed.append(True)
+
+    @ReactorFunc
+    def does_without(pipe: Any) -> Any:
+        try:
+            offset = yield pipe.receive("ofset")
+        except errors.NoProducer:
+            offset = 0
+        pipe.send("offset", offset)
+
+    pipe = PipeworkMock({"data": 1, "offset": 2})
+    with pytest.raises(errors.NoProducer, match="'ofset', which the PipeworkMock was not given\n  hint: did you mean"):
+        run_reactor_to_completion(asks, pipe)
+    assert closed == [True] and pipe.received == ["data"]
+    assert run_reactor_to_completion(does_without, pipe).sent == {"offset": 0}
+
+
+def test_a_reactor_alone_can_use_blocks() -> None:
+    @ReactorFunc
+    def double(pipe: Any) -> Any:
+        x = yield pipe.receive("x")
+        assert pipe.checkpoint("state", default=5) == 5
+        y = pipe.allocate("y", specs.HdfArraySpec, shape=x.shape, dtype=x.dtype)
+        pipe.map_blocks(lambda block: 2 * block, x, out=y, memory="1 MB")
+        pipe.checkpoint("state", 6)
+        pipe.send("sum", float(pipe.reduce_blocks(np.sum, x)))
+        pipe.send("y", y)
+
+    sent = run_reactor_to_completion(double, PipeworkMock({"x": np.arange(1000.0)})).sent
+    assert sent["sum"] == 499500 and np.array_equal(sent["y"], 2 * np.arange(1000.0))

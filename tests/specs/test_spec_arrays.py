@@ -265,7 +265,7 @@ def test_allocated_shapes(shape, tmp_path):
         ({"shape": 3, "dtype": object}, "Python objects"),
         ({"shape": 3, "dtype": "nonsense"}, "not a NumPy dtype"),
         ({"shape": 3, "order": "X"}, "neither"),
-        ({"shape": 3, "chunks": 3}, "with chunks=\n  hint: shape, dtype and order are possible"),
+        ({"shape": 3, "chunks": 3}, "have chunks=\n  hint: shape, dtype and order are possible"),
     ],
 )
 def test_impossible_allocations(options, message, tmp_path):

@@ -192,9 +192,9 @@ def test_layouts(stage, tmp_path):
         ({"shape": (3,), "dtype": "M8[s]"}, "HDF5 can't keep"),
         ({"shape": (3,), "dtype": "U3"}, "HDF5 can't keep"),
         ({"shape": (3,), "dtype": object}, "Python objects"),
-        ({"shape": (3,), "compression": "zip"}, "compression='zip' is not known"),
+        ({"shape": (3,), "compression": "zip"}, "compression='zip' is not possible"),
         ({"shape": (3,), "chunks": (9,)}, "HDF5 can't keep"),
-        ({"shape": (3,), "external": "x"}, "with external="),
+        ({"shape": (3,), "external": "x"}, "have external="),
         ({"shape": (-3,)}, "negative"),
     ],
 )
@@ -229,7 +229,7 @@ def test_resizing_knows_its_limits(stage, size, axis, options):
         ({"chunks": (5,)}, r"change chunks=\(5,\)"),
         ({"dtype": "U3"}, "Ingredient.Type.array keeps"),
         ({"chunks": (5, 5), "blocks": (4, 4)}, "leave one of them off"),
-        ({"dytpe": "f4"}, "did you mean dtype[?] shape, .* and fillvalue are possible"),
+        ({"dytpe": "f4"}, "did you mean 'dtype'[?] shape, .* and fillvalue are possible"),
         ({"chunks": (5, 5), "axis": 1}, "leave one of them off"),
     ],
 )
@@ -248,6 +248,15 @@ def test_what_can_not_be_sent(stage):
 def little_space(stage, monkeypatch):
     real = os.statvfs(stage.folder)
     return lambda: monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result([*real[:3], 5000, 5000, *real[5:]]))
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_a_dataset_whose_file_is_closed_is_told_so(stage, tmp_path, length):
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        dataset = file.create_dataset("x", data=np.arange(float(length)))
+    assert SPEC.recognise(dataset)
+    with pytest.raises(CannotStore, match="value is an h5py dataset whose file is closed\n  hint: send it before"):
+        SPEC.write(dataset, stage)
 
 
 def test_a_full_disk_is_told_before_hdf5_meets_it(stage, little_space):

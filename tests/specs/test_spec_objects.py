@@ -18,7 +18,7 @@ import pytest
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, reactor, specs
 from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
 from pyplantx.pipework import Request
-from pyplantx.spec_tests import FolderPayload, FolderStage, stored
+from pyplantx.spec_tests import FolderPayload, FolderStage, same, stored
 from pyplantx.specs.services import Services
 
 
@@ -274,3 +274,56 @@ def test_previews_run_nothing():
 
     with stored(specs.ObjectSpec(), [Bomb()]) as entry:
         assert entry.preview().startswith("object list")
+
+
+class Rows(np.ndarray):
+    """A subclass without a state of its own."""
+
+
+NUMBERS = np.arange(-3.0, 9.0)
+OTHER_ORDER = {
+    "numbers": NUMBERS.astype(">f8"),
+    "large": np.arange(20_000, dtype=">i4"),
+    "every other one": NUMBERS.astype(">f4")[::2],
+    "Fortran order": np.asfortranarray(NUMBERS.reshape(3, 4).astype(">i2")),
+    "no axis": np.array(2.5, ">f8"),
+    "empty": np.zeros((0, 3), ">u4"),
+    "NaN with bits": np.array([0x7FF8_0000_0000_1234], ">u8").view(">f8"),
+    "complex": NUMBERS.astype(">c16"),
+    "extended": NUMBERS.astype(">g"),
+    "dates": np.array(["2020-02-29", "NaT"], ">M8[25s]"),
+    "spans": np.array([1, -1], ">m8[us]"),
+    "text": np.array(["ab", "c", "\U0001f33b"], ">U3")[::2],
+    "fields": np.zeros(3, [("a", ">i4"), ("b", "<f8"), ("c", ">M8[D]")])[::2],
+    "matrix": np.array([[1, 2]], ">i4").view(np.matrix),
+    "subclass": NUMBERS.astype(">f8").view(Rows),
+    "masked": np.ma.masked_array(NUMBERS.astype(">f8"), NUMBERS > 3, fill_value=7.0, hard_mask=True),
+    "not masked": np.ma.masked_array(NUMBERS.astype(">f8")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("case", OTHER_ORDER)
+def test_arrays_in_the_byte_order_of_other_machines_come_back_bit_by_bit(case):
+    array = OTHER_ORDER[case]
+    with stored(specs.ObjectSpec(), {"x": array, "again": array}) as kept:
+        opened = kept.open()
+    assert opened["again"] is opened["x"]
+    assert same(opened["x"], array)
+
+
+def test_masks_come_back_with_them():
+    for case in ("masked", "not masked"):
+        array = OTHER_ORDER[case]
+        with stored(specs.ObjectSpec(), [array]) as kept:
+            found = kept.open()[0]
+        assert (found.mask == array.mask).all() and (found.mask is np.ma.nomask) == (array.mask is np.ma.nomask)
+        assert found.fill_value == array.fill_value and found.hardmask == array.hardmask
+
+
+def test_a_value_in_another_byte_order_is_another_value():
+    digests = []
+    for dtype in ("<i4", ">i4", "<i4"):
+        with stored(specs.ObjectSpec(), {"x": np.arange(3, dtype=dtype)}) as kept:
+            digests.append(kept.written.digest)
+    assert digests[0] == digests[2] != digests[1]

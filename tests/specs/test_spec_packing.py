@@ -19,6 +19,8 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibra
 from pyplantx.fingerprint.value import BlockHasher, block_size
 from pyplantx.spec_tests import FolderStage, stored
 from pyplantx.specs import filters, packing
+from pyplantx.specs.library import StagedView
+from pyplantx.specs.rawfile import RawFile
 from pyplantx.specs.selections import parse
 
 SPEC = specs.HdfArraySpec()
@@ -29,15 +31,27 @@ PACKINGS = [
 ]
 
 
+class StagedFile:
+    """An HDF5 file that is being made."""
+
+    def __init__(self, path):
+        self.view = StagedView(RawFile(str(path), writable=True, new=True))
+        self.hdf5 = h5py.File(self.view, "w", libver=("v110", "v110"))
+
+    def close(self):
+        self.hdf5.close()
+        self.view.complete()
+
+
 def packed(path, shape, dtype="f4", compression="gzip", options=1, shuffle=None, **more):
     """(file, dataset, writer) of a fresh dataset; skips where the compression's library is missing."""
     if compression in PLUGINS:
         pytest.importorskip("hdf5plugin")
-    file = h5py.File(path, "w", libver=("v110", "v110"))
-    dataset = file.create_dataset("data", shape, dtype, **filters.settings(compression, options, shuffle), **more)
+    file = StagedFile(path)
+    dataset = file.hdf5.create_dataset("data", shape, dtype, **filters.settings(compression, options, shuffle), **more)
     known = packing.packing_of(dataset)
     assert known is not None
-    return file, dataset, packing.PackedWriter(known, dataset)
+    return file, dataset, packing.PackedWriter(known, dataset, file.view)
 
 
 def sealed(path):
@@ -150,7 +164,7 @@ def test_any_program_does_what_numpy_does(tmp_path_factory, program, chunks, lim
     path = tmp_path_factory.mktemp("packing") / "x.h5"
     options = {"maxshape": (None, 12), "fillvalue": -3, "chunks": chunks}
     file, dataset, writer = packed(path, (10, 12), "i4", shuffle=shuffle, **options)
-    writer = packing.PackedWriter(packing.packing_of(dataset), dataset, limit=limit)
+    writer = packing.PackedWriter(writer._known, dataset, writer._staged, limit=limit)
     writer._alone = alone
     expected = np.full((10, 12), -3, "i4")
     for kind, rows, columns, number in program:
@@ -444,10 +458,10 @@ def test_an_array_without_plug_ins_is_not_read_and_says_what_to_install(stage, m
 def test_an_error_while_packing_is_raised_at_the_seal_at_the_latest(stage, monkeypatch):
     allocation = SPEC.allocate(stage, shape=(8, 4), chunks=(2, 4), compression="gzip")
 
-    def refuse(self, chunk, data):
+    def refuse(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packing.PackedWriter, "_pack", refuse)
+    monkeypatch.setattr(os, "pwrite", refuse)
     allocation.handle[0:2] = 1
     for _ in range(2):
         with pytest.raises(WarehouseFull, match="no space"):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import CancelledError
 
 import pytest
 
-from pyplantx.specs.parallel import SMALL_STACK, small_stacks, start_thread
 from pyplantx.specs.pools import Pool, SteadyPool
+from pyplantx.specs.threads import SMALL_STACK, small_stacks, start_thread
 
 COUNTED = """
 import resource, threading
-from pyplantx.specs.parallel import start_thread
 from pyplantx.specs.pools import Pool
+from pyplantx.specs.threads import start_thread
 
 def counted():
     with open("/proc/self/status") as status:
@@ -47,10 +49,10 @@ def test_stacks_are_small_where_memory_is_limited() -> None:
 
 
 def test_the_setting_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyplantx.specs.parallel._is_limited", lambda: False)
+    monkeypatch.setattr("pyplantx.specs.threads.is_memory_limited", lambda: False)
     with small_stacks():
         assert threading.stack_size() == 0  # the usual one
-    monkeypatch.setattr("pyplantx.specs.parallel._is_limited", lambda: True)
+    monkeypatch.setattr("pyplantx.specs.threads.is_memory_limited", lambda: True)
     before = threading.stack_size()
     with pytest.raises(ZeroDivisionError), small_stacks():
         assert threading.stack_size() == SMALL_STACK
@@ -64,6 +66,78 @@ def test_no_memory_for_a_stack_is_no_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(threading.Thread, "start", fails)
     assert start_thread(lambda: None, "helper") is None
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Each thread dies before its first line; `threading.Thread.start` would wait for that for ever."""
+
+    def die(_: threading.Thread) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap_inner", die)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    return monkeypatch
+
+
+def test_a_thread_that_dies_before_its_first_line_is_not_waited_for(no_memory: pytest.MonkeyPatch) -> None:
+    before = threading.enumerate()
+    assert start_thread(lambda: None, "helper") is None
+    assert threading.enumerate() == before
+    with Pool(2, "pool") as pool:
+        assert pool.submit(abs, -1).result() == 1
+        no_memory.undo()
+        assert pool.submit(abs, -2).result() == 2
+
+
+def test_no_memory_to_wait_for_a_thread_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bool:
+        raise MemoryError
+
+    ran = threading.Lock()
+    ran.acquire()
+    monkeypatch.setattr(threading.Event, "wait", fails)
+    thread = start_thread(ran.release, "helper")
+    assert thread is not None
+    thread.join()
+    assert ran.acquire(blocking=False)
+
+
+def test_a_thread_that_is_slow_to_begin_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
+
+    def begins_late(thread: threading.Thread) -> None:
+        time.sleep(0.2)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap_inner", begins_late)
+    thread = start_thread(lambda: None, "helper")
+    assert thread is not None and thread.ident
+    thread.join()
+
+
+def test_threads_of_a_pool_end_when_nobody_has_it_any_more() -> None:
+    pool = Pool(2, "forgotten")
+    pool.submit(abs, -1).result()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name.startswith("forgotten"))
+    del pool
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_what_was_not_begun_can_be_cancelled() -> None:
+    begun, over = threading.Event(), threading.Event()
+    pool = Pool(1, "pool")
+    first = pool.submit(lambda: (begun.set(), over.wait()))
+    begun.wait()
+    second, third, fourth = (pool.submit(abs, -1) for _ in range(3))
+    assert second.cancel() and not first.cancel()
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert third.cancelled() and fourth.cancelled()
+    over.set()
+    assert first.result()
+    with pytest.raises(CancelledError):
+        third.result()
 
 
 def test_a_pool_does_what_it_is_given() -> None:

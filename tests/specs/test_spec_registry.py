@@ -16,6 +16,7 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibra
 from pyplantx.ingredient import Ingredient
 from pyplantx.spec_tests import FolderPayload, FolderStage, stored
 from pyplantx.specs.base import IngredientTypeSpec, Written
+from pyplantx.specs.services import Services
 
 
 class Everything(IngredientTypeSpec):
@@ -98,7 +99,7 @@ def test_the_newest_registration_is_asked_first():
 
 
 def test_registering_built_ins_again_changes_nothing():
-    registry = specs.SpecRegistry(full_check=True)
+    registry = specs.SpecRegistry(Services(full_check=True))
     before = registry.names()
     registry.register([specs.HdfArraySpec(), specs.ScipySparseSpec(), specs.KerasModelSpec()])
     registry.register([specs.HdfArraySpec, specs.SimpleSpec()])
@@ -207,12 +208,14 @@ def test_names_are_unique():
 
 
 def test_what_is_injected_is_used():
-    registry = specs.SpecRegistry(encode=lambda value: "f" * 32, is_project_class=lambda kind: kind is Everything)
+    registry = specs.SpecRegistry(
+        Services(encode=lambda value: "f" * 32, is_project_class=lambda kind: kind is Everything)
+    )
     with stored(registry.infer(5), 5) as entry:
         assert entry.written.digest == "f" * 32
     with stored(registry.infer({}), {"a": Everything()}) as entry:
         assert entry.meta["classes"] == [f"{__name__}:Everything"]
-    with stored(specs.SpecRegistry(writable=False).infer(np.zeros(3)), np.zeros(3)) as entry:
+    with stored(specs.SpecRegistry(Services(writable=False)).infer(np.zeros(3)), np.zeros(3)) as entry:
         assert not entry.open().flags.writeable
 
 
@@ -302,7 +305,7 @@ def test_files_that_can_not_be_sent(tmp_path):
     for options, message in [
         ({"suffix": "../x"}, "can't be the ending"),
         ({"suffix": 5}, "can't be"),
-        ({"shape": 3}, "with shape="),
+        ({"shape": 3}, "a file can.t have shape=\n  hint: only suffix is possible"),
     ]:
         with pytest.raises(BadRequest, match=message):
             spec.allocate(FolderStage(str(tmp_path)), **options)

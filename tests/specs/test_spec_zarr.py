@@ -215,10 +215,10 @@ def test_minus_zero_is_no_fill_value(stage):
     ("options", "message"),
     [
         ({}, "without shape="),
-        ({"shape": 4, "order": "F"}, "with order="),
+        ({"shape": 4, "order": "F"}, "have order="),
         ({"shape": 4, "dtype": ">f8"}, "doesn't keep >f8"),
         ({"shape": 4, "dtype": "S3"}, r"doesn't keep \|S3"),
-        ({"shape": 4, "compression": "lzma"}, "compression='lzma' is not known"),
+        ({"shape": 4, "compression": "lzma"}, "compression='lzma' is not possible"),
         ({"shape": 4, "compression": "gzip", "compression_opts": {"speed": 1}}, "is not for 'gzip'"),
         ({"shape": (4, 4), "chunks": 4}, "one positive length per axis"),
         ({"shape": (4, 4), "chunks": (0, 4)}, "one positive length per axis"),

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from pyplantx import specs
 from pyplantx.core.trace import ObjectRef
-from pyplantx.errors import CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
+from pyplantx.errors import BadRequest, CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, VersionInfo, Warehouse
 from tests.warehouse.stores import fetch, send
 
@@ -155,14 +156,18 @@ def test_versions_are_noted_once_newest_first(opened: Open) -> None:
     assert warehouse.versions("other") == []
 
 
+def _entry(number: int) -> HistoryEntry:
+    return HistoryEntry("r", "mod.r", "ran", "never run before", number + 0.5, 0.25)
+
+
 def test_history_is_in_order_newest_last(opened: Open) -> None:
     warehouse = opened()
     for number in range(10):
-        warehouse.commit(Commit("r", "0" * 32, entry={"number": number}))
+        warehouse.commit(Commit("r", "0" * 32, entry=_entry(number)))
         if number % 3 == 0:
             warehouse.sync()
-    assert warehouse.history() == [{"number": number} for number in range(10)]
-    assert _reopened(warehouse, opened).history(2) == [{"number": 8}, {"number": 9}]
+    assert warehouse.history() == [_entry(number)._asdict() for number in range(10)]
+    assert _reopened(warehouse, opened).history(2) == [_entry(8)._asdict(), _entry(9)._asdict()]
 
 
 def test_callbacks_come_after_durability_in_order(opened: Open, directory: Path) -> None:
@@ -384,7 +389,20 @@ def test_the_map_grows_with_the_index(opened: Open, monkeypatch: Any) -> None:
 
 
 def test_wrong_options_are_refused_in_words(directory: Path) -> None:
-    for options in ({"durability": "none"}, {"trust": "all"}, {"arrays": "mine"}):
-        with pytest.raises(WarehouseError):
-            Warehouse(directory, **options)
+    """With the words that there are, and with the one that was probably meant."""
+    wrong = {"durability": "proces", "trust": "singed", "arrays": "read-only", "verify": "lasy"}
+    meant = {"durability": "process", "trust": "signed", "arrays": "readonly", "verify": "lazy"}
+    for option, word in wrong.items():
+        with pytest.raises(BadRequest, match=f"{option}='{word}' is not possible") as caught:
+            Warehouse(directory, **{option: word})  # type: ignore[arg-type]
+        assert caught.value.hint.startswith(f"did you mean {meant[option]!r}? '")
+        assert caught.value.hint.endswith(" are possible")
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("options", [{"durability": None}, {"trust": 1}, {"trust": "signed", "verify": "off"}])
+def test_options_that_are_like_no_word_or_exclude_each_other(directory: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        Warehouse(directory, **options)
+    assert caught.value.hint and "did you mean" not in caught.value.hint
     assert not directory.exists()

@@ -25,6 +25,7 @@ from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import roots
 from pyplantx.warehouse.collect import survey
 from pyplantx.warehouse.objects import Objects
+from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.retention import Limits, Stored, decide, rank_versions, table
 from pyplantx.warehouse.roots import Notes
 from pyplantx.warehouse.warehouse import Commit, Warehouse
@@ -40,7 +41,7 @@ def make(
     """Store, commit and trace one ingredient as a run of so many seconds leaves it."""
     ref = warehouse.store(name, value, type_given)
     root = hash_text(f"{name} {ref.address}")
-    entry = None if seconds is None else {"seconds": seconds}
+    entry = None if seconds is None else HistoryEntry("r", f"mod.{name}", "ran", "", 0.0, seconds)
     text = encode_segment(Segment((Sent(name, ref),)))
     warehouse.commit(Commit(f"mod.{name}", root, [(root, text)], [(name, ref)], entry=entry))
     return ref

@@ -23,7 +23,8 @@ VALUES = [
 
 def long_way(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, value: Any) -> ObjectRef:
     with monkeypatch.context() as patch:
-        patch.setattr(warehouse, "_simple", None)
+        patch.setattr(warehouse._storer, "_simple", None)
+        patch.setattr(warehouse._opener, "_simple", None)
         ref = warehouse.store("x", value)
         assert repr(warehouse.open(ref)) == repr(value)
     return ref

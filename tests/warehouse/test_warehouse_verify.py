@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing, WarehouseError
 from pyplantx.fingerprint.value import BLOCK, array_digest, hash_bytes, hash_text
+from pyplantx.specs import buffers
 from pyplantx.specs.base import Layout as PartLayout
 from pyplantx.specs.base import Written
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
@@ -27,7 +28,7 @@ from pyplantx.warehouse.objects import SMALL, Layout, Objects, Sealed, StagedObj
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import Cut, Joined, ObjectRecord, decode_object, encode_object, make_part
 from pyplantx.warehouse.sealing import Sealing
-from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, signature
+from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, read_all, signature
 from pyplantx.warehouse.warehouse import Warehouse
 
 WRITTEN = Written("d" * 32)
@@ -533,6 +534,70 @@ def test_an_interrupt_leaves_nothing_claimed(tmp_path: Path, monkeypatch: pytest
             check.finish()
     check.finish()
     assert check.is_whole and check._fd < 0
+
+
+# -- in place, or as a copy -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["in place", "no NumPy to tell addresses", "pages that don't come"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How blocks are looked at; the last two by reading them."""
+    if request.param == "no NumPy to tell addresses":
+        monkeypatch.delitem(sys.modules, "numpy")
+    elif request.param == "pages that don't come":
+        monkeypatch.setattr(buffers, "madvise", lambda: lambda *_: -1)
+    return str(request.param)
+
+
+def test_a_file_is_checked_in_place_or_read(layout: Layout, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed, path = stored(layout, random_bytes(3 * BLOCK + 17))
+    read: list[int] = []
+    monkeypatch.setattr(verify, "read_all", lambda fd, view, at: read.append(at) or read_all(fd, view, at))
+    payload = opened(layout, sealed)
+    payload.map("data", writable=True)
+    assert payload.settle() is None
+    assert payload.is_right()
+    assert sorted(set(read) - {0}) == ([] if way == "in place" else [len(HEAD) + at * BLOCK for at in range(4)])
+
+
+def test_damage_is_found_in_place_or_read(layout: Layout, way: str) -> None:
+    for position in (len(HEAD), len(HEAD) + BLOCK - 1, len(HEAD) + 2 * BLOCK + 4095, len(HEAD) + 3 * BLOCK + 16):
+        sealed, path = stored(layout, random_bytes(3 * BLOCK + 17))
+        flip(path, position)
+        payload = opened(layout, sealed)
+        payload.map("data", writable=True)
+        assert "does not match its checksum" in str(payload.settle())
+
+
+def test_a_file_that_is_cut_off_meanwhile_is_damage_and_kills_nobody(layout: Layout, way: str) -> None:
+    sealed, path = stored(layout, random_bytes(3 * BLOCK + 17))
+    fd = os.open(path, os.O_RDONLY)
+    check = PartCheck(str(path), sealed.record.parts[0], signature(os.fstat(fd)))
+    assert check.begin(fd)
+    os.truncate(path, BLOCK)
+    with pytest.raises(DamagedObject, match="the file ends too early|can't be read"):
+        check.finish()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_checking_in_place_leaves_nothing_mapped(layout: Layout) -> None:
+    size = 16 * BLOCK
+    sealed, path = stored(layout, random_bytes(size))
+    fd = os.open(path, os.O_RDONLY)
+    check = PartCheck(str(path), sealed.record.parts[0], signature(os.fstat(fd)))
+    before = resident_files()
+    assert check.begin(fd)
+    most: list[int] = []
+    check.work(lambda: most.append(resident_files()) or True)
+    assert check.is_whole
+    assert max(most) - before < size // 2
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def resident_files() -> int:
+    """Bytes of mapped files that count as memory of this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssFile"))
 
 
 # -- in another process -----------------------------------------------------------------------------------------------

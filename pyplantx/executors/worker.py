@@ -1,0 +1,243 @@
+"""What runs in another process: it is given a job once, and then parts, for each of which it gives a result.
+
+This file may know: messages, pickles. It may not know: arrays, plants, stores. A worker of ours is started as ``main``
+on one end of a socket and ends when the plant closes the other one, or dies. In somebody else's executor, `run_block`
+does the same for one block.
+
+What is said, each a `Message`:
+
+- to the worker: ``("job", Job)``; ``("call", parts)``; ``("forget",)``, which has no answer;
+- from it: ``("gave", value)``, to a job digests of the modules that it has imported since it was asked last;
+  ``("raised", encoded error or None, traceback as text)``; ``("unsent", why)``, if the value can't be sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from pyplantx.errors import BadRequest, ReactorError
+from pyplantx.executors.channel import Channel, MakePickler, Message, decode, encode
+from pyplantx.executors.modules import digests
+
+#: How many jobs a process of somebody else's executor remembers.
+_REMEMBERED = 4
+
+
+class Job(NamedTuple):
+    """What is to be done with each block.
+
+    Attributes
+    ----------
+    key : str
+        Tells jobs apart.
+    code : Message
+        A pickled callable, which is given the parts of a block.
+    folder : str
+        The working directory.
+    path, argv : list of str
+        As in ``sys``.
+    """
+
+    key: str
+    code: Message
+    folder: str
+    path: list[str]
+    argv: list[str]
+
+
+def packed(function: Callable[..., Any], pickler: MakePickler) -> Job:
+    """The job to call a function with the parts of each block."""
+    return Job(os.urandom(8).hex(), encode(function, pickler), os.getcwd(), list(sys.path), list(sys.argv))
+
+
+def main(fd: int) -> None:
+    """Work for the process at the other end of a socket, until that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the plant's business: it ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    channel = Channel(socket.socket(fileno=fd))
+    os.register_at_fork(after_in_child=channel.close)  # a child of ours must not seem to be us
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+    worker = _Worker()
+    while True:
+        answer = worker.hear(inbox.get())
+        if answer is not None:
+            channel.send(answer)
+
+
+def _listen(channel: Channel, inbox: queue.SimpleQueue[Message]) -> None:
+    """Take what comes; when nothing can come any more, end the process, whatever it is doing."""
+    while True:
+        try:
+            inbox.put(channel.receive())
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+class _Worker:
+    """What a worker process knows: the present job."""
+
+    def __init__(self) -> None:
+        self._do: Callable[..., Any] = _nothing_to_do
+        self._told: set[str] = set()
+
+    def hear(self, message: Message) -> Message | None:
+        """The answer to a message; None if there is none."""
+        try:
+            kind, *rest = decode(message)
+        except Exception as error:  # parts of a class that can't be made here, say
+            return _raised(error)
+        if kind == "call":
+            return _flushed(_answer(self._do, rest[0]))
+        self._do = _nothing_to_do
+        return _answer(self._take_up, rest) if kind == "job" else None
+
+    def _take_up(self, job: Job) -> dict[str, str]:
+        sys.path[:], sys.argv[:] = job.path, job.argv
+        os.chdir(job.folder)
+        self._do = decode(job.code)
+        found = digests(self._told)
+        self._told.update(found)
+        return found
+
+
+def _flushed(answer: Message) -> Message:
+    """What the function has printed must not be lost with the process."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    return answer
+
+
+def _nothing_to_do(*_: Any) -> Any:
+    raise RuntimeError("a worker was called before it was given a job")
+
+
+def _answer(function: Callable[..., Any], parts: Sequence[Any]) -> Message:
+    try:
+        value = function(*parts)
+    except BaseException as error:  # raised again in the plant's process, SystemExit too
+        return _raised(error)
+    try:
+        return encode(("gave", value))
+    except Exception as error:
+        why = f"a {type(value).__qualname__} can't be sent to another process: {type(error).__name__}: {error}"
+        return encode(("unsent", f"what the function returned for a block, {why}"))
+
+
+def _raised(error: BaseException) -> Message:
+    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__))).rstrip()
+    try:
+        kept: Message | None = encode(error)
+    except Exception:
+        kept = None
+    return encode(("raised", kept, text))
+
+
+def _users_part(tb: TracebackType | None) -> TracebackType | None:
+    """A traceback without its first frames, which are ours."""
+    first = tb
+    while tb is not None and str(tb.tb_frame.f_globals.get("__name__")).startswith("pyplantx."):
+        tb = tb.tb_next
+    return tb or first
+
+
+# -- in the plant's process -------------------------------------------------------------------------
+
+
+def taken(answer: Message) -> Any:
+    """The value that a worker has given.
+
+    Raises
+    ------
+    BaseException
+        What its function raised, with the worker's traceback as a note.
+    ReactorError
+        If that can't be made again here.
+    BadRequest
+        If its result can't be sent.
+    """
+    kind, *rest = _decoded(answer)
+    if kind == "gave":
+        return rest[0]
+    if kind == "raised":
+        raise _error_of(*rest)
+    raise BadRequest(
+        rest[0], hint="return arrays, numbers, texts and containers of them; workers=1 keeps everything in one process"
+    )
+
+
+def _decoded(answer: Message) -> Any:
+    try:
+        return decode(answer)
+    except Exception as error:
+        return "unsent", f"what a worker process sent can't be made again here: {type(error).__name__}: {error}"
+
+
+def _error_of(kept: Message | None, text: str) -> BaseException:
+    try:
+        error = decode(kept) if kept is not None else None
+    except Exception:  # its class wants other arguments than it keeps: the text tells all there is
+        error = None
+    if not isinstance(error, BaseException):
+        return ReactorError(f"the function failed in a worker process:\n{text}")
+    error.add_note(f"in a worker process:\n{text}")
+    return error
+
+
+# -- in somebody else's executor --------------------------------------------------------------------
+
+
+_jobs: dict[str, Callable[..., Any]] = {}
+
+
+def run_block(key: str, code: bytes, parts: bytes) -> bytes:
+    """Do one block of a job.
+
+    Parameters
+    ----------
+    key : str
+        Tells jobs apart; the process remembers some.
+    code : bytes
+        A pickled `Message`, with the callable.
+    parts : bytes
+        A pickled `Message`, with what it is given.
+
+    Returns
+    -------
+    bytes
+        A pickled `Message`: the answer.
+    """
+    try:
+        function = _jobs.get(key)
+        if function is None:
+            function = decode(unwrap(code))
+            for old in list(_jobs)[: 1 - _REMEMBERED]:
+                _jobs.pop(old, None)
+            _jobs[key] = function
+        given = decode(unwrap(parts))
+    except Exception as error:
+        return wrap(_raised(error))
+    return wrap(_answer(function, given))
+
+
+def wrap(message: Message) -> bytes:
+    """A message in one piece, as any executor can send it."""
+    return pickle.dumps((message.data, [(bytes(buffer), fixed) for buffer, fixed in message.buffers]), protocol=5)
+
+
+def unwrap(data: bytes) -> Message:
+    """The message of `wrap`."""
+    code, buffers = pickle.loads(data)
+    return Message(code, [(buffer if fixed else bytearray(buffer), fixed) for buffer, fixed in buffers])

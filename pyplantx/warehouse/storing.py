@@ -1,0 +1,151 @@
+"""The way of a value down: written by its spec into a stage, sealed, moved to its address.
+
+This file may know: specs, stages, addresses. It may not know: lmdb, names, traces, when the queue is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from pyplantx.core.trace import Digest, ObjectRef
+from pyplantx.errors import BadRequest, CannotStore, PyplantxError, UnknownSpec
+from pyplantx.warehouse.objects import TINY, StagedObject, disk_error, tiny_ref
+from pyplantx.warehouse.records import IN_FILES
+from pyplantx.warehouse.session import Session
+
+if TYPE_CHECKING:
+    from pyplantx.specs import SpecRegistry
+    from pyplantx.specs.base import Allocation, IngredientTypeSpec, Written
+    from pyplantx.specs.simple import SimpleSpec
+    from pyplantx.warehouse.opening import Opener
+
+
+class Allocated:
+    """An ingredient that a reactor fills itself.
+
+    Attributes
+    ----------
+    name : str
+        Of the ingredient.
+    handle : object
+        What the reactor writes into.
+    inner : Allocation
+        What the type spec made.
+    before_publishing : list of callable
+        What is to happen while it is whole and still ours.
+    """
+
+    def __init__(
+        self, storer: Storer, name: str, spec: IngredientTypeSpec, stage: StagedObject, inner: Allocation
+    ) -> None:
+        self.name = name
+        self.handle: Any = inner.handle
+        self.inner = inner
+        self.before_publishing: list[Callable[[], None]] = []
+        self._storer = storer
+        self._spec = spec
+        self._stage = stage
+
+    def seal(self) -> ObjectRef:
+        """Finish: the handle refuses more writes, the object is at its address and may be opened.
+
+        Raises
+        ------
+        CannotStore, WarehouseFull
+            If it can't be stored; then it is discarded.
+        """
+        try:
+            written = self.inner.seal()
+            for prepare in self.before_publishing:
+                prepare()
+            return self._storer.publish(self._spec, self._stage, written)
+        except BaseException as error:
+            raise self._storer.failure(f"ingredient {self.name!r} can't be stored", self._stage, error) from error
+
+    def discard(self) -> None:
+        """Give up: close the handle, remove what was written."""
+        try:
+            self.inner.discard()
+        finally:
+            self._stage.discard()
+
+
+class Storer:
+    """Puts values into the store.
+
+    Parameters
+    ----------
+    session : Session
+        The open store.
+    registry : SpecRegistry
+        Writes the payloads.
+    opener : Opener
+        Tells what is there already.
+    """
+
+    def __init__(self, session: Session, registry: SpecRegistry, opener: Opener) -> None:
+        self._session = session
+        self._registry = registry
+        self._opener = opener
+        self._simple = cast("SimpleSpec", registry.get("simple"))  # unless another spec is put in its place
+
+    def store(self, name: str, value: Any, type_given: Any) -> ObjectRef:
+        """See `Warehouse.store`."""
+        stage: StagedObject | None = None
+        try:
+            spec = self._registry.infer(value) if type_given is None else self._registry.resolve(type_given)
+            if spec is self._simple:
+                tiny = self._simple.write_tiny(value, TINY)
+                if tiny is not None:
+                    return tiny_ref(spec.name, spec.version, *tiny)
+            stage = StagedObject(self._session.staging)
+            return self.publish(spec, stage, spec.write(value, stage))
+        except BaseException as error:
+            raise self.failure(f"ingredient {name!r} can't be stored", stage, error) from error
+
+    def allocate(self, name: str, type_given: Any, options: dict[str, Any], what: str = "ingredient") -> Allocated:
+        """See `Warehouse.allocate`; ``what`` says in messages what it is."""
+        stage = StagedObject(self._session.staging)
+        try:
+            spec = self._registry.resolve(type_given)
+            return Allocated(self, name, spec, stage, spec.allocate(stage, **options))
+        except BaseException as error:
+            raise self.failure(f"{what} {name!r} can't be allocated", stage, error) from error
+
+    def failure(self, what: str, stage: StagedObject | None, error: BaseException) -> BaseException:
+        """The error to raise when storing failed: it says what can't be done. Nothing is left behind."""
+        written = 0
+        if stage is not None:
+            written = stage.size_so_far()
+            stage.discard()
+        if isinstance(error, OSError) and not isinstance(error, PyplantxError):
+            return disk_error(error, what, self._session.layout.root, written)
+        return error.within(what) if isinstance(error, (CannotStore, BadRequest, UnknownSpec)) else error
+
+    def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:
+        """Seal what a spec has written and make it available; bytes that the store has already are kept."""
+        tiny = stage.tiny(spec.name, spec.version, written)
+        if tiny is not None:
+            return tiny
+        address, record, payload = sealed = stage.seal(spec.name, spec.version, written)
+        if self._has_whole(address):
+            stage.discard()
+        else:
+            if record.home == IN_FILES:
+                self._session.objects.publish(stage, sealed)
+            self._session.committer.hold(address, record, payload)
+            self._session.added += record.size
+        return ObjectRef(record.spec, record.version, record.digest, address, record.size, record.meta)
+
+    def _has_whole(self, address: Digest) -> bool:
+        """Whether the store has these very bytes already; read back and checked, for a bad copy must not win."""
+        known = self._opener.find(address)
+        if known is None:
+            return False
+        if known[0].home == IN_FILES:
+            whole = self._session.objects.is_whole(address, known[0])
+            if not whole:
+                self._session.objects.quarantine(address)
+            return whole
+        return self._opener.memory_parts(address, *known) is not None

@@ -1,0 +1,348 @@
+"""Worker processes: how they are started, what becomes of those that die, and that none is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyplantx.blocks import travel
+from pyplantx.errors import BadRequest, ReactorError
+from pyplantx.executors.processes import WorkerProcesses
+from pyplantx.executors.workers import Given, Threads, workers_for
+from pyplantx.specs.builtin import code_pickler
+from tests.executors.waiting import is_gone, until
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerProcesses]:
+    workers = WorkerProcesses(2)
+    yield workers
+    workers.close()
+
+
+def job(workers: Any, function: Callable[..., Any]) -> Any:
+    return workers.begin(workers.pack(function, code_pickler))
+
+
+def once(path: str) -> bool:
+    """Whether nobody was here before."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        return True
+    except FileExistsError:
+        return False
+
+
+class TestCalls:
+    def test_lambdas_and_closures(self, pool):
+        offset = np.arange(3)
+        with job(pool, lambda x: x * 2 + offset) as call:
+            assert call(np.array([1, 2, 3])).tolist() == [2, 5, 8]
+
+    def test_several_at_once_in_processes_of_their_own(self, pool):
+        with job(pool, lambda x: (os.getpid(), x)) as call, ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(call, range(40)))
+        assert [x for _, x in found] == list(range(40))
+        assert os.getpid() not in {pid for pid, _ in found}
+
+    def test_workers_are_used_again(self, pool):
+        found = set()
+        for _ in range(3):
+            with job(pool, os.getpid) as call:
+                found.add(call())
+        assert len(found) == 1
+
+    def test_where_and_with_what_arguments_the_program_runs(self, pool, tmp_path, monkeypatch):
+        import sys
+
+        for folder in (tmp_path, tmp_path.parent):
+            monkeypatch.chdir(folder)
+            monkeypatch.setattr(sys, "argv", ["program", str(folder)])
+            with job(pool, lambda: (os.getcwd(), __import__("sys").argv)) as call:
+                assert call() == (str(folder), ["program", str(folder)])
+
+    def test_a_job_is_forgotten(self, pool, tmp_path):
+        class Marker:
+            def __init__(self, path: str) -> None:
+                self.path = path
+
+            def __del__(self, close: Any = os.close, open: Any = os.open, flags: int = os.O_CREAT) -> None:
+                close(open(self.path, flags))
+
+        kept = Marker(str(tmp_path / "gone"))
+        with job(pool, lambda: kept.path) as call:
+            path = call()
+            assert not os.path.exists(path)
+        until(lambda: os.path.exists(path))
+
+
+class TestSurroundings:
+    def test_what_is_printed_is_not_lost(self, pool, capfd):
+        with job(pool, lambda: print("printed by a worker")) as call:
+            call()
+        assert "printed by a worker" in capfd.readouterr().out
+
+    def test_modules_that_are_reached_through_their_package(self, pool, tmp_path, monkeypatch):
+        import importlib
+
+        inside = tmp_path / "some_package" / "part"
+        inside.mkdir(parents=True)
+        (tmp_path / "some_package/__init__.py").touch()
+        (inside / "__init__.py").touch()
+        (inside / "leaf.py").write_text("VALUE = 4\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.import_module("some_package.part.leaf")
+        some_package = importlib.import_module("some_package")
+        job_, _ = travel.pack(lambda: some_package.part.leaf.VALUE, [], "a test", pool)
+        with pool.begin(job_) as call:
+            assert call() == 4
+
+    def test_the_death_of_one_with_children_is_noticed(self, pool, tmp_path):
+        """Which have all that it had, but not its connection."""
+
+        def leaves_a_child() -> None:
+            child = os.fork()
+            if child == 0:
+                time.sleep(600)
+            (tmp_path / str(child)).touch()
+            os._exit(4)
+
+        with pytest.raises(ReactorError, match="status 4"), job(pool, leaves_a_child) as call:
+            call()
+        for child in tmp_path.iterdir():
+            os.kill(int(child.name), signal.SIGKILL)
+
+
+class TestErrors:
+    def test_come_as_they_are_with_the_traceback_of_the_worker(self, pool):
+        def divide(x: int) -> float:
+            return 1 / x
+
+        with pytest.raises(ZeroDivisionError) as caught, job(pool, divide) as call:
+            call(0)
+        (note,) = caught.value.__notes__
+        assert note.startswith("in a worker process:") and "return 1 / x" in note and "pyplantx/" not in note
+
+    def test_system_exit_too(self, pool):
+        with pytest.raises(SystemExit) as caught, job(pool, lambda: __import__("sys").exit(7)) as call:
+            call()
+        assert caught.value.code == 7
+
+    def test_those_that_can_not_be_made_again_are_told(self, pool):
+        class Odd(Exception):
+            def __init__(self, one: int, two: int) -> None:
+                super().__init__(f"{one} and {two}")
+
+        def fail() -> None:
+            raise Odd(1, 2)
+
+        with (
+            pytest.raises(ReactorError, match="(?s)failed in a worker process:.*Odd: 1 and 2"),
+            job(pool, fail) as call,
+        ):
+            call()
+
+    def test_results_that_can_not_be_sent_are_told(self, pool):
+        with (
+            pytest.raises(BadRequest, match="returned for a block, a lock can't be sent.*"),
+            job(pool, lambda: threading.Lock()) as call,
+        ):
+            call()
+
+    def test_modules_that_can_not_be_imported_there(self, pool, tmp_path, monkeypatch):
+        import importlib
+
+        (tmp_path / "vanishing.py").write_text("def f():\n    return 1\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr("sys.dont_write_bytecode", True)
+        function = importlib.import_module("vanishing").f
+        (tmp_path / "vanishing.py").unlink()
+        with pytest.raises(ModuleNotFoundError, match="vanishing"), job(pool, function) as call:
+            call()
+
+    def test_code_that_was_edited_since_is_refused(self, pool, tmp_path, monkeypatch):
+        import importlib
+
+        (tmp_path / "edited.py").write_text("def f():\n    return 1\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr("sys.dont_write_bytecode", True)
+        function = importlib.import_module("edited").f
+        with job(pool, function) as call:
+            assert call() == 1
+        pool.close()
+        (tmp_path / "edited.py").write_text("def f():\n    return 2\n")
+        with pytest.raises(BadRequest, match="code of edited was changed"), job(pool, function) as call:
+            call()
+
+
+class TestDeath:
+    def test_a_block_is_tried_once_more(self, pool, tmp_path):
+        path = str(tmp_path / "mark")
+
+        def dies_once(x: int) -> int:
+            if once(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return x
+
+        with job(pool, dies_once) as call:
+            assert call(5) == 5
+
+    @pytest.mark.parametrize(
+        ("end", "words"),
+        [
+            (lambda: os.kill(os.getpid(), signal.SIGKILL), "killed by SIGKILL"),
+            (lambda: os._exit(3), "ended with status 3"),
+        ],
+    )
+    def test_but_not_for_ever(self, end, words, pool):
+        with (
+            pytest.raises(ReactorError, match=f"2 times, and each time it died: .*{words}.*{words}"),
+            job(pool, end) as call,
+        ):
+            call()
+        with job(pool, lambda: 1) as call:
+            assert call() == 1
+
+    def test_of_one_that_was_idle(self, pool):
+        with job(pool, os.getpid) as call:
+            os.kill(call(), signal.SIGKILL)
+        with job(pool, lambda: 5) as call:
+            assert call() == 5
+
+
+class TestNoneIsLeft:
+    def test_after_close(self, pool):
+        with job(pool, os.getpid) as call:
+            pid = call()
+        pool.close()
+        assert is_gone(pid)
+
+    def test_when_nobody_has_the_pool_any_more(self):
+        workers = WorkerProcesses(1)
+        with job(workers, os.getpid) as call:
+            pid = call()
+        del workers, call
+        assert is_gone(pid)
+
+    def test_what_is_under_way_is_ended_with_the_loop(self, pool, tmp_path):
+        path = tmp_path / "pid"
+
+        def long() -> None:
+            (path.parent / "new").write_text(str(os.getpid()))
+            os.rename(path.parent / "new", path)
+            time.sleep(600)
+
+        with pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as threads, job(pool, long) as call:
+            threads.submit(call)
+            until(path.exists)
+            raise KeyboardInterrupt
+        assert is_gone(int(path.read_text()))
+
+    def test_when_the_program_is_killed(self, tmp_path):
+        """In the middle of a function that never ends by itself."""
+        path = tmp_path / "pid"
+
+        def spin() -> None:
+            (path.parent / "new").write_text(str(os.getpid()))
+            os.rename(path.parent / "new", path)
+            while True:
+                pass
+
+        program = os.fork()
+        if program == 0:
+            try:
+                workers = WorkerProcesses(1)
+                with job(workers, spin) as call:
+                    call()
+            finally:
+                os._exit(1)
+        until(path.exists)
+        os.kill(program, signal.SIGKILL)
+        os.waitpid(program, 0)
+        until(partial(is_gone, int(path.read_text())))
+
+    def test_a_forked_child_does_not_keep_them(self, pool):
+        with job(pool, os.getpid) as call:
+            pid = call()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+        pool.close()
+        assert is_gone(pid)
+        os.close(writing)
+        os.close(reading)
+        os.waitpid(child, 0)
+
+    def test_ctrl_c_is_not_theirs(self, pool):
+        with job(pool, os.getpid) as call:
+            pid = call()
+            os.kill(pid, signal.SIGINT)
+            assert call() == pid
+
+
+class TestChoice:
+    def test_none(self):
+        assert workers_for(None) is None
+
+    def test_words(self):
+        assert isinstance(workers_for("threads"), Threads)
+        found = workers_for("processes")
+        assert isinstance(found, WorkerProcesses) and found.count >= 1
+
+    @pytest.mark.parametrize("wrong", ["process", 3, object(), Future])
+    def test_anything_else(self, wrong):
+        with pytest.raises(BadRequest, match="executor=.*is not possible"):
+            workers_for(wrong)
+
+    def test_an_executor_of_the_users(self):
+        with ThreadPoolExecutor(3) as threads:
+            given = workers_for(threads)
+            assert isinstance(given, Given) and given.count == 3 and not given.travels
+            with given.begin(lambda x: (x, threading.current_thread().name)) as call:
+                value, name = call(4)
+            assert value == 4 and name.startswith("ThreadPoolExecutor")
+            given.close()
+            assert threads.submit(int).result() == 0
+
+    def test_one_with_processes(self, tmp_path):
+        path, array = str(tmp_path / "mark"), np.arange(5)
+        with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as processes:
+            given = workers_for(processes)
+            assert given.count == 2 and given.travels
+            with job(given, lambda x: (os.getpid(), x + array)) as call:
+                (one, values), (other, _) = call(1), call(2)
+            assert values.tolist() == [1, 2, 3, 4, 5] and os.getpid() not in (one, other)
+            with pytest.raises(ZeroDivisionError) as caught, job(given, lambda x: 1 / x) as call:
+                call(0)
+            assert "in a worker process" in caught.value.__notes__[0]
+            with pytest.raises(ReactorError, match="has lost a worker"), job(given, lambda: os._exit(1)) as call:
+                call()
+        assert not Path(path).exists()
+
+    def test_whoever_waits_for_one_is_let_go(self):
+        never = Future()
+
+        class Stuck:
+            def submit(self, *_: Any) -> Future[Any]:
+                return never
+
+        given = workers_for(Stuck())
+        given.travels = False
+        with pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as threads, given.begin(int) as call:
+            waiting = threads.submit(call)
+            raise KeyboardInterrupt
+        assert isinstance(waiting.exception(), ReactorError) and never.cancelled()

@@ -1,0 +1,62 @@
+"""What can't be allocated is an error that tells the reactor, the ingredient, what is wrong and what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx import Ingredient, ReactorFunc, errors, specs
+
+REFUSED = {
+    "no type": (None, {}, errors.BadRequest),
+    "no such type": ("aray", {}, errors.UnknownSpec),
+    "not to be allocated": (Ingredient.Type.object, {}, errors.BadRequest),
+    "no shape": (Ingredient.Type.array, {}, errors.BadRequest),
+    "no such option": (Ingredient.Type.array, {"shap": (3,)}, errors.BadRequest),
+    "no such dtype": (Ingredient.Type.array, {"shape": (3,), "dtype": "flot"}, errors.BadRequest),
+    "a bad ending": (Ingredient.Type.file, {"suffix": "/../x"}, errors.BadRequest),
+    "a bad shape": (specs.HdfArraySpec, {"shape": (-1,), "dtype": "f4"}, errors.BadRequest),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(
+    ("method", "what"), [("allocate", "ingredient 'the scan'"), ("allocate_temp", "scratch space 'the scan'")]
+)
+def test_the_error_says_who_allocates_what(open_plant: Any, case: str, method: str, what: str) -> None:
+    type_given, options, kind = REFUSED[case]
+
+    @ReactorFunc
+    def scans(pipe: Any) -> None:
+        getattr(pipe, method)("the scan", type_given, **options)
+
+    with open_plant(scans) as plant:
+        with pytest.raises(kind) as caught:
+            plant.run_reactor(scans)
+        assert str(caught.value).startswith(f"reactor scans: {what} can't be allocated: ")
+        assert list(Path(plant.plant_dir, "staging").glob("*/*")) == []  # nothing is left behind
+
+
+def test_options_are_told_with_the_one_that_was_meant(open_plant: Any) -> None:
+    @ReactorFunc
+    def scans(pipe: Any) -> None:
+        pipe.allocate("scan", Ingredient.Type.array, shap=(3,), dtyp="f4")
+
+    with open_plant(scans) as plant, pytest.raises(errors.BadRequest, match="can't have shap, dtyp=") as caught:
+        plant.run_reactor(scans)
+    assert caught.value.hint.startswith("did you mean 'shape'? did you mean 'dtype'? shape")
+
+
+def test_a_type_that_is_not_known_is_told_with_the_ingredient_that_is_sent(open_plant: Any) -> None:
+    @ReactorFunc
+    def sends(pipe: Any) -> None:
+        pipe.send("x", 1, "simpel")
+
+    with (
+        open_plant(sends) as plant,
+        pytest.raises(errors.UnknownSpec, match="^ingredient 'x' can't be stored: no") as e,
+    ):
+        plant.run_reactor(sends)
+    assert e.value.hint == "did you mean 'simple'?"

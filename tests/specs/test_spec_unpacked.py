@@ -1,0 +1,158 @@
+"""Arrays that are written across their chunks: each chunk is packed a few times at most, whatever the order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyplantx import specs
+from pyplantx.errors import WarehouseError, WarehouseFull
+from pyplantx.spec_tests import FolderStage
+from pyplantx.specs import packing, unpacked
+from pyplantx.specs.services import Services
+
+ROWS, COLUMNS = 96, 40
+CHUNK = (ROWS, 4)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> FolderStage:
+    return FolderStage(str(tmp_path))
+
+
+def little_memory() -> specs.HdfArraySpec:
+    """A spec whose datasets keep one chunk unpacked in memory."""
+    return specs.HdfArraySpec().serve(Services(chunk_memory=1))
+
+
+def allocate(stage: FolderStage, **options: Any) -> Any:
+    options = {"shape": (ROWS, COLUMNS), "dtype": "f4", "chunks": CHUNK, "compression": "gzip", **options}
+    return little_memory().allocate(stage, **options)
+
+
+def numbers() -> Any:
+    return np.random.default_rng(1).integers(0, 99, (ROWS, COLUMNS)).astype("f4")
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The chunks that were packed, one entry for each time."""
+    seen: list[Any] = []
+    real = packing.PackedWriter._pack
+
+    def pack(self: Any, chunk: Any, data: Any) -> None:
+        seen.append(chunk)
+        real(self, chunk, data)
+
+    monkeypatch.setattr(packing.PackedWriter, "_pack", pack)
+    return seen
+
+
+def in_file(stage: FolderStage) -> Any:
+    with h5py.File(os.path.join(stage.folder, "data.h5")) as file:
+        return next(iter(file.values()))[...]
+
+
+@pytest.mark.parametrize("step", [1, 5, 96])
+def test_rows_are_written_to_columns_without_packing_each_time(
+    stage: FolderStage, packed: list[Any], step: int
+) -> None:
+    array, allocation = numbers(), allocate(stage)
+    for start in range(0, ROWS, step):
+        allocation.handle[start : start + step] = array[start : start + step]
+        assert (allocation.handle[start] == array[start]).all()
+    allocation.seal()
+    assert len(packed) <= 2 * COLUMNS // CHUNK[1]
+    assert (in_file(stage) == array).all() and (allocation.handle[...] == array).all()
+    assert os.listdir(stage.folder) == ["data.h5"]
+
+
+def test_without_room_on_the_disk_chunks_are_packed_each_time(
+    stage: FolderStage, packed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacked.UnpackedChunks, "put", lambda self, chunk, array, reserve: False)
+    array, allocation = numbers(), allocate(stage)
+    for start in range(0, ROWS, 8):
+        allocation.handle[start : start + 8] = array[start : start + 8]
+    allocation.seal()
+    assert len(packed) > 5 * COLUMNS // CHUNK[1]
+    assert (in_file(stage) == array).all()
+
+
+def test_what_waits_on_the_disk_must_still_fit_beside_it(tmp_path: Path) -> None:
+    chunks = unpacked.UnpackedChunks(str(tmp_path / "data.h5"), (4,), np.dtype("f4"))
+    assert not chunks.put((0,), np.zeros(4, "f4"), reserve=1 << 62) and (0,) not in chunks
+    assert chunks.put((0,), np.arange(4, dtype="f4"), reserve=0) and chunks.nbytes == 16
+    chunks.write((0,), (slice(1, 4, 2),), np.array([7.0, 8.0]))
+    assert chunks.read((0,)).tolist() == [0, 7, 2, 8] and chunks.read((0,), (slice(2, 4),)).tolist() == [2, 8]
+    chunks.drop((0,))
+    assert chunks.put((5,), np.ones(4, "f4"), reserve=0) and list(chunks) == [(5,)]
+    chunks.close()
+    assert not list(chunks) and not os.listdir(tmp_path)
+
+
+WRITES = st.lists(
+    st.tuples(
+        st.integers(0, ROWS),
+        st.integers(0, ROWS),
+        st.sampled_from([1, 1, 3]),
+        st.integers(0, COLUMNS - 1),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=40)
+@given(WRITES, st.sampled_from([(ROWS, 4), (7, 9), (ROWS, COLUMNS)]))
+def test_any_order_gives_the_same_array(tmp_path_factory: Any, plan: list[Any], chunks: Any) -> None:
+    stage = FolderStage(str(tmp_path_factory.mktemp("any")))
+    allocation, expected = allocate(stage, chunks=chunks, fillvalue=3), np.full((ROWS, COLUMNS), 3, "f4")
+    for number, (start, stop, step, column, with_mask) in enumerate(plan):
+        where: Any = np.s_[start:stop:step, column:]
+        if with_mask:  # by h5py: everything is packed before
+            where = np.zeros((ROWS, COLUMNS), bool)
+            where[min(start, ROWS - 1), column] = True
+        allocation.handle[where] = expected[where] = number
+    assert (allocation.handle[...] == expected).all()
+    allocation.seal()
+    assert (in_file(stage) == expected).all()
+
+
+@pytest.mark.parametrize("method", ["put", "write", "read", "check"])
+def test_an_error_beside_the_array_is_not_forgotten(
+    stage: FolderStage, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise WarehouseFull("no space")
+
+    allocation, array = allocate(stage), numbers()
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacked.UnpackedChunks, method, fail)
+        with pytest.raises(WarehouseFull):
+            for start in range(0, ROWS, 8):
+                allocation.handle[start : start + 8] = array[start : start + 8]
+            allocation.seal()
+    with pytest.raises(WarehouseFull, match="no space"):
+        allocation.seal()
+    allocation.discard()
+
+
+def test_a_disk_that_did_not_keep_them_is_told(stage: FolderStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    allocation, array = allocate(stage), numbers()
+    for start in range(0, ROWS, 8):
+        allocation.handle[start : start + 8] = array[start : start + 8]
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(WarehouseError, match="can't be written: Input/output error"):
+        allocation.seal()
+    allocation.discard()

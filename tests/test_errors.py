@@ -1,0 +1,59 @@
+"""What all errors have in common: message and hint, places, near misses; values that can't be shown."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from pyplantx import errors
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PyplantxError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_place_comes_in_front_and_the_hint_stays(kind: Any) -> None:
+    error = kind("it is full", hint="empty it").within("the box 'a'")
+    assert type(error) is kind
+    assert str(error) == "the box 'a': it is full\n  hint: empty it"
+    assert (error.message, error.hint) == ("the box 'a': it is full", "empty it")
+    assert str(kind("it is full").within("the box")) == "the box: it is full"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_travel_between_processes(kind: Any) -> None:
+    sent = kind("it is full", hint="empty it")
+    found = pickle.loads(pickle.dumps(sent))
+    assert type(found) is kind and str(found) == str(sent)
+    assert str(found.within("there")) == "there: it is full\n  hint: empty it"
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("lasy", "did you mean 'lazy'? 'lazy', 'off' are possible"),
+        ("x", "'lazy', 'off' are possible"),
+        (0, "'lazy', 'off'"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_the_right_ones(given: object, advice: str) -> None:
+    errors.check_choice("verify", "off", ("lazy", "off"))
+    with pytest.raises(errors.BadRequest, match=f"verify={given!r} is not possible") as caught:
+        errors.check_choice("verify", given, ("lazy", "off"))
+    assert caught.value.hint.startswith(advice)
+
+
+def test_near_misses() -> None:
+    assert errors.did_you_mean("scaled", ["scale", "scaler", "other"], most=2) == "did you mean 'scale' or 'scaler'?"
+    assert errors.did_you_mean("scaled", []) == errors.did_you_mean(3, ["3"]) == ""
+
+
+def test_values_that_can_not_be_shown() -> None:
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError("not now")
+
+    assert errors.shown(Shy()) == "(a Shy whose repr() raises RuntimeError)"
+    assert errors.shown("x" * 100, 10) == "'xxxxxx..."
+    assert errors.shown([1, 2]) == "[1, 2]"
