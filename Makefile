@@ -67,9 +67,9 @@ unit: $(VENV)/stamp-dev
 pythons: $(VENV)/stamp-dev
 	@$(PY) tests/other_pythons.py $(VENV)
 
-# The long campaigns of docs/design/reliability.md; an hour or more.
+# The long campaign of docs/design/reliability.md: about an hour on two idle cores.
 faults: $(VENV)/stamp-dev
-	$(PY) -m pytest -q -m campaign tests/faults
+	$(PY) -m tests.faults.campaign $(FAULTS_ARGS)
 
 bench: $(VENV)/stamp-dev
 	$(PY) benchmarks/run.py --output docs/benchmarks.md $(BENCH_ARGS)

@@ -24,7 +24,16 @@ PREFACE = """\
 {day}, CPython {python}, {cpus} CPUs. Written by `make bench`. Compare figures of one table only: disks differ
 from minute to minute. Private memory is what a process holds for itself (RssAnon) above what its imports took.
 
+{load}
+
 """
+
+
+def others(loads: list[float]) -> str:
+    """What the machine did besides, in words, by its load before each section and after the last one."""
+    is_busy = loads[0] > 1 or max(loads) > 3
+    busy = "**Busy with other work meanwhile: figures are too high.**" if is_busy else "The machine did nothing else."
+    return f"{busy} (Load averages: {', '.join(f'{load:.1f}' for load in loads)}.)"
 
 
 def section(title: str, script: str, *options: str) -> str:
@@ -40,12 +49,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the page here")
     arguments = parser.parse_args()
     place = ["--folder", arguments.folder] if arguments.folder else []
-    large, far, kinds = (["0.125"], ["1"], ["32"]) if arguments.quick else (["1"], ["8"], ["256"])
+    large, far, kinds = (["0.125"], ["1"], ["64"]) if arguments.quick else (["1"], ["8"], ["256"])
     repeat, far_repeat = ("1", "1") if arguments.quick else ("3", "2")
-    text = PREFACE.format(day=datetime.date.today(), python=platform.python_version(), cpus=os.cpu_count())
-    text += section("One large array, made and summed", "big_array.py", "--size", *large, "--repeat", repeat, *place)
-    text += section("Larger than memory", "out_of_core.py", "--gib", *far, "--repeats", far_repeat, *place)
-    text += section("Kinds of arrays", "formats.py", "--mib", *kinds, *place)
+    sections = [
+        ("One large array, made and summed", "big_array.py", "--size", *large, "--repeat", repeat, *place),
+        ("Larger than memory", "out_of_core.py", "--gib", *far, "--repeats", far_repeat, *place),
+        ("Kinds of arrays", "formats.py", "--mib", *kinds, *place),
+    ]
+    loads = [os.getloadavg()[0]]
+    parts = []
+    for title, script, *options in sections:
+        parts.append(section(title, script, *options))
+        loads.append(os.getloadavg()[0])
+    text = PREFACE.format(
+        day=datetime.date.today(), python=platform.python_version(), cpus=os.cpu_count(), load=others(loads)
+    )
+    text += "".join(parts)
     print(text)
     if arguments.output:
         arguments.output.write_text(text.rstrip() + "\n", encoding="utf-8")

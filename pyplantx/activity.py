@@ -25,9 +25,7 @@ from pyplantx.core.messages import (
     Given,
     GiveUp,
     Idle,
-    LookUp,
     Missing,
-    NodeFound,
     Observe,
     Observed,
     ProducersFound,
@@ -43,16 +41,16 @@ from pyplantx.core.messages import (
     Throw,
 )
 from pyplantx.core.scheduler import Scheduler
-from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, Step, decode_segment, encode_segment, graft
+from pyplantx.core.trace import Digest, ObjectRef, Sent, Step, encode_segment
 from pyplantx.errors import PayloadMissing
 from pyplantx.events import EventType
 from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
 from pyplantx.failures import describe_request_chain, error_of, is_described
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
 from pyplantx.recall import Recall
 from pyplantx.run import Run
+from pyplantx.trees import Trees
 from pyplantx.turns import Turns
 from pyplantx.warehouse.committer import Commit
 from pyplantx.warehouse.records import HistoryEntry
@@ -63,9 +61,6 @@ if TYPE_CHECKING:
     from pyplantx.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
     from pyplantx.world import Answers
-
-#: A record under a root that begins so names the root of an earlier version whose traces count for this one.
-ACCEPTED = "accepted "
 
 _new = tuple.__new__  # see `core/trace.py`
 
@@ -108,8 +103,8 @@ class Activity:
         self.reactors, self.warehouse, self.executor = reactors, warehouse, executor
         self.world, self.listeners, self.describe, self.dry = world, listeners, describe, dry
         self._finish = finish
-        self._segment = partial(_segment, warehouse)
-        self.scheduler = Scheduler(hash_text, self._segment)
+        self._trees = Trees(warehouse, reactors)
+        self.scheduler = Scheduler(hash_text, self._trees.root, self._trees.find)
         self.decisions: dict[ReactorId, Decision] = {}
         self.reused: set[ReactorId] = set()  # those that were found up to date
         self.history: list[HistoryEntry] = []
@@ -119,8 +114,6 @@ class Activity:
         self._events: deque[Event] = deque()
         self._forced: frozenset[ReactorId] = frozenset()
         self._recorded: set[ReactorId] = set()  # those whose runs are in the traces
-        self._looked_up: dict[ReactorId, int] = {}  # reactor -> `Warehouse.foreign_changes` when its root was looked up
-        self._written: set[Digest] = set()  # keys of the segments that were recorded here
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
         self._frozen = False
@@ -129,7 +122,6 @@ class Activity:
         self._over: Deliver | GiveUp | None = None
         self._error: BaseException = AssertionError("the demand was not given up")
         self._do: dict[type, Callable[[Any], None]] = {
-            LookUp: self._look_up,
             FindProducers: self._find_producers,
             Observe: self._observe,
             Start: self._start,
@@ -244,16 +236,6 @@ class Activity:
         return values, tuple(missing)
 
     # ----------------------------------------------------------------- looking up
-
-    def _look_up(self, instruction: LookUp) -> None:
-        id = instruction.reactor
-        key = self.reactors.root(id)
-        text = self.warehouse.find_record(key)
-        while text is not None and text.startswith(ACCEPTED):
-            key = text[len(ACCEPTED) :]
-            text = self.warehouse.find_record(key)
-        self._looked_up[id] = self.warehouse.foreign_changes()
-        self._events.append(_new(NodeFound, (id, key, _decoded(text))))
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
@@ -394,26 +376,16 @@ class Activity:
 
     def _record(self, instruction: Record) -> None:
         id, root, steps, _ = instruction
-        grafted = self._graft(instruction)
-        if grafted is not None:
-            self._written.add(grafted[0])
+        grown = self._trees.grow(instruction)
+        if grown is not None:
             self._recall.trace_written()
         self._recorded.add(id)
         entry = self._entry(id, "ran", self.decisions[id].reason)
         self.history.append(entry)
-        records = [(grafted[0], encode_segment(grafted[1]))] if grafted is not None else ()
+        records = [(grown[0], encode_segment(grown[1]))] if grown is not None else ()
         sent = [step for step in steps if type(step) is Sent]
         commit = _new(Commit, (id, root, records, sent, partial(self.reactors.parts, id), entry))
         self.warehouse.commit(commit, partial(self._finished, id))
-
-    def _graft(self, record: Record) -> tuple[Digest, Segment] | None:
-        """`graft`; where the reactor's replay fell off is mostly the place still, and need not be looked for again."""
-        id, root, steps, joint = record
-        if joint is not None and self._looked_up.get(id) == self.warehouse.foreign_changes():
-            key, count = joint
-            if key not in self._written:
-                return key, _new(Segment, (steps[count:], ""))
-        return graft(root, steps, self._segment, hash_text)
 
     def _is_recorded(self, id: ReactorId) -> bool:
         return id in self.reused or id in self._recorded
@@ -466,19 +438,3 @@ class Activity:
         if failure.kind == "deadlock":
             return error_of(failure, self._name, self.executor.line)
         return self.world.error_of(failure)
-
-
-def _segment(warehouse: Warehouse, key: Digest) -> Segment | None:
-    """The segment under the key of a node. Not a method: the scheduler keeps it, and would keep the activity."""
-    return _decoded(warehouse.find_record(key))
-
-
-def _decoded(text: str | None) -> Segment | None:
-    """The segment of a record; one that can't be read is as good as none: the reactor runs."""
-    if text is None:
-        return None
-    try:
-        return decode_segment(text)
-    except ValueError as error:
-        log().warning("a trace record can't be read and is left out of account: %s", error)
-        return None

@@ -58,7 +58,10 @@ class PyplantxError(Exception):
 
     def within(self, place: str) -> Self:
         """The same error, with the place in front: "<place>: <message>"."""
-        return type(self)(f"{place}: {self.message}", hint=self.hint)
+        told = type(self).__new__(type(self))
+        told.__dict__.update(self.__dict__)
+        PyplantxError.__init__(told, f"{place}: {self.message}", hint=self.hint)  # a subclass may take other arguments
+        return told
 
 
 class ReactorError(PyplantxError):

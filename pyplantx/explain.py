@@ -115,11 +115,18 @@ def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | 
 def sentence(reason: Reason, code: CodeChange | None, describe: Describe) -> str:
     """The reason as a person says it."""
     if reason.kind == "changed" and reason.old:
-        return "; ".join(_change(old, new, describe) for old, new in zip(reason.old, reason.new, strict=True))
+        changes = list(zip(reason.old, reason.new, strict=True))
+        words = [_change(old, new, describe) for old, new in changes[:_MOST_CHANGES]]
+        if len(changes) > _MOST_CHANGES:
+            words.append(f"and {len(changes) - _MOST_CHANGES:,} more")
+        return "; ".join(words)
     if reason.kind == "new":
         return str(code) if code is not None else "never run before"
     return _SENTENCES[reason.kind].format(name=repr(reason.name))
 
+
+#: How many changes a sentence names; a `Decision` holds them all.
+_MOST_CHANGES = 16
 
 _SENTENCES = {
     "forced": "asked for by name",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
-from pyplantx.activity import ACCEPTED, Activity
+from pyplantx.activity import Activity
 from pyplantx.errors import BadRequest, NoProducer, near_misses
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
@@ -17,10 +17,12 @@ from pyplantx.executors.workers import workers_for
 from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, trim
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.fingerprint.memo import PackedMemo
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry
 from pyplantx.roster import Roster
+from pyplantx.trees import ACCEPTED
 from pyplantx.units import parse_bytes
 from pyplantx.warehouse.committer import Commit
 from pyplantx.warehouse.warehouse import Warehouse
@@ -135,7 +137,7 @@ class Plant:
             index=index,
             network_index=network_index,
         )
-        self._fingerprinter.memo = self.warehouse
+        self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse)
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
         self._config: object | None = config
@@ -352,6 +354,7 @@ class Plant:
     def _finish(self, activity: Activity) -> None:
         """What an activity leaves: everything durable and announced, decisions and history kept."""
         self._fingerprinter.end_activity()
+        self._code_memo.keep()
         self._decisions.update(dict.fromkeys(activity.reused))
         self._decisions.update(activity.decisions)
         self._history += activity.history

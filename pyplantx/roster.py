@@ -29,6 +29,7 @@ class Roster:
         self._fingerprinter = fingerprinter
         self._reactors: dict[ReactorId, Reactor] = {}
         self._roots: dict[ReactorId, Digest] = {}
+        self._by_root: dict[Digest, ReactorId] | None = None
         self._hints: _Hints | None = None
         self._declared: dict[str, list[ReactorId]] | None = None
 
@@ -71,7 +72,7 @@ class Roster:
     def refresh(self) -> None:
         """Forget what was read from the code: it may have changed."""
         self._roots.clear()
-        self._hints = self._declared = None
+        self._hints = self._declared = self._by_root = None
 
     def find(self, wanted: object) -> ReactorId:
         """Id of a reactor that is given as such, by its id, or by its name.
@@ -128,7 +129,9 @@ class Roster:
 
     def with_root(self, root: Digest) -> ReactorId | None:
         """The reactor that has this fingerprint today (it may have moved to another module)."""
-        return next((id for id in self._reactors if self.root(id) == root), None)
+        if self._by_root is None:
+            self._by_root = {self.root(id): id for id in reversed(self._reactors)}  # of two that are alike the first
+        return self._by_root.get(root)
 
     # ----------------------------------------------------------------- who sends it?
 

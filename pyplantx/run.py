@@ -157,6 +157,7 @@ class Run:
             log().warning("reactor %s did not want to end: %s", self.reactor.name, error)
         finally:
             self._discard()
+            self.world.forget(self)
             if self._workshop is not None:
                 self._workshop.release()
 
@@ -263,6 +264,7 @@ class Run:
 
     def _raised(self, error: BaseException) -> Outcome:
         self._discard()
+        self.world.forget(self)
         if self._was_deceived():
             return self._lost()
         if self._workshop is not None:
@@ -311,7 +313,6 @@ class Run:
             allocation.discard()
         self._allocations, self._temporary = _NO_ALLOCATIONS, ()
         self._over = True
-        self.world.forget(self)
 
     # ----------------------------------------------------------------- what the reactor does
 

@@ -41,6 +41,7 @@ FLOORS = {
     "resume": 4,
     "roster": 4,
     "run": 4,
+    "trees": 4,
     "turns": 4,
     "world": 4,
     "executors.*": 5,

@@ -21,6 +21,16 @@ def test_a_place_comes_in_front_and_the_hint_stays(kind: Any) -> None:
     assert str(kind("it is full").within("the box")) == "the box: it is full"
 
 
+def test_an_error_of_ones_own_keeps_what_it_knows() -> None:
+    class Mine(errors.CannotStore):
+        def __init__(self, row: int) -> None:
+            super().__init__(f"row {row} is bad")
+            self.row = row
+
+    told = Mine(3).within("the table")
+    assert (type(told), told.row, str(told)) == (Mine, 3, "the table: row 3 is bad")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_travel_between_processes(kind: Any) -> None:
     sent = kind("it is full", hint="empty it")

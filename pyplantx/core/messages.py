@@ -8,7 +8,6 @@ reactor come in the order in which they were asked for.
 event                  who says it, and when
 =====================  =====================================================================
 `Demanded`             the driver, once at the beginning
-`NodeFound`            answer to `LookUp`
 `ProducersFound`       answer to `FindProducers`
 `Recalled`             answer to `FindProducers`, where the ingredient is up to date as a whole
 `Observed`             answer to `Observe`
@@ -27,7 +26,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pyplantx.core.trace import Digest, ObjectRef, Observation, Question, Segment, Step
+from pyplantx.core.trace import Digest, ObjectRef, Observation, Question, Step
 
 #: Identity of a reactor: "module:qualname", or its ``name=``.
 ReactorId = str
@@ -93,14 +92,6 @@ class Demanded(NamedTuple):
     names: tuple[str, ...] = ()
     forced: tuple[ReactorId, ...] = ()
     wanted: tuple[ReactorId, ...] = ()
-
-
-class NodeFound(NamedTuple):
-    """The segment under `key`, the root of a reactor's trace tree, or None; usually `key` is its fingerprint."""
-
-    reactor: ReactorId
-    key: Digest
-    segment: Segment | None
 
 
 class ProducersFound(NamedTuple):
@@ -185,7 +176,6 @@ class Idle(NamedTuple):
 
 Event = (
     Demanded
-    | NodeFound
     | ProducersFound
     | Recalled
     | Observed
@@ -200,12 +190,6 @@ Event = (
 )
 
 # --------------------------------------------------------------------------- instructions
-
-
-class LookUp(NamedTuple):
-    """Find the root of a reactor's trace tree."""
-
-    reactor: ReactorId
 
 
 class FindProducers(NamedTuple):
@@ -300,4 +284,4 @@ class GiveUp(NamedTuple):
     failure: Failure
 
 
-Instruction = LookUp | FindProducers | Observe | Start | Resume | Throw | Drop | Record | Reuse | Deliver | GiveUp
+Instruction = FindProducers | Observe | Start | Resume | Throw | Drop | Record | Reuse | Deliver | GiveUp

@@ -153,12 +153,12 @@ def _questions(path: tuple[Step, ...]) -> tuple[Question, ...]:
 
 
 def _difference(recorded: tuple[Observation, ...], today: list[Observation]) -> Reason:
-    before: tuple[Observation, ...] = ()
-    now: tuple[Observation, ...] = ()
+    before: list[Observation] = []
+    now: list[Observation] = []
     for old, new in zip(recorded, today):
         if new[2] == FAILED:
             return Reason("changed", name=new.key)
         if old[2] != new[2]:
-            before += (old,)
-            now += (new,)
-    return _new(Reason, ("changed", before, now, ""))
+            before.append(old)
+            now.append(new)
+    return _new(Reason, ("changed", tuple(before), tuple(now), ""))

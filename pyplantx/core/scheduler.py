@@ -42,10 +42,8 @@ from pyplantx.core.messages import (
     GiveUp,
     Idle,
     Instruction,
-    LookUp,
     Lost,
     Missing,
-    NodeFound,
     Observe,
     Observed,
     ProducersFound,
@@ -101,6 +99,9 @@ from pyplantx.core.trace import (
 
 _new = tuple.__new__  # see `trace.py`
 
+#: Reactor to the key of the root of its trace tree, and the segment there.
+LookUp = Callable[[ReactorId], tuple[Digest, Segment | None]]
+
 #: How often a reactor whose worker died is started again.
 MOST_LOSSES = 2
 
@@ -121,18 +122,22 @@ class Scheduler:
     ----------
     hash_text : callable
         Text to digest.
+    look_up : callable
+        Reactor to the key of the root of its trace tree, and the segment that is kept there, or None.
     find : callable
-        Key of a node of a trace tree to the segment that is kept there, or None. Asked by replays where an answer is
-        not the recorded one: like the hash, a question with one answer, that nobody has to wait for.
+        Key of any node of a tree to its segment, or None. Asked by replays where an answer is not the recorded one.
+
+    These three are asked questions that have one answer, for which nobody has to wait.
     """
 
-    def __init__(self, hash_text: HashText, find: Find) -> None:
-        self._hash_text, self._find = hash_text, find
+    def __init__(self, hash_text: HashText, look_up: LookUp, find: Find) -> None:
+        self._hash_text, self._look_up, self._find = hash_text, look_up, find
         self._conversations = Conversations()
         self._ingredients = Ingredients()
         self._targets: tuple[str, ...] = ()
         self._wanted: tuple[ReactorId, ...] = ()
         self._forced: set[ReactorId] = set()  # still to be run, whatever their traces say
+        self._begun: deque[Conversation] = deque()  # to be looked up
         self._ready: deque[Wait] = deque()  # whose ingredients are known
         self._stale: deque[Conversation] = deque()  # whose ingredients are replaced
         self._out: list[Instruction] = []
@@ -142,7 +147,6 @@ class Scheduler:
         self._failure_of_error: dict[int, Failure] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             Demanded: self._demanded,
-            NodeFound: self._node_found,
             ProducersFound: self._producers_found,
             Recalled: self._recalled,
             Observed: self._observed,
@@ -169,11 +173,13 @@ class Scheduler:
         list of Instruction
         """
         self._handlers[type(event)](event)
-        while self._stale or self._ready:
+        while self._stale or self._ready or self._begun:
             if self._stale:
                 self._restart(self._stale.popleft())
-            else:
+            elif self._ready:
                 self._go_on(self._ready.popleft())
+            else:
+                self._open(self._begun.popleft())
         out, self._out = self._out, []
         return out
 
@@ -258,7 +264,7 @@ class Scheduler:
         if conversation.state is NEW:
             conversation.cause = conversation.sought[0] if conversation.sought else None
             conversation.state = LOOKING
-            self._out.append(_new(LookUp, (conversation.id,)))
+            self._begun.append(conversation)
         elif conversation.state is PARKED and conversation.live:
             conversation.state = WAITING
             self._give(conversation)
@@ -315,7 +321,7 @@ class Scheduler:
             if candidate in ingredient.tried:
                 continue
             ingredient.tried += (candidate,)
-            candidate.sought += (ingredient,)
+            candidate.sought.append(ingredient)
             if candidate.state is DECLINED or candidate.state not in OVER:
                 ingredient.trying = candidate
                 self._begin(candidate)
@@ -353,15 +359,10 @@ class Scheduler:
 
     # ----------------------------------------------------------------- replays
 
-    def _node_found(self, event: NodeFound) -> None:
-        id, key, segment = event
-        conversation = self._conversations[id]
-        if conversation.state is LOOKING:
-            conversation.root = key
-            conversation.fell = (key, []) if segment is None else None
-            self._open(conversation, segment)
-
-    def _open(self, conversation: Conversation, segment: Segment | None) -> None:
+    def _open(self, conversation: Conversation) -> None:
+        """Look it up; begin to replay it, or to run it."""
+        conversation.root, segment = self._look_up(conversation.id)
+        conversation.fell = (conversation.root, []) if segment is None else None
         if conversation.id in self._forced:
             self._start(conversation, Reason("forced"))
         elif segment is None:
@@ -641,14 +642,14 @@ class Scheduler:
         conversation = self._conversations[event.reactor]
         conversation.state, conversation.live = LOOKING, False
         conversation.new_pass()
-        self._out.append(LookUp(conversation.id))
+        self._begun.append(conversation)
 
     def _declined(self, event: Declined) -> None:
         self._conversations[event.reactor].state = DECLINED
 
     def _over(self, conversation: Conversation) -> None:
         """It will send no more: those who hoped that it would look further."""
-        for ingredient in conversation.sought:
+        for ingredient in tuple(conversation.sought):
             if ingredient.ref is None and ingredient.trying is conversation and ingredient.failure is None:
                 self._try_next(ingredient)
 
@@ -746,7 +747,7 @@ class Scheduler:
         conversation.dirty = False
         conversation.restarts += 1
         conversation.state = LOOKING
-        self._out.append(LookUp(conversation.id))
+        self._begun.append(conversation)
 
     def _forget_failure(self, conversation: Conversation) -> None:
         failure = self._failures.pop(conversation.id, None)

@@ -62,7 +62,7 @@ class Conversation:
         self.asked: list[Ingredient] = []  # what it asked for last
         self.thrown: tuple[Ingredient, ...] = ()  # those whose failure it was thrown in this pass
         self.products: list[Ingredient] = []  # all that it sent in this demand
-        self.sought: tuple[Ingredient, ...] = ()  # what it is tried as a producer of
+        self.sought: list[Ingredient] = []  # what it is tried as a producer of
         self.reason: Reason | None = None  # why it ran last, or is to run when it is needed
         self.changed: Reason | None = None  # what came back different under it
         self.live = self.dirty = self.again = False  # in a run; to begin again; may have sent other names before

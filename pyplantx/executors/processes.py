@@ -84,10 +84,12 @@ class WorkerProcesses:
     def take(self) -> _Worker:
         """A worker that nobody else has."""
         with self._lock:
-            worker = self._idle.pop() if self._idle else None
-            if worker is not None:
-                self._busy.add(worker)
-                return worker
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.is_alive():  # it may have been killed as it was given back, or by the system since
+                    self._busy.add(worker)
+                    return worker
+                worker.kill()
         worker = _Worker()
         with self._lock:
             self._busy.add(worker)
@@ -227,6 +229,10 @@ class _Worker:
                 "would compute with another one",
                 hint="run the program again; what is patched while it runs needs executor='threads' or workers=1",
             )
+
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
 
     def forget(self) -> None:
         """Let it forget its job."""

@@ -83,6 +83,9 @@ def _listen(channel: Channel, inbox: queue.SimpleQueue[Message]) -> None:
             inbox.put(channel.receive())
         except (EOFError, OSError):
             os._exit(0)
+        except BaseException:  # no memory for it: the plant is told by our end
+            traceback.print_exc()
+            os._exit(1)
 
 
 class _Worker:

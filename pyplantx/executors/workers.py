@@ -120,7 +120,7 @@ class _Near:
         from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 
         try:
-            future = self._executor.submit(function, *given)
+            future = self._submitted(function, *given)
             wait([future, self._over], return_when=FIRST_COMPLETED)
             if self._over.done():
                 future.cancel()
@@ -131,6 +131,18 @@ class _Near:
                 f"the executor that was given to the plant has lost a worker: {error}",
                 hint="if the system has killed it there was too little memory (its log says so): give less memory= or "
                 "fewer workers=; executor='processes' tries such a block once more",
+            ) from error
+
+    def _submitted(self, function: Callable[..., Any], *given: Any) -> Any:
+        from concurrent.futures import BrokenExecutor
+
+        try:
+            return self._executor.submit(function, *given)
+        except BrokenExecutor:
+            raise
+        except RuntimeError as error:  # what the standard library's raise after their shutdown
+            raise BadRequest(
+                f"the executor that was given to the plant takes no work: {error}", hint="close the plant before it"
             ) from error
 
 

@@ -113,7 +113,7 @@ def _class_of(value: Any) -> str | None:
 def _why_not(value: Any) -> str | None:
     from pyplantx.specs.npy import why_not
 
-    if not hasattr(value, "dtype") or _class_of(value) is None:
+    if _class_of(value) is None:
         return f"a {type_name(type(value))}, not a plain NumPy array"
     trouble = why_not(value.dtype if value.dtype.type.__name__ != "record" else _unrecorded(value.dtype))
     return None if trouble is None else f"an array that .npy can't keep: {trouble}"
@@ -231,15 +231,15 @@ def _options(
     return checked_shape(shape), checked_dtype(dtype), order
 
 
-def checked_shape(shape: Any) -> tuple[int, ...]:
-    """A shape as a tuple of ints; `BadRequest` if it is none."""
+def checked_shape(shape: Any, what: str = "shape") -> tuple[int, ...]:
+    """A shape as a tuple of ints; `BadRequest` if it is none. `what` is the name of the option."""
     lengths = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
     try:
         lengths = tuple(length.__index__() for length in lengths)
     except AttributeError:
-        raise BadRequest(f"shape={shape!r} is not a tuple of whole numbers") from None
+        raise BadRequest(f"{what}={shape!r} is not a tuple of whole numbers") from None
     if any(length < 0 for length in lengths):
-        raise BadRequest(f"shape={shape!r} has a negative length")
+        raise BadRequest(f"{what}={shape!r} has a negative length")
     return lengths
 
 

@@ -105,8 +105,8 @@ class FilePages:
 
     def let_go(self, start: int, stop: int) -> None:
         """These bytes were looked at: they stay in the page cache, and no longer count as memory of this process."""
-        first = start & -_PAGE
-        madvise()(self._address + first, stop - first, DONT_NEED)
+        first, end = -(-start // _PAGE) * _PAGE, stop & -_PAGE  # somebody may be looking at the rest of a border's page
+        madvise()(self._address + first, max(0, end - first), DONT_NEED)
 
 
 def file_pages(fd: int, size: int) -> FilePages | None:

@@ -121,13 +121,18 @@ class H5Backend:
         if self._view is None or trouble is None:
             return
         self._view.trouble = None
-        dataset, self._dataset = getattr(self, "_dataset", None), None
-        if dataset is not None:
-            dataset.file.close()
+        self.let_go()
         raise trouble
 
+    def let_go(self) -> None:
+        """Close what HDF5 has open of a sealed file; it is opened again if something else is asked."""
+        with uninterrupted():
+            dataset, self._dataset = getattr(self, "_dataset", None), None
+            if dataset is not None:
+                dataset.file.close()
+
     def _ask(self, question: Callable[[Any], _T]) -> _T:
-        with self._lock, nullcontext() if self._staged is None else self._staged.asked():
+        with self._lock, uninterrupted() if self._staged is None else self._staged.asked():
             try:
                 return question(self.dataset)
             finally:
@@ -221,12 +226,11 @@ class H5Backend:
         """See `Backend.close`."""
         with self._lock:
             staged, self._staged, self._writer = self._staged, None, None
-            dataset, self._dataset = self._dataset, None
-            if dataset is not None:
-                # What was being written is thrown away, whatever HDF5 says of it.
-                with nullcontext() if staged is None else staged.ending(), suppress(*_BROKEN if staged else ()):
-                    dataset.file.close()
-            if staged is not None:
+            if staged is None:
+                self.let_go()
+            else:  # it is thrown away, whatever HDF5 says of it
+                with staged.ending(), suppress(*_BROKEN):
+                    self.let_go()
                 staged.file.close()
             if self._view is not None and not self._borrowed:
                 self._view.file.close()

@@ -199,7 +199,7 @@ def _settings(
     if chunks in (None, True, False) and lengths and (asked or compression or shuffle or maxshape is not None):
         limits = _limits(maxshape, len(lengths))
         chunks = choose(lengths, made.itemsize, maxshape=limits, axis=axis, blocks=blocks)
-    return {**settings, "chunks": chunks or None, **given}
+    return {**settings, "chunks": checked_shape(chunks, "chunks") if chunks else None, **given}
 
 
 def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:
@@ -368,7 +368,7 @@ def _backend(file: Readable, meta: Mapping[str, Any], map_file: Any = None, limi
         raise
     if array is None:
         return backend
-    backend.dataset.file.close()
+    backend.let_go()
     return RawBackend(_HDF5, array, map_file=map_file)
 
 

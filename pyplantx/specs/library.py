@@ -73,9 +73,10 @@ class FileView:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        self._position = base + offset
-        return self._position
+        if whence != os.SEEK_SET:
+            offset += self.size if whence == os.SEEK_END else self._position
+        self._position = offset
+        return offset
 
     def tell(self) -> int:
         """Where we are."""
@@ -145,19 +146,20 @@ class StagedView(FileView):
 
     def write(self, data: Any) -> int:
         """Write at the position."""
-        view = memoryview(data).cast("B")
-        held_back = _SIGNATURE if self._position == 0 else 0
-        self._signature = bytes(view[:held_back]) or self._signature
-        self._try(lambda: self.file.write_from(view[held_back:], self._position + held_back))
-        self._position += view.nbytes
-        self.size = max(self.size, self._position)
+        view, start = memoryview(data).cast("B"), self._position
+        held_back = 0 if start else _SIGNATURE
+        if held_back:
+            self._signature = bytes(view[:held_back])
+        self._try(self.file.write_from, view[held_back:], start + held_back)
+        self._position = end = start + view.nbytes
+        self.size = max(self.size, end)
         return view.nbytes
 
     def truncate(self, size: int | None = None) -> int:
         """Make the file so long."""
         length = self._position if size is None else size
         if length != self.size:
-            self._try(lambda: self.file.truncate(length))
+            self._try(self.file.truncate, length)
             self.size = length
         return length
 
@@ -181,10 +183,10 @@ class StagedView(FileView):
         self.file.size = self.size
         self.file.write_from(self._signature, 0)
 
-    def _try(self, change: Callable[[], object]) -> None:
+    def _try(self, change: Callable[..., None], *arguments: Any) -> None:
         try:
             if self.trouble is None:
-                change()
+                change(*arguments)
         except BaseException as error:
             self._note(error)
 

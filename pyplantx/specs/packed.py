@@ -97,8 +97,7 @@ class PackedBackend(H5Backend):
         with self._lock:
             if self._array is None:
                 self._array = self._ask(self._table)
-                self.dataset.file.close()  # opened again if something else is asked
-                self._dataset = None
+                self.let_go()
             return self._array
 
     def _table(self, dataset: Any) -> PackedArray:

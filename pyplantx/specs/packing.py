@@ -463,9 +463,13 @@ class PackedWriter(PackedArray):
             return
         self._dirty.discard(chunk)
         with self._lasting():
-            waits = chunk in self._mine and self._on_disk.put(chunk, array, SPARE + self.most_held())
+            waits = chunk in self._mine and self._on_disk.put(chunk, array, self._to_stay_free())
         if not waits:
             self._pack_later(chunk, array)
+
+    def _to_stay_free(self) -> int:
+        """Bytes of the disk that chunks which wait there must not take: what is still to be written may need them."""
+        return 2 * SPARE + self.most_held() + math.prod(self.shape) * self._known.dtype.itemsize
 
     def _cut_off(self) -> None:
         """Forget chunks that a smaller shape has removed; HDF5 has filled up those that it cut."""

@@ -184,7 +184,8 @@ class RawFile:
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
-            close(self._fd)
+            with suppress(OSError):  # it is closed all the same; whoever needs the data durable has synced them
+                close(self._fd)
 
 
 def no_space(folder: str, nbytes: int, why: str = "", *, reserve: int = 0) -> WarehouseFull:

@@ -166,8 +166,8 @@ def _settings(
     return {
         "shape": lengths,
         "dtype": made,
-        "chunks": checked_shape(lengths if chunks is False else chunks),
-        "shards": None if shards is None else checked_shape(shards),
+        "chunks": checked_shape(lengths if chunks is False else chunks, "chunks"),
+        "shards": None if shards is None else checked_shape(shards, "shards"),
         "compressors": _codec(zarr, compression, compression_opts),
         "fill_value": made.type(0) if fillvalue is None else fillvalue,
     }

@@ -16,6 +16,7 @@ compute, which costs time and is never wrong either.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -50,16 +51,16 @@ _FLOCK = struct.Struct("@hhqqi4x")
 class Claim:
     """The right to do one piece of work, until `release`, the end of the ``with`` block, or the end of the process."""
 
-    __slots__ = ("_claims", "_held", "_key")
+    __slots__ = ("_file", "_held", "_key")
 
-    def __init__(self, claims: Claims, key: int) -> None:
-        self._claims, self._key, self._held = claims, key, True
+    def __init__(self, file: _File, key: int) -> None:
+        self._file, self._key, self._held = file, key, True
 
     def release(self) -> None:
         """Give it up; doing so twice does no harm."""
         if self._held:
             self._held = False
-            self._claims.unlock(self._key)
+            self._file.give_back(self._key)
 
     def __enter__(self) -> Claim:
         return self
@@ -204,8 +205,9 @@ class _File:
                 while self._number in (0, _SEVERAL) or not self._lock_byte(_NUMBERS + self._number):
                     self._number = struct.unpack("I", os.urandom(4))[0]
             except BaseException:
-                os.close(self._descriptor)
-                self._descriptor = -1
+                descriptor, self._descriptor = self._descriptor, -1
+                with contextlib.suppress(OSError):  # it is closed all the same
+                    os.close(descriptor)
                 raise
 
 
@@ -257,12 +259,8 @@ class Claims:
         """
         wanted = _number(key)
         if self._file.take(wanted, self._me):
-            return Claim(self, wanted)
+            return Claim(self._file, wanted)
         return self._wait(key, wanted, timeout) if timeout > 0 else None
-
-    def unlock(self, key: int) -> None:
-        """Give a claim back; see `Claim.release`."""
-        self._file.give_back(key)
 
     def _wait(self, key: str, wanted: int, timeout: float) -> Claim | None:
         deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
@@ -272,7 +270,7 @@ class Claims:
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
                 if self._file.take(wanted, self._me):
-                    return Claim(self, wanted)
+                    return Claim(self._file, wanted)
             return None
         finally:
             _remove(self._waiting_path())

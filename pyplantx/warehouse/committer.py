@@ -584,10 +584,12 @@ def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     rows = []
     for name, update in values.items():
         key = name_key(name)
-        base = index.record(txn, "names", key)
         record = encode_name(update)
-        if base is not None and not same_producers(record, base):
-            record = encode_name(merge_name(update, decode_name(base)))
+        stored = index.stored(txn, "names", key)
+        if stored is not None and not same_producers(record, stored):  # else nothing of it is taken over
+            base = index.body_of("names", key, stored)
+            if base is not None:
+                record = encode_name(merge_name(update, decode_name(base)))
         rows.append((key, record))
     index.put(txn, "names", rows)
 

@@ -539,8 +539,12 @@ class Index:
 
     def record(self, txn: Txn, table: str, key: Key) -> bytes | None:
         """Body of one record inside a write transaction; None if missing or damaged."""
-        record = txn.get(key, None, self.tables[table])
-        return None if record is None else self.body_of(table, key, bytes(record))
+        record = self.stored(txn, table, key)
+        return None if record is None else self.body_of(table, key, record)
+
+    def stored(self, txn: Txn, table: str, key: Key) -> bytes | None:
+        """One record inside a write transaction as it is, its check unread."""
+        return txn.get(key, None, self.tables[table])
 
     def put(self, txn: Txn, table: str, rows: list[tuple[Key, bytes]]) -> None:
         """Put bodies of one table, each with its checksum."""
@@ -587,6 +591,8 @@ class Index:
             env = self._open_env(os.fsencode(folder), options)  # lmdb takes text only if it is Unicode
         except lmdb.Error as error:
             raise WarehouseError(f"the index {folder!r} can't be opened: {error}") from error
+        except OSError as error:  # of making the folder
+            raise disk_error(error, f"the index {folder!r} can't be opened", self.layout.root) from error
         self._envs.append(env)
         if not self.read_only:
             env.reader_check()  # readers that died keep old pages in use

@@ -25,7 +25,7 @@ from pyplantx.fingerprint.value import BLOCK, BlockHasher, hash_bytes, hash_text
 from pyplantx.specs import writeback
 from pyplantx.specs.base import Buffer, Written
 from pyplantx.specs.base import Layout as PartLayout
-from pyplantx.specs.buffers import LAID_OUT
+from pyplantx.specs.buffers import LAID_OUT, file_pages
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.records import (
@@ -39,7 +39,7 @@ from pyplantx.warehouse.records import (
     make_part,
     to_json,
 )
-from pyplantx.warehouse.verify import Checks, PartCheck, read_all
+from pyplantx.warehouse.verify import Checks, PartCheck, close_read, read_all
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.sealing import Sealing
@@ -200,12 +200,6 @@ def make_way(path: str) -> None:
     """Move aside a folder that was put in the place of a file of ours."""
     if os.path.isdir(path) and not os.path.islink(path):
         os.rename(path, f"{path}.not-a-file-{fresh_id()[:8]}")
-
-
-def close_read(fd: int) -> None:
-    """Close what was only read: that this fails says nothing about what was read."""
-    with suppress(OSError):
-        os.close(fd)
 
 
 def remove_tree(path: str) -> None:
@@ -639,7 +633,7 @@ def hash_file(
     *,
     hash_block: HashBlock = hash_bytes,
 ) -> Part:
-    """Size and digests of a file, read with ordinary reads: an I/O error is an exception, not a signal.
+    """Size and digests of a file, looked at so that an I/O error is an exception, not a signal.
 
     Parameters
     ----------
@@ -665,10 +659,17 @@ def hash_file(
         if layout is not None and known and len(known) != -(-layout.body // layout.block):
             raise CannotStore(f"the type spec tells {len(known):,} digests of the part {name!r} of layout {layout}")
 
-        scratch = _Scratch()
+        scratch, pages = _Scratch(), file_pages(fd, size) if size >= WORTHWHILE and not known else None
 
         def digest_of(index: int) -> Digest:
-            return told[index] if index in told else hash_block(_span(fd, scratch, *cut.span(index)))
+            if index in told:
+                return told[index]
+            start, stop = cut.span(index)
+            in_place = None if pages is None else pages.bytes_at(start, stop)
+            digest = hash_block(_span(fd, scratch, start, stop) if in_place is None else in_place)
+            if pages is not None:
+                pages.let_go(start, stop)
+            return digest
 
         blocks = for_each_block(cut.count, digest_of, parallel=not known and size >= WORTHWHILE)
     finally:

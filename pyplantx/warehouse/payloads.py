@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import DamagedObject, PayloadMissing, WarehouseError
 from pyplantx.specs.buffers import map_descriptor
-from pyplantx.warehouse.objects import close_read, in_words
-from pyplantx.warehouse.verify import AT_ONCE, PartCheck, PartReader
+from pyplantx.warehouse.objects import in_words
+from pyplantx.warehouse.verify import AT_ONCE, PartCheck, PartReader, close_read
 
 if TYPE_CHECKING:
     from pyplantx.core.trace import Digest

@@ -148,7 +148,7 @@ def encode_name(record: NameRecord) -> bytes:
 
 
 def same_producers(one: bytes, other: bytes) -> bool:
-    """Whether two records name the same producers; cheaper than decoding both.
+    """Whether two records (the second one may have its check in front) name the same producers; cheaper than decoding.
 
     Two brackets follow each other where the list begins and nowhere behind (in a text, its quotes are escaped).
     """

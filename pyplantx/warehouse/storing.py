@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import BadRequest, CannotStore, PyplantxError, UnknownSpec
+from pyplantx.errors import BadRequest, CannotStore, MissingLibrary, PyplantxError, UnknownSpec, WarehouseFull
 from pyplantx.warehouse.objects import TINY, StagedObject, disk_error, tiny_ref
 from pyplantx.warehouse.records import IN_FILES
 from pyplantx.warehouse.session import Session
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pyplantx.specs.base import Allocation, IngredientTypeSpec, Written
     from pyplantx.specs.simple import SimpleSpec
     from pyplantx.warehouse.opening import Opener
+
+
+#: What a spec says of a value or of options, without knowing the ingredient's name.
+_TOLD_WITH_ITS_NAME = (CannotStore, BadRequest, UnknownSpec, MissingLibrary, WarehouseFull)
 
 
 class Allocated:
@@ -121,7 +125,7 @@ class Storer:
             stage.discard()
         if isinstance(error, OSError) and not isinstance(error, PyplantxError):
             return disk_error(error, what, self._session.layout.root, written)
-        return error.within(what) if isinstance(error, (CannotStore, BadRequest, UnknownSpec)) else error
+        return error.within(what) if isinstance(error, _TOLD_WITH_ITS_NAME) else error
 
     def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:
         """Seal what a spec has written and make it available; bytes that the store has already are kept."""

@@ -16,7 +16,7 @@ import queue
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pyplantx.core.trace import Digest
@@ -121,7 +121,7 @@ class PartCheck:
                 self._fd = fd
                 self._pages = file_pages(fd, self.cut.size) if self.cut.size > AT_ONCE else None
                 return True
-        os.close(fd)
+        close_read(fd)
         return wanted
 
     def finish(self) -> None:
@@ -215,7 +215,7 @@ class PartCheck:
     def _close(self) -> None:
         fd, self._fd, self._pages = self._fd, -1, None
         if fd >= 0:
-            os.close(fd)
+            close_read(fd)
 
     # -- some of it
 
@@ -330,7 +330,7 @@ class Checks:
         try:
             return fd, self._find(address, path, part, os.fstat(fd), verify)
         except BaseException:
-            os.close(fd)
+            close_read(fd)
             raise
 
     def is_whole(self, address: Digest, part: Part) -> bool:
@@ -427,6 +427,12 @@ class _Helper:
             check.give_up()
 
 
+def close_read(fd: int) -> None:
+    """Close what was only read: that this fails says nothing about what was read."""
+    with suppress(OSError):
+        os.close(fd)
+
+
 def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -513,7 +519,7 @@ class PartReader:
         """See `CheckedFile.close`."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            close_read(fd)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
@@ -539,5 +545,5 @@ def _reopened(path: str, part: Part, right: Signature | None = None) -> PartRead
             raise DamagedObject(f"{path!r} has another size than the {part.size:,} bytes of its record")
         return PartReader(fd, PartCheck(path, part, seen, right=right is not None))
     except BaseException:
-        os.close(fd)
+        close_read(fd)
         raise

@@ -286,7 +286,6 @@ class Warehouse:
     def put_code(self, raw: Digest, record: str) -> None:
         """Remember something about a code object; written with the next commit."""
         if not self.read_only:
-            # A thousand of them come in a row, with no quiet point to write at: the other thread would begin to.
             self._committer.put("code", raw, record, patient=True)
 
     def blob_get(self, kind: str, key: str) -> str | None:

@@ -32,19 +32,10 @@ from pyplantx.errors import BadRequest, ReactorError
 from pyplantx.executors.channel import decode, encode
 from pyplantx.executors.processes import WorkerProcesses
 from pyplantx.executors.workers import Threads, workers_for
-from pyplantx.testing import forget_reactors
-from tests.blocks.fakes import block_threads
+from tests.blocks.values import LAYOUTS, flip, some_values
 from tests.executors.waiting import is_gone, until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def own_reactors() -> Iterator[None]:
-    forget_reactors()
-    yield
-    forget_reactors()
-    assert block_threads() == []
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +73,10 @@ def sender(value: Any, spec: Any = None, **options: Any) -> Callable[[Any], None
     return source
 
 
-KINDS: dict[str, Any] = {
-    "sent": (None, {}),
-    "raw": (specs.HdfArraySpec, {}),
-    "chunked": (specs.HdfArraySpec, {"chunks": True}),
-    "packed": (specs.HdfArraySpec, {"compression": "gzip"}),
-    "npy": (specs.ArraySpec, {}),
-    "npy F": (specs.ArraySpec, {"order": "F"}),
-}
+#: Layouts of sources; one that is "sent" was not allocated.
+KINDS: dict[str, Any] = {"sent": (None, {}), **LAYOUTS}
 
 DTYPES = ["u1", ">i4", "<f4", ">f8", "c16", "?", "M8[s]", "i2,f4", "S3"]
-
-
-def some_values(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Small numbers, whatever the dtype makes of them."""
-    count = int(np.prod(shape))
-    value = np.random.default_rng(count).integers(0, 2 if dtype.kind == "?" else 100, count * dtype.itemsize, "u1")
-    return value.view(dtype).reshape(shape)
 
 
 class TestTheSame:
@@ -469,12 +447,7 @@ class TestDamage:
             plant.add_reactors(ReactorFunc(name="source")(source))
             plant.produce("src")
         (path,) = glob.glob(str(tmp_path / "objects/*/*/data.*"))
-        os.chmod(path, 0o600)
-        with open(path, "r+b") as file:
-            file.seek(os.path.getsize(path) * 2 // 3)
-            byte = file.read(1)
-            file.seek(-1, 1)
-            file.write(bytes([byte[0] ^ 0x40]))
+        flip(path, os.path.getsize(path) * 2 // 3, 6)
         assert (produced(tmp_path, pool, source, work) == value * 2).all()
         assert len(made) == 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,12 +38,6 @@ def arrays(rows: int = 20) -> tuple[FakeDataset, FakeDataset, Grid]:
         FakeDataset(np.zeros((rows, 3))),
         Grid((rows,), (4,), (0,)),
     )
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    yield
-    assert block_threads() == []
 
 
 class TestWhoDoesWhat:

@@ -18,16 +18,8 @@ from hypothesis import strategies as st
 
 from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
-from pyplantx.testing import PipeworkMock, forget_reactors, run_reactor_to_completion
-from tests.blocks.fakes import block_threads
-
-
-@pytest.fixture(autouse=True)
-def own_reactors() -> Iterator[None]:
-    forget_reactors()
-    yield
-    forget_reactors()
-    assert block_threads() == []
+from pyplantx.testing import PipeworkMock, run_reactor_to_completion
+from tests.blocks.values import LAYOUTS, some_values
 
 
 @pytest.fixture
@@ -42,22 +34,6 @@ def run(tmp_path: Path) -> Callable[..., Any]:
             return np.array(plant.fetch_ingredient("x")) if plant.is_ingredient_known("x") else None
 
     return ran
-
-
-def some_values(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Any bytes that are numbers, and neither NaN nor minus zero."""
-    count = int(np.prod(shape))
-    value = np.random.default_rng(2).integers(0, 100, count * dtype.itemsize, "u1")
-    return (value % 2 if dtype.kind == "?" else value).view(dtype).reshape(shape)
-
-
-SPECS = {
-    "raw": (specs.HdfArraySpec, {}),
-    "chunked": (specs.HdfArraySpec, {"chunks": True}),
-    "packed": (specs.HdfArraySpec, {"compression": "gzip"}),
-    "npy": (specs.ArraySpec, {}),
-    "npy F": (specs.ArraySpec, {"order": "F"}),
-}
 
 
 class TestSparse:
@@ -97,15 +73,15 @@ class TestSparse:
 
 
 class TestMapBlocks:
-    @pytest.mark.parametrize("out", SPECS)
-    @pytest.mark.parametrize("kind", SPECS)
+    @pytest.mark.parametrize("out", LAYOUTS)
+    @pytest.mark.parametrize("kind", LAYOUTS)
     def test_from_any_array_to_any(self, kind, out, run):
         def work(pipe: Any) -> None:
-            spec, options = SPECS[kind]
+            spec, options = LAYOUTS[kind]
             src = pipe.allocate_temp(spec, shape=(30, 4), dtype="i4", **options)
             for b in pipe.blocks(src, memory=1500):
                 src[b] = np.arange(b[0].start * 4, b[0].stop * 4).reshape(-1, 4)
-            spec, options = SPECS[out]
+            spec, options = LAYOUTS[out]
             dst = pipe.allocate("x", spec, shape=(30, 4), dtype="f8", **options)
             pipe.map_blocks(
                 lambda a: a[:, ::-1] * 0.5, src, out=dst, memory=30_000 if {kind, out} & {"chunked", "packed"} else 2000
@@ -131,9 +107,9 @@ class TestMapBlocks:
             value = np.nan_to_num(value)
         if not np.can_cast(dtype, other, "same_kind") or "M8[s]" in (dtypes[0], dtypes[1]) and dtype != other:
             other = dtype
-        spec = [(specs.ArraySpec, {"order": "F"}) if k == "npy F" else SPECS[k] for k in kinds]
+        spec = [(specs.ArraySpec, {"order": "F"}) if k == "npy F" else LAYOUTS[k] for k in kinds]
         if "M" in (dtype.kind, other.kind) or dtype.names:
-            spec = [SPECS["npy"]] * 2
+            spec = [LAYOUTS["npy"]] * 2
 
         def work(pipe: Any) -> None:
             src = pipe.allocate_temp(spec[0][0], shape=shape, dtype=dtype, **spec[0][1])
@@ -590,7 +566,7 @@ class TestResumingInOnePlant:
         axis %= len(shape)
         if dtype.kind in "VM":
             layout, way = "npy F" if layout == "npy F" else "npy", "walk"
-        spec, options = SPECS[layout]
+        spec, options = LAYOUTS[layout]
         if layout in ("chunked", "packed"):
             options = {**options, "chunks": tuple([min(2, length) for length in shape])}
             rows = 2 * rows

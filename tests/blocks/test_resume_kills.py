@@ -18,6 +18,7 @@ import pytest
 from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.resume import Ledger
+from tests.blocks.values import flip
 
 ROWS, COLUMNS = 40, 64
 MEMORY = 2 * 3 * 4 * COLUMNS * 8  # two arrays, three times four rows
@@ -502,15 +503,6 @@ class TestObservations:
 
 
 # -- damage -----------------------------------------------------------------------------------------
-
-
-def flip(path: str, at: int) -> None:
-    os.chmod(path, 0o600)
-    with open(path, "r+b") as file:
-        file.seek(at, 2 if at < 0 else 0)
-        byte = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([byte[0] ^ 1]))
 
 
 class TestDamage:

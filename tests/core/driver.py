@@ -132,6 +132,17 @@ class Run:
         return steps
 
 
+class Watched(Scheduler):
+    """Notes whether content that was told, by a replay perhaps, came to be other content later."""
+
+    taken_back = False
+
+    def _sent(self, conversation: Any, sent: Sent, position: int) -> bool:
+        before = self._ingredients[sent.name].ref
+        self.taken_back = self.taken_back or (before is not None and before.digest != sent.ref.digest)
+        return super()._sent(conversation, sent, position)
+
+
 #: An ingredient, the roots and observations of its ancestry, and who sent what of that.
 Deep = tuple[ObjectRef, dict[str, str], list[Observation], dict[str, str]]
 
@@ -193,7 +204,7 @@ class Session:
         self.former: dict[str, str] = {}  # name -> sender, of what was recalled and doesn't hold
         self.reconsidered: set[str] = set()
         self.payloads = index.payloads
-        self.scheduler = Scheduler(hash_text, self._segment)
+        self.scheduler = Watched(hash_text, self._look_up, self._segment)
         self.started: list[tuple[str, m.Reason]] = []
         self.recorded: list[tuple[str, tuple[Any, ...]]] = []
         self.declined: list[str] = []
@@ -205,7 +216,6 @@ class Session:
         self.over: m.Deliver | m.GiveUp | None = None
         self._lanes: dict[str, list[m.Event]] = {}
         self._do: dict[type, Callable[[Any], None]] = {
-            m.LookUp: self._look_up,
             m.FindProducers: self._find_producers,
             m.Observe: self._observe,
             m.Start: self._start,
@@ -290,9 +300,9 @@ class Session:
         text = self.index.records.get(key)
         return decode_segment(text) if text is not None else None
 
-    def _look_up(self, instruction: m.LookUp) -> None:
-        key = self.root(instruction.reactor)
-        self._say(m.NodeFound(instruction.reactor, key, self._segment(key)), instruction.reactor)
+    def _look_up(self, id: str) -> tuple[str, Any]:
+        key = self.root(id)
+        return key, self._segment(key)
 
     def _find_producers(self, instruction: m.FindProducers) -> None:
         name, stage = instruction

@@ -133,6 +133,8 @@ def check_minimal(session: Session, before: dict[str, int], truth: Truth | None)
 
 
 def _was_taken_back(session: Session, answers: dict[tuple[str, str], str]) -> bool:
+    if session.scheduler.taken_back:
+        return True
     new = [o for _, reason in session.started for o in reason.new]
     restarted = any(conversation.restarts for conversation in session.scheduler._conversations.values())
     return restarted or any(answers.get((o.kind, o.key), o.answer) != o.answer for o in new)

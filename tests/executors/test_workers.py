@@ -214,9 +214,31 @@ class TestDeath:
         with job(pool, lambda: 1) as call:
             assert call() == 1
 
-    def test_of_one_that_was_idle(self, pool):
-        with job(pool, os.getpid) as call:
-            os.kill(call(), signal.SIGKILL)
+    def test_of_those_that_were_idle_is_no_attempt(self, pool):
+        def pid(_: int) -> int:
+            time.sleep(0.05)  # long enough for the others to be asked, too
+            return os.getpid()
+
+        with job(pool, pid) as call, ThreadPoolExecutor(3) as threads:
+            pids = set(threads.map(call, range(6)))
+        assert len(pids) > 1
+        for each in pids:
+            os.kill(each, signal.SIGKILL)
+            until(partial(is_gone, each))
+        with job(pool, lambda: 5) as call:
+            assert call() == 5
+
+    def test_one_that_is_ended_as_it_has_just_finished(self, pool):
+        """It is not taken for a worker of the next loop."""
+        for _ in range(5):
+            with (
+                pytest.raises(ZeroDivisionError),
+                ThreadPoolExecutor(2) as threads,
+                job(pool, lambda x: 1 // x) as call,
+            ):
+                running = [threads.submit(call, number) for number in (0, 1, 1, 1, 1, 1, 1)]
+                for future in running:
+                    future.result()
         with job(pool, lambda: 5) as call:
             assert call() == 5
 
@@ -332,6 +354,12 @@ class TestChoice:
             with pytest.raises(ReactorError, match="has lost a worker"), job(given, lambda: os._exit(1)) as call:
                 call()
         assert not Path(path).exists()
+
+    def test_one_that_was_shut_down(self):
+        with ThreadPoolExecutor(1) as threads:
+            given = workers_for(threads)
+        with pytest.raises(BadRequest, match="takes no work"), given.begin(int) as call:
+            call()
 
     def test_whoever_waits_for_one_is_let_go(self):
         never = Future()

@@ -4,8 +4,8 @@
     python -m tests.faults.campaign --share 0.1              a tenth of the cases
     python -m tests.faults.campaign --only "calls --fault E"
 
-A row is printed when its harness has ended, and the table is written anew then. What can't be tried on this machine is a
-row with the reason. The positive controls are tests (test_faults.py).
+A row is printed when its harness has ended, and the table is written anew then. What can't be tried on this machine is
+a row with the reason. The positive controls are tests (test_faults.py).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.faults.commands import Report, run
+from tests.faults.commands import Report, run, run_tests
 from tests.faults.verdict import BROKEN, KEPT, KINDS
 
 #: Seconds after which a harness is ended. Generous: two of them share the machine.
 LIMIT = 7200.0
-HEAD = f"| command | cases | announced | refused | {' | '.join(KINDS)} | minutes |"
+HEAD = f"| command | cases | announced | refused | {' | '.join(KINDS)} | seconds |"
 
 
 class Row(NamedTuple):
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     command : str
         Harness and arguments.
     option : str
-        Which of its options says how much it does.
+        Which of its options says how much it does; empty if none does.
     size : int
         What that is in a whole campaign: a number of rounds, or (`--step`, `--every`) from one case to the next.
     """
@@ -49,6 +49,8 @@ class Row(NamedTuple):
 
     def scaled(self, share: float) -> str:
         """The command for a share of the campaign."""
+        if not self.option:
+            return self.command
         size = self.size / share if self.option in ("--step", "--every") else self.size * share
         return f"{self.command} {self.option} {max(1, round(size))}"
 
@@ -73,8 +75,10 @@ ROWS = [
     *[Row(f"crowds --scenario {scenario}", "--rounds", 60) for scenario in SCENARIOS],
     *[Row(f"power --system '{system}'", "--cycles", 200) for system in ("ext4", "ext4 noauto_da_alloc", "xfs")],
     Row("damage --kind surprises", "--every", 1),
-    *[Row(f"limits --kind {kind}", "--every", 1) for kind in ("disk", "size", "files", "memory")],
-    Row("limits --kind readonly", "--every", 1),
+    *[Row(f"limits --kind {kind}", "--every", 1) for kind in ("disk", "size", "files", "memory", "addresses")],
+    Row("limits --kind readonly", "", 1),
+    Row("pytest -m campaign tests/faults", "", 1),  # the warehouse alone
+    Row("pytest -m campaign tests/hostile", "", 1),
 ]
 
 
@@ -83,7 +87,7 @@ class Outcome(NamedTuple):
 
     command: str
     report: Report
-    minutes: float
+    seconds: float
 
     @property
     def kept(self) -> bool:
@@ -102,18 +106,18 @@ class Outcome(NamedTuple):
         if self.report.code not in (KEPT, BROKEN):
             return f"| `{self.command}` | {self.reason or 'did not come to its end'} {'| ' * (len(KINDS) + 3)}|"
         named = [f"{counts[what]:,}" if what in counts else "" for what in ("cases", "announced", "refused", *KINDS)]
-        return f"| `{self.command}` | {' | '.join(named)} | {self.minutes:.0f} |"
+        return f"| `{self.command}` | {' | '.join(named)} | {self.seconds:,.0f} |"
 
 
 def tried(command: str) -> Outcome:
-    """Run a harness to its end."""
+    """Run a harness, or the long tests of a folder, to the end."""
     begun = time.monotonic()
     harness, *arguments = shlex.split(command)
     try:
-        report = run(harness, *arguments, limit=LIMIT)
+        report = run_tests(*arguments, limit=LIMIT) if harness == "pytest" else run(harness, *arguments, limit=LIMIT)
     except subprocess.TimeoutExpired:
         report = Report(-1, {}, "")
-    return Outcome(command, report, (time.monotonic() - begun) / 60)
+    return Outcome(command, report, time.monotonic() - begun)
 
 
 def table(outcomes: dict[str, Outcome], commands: list[str]) -> str:

@@ -299,7 +299,7 @@ def _read(directory: str, until: float, tell: Tell) -> None:
                 held.append((name, 1, value))
                 tell(f"got {name} 1 {program.told(name, value)}")
     for name, seed, value in held[-9:]:  # files that may be removed by now
-        if name not in ("dataset", "packed", "mapped"):
+        if name not in program.DATASETS:
             tell(f"got {name} {seed} {program.told(name, value)}")
 
 

@@ -15,6 +15,7 @@ import gc
 import linecache
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ LIMIT = 30.0
 
 
 class Lines:
-    """Raises KeyboardInterrupt at the n-th executed line of the package, in the main thread.
+    """Sends SIGINT at the n-th executed line of the package, in the main thread.
 
     Lines of ``with`` are left out: a trace function is called there once more when the block ends, *before* the lock is
     released, where the interpreter never delivers a signal.
@@ -50,6 +51,7 @@ class Lines:
 
     @contextmanager
     def active(self) -> Iterator[None]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
         sys.settrace(self._trace)
         try:
             yield
@@ -68,7 +70,7 @@ class Lines:
             if self.left == 0:
                 sys.settrace(None)
                 self.where = f"{os.path.relpath(frame.f_code.co_filename, PACKAGE)}:{frame.f_lineno}"
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)  # like Ctrl-C: whoever handles it first says when it is raised
         return self._trace
 
 

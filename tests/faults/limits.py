@@ -3,7 +3,8 @@
     python -m tests.faults.limits --kind disk        a full tmpfs of every size from nothing on (root)
     python -m tests.faults.limits --kind size        RLIMIT_FSIZE
     python -m tests.faults.limits --kind files       RLIMIT_NOFILE
-    python -m tests.faults.limits --kind memory      RLIMIT_DATA
+    python -m tests.faults.limits --kind memory      RLIMIT_DATA (ulimit -d)
+    python -m tests.faults.limits --kind addresses   RLIMIT_AS (ulimit -v)
     python -m tests.faults.limits --kind readonly    a directory that can't be written (root: a read-only mount)
 
 For each limit, from the tightest on until a life passes undisturbed: errors are ours and clear, the interpreter lives,
@@ -60,10 +61,14 @@ def _rlimit(kind: int, base: Callable[[], int] = lambda: 0) -> Callable[[int, st
     return tighten
 
 
-def _data_bytes() -> int:
-    """What RLIMIT_DATA counts of this process now."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+def _memory_of(name: str) -> Callable[[], int]:
+    """What a limit counts of this process now, in bytes."""
+
+    def counted() -> int:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+    return counted
 
 
 def _open_files() -> int:
@@ -92,7 +97,12 @@ LIMITS = {
     "files": Limit(range(0, 40), _rlimit(resource.RLIMIT_NOFILE, _open_files)),
     "memory": Limit(
         [*range(0, 4 * MIB, 131_072), *range(4 * MIB, 66 * MIB, 2 * MIB)],
-        _rlimit(resource.RLIMIT_DATA, _data_bytes),
+        _rlimit(resource.RLIMIT_DATA, _memory_of("VmData")),
+        (MemoryError,),
+    ),
+    "addresses": Limit(
+        [*range(0, 8 * MIB, 262_144), *range(8 * MIB, 300 * MIB, 8 * MIB)],
+        _rlimit(resource.RLIMIT_AS, _memory_of("VmSize")),
         (MemoryError,),
     ),
 }

@@ -24,7 +24,7 @@ from typing import Any
 from tests.faults import damage, power, program, shim
 from tests.faults.children import Child, Ended, Tell, run_child, scratch, told
 
-NAMES = [name for name in sorted(program.MAKERS) if name not in ("dataset", "packed", "mapped")]
+NAMES = [name for name in sorted(program.MAKERS) if name not in program.DATASETS]
 Make = Callable[[str, int], tuple[Any, bool]]
 
 

@@ -38,10 +38,15 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "allocated": lambda seed: np.arange(400 * _rows(seed), dtype=np.int64).reshape(-1, 400) ^ seed,
     "dataset": lambda seed: (np.arange(400 * _rows(seed)) % 977 + seed).reshape(-1, 400).astype(np.float64),
     "packed": lambda seed: (np.arange(300 * _rows(seed)) // 7 * seed).reshape(-1, 300),
+    "grown": lambda seed: (np.arange(100 * _rows(seed)) // 3 + seed).reshape(-1, 100),
     "mapped": lambda seed: MAKERS["dataset"](seed) * 2 + 1,
     "matrix": lambda seed: _matrix(seed, 230 * _rows(seed)),
     "report": lambda seed: f"report of {seed}\n".encode() * 500,
 }
+
+
+#: Those that are received as datasets.
+DATASETS = ("dataset", "packed", "grown", "mapped")
 
 
 def _matrix(seed: int, count: int) -> Any:
@@ -62,7 +67,7 @@ def digest(value: Any) -> int:
 
 def plain(name: str, value: Any) -> Any:
     """What was received, as the maker made it: a dataset read, a file's content."""
-    if name in ("dataset", "packed", "mapped"):
+    if name in DATASETS:
         return value[...]
     if name == "report":
         with open(value, "rb") as file:
@@ -136,6 +141,18 @@ def make_packed(pipe: Any, config: Any) -> None:
     pipe.send("packed", dataset)
 
 
+@ReactorFunc(sends="grown")
+def make_grown(pipe: Any, config: Any) -> None:
+    """By HDF5 alone: it grows, and its chunks are packed by a filter that nobody else has."""
+    value = MAKERS["grown"](config.seed)
+    layout: dict[str, Any] = {"maxshape": (None, 100), "chunks": (64, 100), "compression": "lzf"}
+    dataset = pipe.allocate("grown", specs.HdfArraySpec, shape=(0, 100), dtype=value.dtype, **layout)
+    for row in range(0, len(value), 100):
+        dataset.resize(min(row + 100, len(value)), axis=0)
+        dataset[row : row + 100] = value[row : row + 100]
+    pipe.send("grown", dataset)
+
+
 @ReactorFunc(sends="mapped")
 def make_mapped(pipe: Any) -> Any:
     """Block by block: killed in the middle, it goes on at the last finished block."""
@@ -172,6 +189,7 @@ REACTORS = [
     make_allocated,
     make_dataset,
     make_packed,
+    make_grown,
     make_mapped,
     make_matrix,
     make_report,

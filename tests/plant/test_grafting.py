@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pyplantx import Plant, ReactorFunc
-from pyplantx.activity import Activity
 from pyplantx.core.messages import Record
 from pyplantx.core.trace import graft
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.trees import Trees
 
 
 def reactors(world: dict[str, int]) -> list[Any]:
@@ -62,16 +62,16 @@ class Hidden:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_short_way_and_the_long_one(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick: list[bool] = []
-    short = Activity._graft
+    short = Trees.grow
 
-    def both(self: Activity, record: Record) -> Any:
-        expected = graft(record.root, record.steps, self._segment, hash_text)
+    def both(self: Trees, record: Record) -> Any:
+        expected = graft(record.root, record.steps, self.find, hash_text)
         found = short(self, record)
         assert found == expected, record.reactor
         quick.append(record.joint is not None)
         return found
 
-    monkeypatch.setattr(Activity, "_graft", both)
+    monkeypatch.setattr(Trees, "grow", both)
     chance = random.Random(seed)
     for _ in range(30):
         world = {"turn": chance.randrange(3)}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, recall
+from pyplantx.warehouse.warehouse import Warehouse
 
 SIZE = 14
 
@@ -133,3 +134,50 @@ def test_a_payload_that_is_gone_is_made_again(open_plant: Any, tmp_path: Path) -
         assert sorted(plant.log.take()) == sorted(f"step-{i}" for i in range(10))
         assert plant.produce("x9")[0] == 10
         assert plant.log.take() == []
+
+
+def chain_with_two_ends(length: int) -> list[Any]:
+    """A chain whose last ingredient comes from "left" or "right", as the config says."""
+
+    @ReactorFunc(name="x0")
+    def first(pipe: Any, config: Any) -> None:
+        pipe.send("x0", config.seed)
+
+    def step(i: int) -> Any:
+        @ReactorFunc(name=f"x{i}")
+        def made(pipe: Any) -> Any:
+            pipe.send(f"x{i}", (yield pipe.receive(f"x{i - 1}")) + 1)
+
+        return made
+
+    def end(side: str) -> Any:
+        @ReactorFunc(name=side)
+        def made(pipe: Any, config: Any) -> Any:
+            if config.side == side:
+                pipe.send("end", (yield pipe.receive(f"x{length - 1}")) + 1)
+
+        return made
+
+    return [first, *[step(i) for i in range(1, length)], end("left"), end("right")]
+
+
+def test_what_does_not_hold_tells_who_sent_what(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reactors, asked = chain_with_two_ends(10), []
+    producers = Warehouse.producers
+    monkeypatch.setattr(Warehouse, "producers", lambda self, name: asked.append(name) or producers(self, name))
+    with open_plant(*reactors, config=SimpleNamespace(seed=1, side="left")) as plant:
+        assert plant.produce("end") == 11
+    for seed in (2, 3):
+        asked.clear()
+        with open_plant(*reactors, config=SimpleNamespace(seed=seed, side="left")) as plant:
+            assert plant.produce("end") == seed + 10
+            assert len(plant.log.take()) == 11 and asked == []
+
+
+def test_who_has_sent_it_does_not_any_more(open_plant: Any) -> None:
+    reactors = chain_with_two_ends(10)
+    for seed, side in [(1, "left"), (2, "right"), (3, "right"), (4, "left"), (4, "right")]:
+        with open_plant(*reactors, config=SimpleNamespace(seed=seed, side=side)) as plant:
+            assert plant.produce("end") == seed + 10
+    with open_plant(*[r for r in reactors if r.name != "right"], config=SimpleNamespace(seed=5, side="left")) as plant:
+        assert plant.produce("end") == 15

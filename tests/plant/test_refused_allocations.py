@@ -17,6 +17,8 @@ REFUSED = {
     "no such option": (Ingredient.Type.array, {"shap": (3,)}, errors.BadRequest),
     "no such dtype": (Ingredient.Type.array, {"shape": (3,), "dtype": "flot"}, errors.BadRequest),
     "a bad ending": (Ingredient.Type.file, {"suffix": "/../x"}, errors.BadRequest),
+    "bad chunks": (specs.HdfArraySpec, {"shape": (1,), "chunks": "no"}, errors.BadRequest),
+    "no room": (specs.HdfArraySpec, {"shape": (10**18,), "dtype": "f8"}, errors.WarehouseFull),
     "a bad shape": (specs.HdfArraySpec, {"shape": (-1,), "dtype": "f4"}, errors.BadRequest),
 }
 

@@ -257,6 +257,8 @@ def test_a_dataset_whose_file_is_closed_is_told_so(stage, tmp_path, length):
     assert SPEC.recognise(dataset)
     with pytest.raises(CannotStore, match="value is an h5py dataset whose file is closed\n  hint: send it before"):
         SPEC.write(dataset, stage)
+    with pytest.raises(CannotStore, match="not a plain NumPy array"):
+        specs.ArraySpec().write(dataset, stage)
 
 
 def test_a_full_disk_is_told_before_hdf5_meets_it(stage, little_space):

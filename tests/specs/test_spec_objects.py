@@ -295,14 +295,12 @@ OTHER_ORDER = {
     "spans": np.array([1, -1], ">m8[us]"),
     "text": np.array(["ab", "c", "\U0001f33b"], ">U3")[::2],
     "fields": np.zeros(3, [("a", ">i4"), ("b", "<f8"), ("c", ">M8[D]")])[::2],
-    "matrix": np.array([[1, 2]], ">i4").view(np.matrix),
     "subclass": NUMBERS.astype(">f8").view(Rows),
     "masked": np.ma.masked_array(NUMBERS.astype(">f8"), NUMBERS > 3, fill_value=7.0, hard_mask=True),
     "not masked": np.ma.masked_array(NUMBERS.astype(">f8")),
 }
 
 
-@pytest.mark.filterwarnings("ignore:the matrix subclass")
 @pytest.mark.parametrize("case", OTHER_ORDER)
 def test_arrays_in_the_byte_order_of_other_machines_come_back_bit_by_bit(case):
     array = OTHER_ORDER[case]

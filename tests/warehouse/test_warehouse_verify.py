@@ -158,7 +158,7 @@ def test_a_description_that_does_not_fit_is_refused(layout: Layout, cut: PartLay
         stage.seal("s", 1, WRITTEN)
 
 
-def test_a_file_is_hashed_alike_by_one_thread_and_by_two(tmp_path: Path) -> None:
+def test_a_file_is_hashed_alike_by_one_thread_and_by_two(tmp_path: Path, way: str) -> None:
     (tmp_path / "file").write_bytes(data := random_bytes(WORTHWHILE + 99))
     blocks = [hash_bytes(data[start : start + BLOCK]) for start in range(0, len(data), BLOCK)]
     assert hash_file(str(tmp_path / "file"), "f") == make_part("f", len(data), blocks)

@@ -1,0 +1,83 @@
+"""What is known about code objects, as a program asks for it: all of its functions at once.
+
+Records of a thousand functions are kept together, in one text for each program: to write or read one by itself costs
+two microseconds, in every process. A few that are new, after an edit, are kept by themselves, each under the raw digest
+of its code. What a killed process had found out is found out again; so is what another program has kept.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Protocol
+
+from pyplantx.core.trace import Digest
+
+#: The text is written anew when so many were not in it, and they are more than this part of it.
+_MANY, _PART = 16, 1 / 8
+
+
+class Notes(Protocol):
+    """Where records of code, and small texts, are kept between processes."""
+
+    def get_code(self, raw: Digest) -> str | None: ...
+    def put_code(self, raw: Digest, record: str) -> None: ...
+    def blob_get(self, kind: str, key: str) -> str | None: ...
+    def blob_put(self, kind: str, key: str, text: str) -> None: ...
+
+
+class PackedMemo:
+    """A `CodeMemo` that reads what this program has asked for last time in one piece.
+
+    Parameters
+    ----------
+    notes : Notes
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._pack: dict[Digest, str] | None = None
+        self._asked: dict[Digest, str] = {}
+        self._new: dict[Digest, str] = {}  # not kept yet
+        self._alone = 0  # how many were not in the pack
+
+    def get_code(self, raw: Digest) -> str | None:
+        """See `CodeMemo`."""
+        if self._pack is None:
+            self._pack = _unpacked(self._notes.blob_get("codes", _program()))
+        record = self._pack.get(raw)
+        if record is None:
+            self._alone += 1
+            record = self._notes.get_code(raw)
+        if record is not None:
+            self._asked[raw] = record
+        return record
+
+    def put_code(self, raw: Digest, record: str) -> None:
+        """See `CodeMemo`."""
+        self._asked[raw] = self._new[raw] = record
+
+    def keep(self) -> None:
+        """Keep what is new; all that was asked for in one text, if much of it was not there."""
+        if self._alone >= _MANY and self._alone >= len(self._asked) * _PART:
+            self._alone, self._pack = 0, self._asked
+            self._notes.blob_put("codes", _program(), _packed(self._asked))
+        else:
+            for raw, record in self._new.items():
+                self._notes.put_code(raw, record)
+        self._new.clear()
+
+
+def _packed(records: dict[Digest, str]) -> str:
+    return "\n".join([line for pair in records.items() for line in pair])
+
+
+def _unpacked(text: str | None) -> dict[Digest, str]:
+    """Digest to record: lines that take turns."""
+    lines = text.split("\n") if text else []
+    return dict(zip(lines[::2], lines[1::2]))
+
+
+def _program() -> str:
+    """What runs here: the script, or in an interactive session the folder."""
+    return os.path.abspath(sys.argv[0] if sys.argv else "")

@@ -1,0 +1,84 @@
+"""The trace trees of a plant's reactors, as one activity finds and grows them.
+
+The scheduler asks for roots and nodes and gets segments; what a run has left is given back as the one record to write.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyplantx.core.trace import Digest, Segment, decode_segment, graft
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.logs import log
+
+if TYPE_CHECKING:
+    from pyplantx.core.messages import ReactorId, Record
+    from pyplantx.roster import Roster
+    from pyplantx.warehouse.warehouse import Warehouse
+
+#: A record under a root that begins so names the root of an earlier version whose traces count for this one.
+ACCEPTED = "accepted "
+
+_new = tuple.__new__  # see `core/trace.py`
+
+
+class Trees:
+    """Reads and grows the trees.
+
+    Parameters
+    ----------
+    warehouse : Warehouse
+        Where they are kept.
+    reactors : Roster
+        Whose they are.
+    """
+
+    def __init__(self, warehouse: Warehouse, reactors: Roster) -> None:
+        self._warehouse, self._reactors = warehouse, reactors
+        self._looked_up: dict[ReactorId, int] = {}  # reactor -> `Warehouse.foreign_changes` when its root was found
+        self._written: set[Digest] = set()  # keys of the segments that were grown here
+
+    def root(self, id: ReactorId) -> tuple[Digest, Segment | None]:
+        """Key and segment of the root of a reactor's tree: its fingerprint, or that of an earlier version."""
+        key = self._reactors.root(id)
+        text = self._warehouse.find_record(key)
+        while text is not None and text.startswith(ACCEPTED):
+            key = text[len(ACCEPTED) :]
+            text = self._warehouse.find_record(key)
+        self._looked_up[id] = self._warehouse.foreign_changes()
+        return key, _decoded(text)
+
+    def find(self, key: Digest) -> Segment | None:
+        """The segment of a node."""
+        return _decoded(self._warehouse.find_record(key))
+
+    def grow(self, record: Record) -> tuple[Digest, Segment] | None:
+        """`graft` a new trace: the key and segment to write.
+
+        Where its replay fell off is mostly the place still, and need not be looked for again.
+        """
+        id, root, steps, joint = record
+        grown: tuple[Digest, Segment] | None
+        if joint is not None and joint[0] not in self._written and self._is_alone_since(id):
+            key, count = joint
+            grown = key, _new(Segment, (steps[count:], ""))
+        else:
+            grown = graft(root, steps, self.find, hash_text)
+        if grown is not None:
+            self._written.add(grown[0])
+        return grown
+
+    def _is_alone_since(self, id: ReactorId) -> bool:
+        """Whether nobody else has written anything since the reactor was looked up."""
+        return self._looked_up.get(id) == self._warehouse.foreign_changes()
+
+
+def _decoded(text: str | None) -> Segment | None:
+    """The segment of a record; one that can't be read is as good as none: the reactor runs."""
+    if text is None:
+        return None
+    try:
+        return decode_segment(text)
+    except ValueError as error:
+        log().warning("a trace record can't be read and is left out of account: %s", error)
+        return None
