@@ -137,7 +137,7 @@ class Plant:
             index=index,
             network_index=network_index,
         )
-        self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse)
+        self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse, self.warehouse.script)
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
         self._config: object | None = config
@@ -323,6 +323,7 @@ class Plant:
         """End what `_open_activity` began."""
         try:
             self.warehouse.end_activity()
+            self._code_memo.keep()  # of those who only asked, too
         finally:
             self._active = False
             self._lock.release()

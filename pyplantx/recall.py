@@ -82,7 +82,7 @@ class Recall:
         if deep is None:
             return None
         if not self._holds(deep):
-            self._senders.update(deep.senders)
+            self._senders.update(self._unchanged(deep))
             self._warehouse.note_versions([(id, deep.roots[id]) for id in deep.senders.values()])
             return None
         self.recalled[name] = deep
@@ -92,6 +92,12 @@ class Recall:
         """Who sent an ingredient of a deep trace that doesn't hold any more; told once."""
         former = self._senders.pop(name, None)
         return None if former is None else self._reactors.own(former)
+
+    def _unchanged(self, deep: DeepTrace) -> dict[str, ReactorId]:
+        """Who sent what, of those whose code is what it was: who else would send it today, the traces tell."""
+        root, roots = self._reactors.root, deep.roots
+        same = {id for id in deep.senders.values() if id in self._reactors and root(id) == roots[id]}
+        return {name: id for name, id in deep.senders.items() if id in same}
 
     def _holds(self, deep: DeepTrace) -> bool:
         reactors, root = self._reactors, self._reactors.root

@@ -76,10 +76,10 @@ NARROWER = {
 
 #: Library -> the one room whose door leads to it.
 ONE_DOOR = {
-    "lmdb": "warehouse.index",
-    "h5py": "specs.hdf",
-    "dill": "specs.builtin",
-    "xxhash": "fingerprint.value",
+    "lmdb": {"warehouse.index", "warehouse.inspection"},
+    "h5py": {"specs.hdf"},
+    "dill": {"specs.builtin"},
+    "xxhash": {"fingerprint.value"},
 }
 
 #: What core/ may not know of: the disk, the clock, other threads, chance, voices.
@@ -231,8 +231,8 @@ def test_no_cycles():
 
 
 @pytest.mark.parametrize(("library", "door"), sorted(ONE_DOOR.items()))
-def test_one_door_per_library(library: str, door: str):
-    assert {name for name in MODULES if library in foreign(name)} == {door}
+def test_one_door_per_library(library: str, door: set[str]):
+    assert {name for name in MODULES if library in foreign(name)} == door
 
 
 def test_core_is_pure():

@@ -227,8 +227,8 @@ class Start(NamedTuple):
 
     reactor: ReactorId
     reason: Reason
-    ahead: tuple[Given, ...] = ()
-    node: Digest = ""
+    ahead: tuple[Given, ...]
+    node: Digest
 
 
 class Resume(NamedTuple):
@@ -262,7 +262,7 @@ class Record(NamedTuple):
     reactor: ReactorId
     root: Digest
     steps: tuple[Step, ...]
-    joint: tuple[Digest, int] | None = None
+    joint: tuple[Digest, int] | None
 
 
 class Reuse(NamedTuple):

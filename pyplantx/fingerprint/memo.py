@@ -7,8 +7,6 @@ of its code. What a killed process had found out is found out again; so is what 
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Protocol
 
 from pyplantx.core.trace import Digest
@@ -32,10 +30,12 @@ class PackedMemo:
     Parameters
     ----------
     notes : Notes
+    program : str
+        Names the program that asks, from one run to the next.
     """
 
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
+    def __init__(self, notes: Notes, program: str) -> None:
+        self._notes, self._program = notes, program
         self._pack: dict[Digest, str] | None = None
         self._asked: dict[Digest, str] = {}
         self._new: dict[Digest, str] = {}  # not kept yet
@@ -44,7 +44,7 @@ class PackedMemo:
     def get_code(self, raw: Digest) -> str | None:
         """See `CodeMemo`."""
         if self._pack is None:
-            self._pack = _unpacked(self._notes.blob_get("codes", _program()))
+            self._pack = _unpacked(self._notes.blob_get("codes", self._program))
         record = self._pack.get(raw)
         if record is None:
             self._alone += 1
@@ -61,7 +61,7 @@ class PackedMemo:
         """Keep what is new; all that was asked for in one text, if much of it was not there."""
         if self._alone >= _MANY and self._alone >= len(self._asked) * _PART:
             self._alone, self._pack = 0, self._asked
-            self._notes.blob_put("codes", _program(), _packed(self._asked))
+            self._notes.blob_put("codes", self._program, _packed(self._asked))
         else:
             for raw, record in self._new.items():
                 self._notes.put_code(raw, record)
@@ -76,8 +76,3 @@ def _unpacked(text: str | None) -> dict[Digest, str]:
     """Digest to record: lines that take turns."""
     lines = text.split("\n") if text else []
     return dict(zip(lines[::2], lines[1::2]))
-
-
-def _program() -> str:
-    """What runs here: the script, or in an interactive session the folder."""
-    return os.path.abspath(sys.argv[0] if sys.argv else "")

@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import WarehouseError
+from pyplantx.errors import DamagedObject, WarehouseError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.specs.threads import start_thread
 from pyplantx.warehouse.index import Batch, Index
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.index import Txn
 
 _new = tuple.__new__  # see `core/trace.py`
+_T = TypeVar("_T")
 
 #: Seconds after which the plant's thread writes what waits; after which the background thread does.
 PATIENCE, LIMIT = 0.025, 0.04
@@ -205,6 +206,7 @@ class Committer:
         self._queue: list[_Item] = []
         self._payloads: dict[Digest, bytes] = {}
         self._unsynced: dict[Digest, ObjectRecord] = {}
+        self._void: set[Digest] = set()  # objects that could not be synced, until they are stored again
         self._syncing: dict[Digest, threading.Thread] = {}  # of those above, the ones that are under way
         self._bytes = 0
         self._most_bytes = TOO_MANY_BYTES
@@ -241,18 +243,21 @@ class Committer:
                 self._start_syncer()
                 self._files.put(True)
             # Last, so that an interrupt leaves nothing that looks stored and is not on its way to disk.
+            self._void.discard(address)
             self.waiting.gone.discard(address)
             self.waiting.sealed[address] = Held(record, payload)
         if self._bytes > self._most_bytes:
             self.flush(self._index.lock_timeout)
 
     def commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
-        """Queue what one reactor has left."""
+        """Queue what one reactor has left; nothing, if it has sent what could not be synced, which `sync` tells."""
         writes: list[tuple[str, Any, Any]] = []
         needs: tuple[Digest, ...] = ()
         producer = (commit.reactor, commit.root)
         seconds = commit.entry.seconds if commit.entry is not None else None
         with self._lock:
+            if self._void and not self._void.isdisjoint([ref.address for _, ref in commit.sent]):
+                return
             waiting = self.waiting
             for name, ref in commit.sent:
                 writes.append(("names", name, waiting.add_sent(name, ref, producer)))
@@ -494,9 +499,10 @@ class Committer:
             self._queue = [item for item in self._queue if address not in item.needs]
             self.waiting.drop(void)
             self.waiting.sealed.pop(address, None)
+            self._void.add(address)  # the reactor that has sent it may still run
         self._error = WarehouseError(
             f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
-            f"{len(void)} finished reactor(s) will run again",
+            f"what has sent it ({len(void)} finished reactor(s) so far) will run again",
             hint="is the disk failing or full? The data was put aside in the warehouse's folder 'quarantine'",
         )
         try:
@@ -567,6 +573,8 @@ def _put_texts(table: str) -> Callable[[Index, Any, dict[str, Any]], None]:
 
 def _put_blobs(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     rows = [(name_key(key), to_json([key, text]).encode()) for key, text in values.items()]
+    for key, _ in rows:
+        index.record(txn, "blobs", key)  # whoever keeps one has not always looked at the former one
     index.put(txn, "blobs", rows)
 
 
@@ -587,9 +595,9 @@ def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:
         record = encode_name(update)
         stored = index.stored(txn, "names", key)
         if stored is not None and not same_producers(record, stored):  # else nothing of it is taken over
-            base = index.body_of("names", key, stored)
+            base = _sensible(decode_name, index.checked("names", key, stored))
             if base is not None:
-                record = encode_name(merge_name(update, decode_name(base)))
+                record = encode_name(merge_name(update, base))
         rows.append((key, record))
     index.put(txn, "names", rows)
 
@@ -625,8 +633,15 @@ def _put_versions(index: Index, txn: Txn, values: dict[str, Any]) -> None:
 
 
 def _known_versions(index: Index, txn: Txn, key: bytes) -> VersionList | None:
-    body = index.record(txn, "versions", key)
-    return None if body is None else decode_versions(body)
+    return _sensible(decode_versions, index.record(txn, "versions", key))
+
+
+def _sensible(decode: Callable[[bytes], _T], body: bytes | None) -> _T | None:
+    """A record, decoded; None if there is none, or if it makes no sense: then it is replaced."""
+    try:
+        return None if body is None else decode(body)
+    except DamagedObject:
+        return None
 
 
 def _put_history(index: Index, txn: Txn, entries: list[HistoryEntry]) -> None:

@@ -1,4 +1,4 @@
-"""The LMDB environments: ``meta.lmdb`` (records), ``small.lmdb`` (payloads up to 1 MB). The only importer of lmdb.
+"""The LMDB environments: ``meta.lmdb`` (records), ``small.lmdb`` (payloads up to 1 MB).
 
 This file may know: tables, keys, records with checksums, transactions, map sizes, backups. It may not know: what a
 record means, the queue of commits, files of objects.
@@ -8,13 +8,13 @@ Rules kept here, each for a measured reason (docs/design/warehouse.md):
 - one writer at a time, by a lock of our own with a time limit in front of LMDB's, which has none;
 - never ``writemap``; maps grow in steps; no transaction of this process is open while a map changes its size;
 - reading goes through a `Reader`, whose transaction others may end between reads (a growing map, a fork, a timer);
-- a data file is verified before LMDB opens it, unless it is what the last clean close left.
+- a data file is inspected before LMDB opens it (``inspection.py``, the only other importer of lmdb);
+- a record that does not match its checksum is neither removed nor replaced in place.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lmdb
 
 from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
-from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import Layout, disk_error, in_words, make_way, read_small, sync_path, write_file
-from pyplantx.warehouse.records import from_json, seal_record, to_json, unseal_record
+from pyplantx.warehouse.objects import Layout, disk_error, in_words, make_way, write_file
+from pyplantx.warehouse.records import seal_record, unseal_record
 
 #: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.
 TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "history")
@@ -36,13 +35,7 @@ TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "h
 #: Stands for the table in the checks of the payloads of a signed store.
 _PAYLOADS = "small"
 
-_INDEX = "meta.lmdb"  # the folder's name; the other one holds payloads
-_FIRST_MAP, _GROWTH = 64 << 20, 2
-#: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).
-_MARKED = 64 << 20
-#: Bytes that are read of it at once. Freeing larger pieces would teach malloc to take the megabytes that LMDB asks for
-#: next from its heap, and to fill them with zeros, page by page: a millisecond at each opening.
-_PIECE = 256 << 10
+FIRST_MAP, _GROWTH = 64 << 20, 2
 _MAX_READERS = 510
 #: Seconds after which a read that blocks a growing map or a fork is an error.
 _LONGEST_READ = 10.0
@@ -192,7 +185,7 @@ class Reader:
                 taken = _rows(txn, self._index.tables[table], start, limit)
             except lmdb.Error as error:
                 self._end()
-                self._index.is_doubtful = True
+                self._index.doubt(f"table {table!r} can't be read ({error})")
                 raise WarehouseError(
                     f"table {table!r} of {self._index.layout.meta!r} can't be read: {error}",
                     hint="close the warehouse and open it again: its index is then checked, and its backup serves",
@@ -266,7 +259,8 @@ class Index:
         self._paused: list[Reader] = []
         self._condemned: dict[tuple[str, Key], bytes] = {}  # what counts as missing
         self._senseless: dict[tuple[str, Key], bytes] = {}  # those of them that the next write removes
-        self.is_doubtful = False  # damage was seen: the next opening has to look closely
+        self._renewed: set[str] = set()  # tables that the present transaction has written anew
+        self._is_doubtful = False  # damage was seen
         self._marked = True  # a mark of a clean close may exist: remove it before the first write
         self.changed = False
         self.foreign_commits = 0  # grows with every commit of another process that was noticed
@@ -321,21 +315,26 @@ class Index:
         self._reopen()
 
     def doubt(self, trouble: str) -> None:
-        """Damage was seen: tell it, and let the next opening look closely."""
-        self.is_doubtful = True
+        """Damage was seen: tell it, and let the next opening look closely, whoever closes the store."""
         self.report(trouble)
+        if self._is_doubtful or self.read_only:
+            return
+        self._is_doubtful = True
+        try:
+            write_file(self.layout.doubt, b"", durable=False)
+        except OSError as error:
+            self.report(f"that could not be noted for the next opening: {error.strerror}")
 
     def condemn(self, table: str, key: Key, record: bytes) -> None:
         """A record does not match its checksum: it counts as missing.
 
-        The next opening leaves it out. Until then it stays: its size may be what is damaged, and LMDB would move its
-        neighbours by that size.
+        It stays until the table is written anew, at the next opening or before it is to be replaced: its size may be
+        what is damaged, and LMDB would move its neighbours by that size.
         """
-        self.is_doubtful = True
         if (table, key) in self._condemned:
             return
         self._condemned[table, key] = record
-        self.report(f"a record of table {table!r} is damaged and counts as missing")
+        self.doubt(f"a record of table {table!r} is damaged and counts as missing")
         try:
             if not self.read_only:
                 write_file(self.layout.aside(f"{table}-record"), record, durable=False)
@@ -434,7 +433,7 @@ class Index:
     def _write(self, payloads: Mapping[Key, bytes | None], work: Work | None) -> None:
         if not payloads and not work and not self._senseless:
             return
-        self.remove_mark()
+        self._remove_mark()
         if payloads:
             self._transact(self.small, lambda txn: self._put_payloads(txn, payloads))
         senseless = dict(self._senseless)
@@ -443,6 +442,7 @@ class Index:
         def put_records(txn: Txn) -> None:
             nonlocal number
             number = txn.id()
+            self._renewed.clear()  # of a transaction that was too large
             self._drop_senseless(txn, senseless)
             if work is not None:
                 work(txn)
@@ -451,7 +451,7 @@ class Index:
             self._transact(self.meta, put_records)
             self._note_own_commit(number)
         self.changed = True
-        for place in senseless:
+        for place in [*senseless, *[place for place in self._condemned if place[0] in self._renewed]]:
             self._senseless.pop(place, None)
             self._condemned.pop(place, None)
         for reader in self._readers:
@@ -540,14 +540,23 @@ class Index:
     def record(self, txn: Txn, table: str, key: Key) -> bytes | None:
         """Body of one record inside a write transaction; None if missing or damaged."""
         record = self.stored(txn, table, key)
-        return None if record is None else self.body_of(table, key, record)
+        return None if record is None else self.checked(table, key, record)
 
     def stored(self, txn: Txn, table: str, key: Key) -> bytes | None:
-        """One record inside a write transaction as it is, its check unread."""
+        """A record as it is stored, whether it matches its checksum or not; None if there is none."""
         return txn.get(key, None, self.tables[table])
 
+    def checked(self, table: str, key: Key, record: bytes) -> bytes | None:
+        """The body of a record; None if it does not match its checksum, which is reported."""
+        body = self.body_of(table, key, record)
+        if body is None:
+            self.condemn(table, key, record)
+        return body
+
     def put(self, txn: Txn, table: str, rows: list[tuple[Key, bytes]]) -> None:
-        """Put bodies of one table, each with its checksum."""
+        """Put bodies of one table, each with its checksum. What they replace must have been looked at before."""
+        if self._condemned:
+            self._make_way(txn, table, [key for key, _ in rows])
         sealing = self.sealing
         if sealing is None:
             records = sorted((key, seal_record(key, body)) for key, body in rows)
@@ -555,6 +564,23 @@ class Index:
             records = sorted((key, sealing.seal(table, key, body)) for key, body in rows)
         with txn.cursor(self.tables[table]) as cursor:
             cursor.putmulti(records)
+
+    def _make_way(self, txn: Txn, table: str, keys: list[Key]) -> None:
+        """Write a table anew, without its damaged records, if one of them is about to be replaced."""
+        if all(self._may_change(table, key) for key in keys):
+            return
+        sound = []
+        for key, record in txn.cursor(self.tables[table]):
+            if self.checked(table, key, record) is not None:
+                sound.append((key, record))
+        txn.drop(self.tables[table], delete=False)
+        with txn.cursor(self.tables[table]) as cursor:
+            cursor.putmulti(sound)
+        self._renewed.add(table)
+
+    def _may_change(self, table: str, key: Key) -> bool:
+        """Whether a record may be replaced or removed in place: its size is right."""
+        return (table, key) not in self._condemned or (table, key) in self._senseless or table in self._renewed
 
     def _put_payloads(self, txn: Txn, payloads: Mapping[Key, bytes | None]) -> None:
         for key, value in sorted(payloads.items()):
@@ -564,8 +590,9 @@ class Index:
                 txn.put(key, value if self.sealing is None else self.sealing.seal(_PAYLOADS, key, value))
 
     def delete(self, txn: Txn, table: str, key: Key) -> None:
-        """Remove one record; it may be gone already."""
-        txn.delete(key, db=self.tables[table])
+        """Remove one record; it may be gone already. A damaged one stays, and counts as missing."""
+        if self._may_change(table, key):
+            txn.delete(key, db=self.tables[table])
 
     def last_key(self, txn: Txn, table: str) -> Key | None:
         with txn.cursor(self.tables[table]) as cursor:
@@ -577,7 +604,7 @@ class Index:
         data = os.path.join(folder, "data.mdb")
         size = os.path.getsize(data) if os.path.exists(data) else 0
         options: dict[str, Any] = {
-            "map_size": max(_FIRST_MAP, -(-size * 5 // 4 // 4096) * 4096),
+            "map_size": max(FIRST_MAP, -(-size * 5 // 4 // 4096) * 4096),
             "max_dbs": max_dbs,
             "max_readers": _MAX_READERS,
             "mode": 0o600,
@@ -658,7 +685,12 @@ class Index:
     # -- backup and the mark of a clean close
 
     def back_up(self) -> None:
-        """Copy ``meta.lmdb`` to ``backup/meta.mdb``, whole or not at all."""
+        """Copy ``meta.lmdb`` to ``backup/meta.mdb``, whole or not at all; not where damage was seen.
+
+        The last backup may be the only sound copy then.
+        """
+        if os.path.exists(self.layout.doubt):
+            return
         target = os.path.join(self.layout.backup, "meta.mdb")
         beside = f"{target}.{os.getpid()}.new"
         self.changed = False
@@ -673,8 +705,7 @@ class Index:
             cause = error if isinstance(error, OSError) else OSError(str(error))
             raise disk_error(cause, "the index can't be backed up", self.layout.backup) from error
 
-    def remove_mark(self) -> None:
-        """From now on the data files are not what the last clean close has left, or not to be believed."""
+    def _remove_mark(self) -> None:
         if self._marked:
             remove_file(self.layout.mark)
             self._marked = False
@@ -704,252 +735,3 @@ def remove_file(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
-
-
-# -- before opening: is each data file one that LMDB may be given? -----------------------------------------------------
-
-
-#: Makes the hasher with which the mark of a clean close was made; None: no mark is believed, whoever made it.
-NewHasher = Callable[[], Any] | None
-
-
-#: Whether a record (table, key, record) matches its checksum.
-IsWhole = Callable[[str, Key, bytes], bool]
-
-
-def inspect_files(
-    layout: Layout, report: Callable[[str], None], is_whole: IsWhole, new_hasher: NewHasher = Hasher
-) -> None:
-    """Put damaged data files aside and bring the backup of the index back. Call only while no session is open.
-
-    A damaged or truncated data file can kill the process inside LMDB, so it never gets one to see that is not
-    either what the last clean close left, or sound by `lmdb.verify`.
-
-    Parameters
-    ----------
-    layout : Layout
-    report : callable
-        As in `Index`.
-    is_whole : callable
-        See `IsWhole`.
-    new_hasher : callable or None
-        See `NewHasher`.
-    """
-    mark = _read_mark(layout)
-    for folder in (layout.meta, layout.small):
-        remove_file(os.path.join(folder, "lock.mdb"))  # stale or forged; LMDB makes a new one
-        _drop_empty(os.path.join(folder, "data.mdb"))
-        if _is_as_marked(folder, mark, new_hasher):
-            continue
-        if not _is_sound(folder):
-            aside = layout.index_aside(os.path.basename(folder))
-            os.rename(folder, aside)
-            os.mkdir(folder, 0o700)
-            report(f"{folder!r} was damaged and is now {aside!r}; {_bring_back(layout, folder)}")
-        elif folder == layout.meta and _is_lost(layout):
-            report(f"the index {folder!r} was lost; {_bring_back(layout, folder)}")
-        if folder == layout.meta:
-            _leave_out_damaged(layout, report, is_whole)
-
-
-def _is_lost(layout: Layout) -> bool:
-    """Whether there is no index, and a backup of one."""
-    data, backup = os.path.join(layout.meta, "data.mdb"), os.path.join(layout.backup, "meta.mdb")
-    return not os.path.exists(data) and os.path.exists(backup)
-
-
-def _leave_out_damaged(layout: Layout, report: Callable[[str], None], is_whole: IsWhole) -> None:
-    """Copy the records that match their checksums to a new file, if there are others.
-
-    They can't be taken out one by one: their size may be what is damaged, and LMDB would move what lies beside them by
-    that size.
-    """
-    data = os.path.join(layout.meta, "data.mdb")
-    if not os.path.exists(data):
-        return
-    with _opened_alone(data) as env, env.begin() as txn:
-        damaged = sum(not is_whole(table, key, value) for table, key, value in _records(env, txn))
-        if not damaged:
-            return
-        beside = f"{data}.new"
-        remove_file(beside)
-        _copy_records(env, txn, beside, is_whole)
-    import shutil  # as in `_bring_back`
-
-    aside = layout.index_aside(_INDEX)
-    os.mkdir(aside, 0o700)
-    shutil.copyfile(data, os.path.join(aside, "data.mdb"))
-    os.rename(beside, data)
-    sync_path(layout.meta)
-    report(f"{damaged} damaged record(s) of {layout.meta!r} count as missing; the file as it was is now in {aside!r}")
-
-
-def _records(env: lmdb.Environment, txn: Txn) -> Iterator[tuple[str, Key, bytes]]:
-    """Table, key and record of everything in an index."""
-    for name in txn.cursor().iternext(values=False):
-        for key, record in txn.cursor(env.open_db(name, txn, create=False)):
-            yield name.decode(), key, record
-
-
-def _copy_records(env: lmdb.Environment, txn: Txn, path: str, is_whole: IsWhole) -> None:
-    """Write the sound records of an index to a new data file."""
-    size = 2 * max(_FIRST_MAP, int(env.info()["map_size"]))
-    with _opened_alone(path, map_size=size, readonly=False, sync=False) as new:
-        tables = {name: new.open_db(name.encode()) for name in TABLES}
-        with new.begin(write=True) as into:
-            for table, key, record in _records(env, txn):
-                if is_whole(table, key, record):
-                    into.put(key, record, db=tables[table])
-    os.chmod(path, 0o600)
-    sync_path(path)
-
-
-def _opened_alone(path: str, **options: Any) -> lmdb.Environment:
-    """A data file that nobody else has open, without LMDB's lock file; for reading, unless `options` differ."""
-    size = max(_FIRST_MAP, os.path.getsize(path)) if os.path.exists(path) else _FIRST_MAP
-    private = {"map_size": size, "readonly": True, "lock": False, "subdir": False, "lib_version": 0}
-    return lmdb.open(os.fsencode(path), max_dbs=len(TABLES), **{**private, **options})
-
-
-def is_as_closed(layout: Layout, new_hasher: NewHasher = Hasher) -> bool:
-    """Whether both data files are what the last clean close has left; True is good even while others may write."""
-    mark = _read_mark(layout)
-    return all(_is_as_marked(folder, mark, new_hasher) for folder in (layout.meta, layout.small))
-
-
-def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher) -> None:
-    """`inspect_files` for those who may not write: they are told. Call only while nobody writes.
-
-    Raises
-    ------
-    WarehouseError
-        If LMDB may not be given one of the data files.
-    """
-    mark = _read_mark(layout)
-    for folder in (layout.meta, layout.small):
-        if not _is_as_marked(folder, mark, new_hasher) and not _is_sound(folder):
-            raise WarehouseError(
-                f"the index {folder!r} is damaged, so the warehouse can't be read",
-                hint="open it once so that it may write (Warehouse(directory)): the damaged file is put aside, "
-                "and the backup of the index serves if there is one",
-            )
-
-
-def _drop_empty(data: str) -> None:
-    """An empty data file is what a kill leaves while LMDB makes it, or damage: either way there is nothing in it."""
-    if os.path.isfile(data) and os.path.getsize(data) == 0:
-        remove_file(data)
-
-
-def write_mark(layout: Layout, *, durable: bool, new_hasher: NewHasher = Hasher) -> None:
-    """Note what both data files are, now that all sessions have closed."""
-    make = new_hasher or Hasher
-    found = {os.path.basename(folder): _describe(folder, make) for folder in (layout.meta, layout.small)}
-    write_file(layout.mark, to_json(found).encode(), durable=durable)
-
-
-def _read_mark(layout: Layout) -> dict[str, Any]:
-    try:
-        mark = from_json(read_small(layout.mark).decode())
-    except (OSError, ValueError):
-        return {}  # no mark, or none that can be read: the files are verified
-    return mark if isinstance(mark, dict) else {}
-
-
-def _is_as_marked(folder: str, mark: Mapping[str, Any], new_hasher: NewHasher) -> bool:
-    """Whether a data file is what the last clean close has left."""
-    if new_hasher is None:
-        return False
-    try:
-        is_file = stat.S_ISREG(os.lstat(os.path.join(folder, "data.mdb")).st_mode)
-        return is_file and mark.get(os.path.basename(folder)) == _describe(folder, new_hasher)
-    except OSError:
-        return False
-
-
-def _describe(folder: str, new_hasher: Callable[[], Any]) -> list[int | str]:
-    """Size of the data file and digest of its first 64 MiB."""
-    hasher, piece = new_hasher(), memoryview(bytearray(_PIECE))
-    with open(os.path.join(folder, "data.mdb"), "rb", buffering=0) as file:
-        for _ in range(_MARKED // _PIECE):
-            count = file.readinto(piece)
-            if not count:
-                break
-            hasher.update(piece[:count])
-        return [os.fstat(file.fileno()).st_size, hasher.hexdigest()]
-
-
-def _is_sound(folder: str) -> bool:
-    """Whether LMDB may be given a data file, and finds in it all that there is."""
-    data = os.path.join(folder, "data.mdb")
-    try:
-        info = os.lstat(data)
-    except FileNotFoundError:
-        return True  # nothing there: nothing wrong with it
-    try:
-        return stat.S_ISREG(info.st_mode) and not _verify(data) and not _walk(data, folder.endswith(_INDEX))
-    except OSError:
-        return False
-
-
-def _verify(data: str) -> list[str]:
-    from lmdb.verify import VerifyError, verify  # pure Python and only needed after an unclean end
-
-    try:
-        return list(verify(data, subdir=False))  # type: ignore[no-untyped-call]
-    except VerifyError as error:
-        return [str(error)]
-
-
-def _walk(data: str, is_index: bool) -> list[str]:
-    """Look up every key, as reading will; only for what `verify` lets pass, since LMDB can die of the rest.
-
-    `verify` does not compare keys with the branches above them (where a key leads elsewhere, its record can't be found,
-    nor removed), and it does not see that a file belongs elsewhere.
-    """
-    try:
-        with _opened_alone(data) as env, env.begin() as txn:
-            return _strays_of_index(env, txn) if is_index else _strays(txn, None, _is_address)
-    except lmdb.Error as error:
-        return [str(error)]
-
-
-def _strays_of_index(env: lmdb.Environment, txn: Txn) -> list[str]:
-    names = {name.encode() for name in TABLES}
-    found = list(txn.cursor().iternext(values=False))
-    strays = [repr(name) for name in found if name not in names]
-    for name in names.intersection(found):
-        strays += _strays(txn, env.open_db(name, txn, create=False), bool)
-    return strays
-
-
-def _strays(txn: Txn, table: Any, belongs: Callable[[Key], bool]) -> list[str]:
-    """The first key of a table that does not belong there, or is not found where it is looked for."""
-    finder = txn.cursor(table)
-    for key in txn.cursor(table).iternext(values=False):
-        if not belongs(key) or not finder.set_key(key):
-            return [f"the key {key!r} does not belong where it is"]
-    return []
-
-
-def _is_address(key: Key) -> bool:
-    return len(key) == 32 and key.isalnum()
-
-
-def _bring_back(layout: Layout, folder: str) -> str:
-    """Put the backup in place; what was done, in words."""
-    backup = os.path.join(layout.backup, "meta.mdb")
-    if folder != layout.meta:
-        return "the ingredients in it are made again when they are needed"
-    if not os.path.isfile(backup) or os.path.islink(backup) or _verify(backup) or _walk(backup, is_index=True):
-        return "there is no backup that can be used, so everything is made again when it is needed"
-    import shutil  # some milliseconds, for those who lost an index only
-
-    beside = os.path.join(folder, "data.mdb.new")
-    shutil.copyfile(backup, beside)
-    os.chmod(beside, 0o600)
-    sync_path(beside)
-    os.rename(beside, os.path.join(folder, "data.mdb"))
-    sync_path(folder)
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.path.getmtime(backup)))
-    return f"its backup of {when} serves, what is newer is made again when it is needed"

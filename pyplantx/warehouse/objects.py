@@ -82,6 +82,7 @@ class Layout:
         self.index = index = index or root
         self.format = os.path.join(root, "format.json")
         self.mark = os.path.join(index, "clean.json")
+        self.doubt = os.path.join(index, "doubt")
         self.meta = os.path.join(index, "meta.lmdb")
         self.small = os.path.join(index, "small.lmdb")
         self.objects = os.path.join(root, "objects")
@@ -501,18 +502,19 @@ def _write_blocks(path: str, name: str, head: bytes, body: memoryview, block: in
         The part, and the digests of the body's blocks.
     """
     fd, early = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), writeback.is_wanted(path)
+    count = -(-len(body) // block)
 
     def write_one(index: int) -> Digest:
-        piece = body[index * block : (index + 1) * block]
-        start = len(head) + index * block
-        _write_at(fd, piece, start)
+        # Cut at multiples of the block in the file: written in such pieces it is cached in huge pages.
+        begin, end = max(0, index * block - len(head)), (index + 1) * block - len(head)
+        piece = body[begin : end if index + 1 < count else len(body)]
+        _write_at(fd, piece, len(head) + begin)
         if early:
-            writeback.begin(fd, start, piece.nbytes)
-        return hash_bytes(piece)
+            writeback.begin(fd, len(head) + begin, piece.nbytes)
+        return hash_bytes(body[index * block : (index + 1) * block])
 
     try:
         _write_at(fd, memoryview(head), 0)
-        count = -(-len(body) // block)
         digests = for_each_block(count, write_one, parallel=len(body) >= WORTHWHILE)
         os.fchmod(fd, 0o400)
     finally:

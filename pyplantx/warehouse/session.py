@@ -21,7 +21,8 @@ from pyplantx.fingerprint.value import Hasher, hash_text
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import sweep_claims
 from pyplantx.warehouse.committer import Committer
-from pyplantx.warehouse.index import Index, NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
+from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.inspection import NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import (
     RESUME,
@@ -275,9 +276,6 @@ class Session:
             self._entry.close()
 
     def _mark_clean(self) -> None:
-        if self.index.is_doubtful:
-            self.index.remove_mark()
-            return
         if os.path.exists(self.layout.mark) or not self.is_alone():
             return
         try:

@@ -178,6 +178,11 @@ class Warehouse:
                 self._session.index.drop_reader(self._reader)
             close_session(self._session)
 
+    @property
+    def script(self) -> str:
+        """What runs here: the path of a script, or a folder where somebody works interactively."""
+        return self._session.script
+
     def register_ingredient_specs(self, specs: Iterable[Any]) -> None:
         """Make type specs known; see `SpecRegistry.register`."""
         self.registry.register(specs)

@@ -60,8 +60,8 @@ SCENARIOS = ("processes", "writers", "threads", "takeover", "forked", "collected
 
 #: The longest first, so that none is left over when all others have ended.
 ROWS = [
-    Row("damage --kind flips", "--step", 97),
-    Row("damage --kind truncations", "--step", 97),
+    Row("damage --kind flips", "--step", 347),
+    Row("damage --kind truncations", "--step", 347),
     Row("interrupts --kind lines", "--step", 97),
     Row("interrupts --kind lines --only warehouse/", "--step", 23),
     Row("interrupts --kind lines --only specs/", "--step", 23),

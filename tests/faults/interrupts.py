@@ -176,7 +176,7 @@ def campaign(options: argparse.Namespace) -> int:
             directory = os.path.join(place, f"plant{n}")
             undisturbed = 0 if case(directory, n, options, tally) else undisturbed + 1
             shutil.rmtree(directory, ignore_errors=True)
-            if options.cases and tally.counts["cases"] >= options.cases:
+            if options.until_found and tally.found:
                 break
             n += options.step
     return tally.finish()
@@ -188,7 +188,7 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=1)
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--only", default="", help="lines of these files only: warehouse/, warehouse/index.py")
-    parser.add_argument("--cases", type=int, help="at most so many")
+    parser.add_argument("--until-found", action="store_true", help="end at the first broken promise")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     options = parser.parse_args()
     reason = why_not(options.kind)

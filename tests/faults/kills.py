@@ -64,7 +64,7 @@ def campaign(options: argparse.Namespace) -> int:
     tally, chance = Tally(title), random.Random(options.seed)
     broken.apply(options.broken)
     with scratch() as place:
-        while tally.counts["cases"] < options.kills:
+        while tally.counts["cases"] < options.kills and not (options.until_found and tally.found):
             directory = os.path.join(place, "plant")
             on_one_directory(directory, chance, options, tally)
             shutil.rmtree(directory, ignore_errors=True)
@@ -76,6 +76,7 @@ def main(arguments: Any = None) -> int:
     parser.add_argument("--kills", type=int, default=2000)
     parser.add_argument("--durability", default="power", choices=("power", "process"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--until-found", action="store_true", help="end at the first broken promise")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     return campaign(parser.parse_args(arguments))
 

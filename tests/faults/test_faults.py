@@ -72,7 +72,7 @@ def test_kills_at_random_moments() -> None:
 
 
 def test_kills_find_an_announcement_that_is_too_early() -> None:
-    broken(run("kills", "--kills", 30, "--broken", "early_announcement"), "lost")
+    broken(run("kills", "--kills", 1000, "--until-found", "--broken", "early_announcement"), "lost")
 
 
 @pytest.mark.parametrize("scenario", ["processes", "writers", "threads", "takeover", "forked", "collected"])
@@ -139,20 +139,8 @@ def test_an_interrupt(kind: str, step: int, only: str) -> None:
 
 
 def test_interrupts_find_a_lock_that_is_kept() -> None:
-    report = run(
-        "interrupts",
-        "--step",
-        29,
-        "--start",
-        175,
-        "--cases",
-        2,
-        "--only",
-        "warehouse/index.py",
-        "--broken",
-        "leaked_lock",
-    )
-    broken(report, "unclear")
+    where = ("--only", "warehouse/index.py", "--step", 29)
+    broken(run("interrupts", *where, "--until-found", "--broken", "leaked_lock"), "unclear", "unusable")
 
 
 @pytest.mark.parametrize(

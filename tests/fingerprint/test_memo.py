@@ -32,7 +32,7 @@ class Notes:
 
 def ask(notes: Notes, numbers: range) -> int:
     """A process that asks for these functions, and notes what nobody knows; how many those were."""
-    memo, unknown = PackedMemo(notes), 0
+    memo, unknown = PackedMemo(notes, "script.py"), 0
     for number in numbers:
         raw = hash_text(str(number))
         found = memo.get_code(raw)

@@ -36,7 +36,7 @@ from pyplantx.fingerprint.value import hash_bytes, hash_text
 from pyplantx.specs.plain import load_json
 from pyplantx.warehouse import records, session
 from pyplantx.warehouse.committer import name_key
-from pyplantx.warehouse.index import _read_mark
+from pyplantx.warehouse.inspection import _read_mark
 from pyplantx.warehouse.objects import Layout, meta_of
 from pyplantx.warehouse.warehouse import Warehouse
 

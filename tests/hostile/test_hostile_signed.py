@@ -419,13 +419,13 @@ def test_no_check_is_one_that_anybody_can_compute(store: Path, key: Path) -> Non
 
 def test_an_old_mark_of_a_clean_close_is_not_believed(store: Path, key: Path) -> None:
     """LMDB is given nothing that only somebody without the key calls sound."""
-    from pyplantx.warehouse.index import is_as_closed
+    from pyplantx.warehouse.inspection import is_as_closed
     from pyplantx.warehouse.objects import Layout
 
     layout = Layout(str(store))
     assert (store / "clean.json").exists() and not is_as_closed(layout)
     (store / "meta.lmdb" / "data.mdb").write_bytes(b"\xff" * 8192)
-    from pyplantx.warehouse.index import write_mark
+    from pyplantx.warehouse.inspection import write_mark
 
     write_mark(layout, durable=False)
     with opened(store, key) as warehouse:  # the backup has taken its place

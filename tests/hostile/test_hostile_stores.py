@@ -17,7 +17,7 @@ import pytest
 from pyplantx import Ingredient, Plant, ReactorFunc, specs
 from pyplantx.core.trace import ObjectRef
 from pyplantx.testing import forget_reactors
-from pyplantx.warehouse.index import write_mark
+from pyplantx.warehouse.inspection import write_mark
 from pyplantx.warehouse.objects import Layout
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL
 from tests.hostile.forge import Forger, bombs, named

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pyplantx import ConfigBase, Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
+from pyplantx.fingerprint.code import Fingerprinter
 
 
 def make_chain() -> tuple[Any, Any]:
@@ -261,6 +262,24 @@ def test_errors_name_what_is_wrong(open_plant: Any) -> None:
             plant.run_reactor(unsent)
         with pytest.raises(errors.UnknownReactor, match="unsent"):
             plant.run_reactor("unsnt")
+
+
+def test_who_only_asks_what_would_run_keeps_what_it_found_out(open_plant: Any, monkeypatch: Any) -> None:
+    """The normal forms of functions are made once, whatever the plant was opened for."""
+    made: list[Any] = []
+    normalise = Fingerprinter._normalise
+    monkeypatch.setattr(Fingerprinter, "_normalise", lambda self, code: made.append(code) or normalise(self, code))
+
+    def reactor(i: int) -> Any:
+        space: dict[str, Any] = {"ReactorFunc": ReactorFunc}
+        exec(f"@ReactorFunc(name='r{i}')\ndef r(pipe):\n    pipe.send('x{i}', {i})\n", space)
+        return space["r"]
+
+    for count in (20, 0):
+        made.clear()
+        with open_plant(*[reactor(i) for i in range(20)]) as plant:
+            assert len(list(plant.status())) == 20
+        assert len(made) == count
 
 
 def test_a_misspelt_name_gets_a_near_miss(open_plant: Any) -> None:

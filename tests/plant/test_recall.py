@@ -181,3 +181,28 @@ def test_who_has_sent_it_does_not_any_more(open_plant: Any) -> None:
             assert plant.produce("end") == seed + 10
     with open_plant(*[r for r in reactors if r.name != "right"], config=SimpleNamespace(seed=5, side="left")) as plant:
         assert plant.produce("end") == 15
+
+
+SWAPPED = """
+@ReactorFunc(name="A")
+def a(pipe):
+    name = {a!r}
+    pipe.send(name, int("1"))
+
+@ReactorFunc(name="B")
+def b(pipe):
+    name = {b!r}
+    pipe.send(name, 1)
+"""
+
+
+def test_who_has_sent_it_in_another_version_is_not_asked(open_plant: Any) -> None:
+    """Code that is switched back finds its traces: nobody runs to find out what these tell."""
+    rest = chain_with_two_ends(10)[1:]
+    for a, b, runs in [("x0", "z", {"A"}), ("w", "x0", {"B"}), ("x0", "z", set())]:
+        made: dict[str, Any] = {"ReactorFunc": ReactorFunc}
+        exec(compile(SWAPPED.format(a=a, b=b), "swapped.py", "exec"), made)
+        with open_plant(made["a"], made["b"], *rest, config=SimpleNamespace(side="left")) as plant:
+            assert plant.produce("end") == 11
+            ran = set(plant.log.take())
+            assert ran >= runs and bool(ran) == bool(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from pyplantx.errors import PayloadMissing
-from pyplantx.warehouse.committer import name_key
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse import inspection
+from pyplantx.warehouse.committer import Commit, NewVersion, name_key
+from pyplantx.warehouse.objects import Layout
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, fetch, send
 
@@ -111,37 +115,119 @@ def test_one_flipped_bit_anywhere(store: Path, tmp_path: Path, clean: bool) -> N
     assert any(count < 2 * len(VALUES) for count in found)  # some cost an ingredient: the test flips
 
 
-@pytest.mark.parametrize(("field", "bit"), [(0, 2), (0, 6), (1, 0), (6, 1)])
-def test_a_record_of_a_wrong_size_costs_only_itself(store: Path, tmp_path: Path, field: int, bit: int) -> None:
-    """LMDB would move a record's neighbours by that size, as soon as the record is removed or replaced.
-
-    `field` is a byte of the node's header: two of the size, two more, flags, and two of the key's length.
-    """
-    copy = tmp_path / "store"
-    shutil.copytree(store, copy)
-    (copy / "clean.json").unlink()
-    path = copy / "meta.lmdb" / "data.mdb"
+def flip(path: Path, key: bytes, place: int, bit: int) -> None:
+    """Change one bit in every copy of a record that a file of LMDB holds; `place` counts from the end of its key."""
     content = bytearray(path.read_bytes())
-    at = [match.start() for match in re.finditer(re.escape(name_key("text")), content)]
-    for key in at:
-        content[key - 8 + field] ^= 1 << bit
+    for match in re.finditer(re.escape(key), content):
+        content[match.end() + place] ^= 1 << bit
     path.write_bytes(content)
+
+
+def damaged_unseen(store: Path, directory: Path, place: int, bit: int) -> Path:
+    """A copy of a store with damage to the name "text" that opening does not see: as in a file of more than 64 MiB."""
+    shutil.copytree(store, directory)
+    flip(directory / "meta.lmdb" / "data.mdb", name_key("text"), place, bit)
+    inspection.write_mark(Layout(str(directory)), durable=False)
+    return directory
+
+
+#: A byte of a record's header, before its key (two of the size, two more, flags, two of the key's length), and a bit.
+SIZES = [(-8, 2), (-8, 6), (-7, 0), (-2, 1)]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["by the opening", "by a reader"])
+@pytest.mark.parametrize(("field", "bit"), SIZES)
+def test_a_record_of_a_wrong_size_costs_only_itself(
+    store: Path, tmp_path: Path, field: int, bit: int, seen: bool
+) -> None:
+    """LMDB would move a record's neighbours by that size, as soon as the record is removed or replaced."""
+    copy = damaged_unseen(store, tmp_path / "store", field - len(name_key("text")), bit)
+    if seen:
+        (copy / "clean.json").unlink()
     with Warehouse(copy) as warehouse:
         assert set(warehouse.names()) == VALUES.keys() - {"text"}
         send(warehouse, "text", VALUES["text"])
+        warehouse.sync()
+        assert all(fetch(warehouse, name) == value for name, value in VALUES.items())
     with Warehouse(copy) as warehouse:
         assert all(fetch(warehouse, name) == value for name, value in VALUES.items())
         assert warehouse.check() == []
 
 
-def test_damage_that_is_seen_while_it_is_open_leaves_no_mark_of_a_clean_close(tmp_path: Path) -> None:
-    """So the next opening looks closely, and leaves the record out."""
-    directory = tmp_path / "store"
-    with Warehouse(directory) as warehouse:
-        send(warehouse, "text", VALUES["text"])
-    with Warehouse(directory) as warehouse:
-        warehouse._session.index.condemn("names", name_key("text"), b"as if it were damaged")
-    assert not (directory / "clean.json").exists()
+LOOK = """
+import sys
+from pyplantx.warehouse.warehouse import Warehouse
+
+with Warehouse(sys.argv[1]) as warehouse:
+    assert warehouse.last_ref("text") is None
+"""
+
+
+def test_damage_that_one_session_has_seen_is_inspected_whoever_closes_last(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    with Warehouse(copy) as warehouse:
+        send(warehouse, "mine", 1)
+        warehouse.sync()
+        flip(copy / "meta.lmdb" / "data.mdb", name_key("text"), 40, 0)
+        subprocess.run([sys.executable, "-c", LOOK, str(copy)], check=True, cwd=ROOT)
+    assert (copy / "clean.json").exists()
+    with Warehouse(copy) as warehouse:
+        assert fetch(warehouse, "text") is None
+        assert warehouse.check() == []
+    assert list((copy / "quarantine").glob("meta.lmdb-*"))
+
+
+def test_the_backup_is_not_replaced_by_a_damaged_index(store: Path, tmp_path: Path) -> None:
+    copy = damaged_unseen(store, tmp_path / "store", 40, 0)
+    before = (copy / "backup" / "meta.mdb").read_bytes()
+    with Warehouse(copy) as warehouse:
+        assert fetch(warehouse, "text") is None
+        send(warehouse, "other", 1)
+    assert (copy / "backup" / "meta.mdb").read_bytes() == before
+    with Warehouse(copy) as warehouse:  # whose opening has left it out
+        send(warehouse, "another", 1)
+    assert (copy / "backup" / "meta.mdb").read_bytes() != before
+
+
+@pytest.mark.parametrize("step", ["_copy_records", "_put_in_place"])
+def test_where_damaged_records_cannot_be_left_out_the_store_opens_all_the_same(
+    store: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = damaged_unseen(store, tmp_path / "store", 40, 0)
+    (copy / "clean.json").unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection, step, full)
+        with Warehouse(copy) as warehouse:
+            assert all(fetch(warehouse, name) == value for name, value in VALUES.items() if name != "text")
+            assert fetch(warehouse, "text") is None
+    assert not list((copy / "quarantine").glob("meta.lmdb-*"))
+    with Warehouse(copy) as warehouse:
+        assert fetch(warehouse, "text") is None
+        assert warehouse.check() == []
+    assert list((copy / "quarantine").glob("meta.lmdb-*"))
+
+
+@pytest.mark.parametrize(("table", "key"), [("names", "text"), ("versions", "mod.r")])
+def test_a_record_that_makes_no_sense_is_replaced(store: Path, tmp_path: Path, table: str, key: str) -> None:
+    """It matches its checksum, which anybody can compute; and nobody has looked at it before it is written."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    with Warehouse(copy) as warehouse:
+        index = warehouse._session.index
+        index.write(lambda: ({}, lambda txn: index.put(txn, table, [(name_key(key), b"[1,2")])), 1.0)
+    with Warehouse(copy) as warehouse:
+        ref, root = warehouse.store("text", 2), hash_text("another version")
+        new = NewVersion(name_key("mod.r"), "mod.r", root, 1.0, {})
+        warehouse._committer.commit(Commit("mod.r", root, [(root, "{}")], [("text", ref)]), new, None)
+        warehouse.sync()
+    with Warehouse(copy) as warehouse:
+        assert fetch(warehouse, "text") == 2
+        assert [version.root for version in warehouse.versions("mod.r")][0] == root
 
 
 @pytest.mark.parametrize("name", list(VALUES))

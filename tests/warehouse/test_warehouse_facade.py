@@ -216,6 +216,30 @@ def test_a_failed_sync_voids_the_object_and_is_told(warehouse: Warehouse, monkey
     assert fetch(warehouse, "x") == b"x" * 2_000_000
 
 
+def test_what_could_not_be_synced_before_its_sender_has_ended_is_not_committed(
+    warehouse: Warehouse, monkeypatch: Any
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error", "data")
+
+    committer = warehouse._committer
+    with monkeypatch.context() as patch:
+        patch.setattr(warehouse._session.objects, "sync", fail)
+        ref = warehouse.store("x", b"x" * 2_000_000)
+        with committer._synced:
+            assert committer._synced.wait_for(lambda: not committer._unsynced, timeout=60)
+        told: list[str] = []
+        commit = Commit("mod.r", hash_text("r"), [(hash_text("r"), "{}")], [("x", ref)])
+        warehouse.commit(commit, lambda: told.append("finished"))
+        with pytest.raises(WarehouseError, match="durable"):
+            warehouse.sync()
+    assert warehouse.find_record(hash_text("r")) is None and warehouse.last_ref("x") is None
+    assert warehouse.announcements() == []
+    send(warehouse, "x", b"x" * 2_000_000)
+    warehouse.sync()
+    assert fetch(warehouse, "x") == b"x" * 2_000_000
+
+
 def test_errors_name_the_ingredient_and_leave_nothing(warehouse: Warehouse, directory: Path) -> None:
     with pytest.raises(CannotStore, match="ingredient 'my lock'"):
         warehouse.store("my lock", [threading.Lock()])
@@ -376,7 +400,7 @@ def test_the_view_of_an_activity_is_renewed_after_own_commits(opened: Open) -> N
 def test_the_map_grows_with_the_index(opened: Open, monkeypatch: Any) -> None:
     import pyplantx.warehouse.index as index
 
-    monkeypatch.setattr(index, "_FIRST_MAP", 64 * 4096)
+    monkeypatch.setattr(index, "FIRST_MAP", 64 * 4096)
     warehouse = opened()
     warehouse.begin_activity()
     for number in range(40):

@@ -66,9 +66,9 @@ def test_a_lost_or_damaged_format_file_stops_nobody(opened: Open, directory: Pat
 def test_a_clean_close_leaves_a_mark_and_reading_keeps_it(opened: Open, directory: Path, monkeypatch: Any) -> None:
     filled(opened)
     mark = (directory / "clean.json").read_bytes()
-    import pyplantx.warehouse.index as index
+    from pyplantx.warehouse import inspection
 
-    monkeypatch.setattr(index, "_verify", lambda data: pytest.fail("verified although the close was clean"))
+    monkeypatch.setattr(inspection, "_verify", lambda data: pytest.fail("verified although the close was clean"))
     for _ in range(2):
         warehouse = opened()
         expect(warehouse)
@@ -85,10 +85,10 @@ def test_a_clean_close_leaves_a_mark_and_reading_keeps_it(opened: Open, director
 def test_after_an_unclean_end_the_files_are_verified(opened: Open, directory: Path, monkeypatch: Any) -> None:
     filled(opened)
     (directory / "clean.json").unlink()
-    import pyplantx.warehouse.index as index
+    from pyplantx.warehouse import inspection
 
-    seen, real = [], index._verify
-    monkeypatch.setattr(index, "_verify", lambda data: seen.append(data) or real(data))
+    seen, real = [], inspection._verify
+    monkeypatch.setattr(inspection, "_verify", lambda data: seen.append(data) or real(data))
     expect(opened())
     assert [Path(data).parent.name for data in seen] == ["meta.lmdb", "small.lmdb"]
 

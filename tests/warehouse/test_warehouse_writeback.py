@@ -58,6 +58,17 @@ def test_arrays_that_are_sent(tmp_path: Path, begun: Calls, durability: str, ord
         assert np.array_equal(warehouse.open(ref), array)
 
 
+@pytest.mark.parametrize("size", [BLOCK, 2 * BLOCK - 128, 2 * BLOCK - 127, 3 * BLOCK, 5 * BLOCK + 8])
+def test_arrays_are_written_in_pieces_that_huge_pages_can_cache(tmp_path: Path, begun: Calls, size: int) -> None:
+    array = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    with Warehouse(tmp_path, durability="power") as warehouse:
+        ref = warehouse.store("x", array)
+        assert np.array_equal(warehouse.open(ref), array)
+    head, *others = sorted(start for start, _ in begun)
+    assert 0 < head < BLOCK
+    assert all(start % BLOCK == 0 for start in others)
+
+
 def test_datasets_that_are_written_block_by_block(tmp_path: Path, begun: Calls) -> None:
     pytest.importorskip("h5py")
     array = values(2 << 20)
