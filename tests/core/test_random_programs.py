@@ -88,7 +88,8 @@ class History:
         )  # fmt: skip
         outcome = self.meet(session, demand)
         self.judge(session, demand, outcome, before)
-        if not (self.losses or self.chancy or self.others or session.shuffle):
+        # What fails may have asked in another order than was recorded, and never have come so far.
+        if isinstance(outcome, list) and not (self.losses or self.chancy or self.others or session.shuffle):
             assert set(foretold) <= set(session.ran), (foretold, session.ran)
 
     def dry_run(self, program: Program, demand: m.Demanded) -> list[str]:
