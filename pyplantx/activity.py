@@ -163,9 +163,11 @@ class Activity:
             try:
                 return self._work_until_open()
             finally:
-                self.executor.close()
-                self._finish(self)
-                self._turns.release_all()
+                try:
+                    self.executor.close()
+                    self._finish(self)
+                finally:  # whatever comes between, Ctrl-C or a full disk: nobody waits for what is not done any more
+                    self._turns.release_all()
 
     def inspect(self, names: tuple[str, ...], wanted: tuple[ReactorId, ...]) -> dict[str, ObjectRef]:
         """Replay, start nothing; the refs of those `names` that are up to date."""

@@ -69,7 +69,7 @@ class Answers:
         workers: Workers | None = None,
     ) -> None:
         self.workers = workers
-        self._make_config, self._fingerprinter, self._notes = make_config, fingerprinter, notes
+        self._make_config, self.fingerprinter, self._notes = make_config, fingerprinter, notes
         self._made_config: ConfigSource | None = None
         self._error_of, self.entered = error_of, on_subreactor
         self._folder = os.getcwd()
@@ -155,15 +155,15 @@ class Answers:
     def subreactor(self, reactor: Reactor, callers: Sequence[Any], called: Any) -> Observation:
         """The call of a subreactor, by the way that leads to it from the reactor."""
         caller = callers[-1] if callers else reactor
-        path = self._fingerprinter.reference_path(caller.function, called)
+        path = self.fingerprinter.reference_path(caller.function, called)
         before = [self._path_of(reactor, callers[: i + 1]) for i in range(len(callers))]
         known = path is not None and not any(step.startswith(_BY_NAME) for step in before)
         key = " ".join([*before, path]) if known and path else f"{_BY_NAME}{called.qualified}"
-        return Observation("subreactor", key, self._fingerprinter.fingerprint(called), called.__name__)
+        return Observation("subreactor", key, self.fingerprinter.fingerprint(called), called.__name__)
 
     def _path_of(self, reactor: Reactor, callers: Sequence[Any]) -> str:
         caller = callers[-2] if len(callers) > 1 else reactor
-        path = self._fingerprinter.reference_path(caller.function, callers[-1])
+        path = self.fingerprinter.reference_path(caller.function, callers[-1])
         return path if path is not None else f"{_BY_NAME}{callers[-1].qualified}"
 
     def _subreactor_digest(self, reactor: Reactor, key: str) -> Digest:
@@ -171,14 +171,14 @@ class Answers:
             called = self._resolve_subreactor(reactor, key)
         except LookupError:
             return ABSENT
-        return self._fingerprinter.fingerprint(called)
+        return self.fingerprinter.fingerprint(called)
 
     def _resolve_subreactor(self, reactor: Reactor, key: str) -> Any:
         if key.startswith(_BY_NAME):
             return find_qualified(key[len(_BY_NAME) :])
         at: Any = reactor
         for path in key.split(" "):
-            at = self._fingerprinter.resolve(at.function, path)
+            at = self.fingerprinter.resolve(at.function, path)
             if getattr(at, "__pyplantx_kind__", "") != "subreactor":
                 raise LookupError(path)
         return at
@@ -193,7 +193,7 @@ class Answers:
 
     def _classes_digest(self, key: str) -> Digest:
         try:
-            return hash_text(" ".join(self._fingerprinter.fingerprint(find_qualified(name)) for name in key.split(" ")))
+            return hash_text(" ".join(self.fingerprinter.fingerprint(find_qualified(name)) for name in key.split(" ")))
         except LookupError:
             return ABSENT
 

@@ -3,7 +3,10 @@
 A worker reads by itself what it can: sources that lie in files, of which it is told where. Everything else is read here
 and sent, block by block. Results come back: the plant's process alone writes to its store.
 
-This file may know: handles, pickles. It may not know: processes, sockets, loops.
+Code of the project that goes by name is imported anew there. What the names held here travels with it, and who finds
+something else under them does not compute (`pyplantx.fingerprint.agreement`).
+
+This file may know: handles, pickles, fingerprints. It may not know: processes, sockets, loops.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from pyplantx.blocks.handles import Handle, MapHandle
 from pyplantx.blocks.places import Place, place_of
 from pyplantx.blocks.spaced import Spaced, has_gaps
 from pyplantx.errors import BadRequest, PyplantxError
+from pyplantx.fingerprint.agreement import Agreement, NamedCode
 from pyplantx.logs import log
 from pyplantx.specs.builtin import code_pickler
 from pyplantx.specs.refusals import advice, refusal
 
 if TYPE_CHECKING:
     from pyplantx.blocks.geometry import Box
+    from pyplantx.fingerprint.code import Fingerprinter
 
 #: What can't be stored in a value, and yet be sent: it is opened again.
 _OPENED_AGAIN = ("an HDF dataset of the plant",)
@@ -53,10 +58,14 @@ class Errand:
         Of parts.
     sources : sequence
         For each part a dataset (anything with ``read_block``) from which it is read, or None.
+    named : NamedCode or Agreement, optional
+        What was imported by name; what these names held where the function comes from.
     """
 
-    def __init__(self, function: Callable[..., Any], sources: Sequence[Any]) -> None:
-        self._function, self._sources = function, sources
+    def __init__(
+        self, function: Callable[..., Any], sources: Sequence[Any], named: NamedCode | Agreement | None = None
+    ) -> None:
+        self._function, self._sources, self._named = function, sources, named
 
     def __call__(self, *parts: Any) -> Any:
         try:
@@ -66,7 +75,11 @@ class Errand:
         return self._function(*values)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._function, self._sources)
+        return type(self), (self._function, self._sources, self._named)  # in this order: pickling fills the last one
+
+    def differences(self) -> list[str]:
+        """Labels of the code and values that are not here what they were where the function comes from."""
+        return self._named.differences() if isinstance(self._named, Agreement) else []
 
     def _read(self, source: Any, part: Any) -> Any:
         if type(part) is not At:
@@ -156,7 +169,11 @@ def _read_here(handle: Handle, part: Any) -> Any:
 
 
 def pack(
-    function: Callable[..., Any], sources: Sequence[Handle], what: str, workers: Workers
+    function: Callable[..., Any],
+    sources: Sequence[Handle],
+    what: str,
+    workers: Workers,
+    fingerprinter: Fingerprinter | None = None,
 ) -> tuple[Any, list[Handle]]:
     """Make a function ready to travel.
 
@@ -171,6 +188,8 @@ def pack(
         Who calls it, for messages.
     workers : Workers
         To whom it travels.
+    fingerprinter : Fingerprinter, optional
+        The plant's, which says what belongs to the project.
 
     Returns
     -------
@@ -180,12 +199,12 @@ def pack(
     Raises
     ------
     BadRequest
-        If it refers to something that can't be sent.
+        If it refers to something that can't be sent, or that goes by name and can't be compared.
     """
-    placed = [_placed(handle) for handle in sources]
-    errand = Errand(function, [handle.seen if isinstance(handle, Placed) else None for handle in placed])
+    placed, named = [_placed(handle) for handle in sources], NamedCode(fingerprinter)
+    errand = Errand(function, [handle.seen if isinstance(handle, Placed) else None for handle in placed], named)
     try:
-        job = workers.pack(errand, lambda file, take: _pickler(file, take, workers.same_machine))
+        job = workers.pack(errand, lambda file, take: _pickler(file, take, workers.same_machine, named))
     except PyplantxError as error:
         raise BadRequest(f"the function of {what} can't be sent to another process: {error}", hint=_HINT) from error
     except Exception as error:
@@ -235,9 +254,17 @@ class _Opened:
         return _Opened, (self._place,)
 
 
-def _pickler(file: Any, take: Callable[[Any], Any], same_machine: bool) -> Any:
+def _pickler(file: Any, take: Callable[[Any], Any], same_machine: bool, named: NamedCode) -> Any:
     pickler = code_pickler(file, take)
-    pickler.reducer_override = _Looks(same_machine)
+    pickler.reducer_override = _Looks(same_machine, named)
+    save_global = pickler.save_global
+
+    def save_singleton(item: Any, name: str | None = None) -> None:
+        """What says itself, by a text from ``__reduce__``, that it is to be imported."""
+        named.note_global(item, name)
+        save_global(item, name)
+
+    pickler.save_global = save_singleton
     return pickler
 
 
@@ -248,14 +275,17 @@ class _Looks:
     ----------
     same_machine : bool
         Whether files are where they are here.
+    named : NamedCode
+        Is told of everything.
     """
 
-    def __init__(self, same_machine: bool) -> None:
-        self._same_machine = same_machine
+    def __init__(self, same_machine: bool, named: NamedCode) -> None:
+        self._same_machine, self._named = same_machine, named
         self._names: set[str] = set()  # that the functions use so far
 
     def __call__(self, item: Any) -> Any:
         kind = type(item)
+        self._named.note(item)
         if kind is FunctionType:
             self._names.update(_names_in(item.__code__))
             return NotImplemented

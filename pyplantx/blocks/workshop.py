@@ -154,7 +154,7 @@ class Workshop:
         count, fixed = workers or others.count, workers is not None
         if not others.travels:
             return Hands(lambda: others.begin(function), handles, count, fixed=fixed)
-        job, placed = travel.pack(function, handles, what, others)
+        job, placed = travel.pack(function, handles, what, others, self._run.world.fingerprinter)
         return Hands(lambda: travel.calling(others, job, placed), placed, count, count, elsewhere=True, fixed=fixed)
 
     def restore(self, key: str, default: Any) -> Any:

@@ -5,8 +5,8 @@ traces do. What a step came to is told by `reply`, as one of the scheduler's eve
 `Raised`, `Missing`, `Lost`).
 
 An executor executes whole reactors; there is one, in ``local.py``. *Workers* call the functions of ``pipe.map_blocks``
-and ``pipe.reduce_blocks``: ``workers.py`` says which there are, ``processes.py``, ``worker.py``, ``channel.py`` and
-``modules.py`` are those in processes of the plant's own.
+and ``pipe.reduce_blocks``: ``workers.py`` says which there are, ``processes.py``, ``worker.py`` and ``channel.py``
+are those in processes of the plant's own.
 """
 
 from __future__ import annotations

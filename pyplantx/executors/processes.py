@@ -23,7 +23,6 @@ from typing import Any
 
 from pyplantx.errors import BadRequest, ReactorError
 from pyplantx.executors.channel import Channel, MakePickler, Message, encode
-from pyplantx.executors.modules import edited
 from pyplantx.executors.worker import Job, packed, taken
 
 #: The program of a worker: `pyplantx` is imported from where the plant has it from.
@@ -168,12 +167,15 @@ class _Session:
         )
 
     def _asked(self, call: Message, ends: list[str]) -> Message | None:
-        """The answer of a worker; None if it has died, and then how."""
+        """The answer of a worker; None if it has died (and then how), or is out of date."""
         worker = self._pool.take()
         try:
             answer = None if self.is_over else worker.ask(self._job, call)
         except _Died:
             ends.append(self._pool.drop(worker))
+            return None
+        except _Stale:  # no attempt: the next one may be as old, the last one is fresh
+            self._pool.drop(worker, patience=0)
             return None
         except BaseException:  # an interrupt in the middle of a message, or a job that it can't do
             self._pool.drop(worker, patience=0)
@@ -186,6 +188,10 @@ class _Died(Exception):
     """A worker is gone."""
 
 
+class _Stale(Exception):
+    """A worker that has done other jobs can't do this one; a fresh one, which imports everything anew, may."""
+
+
 class _Worker:
     """One process."""
 
@@ -193,6 +199,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         self._job = ""
+        self._is_fresh = True
         with theirs:
             self._process = _started(theirs.fileno())
 
@@ -203,14 +210,16 @@ class _Worker:
         ------
         _Died
             If it is gone.
+        _Stale
+            If it can't take up the job, and had others before.
         BadRequest
-            If it has imported other code than we have.
+            If it is fresh, and yet has other code or values than we have.
         Exception
             Whatever importing the job's modules raised.
         """
         if self._job != job.key:
             self._job = job.key
-            self._compare(self._exchange(encode(("job", job))))
+            self._hand_over(job)
         return self._exchange(call)
 
     def _exchange(self, message: Message) -> Message:
@@ -220,15 +229,15 @@ class _Worker:
         except (EOFError, OSError) as error:
             raise _Died from error
 
-    def _compare(self, answer: Message) -> None:
-        """Refuse code that differs from ours."""
-        changed = edited(taken(answer))
-        if changed:
-            raise BadRequest(
-                f"the code of {', '.join(changed)} was changed since this program has imported it: a worker process "
-                "would compute with another one",
-                hint="run the program again; what is patched while it runs needs executor='threads' or workers=1",
-            )
+    def _hand_over(self, job: Job) -> None:
+        was_fresh, self._is_fresh = self._is_fresh, False
+        answer = self._exchange(encode(("job", job)))
+        try:
+            taken(answer)
+        except Exception as error:
+            if was_fresh:
+                raise
+            raise _Stale from error
 
     def is_alive(self) -> bool:
         """Whether the process is there."""

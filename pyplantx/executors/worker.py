@@ -7,8 +7,9 @@ does the same for one block.
 What is said, each a `Message`:
 
 - to the worker: ``("job", Job)``; ``("call", parts)``; ``("forget",)``, which has no answer;
-- from it: ``("gave", value)``, to a job digests of the modules that it has imported since it was asked last;
-  ``("raised", encoded error or None, traceback as text)``; ``("unsent", why)``, if the value can't be sent.
+- from it: ``("gave", value)``; ``("raised", encoded error or None, traceback as text)``; ``("unsent", why)``, if the
+  value can't be sent; ``("differs", labels)``, if the job's function is not here what it was there: then nothing is
+  computed. To a job that it can do it gives None.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from typing import Any, NamedTuple
 
 from pyplantx.errors import BadRequest, ReactorError
 from pyplantx.executors.channel import Channel, MakePickler, Message, decode, encode
-from pyplantx.executors.modules import digests
 
 #: How many jobs a process of somebody else's executor remembers.
 _REMEMBERED = 4
+
+#: How many labels of what differs an error names.
+_SHOWN = 8
 
 
 class Job(NamedTuple):
@@ -42,7 +45,8 @@ class Job(NamedTuple):
     key : str
         Tells jobs apart.
     code : Message
-        A pickled callable, which is given the parts of a block.
+        A pickled callable, which is given the parts of a block. If it has a method ``differences``, that gives labels
+        of what is imported here and is not what the sender has.
     folder : str
         The working directory.
     path, argv : list of str
@@ -93,7 +97,6 @@ class _Worker:
 
     def __init__(self) -> None:
         self._do: Callable[..., Any] = _nothing_to_do
-        self._told: set[str] = set()
 
     def hear(self, message: Message) -> Message | None:
         """The answer to a message; None if there is none."""
@@ -104,15 +107,36 @@ class _Worker:
         if kind == "call":
             return _flushed(_answer(self._do, rest[0]))
         self._do = _nothing_to_do
-        return _answer(self._take_up, rest) if kind == "job" else None
+        return self._taken_up(rest[0]) if kind == "job" else None
 
-    def _take_up(self, job: Job) -> dict[str, str]:
-        sys.path[:], sys.argv[:] = job.path, job.argv
-        os.chdir(job.folder)
-        self._do = decode(job.code)
-        found = digests(self._told)
-        self._told.update(found)
-        return found
+    def _taken_up(self, job: Job) -> Message:
+        try:
+            sys.path[:], sys.argv[:] = job.path, job.argv
+            os.chdir(job.folder)
+            self._do = _decoded_job(job.code)
+        except _Differs as error:
+            return encode(("differs", error.labels))
+        except BaseException as error:  # what importing its modules raised
+            return _raised(error)
+        return encode(("gave", None))
+
+
+class _Differs(Exception):
+    """A job's function is not here what it was there."""
+
+    def __init__(self, labels: list[str]) -> None:
+        super().__init__(*labels)
+        self.labels = labels
+
+
+def _decoded_job(code: Message) -> Callable[..., Any]:
+    """The callable of a job, which is just what was packed."""
+    function: Callable[..., Any] = decode(code)
+    compare = getattr(type(function), "differences", None)
+    labels = compare(function) if compare is not None else []
+    if labels:
+        raise _Differs(labels)
+    return function
 
 
 def _flushed(answer: Message) -> Message:
@@ -169,15 +193,27 @@ def taken(answer: Message) -> Any:
     ReactorError
         If that can't be made again here.
     BadRequest
-        If its result can't be sent.
+        If its result can't be sent, or it has other code or other values than this process.
     """
     kind, *rest = _decoded(answer)
     if kind == "gave":
         return rest[0]
     if kind == "raised":
         raise _error_of(*rest)
+    if kind == "differs":
+        raise _refusal(*rest)
     raise BadRequest(
         rest[0], hint="return arrays, numbers, texts and containers of them; workers=1 keeps everything in one process"
+    )
+
+
+def _refusal(labels: Sequence[str]) -> BadRequest:
+    shown = ", ".join(labels[:_SHOWN]) + (f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else "")
+    return BadRequest(
+        f"a worker process would compute with other code or values than this program has: it imports anew what can be "
+        f"imported, and finds something else for {shown}",
+        hint="if a file was edited, run the program again; what the program changes in modules while it runs needs "
+        "executor='threads' or workers=1, or goes to the function as a value (an argument, a closure, a source)",
     )
 
 
@@ -225,11 +261,13 @@ def run_block(key: str, code: bytes, parts: bytes) -> bytes:
     try:
         function = _jobs.get(key)
         if function is None:
-            function = decode(unwrap(code))
+            function = _decoded_job(unwrap(code))
             for old in list(_jobs)[: 1 - _REMEMBERED]:
                 _jobs.pop(old, None)
             _jobs[key] = function
         given = decode(unwrap(parts))
+    except _Differs as error:
+        return wrap(encode(("differs", error.labels)))
     except Exception as error:
         return wrap(_raised(error))
     return wrap(_answer(function, given))

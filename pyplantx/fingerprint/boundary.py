@@ -39,6 +39,10 @@ def is_library_file(file: str) -> bool:
     return any(part in path for part in _SITE) or path.startswith(_STDLIB)
 
 
+#: ``library_versions``, ``track`` and ``library``, as for `Fingerprinter`.
+Policy = tuple[str, tuple[str, ...], tuple[str, ...]]
+
+
 class Boundary:
     """Tells library modules from project modules, and names versions.
 
@@ -56,6 +60,11 @@ class Boundary:
         self._library = tuple(library)
         self._known: dict[tuple[str, str | None], bool] = {}
         self._versions: dict[str, str] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """What it was made with."""
+        return self._policy, self._track, self._library
 
     def is_library(self, name: str | None, file: str | None = None) -> bool:
         """Whether the module `name` (loaded from `file`, if it is known) is library code."""

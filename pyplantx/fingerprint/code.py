@@ -114,8 +114,21 @@ class Fingerprinter:
 
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
-        self._describer = Describer(self._boundary, self._record, self._settle)
+        self._describer = Describer(self._boundary, self.record, self._settle)
         self._graph = Graph(self._describer.describe)
+
+    @property
+    def boundary(self) -> Boundary:
+        """What counts as the project's."""
+        return self._boundary
+
+    def of_present(self) -> Fingerprinter:
+        """Another one with the same rules that takes globals for what they hold now, even those that are state."""
+        versions, track, library = self._boundary.policy
+        other = Fingerprinter(self.memo, library_versions=versions, track=track, library=library)
+        other._codes, other._parsed = self._codes, self._parsed  # what was read once is read
+        other._state = {}
+        return other
 
     # --- fingerprints ---------------------------------------------------------------------------------
 
@@ -211,7 +224,8 @@ class Fingerprinter:
             self._parsed[id(code)] = (code, record)
         return text
 
-    def _record(self, code: types.CodeType) -> Record:
+    def record(self, code: types.CodeType) -> Record:
+        """What is known about a code object: its normal form, and what it refers to."""
         known = self._parsed.get(id(code))
         if known is None:
             known = self._parsed[id(code)] = (code, Record.from_text(self._record_text(code)))
@@ -351,7 +365,7 @@ class Fingerprinter:
             return
         for name in function.__code__.co_freevars if function.__closure__ else ():
             yield name, _cell_value(function, name)
-        record = self._record(function.__code__)
+        record = self.record(function.__code__)
         for chain in record.chains:
             names = chain.split(".")
             target = follow(function.__globals__, names, self._boundary)

@@ -168,8 +168,11 @@ class H5Backend:
     def resize(self, size: Any, axis: int | None) -> None:
         """See `Backend.resize`."""
         with self._lock:
-            self._writing().resize(size, axis)
-            self.facts = _facts_of(self.dataset)
+            writer = self._writing()
+            try:
+                writer.resize(size, axis)
+            finally:  # whatever interrupts this
+                self.facts = _facts_of(self.dataset)
 
     def _writing(self) -> Writer:
         if self._writer is None:

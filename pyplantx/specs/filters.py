@@ -20,7 +20,6 @@ from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 from pyplantx.errors import CannotStore, DamagedObject, MissingLibrary, check_choice
-from pyplantx.specs.scarce import is_memory_limited
 from pyplantx.specs.services import OptionalLibrary, make_compressor
 
 Buffer = Any
@@ -45,7 +44,6 @@ COMPRESSIONS: Final = ("gzip", "lzf", *_NAMES)
 #: What a lone number in `compression_opts=` means.
 _LEVEL: Final = {"lz4": "nbytes", "bitshuffle": "nelems", "zstd": "clevel", "blosc2": "clevel"}
 
-_MOST_KEPT = 16 << 20
 _REVERSE = 0x0100  #: H5Z_FLAG_REVERSE: unpack
 _FILTER_FUNCTION = ctypes.CFUNCTYPE(
     ctypes.c_size_t,  # bytes that are valid in the end; 0: it failed
@@ -358,19 +356,6 @@ def _libc() -> Any:
     libc.free.restype = None
     libc.free.argtypes = [ctypes.c_void_p]
     return libc
-
-
-def keep_freed_memory(nbytes: int) -> None:
-    """Let the C library keep freed memory of about this size for the next chunk instead of returning it to the system.
-
-    glibc returns what lies free above twice the largest block that was ever mapped and freed (see mallopt(3)).
-    Without this each chunk is faulted in anew, page by page, which takes longer than to unpack it. Where memory is
-    limited it is returned.
-    """
-    if is_memory_limited():
-        return
-    libc = _libc()
-    libc.free(libc.malloc(min(nbytes, _MOST_KEPT)))
 
 
 def _run(function: Any, flags: int, values: Any, data: Buffer | Room) -> Buffer:

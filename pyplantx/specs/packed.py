@@ -165,9 +165,8 @@ class Front:
         made = None if region is None else self._fitted(value, region.shape)
         if region is None or made is None:
             self.flush()
-            with self._staged.asked():
+            with self.array.altered_by_hdf5(), self._staged.asked():
                 self._dataset[selection] = value  # h5py says what is wrong with it, or does it
-            self.array.forget()
             return
         self.array.write(region, made)
 

@@ -5,7 +5,7 @@ they are (``read_direct_chunk``, or by their place in the file) and unpacked by 
 HDF5's own pipeline would have put there. Datasets are passed in; h5py is imported in hdf.py.
 
 Selections are `Region`s. For all others (lists, masks, fields) the caller uses h5py, after `PackedWriter.flush`
-and, if it has written, before `PackedWriter.forget`.
+and, to write, within `PackedWriter.altered_by_hdf5`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import DamagedObject
+from pyplantx.errors import DamagedObject, WarehouseError
 from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
-from pyplantx.specs.filters import Pipeline, Room, keep_freed_memory, pipeline
-from pyplantx.specs.library import SPARE
+from pyplantx.specs.filters import Pipeline, Room, pipeline
+from pyplantx.specs.library import SPARE, uninterrupted
 from pyplantx.specs.parallel import for_each_block
+from pyplantx.specs.scarce import keep_freed_memory
 from pyplantx.specs.selections import Region, parse
 from pyplantx.specs.unpacked import UnpackedChunks
 
@@ -46,6 +47,7 @@ _THREADS = 2
 _PLAIN = "biufcS"  #: kinds of elements whose bytes in memory are those in the file
 _AT_ONCE = 1 << 20  #: bytes from which on a second thread is worth its start
 _SLAB = 16 << 20  #: bytes that are read at once to be hashed
+_MOST_FREED = 16 << 20  #: bytes of freed memory that are kept for the next chunks
 
 
 class Packing(NamedTuple):
@@ -172,7 +174,7 @@ class PackedArray:
         self._budget = limit
         self.limit = self._cache_limit()
         self._lock = threading.RLock()
-        keep_freed_memory(4 * known.nbytes)
+        keep_freed_memory(min(4 * known.nbytes, _MOST_FREED))  # faulting one in takes longer than unpacking it
         self._writes = 0  # what was unpacked before a write is not kept after it
 
     def read(self, selected: Region) -> Array:
@@ -264,10 +266,11 @@ class PackedArray:
         self._kept[chunk] = array
         self._kept.move_to_end(chunk)
         while len(self._kept) > max(1, self.limit // self._known.nbytes):
-            self._let_go(*self._kept.popitem(last=False))
+            self._let_go(next(iter(self._kept)))
 
-    def _let_go(self, chunk: Shape, array: Array) -> None:
+    def _let_go(self, chunk: Shape) -> None:
         """What was only read can be read again."""
+        del self._kept[chunk]
 
 
 def _cores() -> int:
@@ -278,12 +281,22 @@ def _cores() -> int:
 # -- writing ------------------------------------------------------------------------------------
 
 
+def _interrupted(stop: BaseException) -> WarehouseError:
+    return WarehouseError(
+        f"the array was interrupted by {type(stop).__name__} while it was written, and elements of it are lost",
+        hint="let the reactor end; it runs again when what it sends is asked for",
+    )
+
+
 class PackedWriter(PackedArray):
     """A chunked dataset that is being written: chunks are packed beside the caller, by two threads.
 
     Chunks that are written in part are kept unpacked until there are too many of them; then the one that was left
     alone for the longest is packed. One that is written to again after that waits unpacked on the disk from then on, if
     there is room. After an error every further call raises that error.
+
+    Ctrl-C may be caught by a reactor that goes on. So signals wait while elements go from one place to another
+    (`_moving`); between such steps each chunk is in a place where it is found.
 
     Parameters
     ----------
@@ -344,12 +357,13 @@ class PackedWriter(PackedArray):
             smaller = any(length < now for length, now in zip(wanted, self.shape))
             if smaller:
                 self.flush()
-            with self._staged.asked():
-                self._dataset.resize(size, axis)
-            self.shape = tuple(self._dataset.shape)
-            self.limit = self._cache_limit()
-            if smaller:
-                self._cut_off()
+            with uninterrupted():
+                with self._staged.asked():
+                    self._dataset.resize(size, axis)
+                self.shape = tuple(self._dataset.shape)
+                self.limit = self._cache_limit()
+                if smaller:
+                    self._cut_off()
 
     def most_held(self) -> int:
         """Bytes of chunks that are on the disk, or may be kept or under way, before they are packed and written."""
@@ -365,26 +379,35 @@ class PackedWriter(PackedArray):
         """
         with self._lock:
             for chunk in sorted(self._dirty):
-                self._pack_later(chunk, self._kept.pop(chunk))
-            self._dirty.clear()
+                with self._moving():
+                    self._dirty.discard(chunk)
+                    self._pack_later(chunk, self._kept.pop(chunk))
             self._pack_from_disk()
             while self._under_way:
                 self._finish(next(iter(self._under_way)))
             self._raise_error()
 
     def _pack_from_disk(self) -> None:
-        with self._lasting():
+        with self._moving():
             self._on_disk.check()
-            for chunk in self._on_disk:
+        for chunk in self._on_disk:
+            with self._moving():
                 self._pack_later(chunk, self._on_disk.read(chunk))
                 self._on_disk.drop(chunk)
 
-    def forget(self) -> None:
-        """What h5py has written since `flush` must be seen from now on."""
-        with self._lock:
-            self._writes += 1
-            self._kept.clear()
-            self._others = True
+    @contextmanager
+    def altered_by_hdf5(self) -> Iterator[None]:
+        """A block after `flush` in which h5py writes; what it has written is seen from then on, even if it fails."""
+        with self._lock, uninterrupted():
+            try:
+                yield
+            finally:
+                self._others = True
+                self._forget()
+
+    def _forget(self) -> None:
+        self._writes += 1
+        self._kept.clear()
 
     def close(self) -> None:
         """End the threads; what was not flushed is lost."""
@@ -400,10 +423,7 @@ class PackedWriter(PackedArray):
 
     def _write_piece(self, piece: Piece, value: Array) -> None:
         if value.shape == self._known.chunks:
-            self._kept.pop(piece.chunk, None)
-            self._dirty.discard(piece.chunk)
-            self._on_disk.drop(piece.chunk)
-            self._pack_later(piece.chunk, self._copied(value))
+            self._replace(piece.chunk, self._copied(value))
             return
         if piece.chunk in self._on_disk:
             with self._lasting():
@@ -414,8 +434,16 @@ class PackedWriter(PackedArray):
         else:
             array = self._for_writing(piece.chunk)
             array[piece.inside] = value
+        self._kept[piece.chunk] = array  # first: what counts as dirty must be here, whatever comes between
         self._dirty.add(piece.chunk)
         self._keep(piece.chunk, array)
+
+    def _replace(self, chunk: Shape, data: Room) -> None:
+        with self._moving():
+            self._kept.pop(chunk, None)
+            self._dirty.discard(chunk)
+            self._on_disk.drop(chunk)
+            self._pack_later(chunk, data)
 
     def _copied(self, value: Array) -> Room:
         import numpy as np
@@ -458,14 +486,15 @@ class PackedWriter(PackedArray):
             stored = self._dataset[window]
         return -1, self._padded(stored)  # all filters left out
 
-    def _let_go(self, chunk: Shape, array: Array) -> None:
+    def _let_go(self, chunk: Shape) -> None:
         if chunk not in self._dirty:
+            super()._let_go(chunk)
             return
-        self._dirty.discard(chunk)
-        with self._lasting():
-            waits = chunk in self._mine and self._on_disk.put(chunk, array, self._to_stay_free())
-        if not waits:
-            self._pack_later(chunk, array)
+        with self._moving():
+            self._dirty.discard(chunk)
+            array = self._kept.pop(chunk)
+            if not (chunk in self._mine and self._on_disk.put(chunk, array, self._to_stay_free())):
+                self._pack_later(chunk, array)
 
     def _to_stay_free(self) -> int:
         """Bytes of the disk that chunks which wait there must not take: what is still to be written may need them."""
@@ -473,7 +502,8 @@ class PackedWriter(PackedArray):
 
     def _cut_off(self) -> None:
         """Forget chunks that a smaller shape has removed; HDF5 has filled up those that it cut."""
-        self.forget()
+        self._others = True
+        self._forget()
         ends = [-(-length // part) for length, part in zip(self.shape, self._known.chunks)]
         self._mine = {chunk for chunk in self._mine if all(place < end for place, end in zip(chunk, ends))}
 
@@ -492,17 +522,27 @@ class PackedWriter(PackedArray):
             self._finish(next(iter(self._under_way)))
         self._raise_error()
         if self._alone:
-            self._pack_now(chunk, data)
+            self._pack(chunk, data)
         else:
             self._under_way[chunk] = self._threads().submit(self._pack, chunk, data)
 
-    def _pack_now(self, chunk: Shape, data: Array | Room) -> None:
-        with self._lasting():
-            self._pack(chunk, data)
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """A block in which elements go from one place to another.
+
+        Signals wait for its end. Elements are lost by whatever is raised in it nevertheless, so every further call
+        raises that too; what only stops a program, and may be caught, becomes an error that says so.
+        """
+        with uninterrupted():
+            try:
+                yield
+            except BaseException as error:
+                self._error = self._error or (error if isinstance(error, Exception) else _interrupted(error))
+                raise
 
     @contextmanager
     def _lasting(self) -> Iterator[None]:
-        """An error in this block is raised by every further call: elements are lost."""
+        """A block that alters a chunk in its place: errors last, Ctrl-C costs nothing but what is being written."""
         try:
             yield
         except Exception as error:

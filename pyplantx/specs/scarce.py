@@ -6,6 +6,7 @@ This file knows nothing of those who ask.
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,18 @@ def share_one_heap() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
+
+
+def keep_freed_memory(nbytes: int) -> None:
+    """Let the C library keep freed memory of about this size for what comes next.
+
+    glibc gives back to the system what lies free above twice the largest block that was ever mapped and freed (see
+    mallopt(3)), and whatever comes next is faulted in anew, page by page. Where memory is limited or short it is given
+    back.
+    """
+    if not is_memory_limited():
+        with suppress(MemoryError):
+            bytes(nbytes)  # mapped and freed, never touched
 
 
 class Reserve:

@@ -75,9 +75,10 @@ class UnpackedChunks:
         disk = os.statvfs(os.path.dirname(self._beside))
         if disk.f_bavail * disk.f_frsize < reserve + self._size:
             return False
-        place = self._free.pop() if self._free else self._new_place()
-        self._places[chunk] = place
-        place.write(self._region(...), array, _unchanged)
+        if not self._free:
+            self._free.append(self._new_place())
+        self._free[-1].write(self._region(...), array, _unchanged)
+        self._places[chunk] = self._free.pop()  # only now: it counts as here once it is whole
         return True
 
     def write(self, chunk: Shape, inside: tuple[slice, ...], value: Array) -> None:

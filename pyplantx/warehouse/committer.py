@@ -582,10 +582,11 @@ def _put_blobs(index: Index, txn: Txn, values: dict[str, Any]) -> None:
 def _keep_freed_memory() -> None:
     """Have the C library keep the memory of one batch for the next, instead of giving it back to the system.
 
-    glibc gives back what lies free above twice the largest block that was ever mapped and freed (mallopt(3)). Without
-    this, each payload and each page that LMDB makes for it is faulted in anew: 60 µs of 210 for 100 kB.
+    Without this, each payload and each page that LMDB makes for it is faulted in anew: 60 µs of 210 for 100 kB.
     """
-    bytes(TOO_MANY_BYTES * 3 // 2)  # mapped and freed, never touched: a batch, its pages and what comes meanwhile stay
+    from pyplantx.specs.scarce import keep_freed_memory
+
+    keep_freed_memory(TOO_MANY_BYTES * 3 // 2)  # a batch, its pages and what comes meanwhile
 
 
 def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:

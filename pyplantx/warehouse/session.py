@@ -272,8 +272,10 @@ class Session:
                 self._mark_clean()
             self.staging.end()
         finally:
-            self._presence.close()
-            self._entry.close()
+            try:
+                self._presence.close()
+            finally:
+                self._entry.close()
 
     def _mark_clean(self) -> None:
         if os.path.exists(self.layout.mark) or not self.is_alone():

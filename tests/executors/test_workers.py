@@ -171,20 +171,6 @@ class TestErrors:
         with pytest.raises(ModuleNotFoundError, match="vanishing"), job(pool, function) as call:
             call()
 
-    def test_code_that_was_edited_since_is_refused(self, pool, tmp_path, monkeypatch):
-        import importlib
-
-        (tmp_path / "edited.py").write_text("def f():\n    return 1\n")
-        monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.setattr("sys.dont_write_bytecode", True)
-        function = importlib.import_module("edited").f
-        with job(pool, function) as call:
-            assert call() == 1
-        pool.close()
-        (tmp_path / "edited.py").write_text("def f():\n    return 2\n")
-        with pytest.raises(BadRequest, match="code of edited was changed"), job(pool, function) as call:
-            call()
-
 
 class TestDeath:
     def test_a_block_is_tried_once_more(self, pool, tmp_path):

@@ -147,6 +147,8 @@ def _neighbour(directory: str) -> None:
 
 
 def _last_line(errors: str) -> str:
+    if "most recent call first" in errors:  # it hung, or died: its stacks
+        return errors[-3000:].replace("\n", " | ")
     lines = [line for line in errors.splitlines() if "Error" in line or "Busy" in line]
     return lines[-1] if lines else errors[-300:].replace("\n", " | ")
 

@@ -11,6 +11,7 @@ import pytest
 from pyplantx import Plant, ReactorFunc, errors
 from pyplantx.core.messages import Failure
 from pyplantx.failures import error_of
+from pyplantx.warehouse import claims
 
 KINDS = {
     "no producer": errors.NoProducer,
@@ -87,3 +88,28 @@ def test_an_unknown_name_leads_to_the_line_that_asked_for_it(tmp_path: Path) -> 
     frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert frames == ["test_an_unknown_name_leads_to_the_line_that_asked_for_it", "asks"]
     assert len(str(caught.value)) < 500
+
+
+def test_claims_are_given_back_whatever_ends_a_demand(open_plant, monkeypatch):
+    """Nobody waits for a run that is not done any more, though the process that had begun it lives on."""
+
+    interrupts = [KeyboardInterrupt]
+
+    @ReactorFunc
+    def make(pipe):
+        if interrupts:
+            raise interrupts.pop()
+        pipe.send("a", 1)
+
+    def interrupted_again(_):
+        raise KeyboardInterrupt
+
+    plant = open_plant(make)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(plant.warehouse), "sync", interrupted_again)
+        with pytest.raises(KeyboardInterrupt):
+            plant.produce("a")
+    monkeypatch.setattr(claims.Claims, "_wait", lambda *_: pytest.fail("somebody holds the claim"))
+    with open_plant(make) as other:
+        assert other.produce("a") == 1
+    plant.close()

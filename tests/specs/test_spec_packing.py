@@ -192,8 +192,8 @@ def take_step(kind, writer, dataset, expected, selection, number):
         expected[selection] = value if number > 2 else number
     elif kind == "h5py":
         writer.flush()
-        dataset[selection] = number
-        writer.forget()
+        with writer.altered_by_hdf5():
+            dataset[selection] = number
         expected[selection] = number
     elif kind == "flush":
         writer.flush()

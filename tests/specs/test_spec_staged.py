@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -142,6 +143,98 @@ def test_an_interrupt_waits_for_the_end_of_the_block():
         signal.raise_signal(signal.SIGINT)
         done.append("the rest of the block")
     assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class TimeIsUp(Exception):
+    """What the handler of an alarm raises, as those of time limits do."""
+
+
+@pytest.fixture
+def alarm():
+    """A handler of SIGALRM that raises."""
+
+    def stop(*_):
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, stop)
+    yield stop
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_of_two_signals_that_wait_both_are_handled(alarm):
+    came = []
+
+    def count(*_):
+        came.append("Ctrl-C")
+
+    before = signal.signal(signal.SIGINT, count)
+    try:
+        with pytest.raises(TimeIsUp), uninterrupted():
+            signal.raise_signal(signal.SIGALRM)
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        found = signal.signal(signal.SIGINT, before)
+    assert came == ["Ctrl-C"]
+    assert (found, signal.getsignal(signal.SIGALRM)) == (count, alarm)
+
+
+def signals_given_back(monkeypatch, then):
+    """Have `then` called whenever a signal's own handler has been given back, after a block has begun."""
+    real, own = signal.signal, {signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT)}
+
+    def give(number, handler):
+        former = real(number, handler)
+        if handler in own:
+            then(number)
+        return former
+
+    monkeypatch.setattr(signal, "signal", give)
+
+
+@pytest.mark.parametrize("first", ["SIGALRM", "SIGINT"])
+def test_a_handler_that_raises_before_the_others_are_given_back_kills_none(alarm, monkeypatch, first):
+    def come(number):
+        if number == getattr(signal, first) and not came:
+            came.append(first)
+            signal.raise_signal(number)
+
+    came = []
+    with monkeypatch.context() as patch, pytest.raises((TimeIsUp, KeyboardInterrupt)):
+        signals_given_back(patch, come)
+        with uninterrupted():
+            pass
+    assert came == [first]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGALRM) is alarm
+
+
+def test_a_handler_that_could_not_be_given_back_is_handed_its_signals(alarm, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(TimeIsUp):
+        signals_given_back(patch, lambda number: signal.raise_signal(signal.SIGALRM))  # each time
+        with uninterrupted():
+            pass
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_alarms_at_any_moment_leave_the_handlers_in_place(alarm):
+    chance = random.Random(5)
+    for _ in range(2000):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(2e-6, 4e-5))
+            for _ in range(10):
+                with uninterrupted():
+                    pass
+        except TimeIsUp:
+            pass
+        with contextlib.suppress(TimeIsUp):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGALRM) is alarm
 
 
 LITTLE_MEMORY = """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import h5py
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from pyplantx import specs
 from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.spec_tests import FolderStage
+from pyplantx.specs import packed as packed_datasets
 from pyplantx.specs import packing, unpacked
 from pyplantx.specs.library import SPARE
 from pyplantx.specs.services import Services
@@ -147,6 +150,80 @@ def test_an_error_beside_the_array_is_not_forgotten(
     with pytest.raises(WarehouseFull, match="no space"):
         allocation.seal()
     allocation.discard()
+
+
+@pytest.mark.parametrize("method", ["put", "read", "drop", "check"])
+def test_what_stops_a_program_between_two_places_is_not_forgotten(
+    stage: FolderStage, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """As an exception that another thread sets, which no signal handler can hold back."""
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    allocation, array = allocate(stage), numbers()
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacked.UnpackedChunks, method, stop)
+        with pytest.raises(KeyboardInterrupt):
+            for start in range(0, ROWS, 8):
+                allocation.handle[start : start + 8] = array[start : start + 8]
+            allocation.seal()
+    with pytest.raises(WarehouseError, match="interrupted by KeyboardInterrupt while it was written"):
+        allocation.seal()
+    allocation.discard()
+
+
+class CtrlC:
+    """Sends SIGINT once, at the n-th call in the modules that pack; counts them."""
+
+    FILES = (packing.__file__, unpacked.__file__, packed_datasets.__file__)
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self.calls = 0
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if frame.f_code.co_filename in self.FILES and event in ("call", "c_return"):
+            self.calls += 1
+            if self.calls == self._n:
+                signal.raise_signal(signal.SIGINT)
+
+
+def write_on(handle: Any, array: Any, ctrl_c: CtrlC) -> int:
+    """Write rows, in part by a mask, across them and whole; how many writes were interrupted, and done again."""
+    interrupted = 0
+    mask = np.zeros((ROWS, COLUMNS), bool)
+    mask[::7, 3] = True
+    for where in [*(np.s_[start : start + 32] for start in range(0, ROWS, 32)), mask, np.s_[40:44], np.s_[:, 8:12]]:
+        sys.setprofile(ctrl_c)
+        try:
+            handle[where] = array[where]
+        except KeyboardInterrupt:
+            sys.setprofile(None)
+            interrupted += 1
+            handle[where] = array[where]
+        finally:
+            sys.setprofile(None)
+    return interrupted
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_ctrl_c_that_is_caught_costs_nothing_of_earlier_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr(packing, "_cores", lambda: cores)
+    array, n, interrupted = numbers(), 1, 0
+    while True:
+        stage = FolderStage(str(tmp_path / str(n)))
+        os.mkdir(stage.folder)
+        allocation, ctrl_c = allocate(stage), CtrlC(n)
+        interrupted += write_on(allocation.handle, array, ctrl_c)
+        allocation.seal()
+        assert (in_file(stage) == array).all(), n
+        if ctrl_c.calls < n:
+            break
+        n += 37
+    assert interrupted > 10
 
 
 def test_a_disk_that_did_not_keep_them_is_told(stage: FolderStage, monkeypatch: pytest.MonkeyPatch) -> None:
