@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyplantx import errors
-from pyplantx.warehouse import collect, committer, index, objects, opening, records, session, storing
+from pyplantx.warehouse import collect, committer, index, inspection, objects, opening, records, session, storing
 from pyplantx.warehouse.locks import FileLock
 
 
@@ -50,7 +50,7 @@ class _Patched:
 def missing_sync() -> None:
     """Nothing is ever synced, though it is announced as if it were."""
     objects.Objects.sync = lambda self, address, record: None  # type: ignore[method-assign]
-    objects.sync_path = index.sync_path = lambda path: None
+    objects.sync_path = inspection.sync_path = lambda path: None
     real = index.Index.__init__
 
     def init(self: Any, layout: Any, **options: Any) -> None:
@@ -158,7 +158,7 @@ def unmarked_fork() -> None:
 
 def verified_by_nobody() -> None:
     """A data file is given to LMDB as it is."""
-    index._is_sound = session.refuse_damaged = lambda *_: True  # type: ignore[assignment]
+    inspection._is_sound = session.refuse_damaged = lambda *_: True  # type: ignore[assignment]
 
 
 def bare_errors() -> None:
