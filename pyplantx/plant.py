@@ -13,7 +13,6 @@ from pyplantx.activity import Activity
 from pyplantx.errors import BadRequest, NoProducer, near_misses
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
-from pyplantx.executors.workers import workers_for
 from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, trim
 from pyplantx.fingerprint.code import Fingerprinter
@@ -117,7 +116,7 @@ class Plant:
         logger: Any = None,
     ) -> None:
         budget = MemoryBudget(memory)
-        workers = workers_for(executor)
+        workers = _workers_for(executor)
         room = parse_bytes(disk, "the disk budget")
         self._fingerprinter = Fingerprinter(
             library_versions=library_versions, track=_names(track), library=_names(library)
@@ -668,6 +667,14 @@ class _Session:
         self._activity.let_go()
         if error is not None:
             trim(error)
+
+
+def _workers_for(executor: Any) -> Any:
+    if executor is None:
+        return None
+    from pyplantx.executors.workers import workers_for
+
+    return workers_for(executor)
 
 
 def _names(given: str | Iterable[str]) -> str | tuple[str, ...]:

@@ -5,7 +5,6 @@ This file knows nothing of those who ask.
 
 from __future__ import annotations
 
-import resource
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
@@ -13,13 +12,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import mmap
 
-_KINDS = (resource.RLIMIT_DATA, resource.RLIMIT_AS)
 _ARENA_MAX = -8  #: of mallopt(3)
 
 
 def is_memory_limited() -> bool:
     """Whether the process may have only so much memory."""
-    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in _KINDS)
+    import resource  # a fifth of a millisecond, for those who store something
+
+    kinds = (resource.RLIMIT_DATA, resource.RLIMIT_AS)
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
 
 
 @cache

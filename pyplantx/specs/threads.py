@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.specs.scarce import is_memory_limited, share_one_heap
+
+if TYPE_CHECKING:
+    import weakref
 
 #: Bytes of stack of our own threads where memory is limited; 8 MiB are usual.
 SMALL_STACK = 1 << 20
@@ -71,13 +73,16 @@ class _Thread(threading.Thread):
     """
 
     def __init__(self, **options: Any) -> None:
+        from weakref import ref  # not for those who never start one
+
         super().__init__(**options)
+        self._ref = ref
         self._started = _Sign()  # what `Thread.start` waits for
 
     @property
     def _bootstrap(self) -> _Life:  # what `Thread.start` has the new thread call
         life = _Life(super()._bootstrap)  # type: ignore[misc]
-        self._started.life = weakref.ref(life)
+        self._started.life = self._ref(life)
         return life
 
     def start(self) -> None:
