@@ -167,7 +167,7 @@ def _raised(error: BaseException) -> Message:
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__))).rstrip()
     try:
         kept: Message | None = encode(error)
-    except Exception:
+    except Exception:  # it holds what can't be sent: the text tells all there is
         kept = None
     return encode(("raised", kept, text))
 
