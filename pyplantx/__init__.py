@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from pyplantx import errors, fingerprint, specs, utils
-from pyplantx.config import ConfigBase, ConfigValue
-from pyplantx.fingerprint import tracked, untracked
-from pyplantx.ingredient import Ingredient
-from pyplantx.pipework import Pipework
-from pyplantx.plant import Plant
-from pyplantx.reactor import ReactorFunc, SubreactorFunc
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyplantx import errors, fingerprint, specs, utils
+    from pyplantx.config import ConfigBase, ConfigValue
+    from pyplantx.fingerprint import tracked, untracked
+    from pyplantx.ingredient import Ingredient
+    from pyplantx.pipework import Pipework
+    from pyplantx.plant import Plant
+    from pyplantx.reactor import ReactorFunc, SubreactorFunc
 
 __version__ = "0.1.0"
 
@@ -30,3 +33,32 @@ __all__ = [
     "untracked",
     "utils",
 ]
+
+#: Public name -> the module that it is in; the others are modules themselves. Each is imported when it is first used: a
+#: module that only decorates reactors is spared the plant, which takes thirty milliseconds.
+_HOMES = {
+    "ConfigBase": "config",
+    "ConfigValue": "config",
+    "Ingredient": "ingredient",
+    "Pipework": "pipework",
+    "Plant": "plant",
+    "ReactorFunc": "reactor",
+    "SubreactorFunc": "reactor",
+    "tracked": "fingerprint",
+    "untracked": "fingerprint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    value = getattr(home, name) if name in _HOMES else home
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

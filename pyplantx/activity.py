@@ -201,7 +201,7 @@ class Activity:
             assert isinstance(self._over, Deliver)
             values, missing = self._open_all(self._over)
             if not missing:
-                self._recall.keep(self._outside, self.scheduler, self._is_recorded)
+                self._recall.keep(self._outside, self.scheduler, self.reused | self._recorded)
                 return values
             self._over = None
             self._events.append(Missing("", missing))
@@ -388,9 +388,6 @@ class Activity:
         sent = [step for step in steps if type(step) is Sent]
         commit = _new(Commit, (id, root, records, sent, partial(self.reactors.parts, id), entry))
         self.warehouse.commit(commit, partial(self._finished, id))
-
-    def _is_recorded(self, id: ReactorId) -> bool:
-        return id in self.reused or id in self._recorded
 
     def _finished(self, id: ReactorId) -> None:
         self._turns.release(id)

@@ -7,9 +7,10 @@ reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import ABSENT, Digest, Observation
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import Reason
@@ -115,10 +116,9 @@ def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | 
 def sentence(reason: Reason, code: CodeChange | None, describe: Describe) -> str:
     """The reason as a person says it."""
     if reason.kind == "changed" and reason.old:
-        changes = list(zip(reason.old, reason.new, strict=True))
-        words = [_change(old, new, describe) for old, new in changes[:_MOST_CHANGES]]
-        if len(changes) > _MOST_CHANGES:
-            words.append(f"and {len(changes) - _MOST_CHANGES:,} more")
+        words = [_change(old, new, describe) for old, new in zip(reason.old[:_MOST_CHANGES], reason.new)]
+        if len(reason.old) > _MOST_CHANGES:
+            words.append(f"and {len(reason.old) - _MOST_CHANGES:,} more")
         return "; ".join(words)
     if reason.kind == "new":
         return str(code) if code is not None else "never run before"

@@ -7,9 +7,9 @@ may ask it.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from pyplantx.errors import BadRequest
+from pyplantx.tuples import NamedTuple
 from pyplantx.units import Size, parse_bytes, show_bytes
 
 #: Less would leave nothing to divide: one block of 4 MiB, read ahead and written behind, and the bookkeeping.

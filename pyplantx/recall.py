@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
 
-from pyplantx.core.trace import Digest, Group, ObjectRef, Question, Step
+from pyplantx.core.trace import Digest, ObjectRef, Question, observations_of
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
@@ -72,7 +73,7 @@ class Recall:
         self._warehouse, self._reactors, self._world = warehouse, reactors, world
         self._generation = _generation(warehouse)
         self._wrote = False
-        self._senders: dict[str, ReactorId] = {}  # by those that don't hold
+        self._former: list[DeepTrace] = []  # those that don't hold
         self.recalled: dict[str, DeepTrace] = {}
 
     def recall(self, name: str) -> ObjectRef | None:
@@ -82,22 +83,20 @@ class Recall:
         if deep is None:
             return None
         if not self._holds(deep):
-            self._senders.update(self._unchanged(deep))
-            self._warehouse.note_versions([(id, deep.roots[id]) for id in deep.senders.values()])
+            self._former.append(deep)
+            self._warehouse.note_versions(_noted_versions(deep))
             return None
         self.recalled[name] = deep
         return deep.ref
 
     def take_sender(self, name: str) -> ReactorId | None:
-        """Who sent an ingredient of a deep trace that doesn't hold any more; told once."""
-        former = self._senders.pop(name, None)
-        return None if former is None else self._reactors.own(former)
-
-    def _unchanged(self, deep: DeepTrace) -> dict[str, ReactorId]:
-        """Who sent what, of those whose code is what it was: who else would send it today, the traces tell."""
-        root, roots = self._reactors.root, deep.roots
-        same = {id for id in deep.senders.values() if id in self._reactors and root(id) == roots[id]}
-        return {name: id for name, id in deep.senders.items() if id in same}
+        """Who sent an ingredient of a deep trace that doesn't hold any more, if its code is what it was; told once."""
+        for deep in self._former:
+            former = deep.senders.pop(name, None)
+            own = None if former is None else self._reactors.own(former)
+            if own is not None and self._reactors.root(own) == deep.roots[own]:
+                return own
+        return None
 
     def _holds(self, deep: DeepTrace) -> bool:
         reactors, root = self._reactors, self._reactors.root
@@ -115,7 +114,7 @@ class Recall:
             self._wrote = True
             self._renew()
 
-    def keep(self, names: Iterable[str], scheduler: Scheduler, usable: Callable[[ReactorId], bool]) -> None:
+    def keep(self, names: Iterable[str], scheduler: Scheduler, usable: Container[ReactorId]) -> None:
         """Keep deep traces at the end of an activity.
 
         Parameters
@@ -124,8 +123,8 @@ class Recall:
             The ingredients that were asked for from outside.
         scheduler : Scheduler
             Knows what was observed for them.
-        usable : callable
-            Whether the traces hold what a reactor did now.
+        usable : container of str
+            The reactors of which the traces hold what they did now.
         """
         if self._wrote:
             self._renew()
@@ -153,7 +152,7 @@ class _Ancestry:
         warehouse: Warehouse,
         scheduler: Scheduler,
         recalled: dict[str, DeepTrace],
-        usable: Callable[[ReactorId], bool],
+        usable: Container[ReactorId],
     ) -> None:
         self._reactors, self._warehouse, self._scheduler = reactors, warehouse, scheduler
         self._recalled, self._usable = recalled, usable
@@ -161,51 +160,44 @@ class _Ancestry:
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
         self._objects: list[Digest] = []
         self._senders: dict[str, ReactorId] = {}
-        self._pending: list[str] = []
 
     def gather(self, name: str) -> DeepTrace | None:
         """The deep trace of an ingredient; None if something in its ancestry isn't recorded."""
         ref = self._scheduler.known(name)
         if ref is None:
             return None
-        self._pending = [name]
-        seen: set[str] = set()
-        while self._pending:
-            at = self._pending.pop()
-            if at not in seen:
-                seen.add(at)
-                if not self._add(at):
+        usable, roots, root, has_version = self._usable, self._roots, self._reactors.root, self._warehouse.has_version
+        for at, id, made, local in self._scheduler.ancestry(name):
+            if id is None:
+                if not self._add_recalled(at):
                     return None
-        return DeepTrace(name, ref, self._roots, self._answers, self._objects, self._senders)
+                continue
+            if id not in usable:
+                return None
+            if made is not None and made.inline is None:
+                self._objects.append(made.address)
+            version = roots[id] = root(id)
+            if local:
+                self._answers += [(id, kind, key, answer) for kind, key, answer in observations_of(local)]
+            if has_version(id, version):
+                self._senders[at] = id
+        return DeepTrace(name, ref, roots, self._answers, self._objects, self._senders)
 
-    def _add(self, name: str) -> bool:
+    def _add_recalled(self, name: str) -> bool:
         known = self._recalled.get(name)
-        if known is not None:
-            self._roots.update(known.roots)
-            self._answers += known.answers
-            self._objects += known.objects
-            self._senders.update(known.senders)
-            return True
-        id, ref, trace = self._scheduler.origin(name)
-        if id is None or not self._usable(id):
+        if known is None:
             return False
-        if ref is not None and ref.inline is None:
-            self._objects.append(ref.address)
-        if id not in self._roots:
-            self._roots[id] = self._reactors.root(id)
-            self._add_trace(id, trace)
-        if self._warehouse.has_version(id, self._roots[id]):
-            self._senders[name] = id
+        self._roots.update(known.roots)
+        self._answers += known.answers
+        self._objects += known.objects
+        self._senders.update(known.senders)
         return True
 
-    def _add_trace(self, id: ReactorId, trace: Iterable[Step]) -> None:
-        for step in trace:
-            if isinstance(step, Group):
-                for kind, key, answer, _ in step.observations:
-                    if kind == "ingredient":
-                        self._pending.append(key)
-                    else:
-                        self._answers.append((id, kind, key, answer))
+
+def _noted_versions(deep: DeepTrace) -> Iterable[tuple[ReactorId, Digest]]:
+    """The versions of which the warehouse knew when the deep trace was kept."""
+    noted = set(deep.senders.values())
+    return [item for item in deep.roots.items() if item[0] in noted]
 
 
 def _place(name: str) -> str:

@@ -24,6 +24,7 @@ FLOORS = {
     "events": 0,
     "logs": 0,
     "memory": 0,
+    "tuples": 0,
     "units": 0,
     "core.messages": 0,
     "core.trace": 0,
@@ -62,16 +63,16 @@ NARROWER = {
     "errors": [],
     "events": ["errors"],
     "units": ["errors"],
-    "memory": ["errors", "units"],
-    "warehouse.retention": ["core.trace", "units", "errors"],
-    "core.*": ["core.*", "errors"],
+    "memory": ["errors", "units", "tuples"],
+    "warehouse.retention": ["core.trace", "units", "errors", "tuples"],
+    "core.*": ["core.*", "errors", "tuples"],
     "pipework": ["blocks.*", "core.trace", "reactor", "specs.views", "units", "errors"],
-    "fingerprint.*": ["fingerprint.*", "core.trace", "errors"],
-    "specs.base": ["core.trace", "errors"],
+    "fingerprint.*": ["fingerprint.*", "core.trace", "errors", "tuples"],
+    "specs.base": ["core.trace", "errors", "tuples"],
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors"],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
-    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors"],
+    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "tuples"],
 }
 
 #: Library -> the one room whose door leads to it.
@@ -247,10 +248,24 @@ def test_no_disk_below_the_warehouse(room: str):
     assert foreign(room) & DISK == set()
 
 
-def test_the_front_door_is_cheap():
-    code = f"import sys, pyplantx; print([name for name in {NOT_AT_IMPORT!r} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("line", "spared"),
+    [
+        ("from pyplantx import *", NOT_AT_IMPORT),
+        ("from pyplantx import ReactorFunc", [*NOT_AT_IMPORT, "lmdb", "xxhash", "json"]),
+        ("import pyplantx", [*NOT_AT_IMPORT, "lmdb", "xxhash", "json", "pyplantx.reactor"]),
+    ],
+)
+def test_the_front_door_is_cheap(line: str, spared: list[str]):
+    code = f"import sys\n{line}\nprint([name for name in {spared!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_front_door_names_what_is_behind_it():
+    code = "import pyplantx; print({*pyplantx.__all__} <= {*dir(pyplantx)}, hasattr(pyplantx, 'plants'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "True False"
 
 
 def test_star_import_gives_what_the_readme_uses():

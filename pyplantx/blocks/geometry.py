@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from pyplantx.errors import BadRequest
+from pyplantx.tuples import NamedTuple
 
 #: Blocks of each array that are in flight at once: in the reactor's hands, and two being read, or written.
 IN_FLIGHT = 3

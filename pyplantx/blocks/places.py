@@ -14,7 +14,9 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np

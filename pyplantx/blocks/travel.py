@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.handles import Handle, MapHandle
 from pyplantx.blocks.places import Place, place_of
@@ -26,6 +26,7 @@ from pyplantx.fingerprint.agreement import Agreement, NamedCode
 from pyplantx.logs import log
 from pyplantx.specs.builtin import code_pickler
 from pyplantx.specs.refusals import advice, refusal
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pyplantx.blocks.geometry import Box

@@ -24,9 +24,10 @@ event                  who says it, and when
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyplantx.core.trace import Digest, ObjectRef, Observation, Question, Step
+from pyplantx.tuples import NamedTuple
 
 #: Identity of a reactor: "module:qualname", or its ``name=``.
 ReactorId = str

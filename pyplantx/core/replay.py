@@ -12,7 +12,7 @@ the nodes on the way are tried: a reactor that is not deterministic may have ask
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyplantx.core.messages import Reason
 from pyplantx.core.trace import (
@@ -27,6 +27,7 @@ from pyplantx.core.trace import (
     branch_key,
     older_segments,
 )
+from pyplantx.tuples import NamedTuple
 
 _new = tuple.__new__  # see `trace.py`
 

@@ -25,7 +25,7 @@ Content that comes back different sends all who used it back to LOOKING.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pyplantx.core.messages import (
@@ -209,12 +209,39 @@ class Scheduler:
         ingredient = self._ingredients.get(name)
         return ingredient.sender.id if ingredient is not None and ingredient.sender is not None else None
 
-    def origin(self, name: str) -> tuple[ReactorId | None, ObjectRef | None, Sequence[Step]]:
-        """`sender` and `known` of an ingredient, and the sender's `trace` (to be read at once, not to be kept)."""
-        ingredient = self._ingredients.get(name)
-        if ingredient is None or ingredient.sender is None:
-            return None, self.known(name), ()
-        return ingredient.sender.id, ingredient.ref if ingredient.settled else None, ingredient.sender.steps
+    def ancestry(self, name: str) -> Iterator[tuple[str, ReactorId | None, ObjectRef | None, Sequence[Step]]]:
+        """An ingredient and all that it was made from, each once.
+
+        Yields
+        ------
+        (str, str or None, ObjectRef or None, sequence of Step)
+            The ingredient; who sent it in this demand, replayed or live, if anybody did; the ingredient, if it is known
+            and its sender is through; and, with the first ingredient of each sender, what else that observed.
+        """
+        ingredients = self._ingredients
+        pending, seen = [name], {name}
+        told: set[Conversation] = set()
+        while pending:
+            at = pending.pop()
+            ingredient = ingredients[at]
+            sender = ingredient.sender
+            if sender is None:
+                yield at, None, self.known(at), ()
+                continue
+            local: Sequence[Step] = ()
+            if sender not in told:
+                told.add(sender)
+                for step in sender.steps:
+                    if type(step) is not Group:
+                        continue
+                    if step[0][0][0] != "ingredient":
+                        local = (*local, step)
+                        continue
+                    for observation in step[0]:
+                        if observation[1] not in seen:
+                            seen.add(observation[1])
+                            pending.append(observation[1])
+            yield at, sender.id, ingredient.ref if sender.state is DONE or ingredient.recalled else None, local
 
     def inputs(self, reactor: ReactorId) -> list[str]:
         """The ingredients that a reactor received in this demand, replayed or live, in order."""

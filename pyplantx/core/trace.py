@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from pyplantx.tuples import NamedTuple
 
 #: 128 bits as 32 lower-case hex digits; identity of data or of a cause.
 Digest = str
@@ -142,31 +144,28 @@ class Segment(NamedTuple):
 MOST_OLDER = 63
 
 
-def _make_encode() -> Callable[[object], str]:
-    """JSON text without spaces. The json module makes a new C encoder for each text: as much work as a short one."""
-    # No \\u escapes: two lone surrogates beside each other would come back as one character.
-    encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False)
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return encoder.encode
-    encode: Callable[[object, int], Iterable[str]] = make(
-        None, encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
-    )
-    return lambda value: "".join(encode(value, 0))
-
-
-_encode = _make_encode()
+_quote = json.encoder.encode_basestring
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def encode_segment(segment: Segment) -> str:
-    """The segment as lines of JSON (specs/trace/): `steps` first, then `older`."""
-    line = _encode([_row_of(step) for step in segment.steps])
-    return f"{line}\n{segment.older}" if segment.older else line
+    """The segment as lines of JSON (specs/trace/): `steps` first, then `older`.
+
+    Written by hand because it is on the hot path of a cold run. No \\u escapes: two lone surrogates beside each other
+    would come back as one character.
+    """
+    line = ",".join([_row_of(step) for step in segment[0]])
+    return f"[{line}]\n{segment[1]}" if segment[1] else f"[{line}]"
 
 
-def _row_of(step: Step) -> list[object]:
-    return ["ask", *step.observations] if isinstance(step, Group) else ["sent", step.name, *step.ref]
+def _row_of(step: Step) -> str:
+    if isinstance(step, Group):
+        asked = [f"[{_quote(o[0])},{_quote(o[1])},{_quote(o[2])},{_quote(o[3])}]" for o in step[0]]
+        return f'["ask",{",".join(asked)}]'
+    name, (spec, version, digest, address, size, meta, inline) = step
+    payload = "null" if inline is None else _quote(inline)
+    ref = f"{_quote(spec)},{version},{_quote(digest)},{_quote(address)},{size},{_quote(meta)},{payload}"
+    return f'["sent",{_quote(name)},{ref}]'
 
 
 def decode_segment(text: str) -> Segment:
@@ -181,7 +180,7 @@ def decode_segment(text: str) -> Segment:
         rows, end = _scan(text, 0)
         if type(rows) is not list:
             raise ValueError("its first line is not an array")
-        steps = tuple([_STEPS[row[0]](row) for row in rows])
+        steps = tuple([_group_of(row) if row[0] == "ask" else _sent_of(row) for row in rows])
     except StopIteration:
         raise ValueError("not a trace segment: no JSON at its beginning") from None
     except (TypeError, LookupError, ValueError, RecursionError) as error:
@@ -205,28 +204,25 @@ def older_segments(segment: Segment) -> list[Segment]:
 
 
 def _group_of(row: list[Any]) -> Group:
-    observations = tuple([_observation_of(item) for item in row[1:]])
+    observations = []
+    for fields in row[1:]:
+        if type(fields) is not list or len(fields) != 4:
+            raise ValueError(f"an observation has four fields, not {fields!r}")
+        "".join(fields)  # a TypeError unless all are texts; cheaper than asking each
+        observations.append(_new(Observation, fields))
     if not observations:
         raise ValueError("a group without an observation")
-    return _new(Group, (observations,))
-
-
-def _observation_of(row: list[Any]) -> Observation:
-    if type(row) is not list or len(row) != 4:
-        raise ValueError(f"an observation has four fields, not {row!r}")
-    "".join(row)  # a TypeError unless all are texts; cheaper than asking each
-    return _new(Observation, row)
+    return _new(Group, (tuple(observations),))
 
 
 def _sent_of(row: list[Any]) -> Sent:
-    _, name, spec, version, digest, address, size, meta, inline = row
+    kind, name, spec, version, digest, address, size, meta, inline = row
     "".join((name, spec, digest, address, meta, "" if inline is None else inline))
+    if kind != "sent":
+        raise ValueError(f"a step is 'ask' or 'sent', not {kind!r}")
     if type(version) is not int or type(size) is not int:
         raise ValueError(f"the version and the size of {name!r} are whole numbers")
     return _new(Sent, (name, _new(ObjectRef, (spec, version, digest, address, size, meta, inline))))
-
-
-_STEPS: dict[str, Callable[[list[Any]], Step]] = {"ask": _group_of, "sent": _sent_of}
 
 
 # --------------------------------------------------------------------------- the tree

@@ -25,10 +25,11 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyplantx.errors import BadRequest, ReactorError
 from pyplantx.executors.channel import Channel, MakePickler, Message, decode, encode
+from pyplantx.tuples import NamedTuple
 
 #: How many jobs a process of somebody else's executor remembers.
 _REMEMBERED = 4

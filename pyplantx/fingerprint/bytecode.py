@@ -17,7 +17,9 @@ from array import array
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain, compress, count
 from types import CodeType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from pyplantx.tuples import NamedTuple
 
 #: Kinds of instructions.
 DROP, PLAIN, CONST, LOCAL, END, NAME, CELL, JUMP, TEST, BRANCH = range(10)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError
@@ -22,6 +22,7 @@ from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_
 from pyplantx.fingerprint.pieces import Pin, Slot, label_of
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
 from pyplantx.fingerprint.references import follow, follow_import
+from pyplantx.tuples import NamedTuple
 
 _T = TypeVar("_T")
 _POLICIES: Final = ("exact", "minor", "ignore")

@@ -10,9 +10,10 @@ import json
 import marshal
 import sys
 from types import CodeType
-from typing import Final, NamedTuple
+from typing import Final
 
 from pyplantx.fingerprint.value import hash_bytes
+from pyplantx.tuples import NamedTuple
 
 #: Raised when the normal form or the record changes: old records are then never found again.
 VERSION: Final = "1"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.objects import MISSING
 from pyplantx.fingerprint.records import Import
+from pyplantx.tuples import NamedTuple
 
 #: Module globals that say where code lies, not what it does; moving a project must not re-run it.
 LOCATION: Final = frozenset(

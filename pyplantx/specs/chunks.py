@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pyplantx.errors import BadRequest
 from pyplantx.specs.selections import Region
+from pyplantx.tuples import NamedTuple
 
 AIM: Final = 1 << 20  #: bytes that a chunk chosen here comes near to
 CACHE_LIMIT: Final = 64 << 20  #: bytes of the largest chunk cache, unless the caller allows more

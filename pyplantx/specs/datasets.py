@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.specs.base import Layout
 from pyplantx.specs.selections import parse, slabs
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,10 +17,11 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pyplantx.errors import CannotStore, DamagedObject, MissingLibrary, check_choice
 from pyplantx.specs.services import OptionalLibrary, make_compressor
+from pyplantx.tuples import NamedTuple
 
 Buffer = Any
 

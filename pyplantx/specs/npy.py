@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -26,6 +26,7 @@ from pyplantx.specs.base import Layout, Payload, Stage
 from pyplantx.specs.buffers import LAID_OUT, map_file
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 from pyplantx.specs.slabs import Slabs
+from pyplantx.tuples import NamedTuple
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

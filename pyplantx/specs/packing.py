@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject, WarehouseError
@@ -28,6 +28,7 @@ from pyplantx.specs.parallel import for_each_block
 from pyplantx.specs.scarce import keep_freed_memory
 from pyplantx.specs.selections import Region, parse
 from pyplantx.specs.unpacked import UnpackedChunks
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

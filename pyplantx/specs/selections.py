@@ -10,7 +10,9 @@ import math
 import operator
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
+
+from pyplantx.tuples import NamedTuple
 
 #: Bytes of a stretch with gaps that are read at once.
 PIECE = 4 << 20

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
 from pyplantx.fingerprint.value import hash_bytes
+from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.index import TABLES, Reader
 from pyplantx.warehouse.objects import RESUME

@@ -18,12 +18,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import DamagedObject, WarehouseError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.specs.threads import start_thread
+from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import (
@@ -60,6 +61,8 @@ PATIENCE, LIMIT = 0.025, 0.04
 MANY_BYTES, TOO_MANY_BYTES = 8 << 20, 16 << 20
 #: Bytes of waiting payloads from which on their memory is used again for the next ones.
 _WORTH_KEEPING = 1 << 20
+#: Times the background thread looks without finding anything before it waits until it is told.
+_LOOKS = 25
 #: Seconds after which an unused read transaction is ended; between backups of an index that changes.
 IDLE, BACKUP_EVERY = 1.0, 300.0
 #: Seconds until a write that failed is tried again by itself.
@@ -219,6 +222,7 @@ class Committer:
         self._ticks: SimpleQueue[bool] = SimpleQueue()  # True: something waits; False: stop
         self._files: SimpleQueue[bool] = SimpleQueue()  # True: something is to be synced; False: stop
         self._ticker: threading.Thread | None = None
+        self._looks = 0  # how often the ticker still looks by itself; 0: it is to be told
         self._syncer: threading.Thread | None = None
         self._idle_uses: dict[int, int] = {}
         self._backup_at = time.monotonic() + BACKUP_EVERY
@@ -304,7 +308,9 @@ class Committer:
         if not self._oldest:
             self._oldest = time.monotonic()
             self._start_ticker()
-            self._ticks.put(True)
+            if not self._looks:  # waking a thread costs both of them the interpreter lock, for each batch
+                self._looks = _LOOKS
+                self._ticks.put(True)
 
     # -- writing
 
@@ -446,15 +452,20 @@ class Committer:
         oldest, now = self._oldest, time.monotonic()
         if oldest and now - oldest >= LIMIT and now >= self._retry_at:
             self.flush(0.0)
-        elif not oldest:
+        elif not oldest and not self._looks:
             self._index.drop_idle_views(self._idle_uses)
             self._back_up_if_due(now)
 
     def _pause(self) -> float | None:
         """Seconds until the ticker has something to do by itself; None: until it is told."""
         now = time.monotonic()
+        if self._looks and not self._oldest:
+            self._looks -= 1  # before the next line: who adds something looks at both in the other order
         if self._oldest:
+            self._looks = _LOOKS
             return max(0.001, self._oldest + LIMIT - now, self._retry_at - now)
+        if self._looks:
+            return LIMIT
         if self._index.has_views():
             return IDLE
         return max(0.001, self._backup_at - now) if self._index.changed else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from pyplantx.tuples import NamedTuple
 
 #: Types whose files other machines change too. ``fuse.*`` is judged by what follows the dot.
 NETWORK = frozenset(

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
@@ -27,6 +27,7 @@ from pyplantx.specs.base import Buffer, Written
 from pyplantx.specs.base import Layout as PartLayout
 from pyplantx.specs.buffers import LAID_OUT, file_pages
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
+from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.records import (
     IN_FILES,

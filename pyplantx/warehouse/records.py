@@ -13,12 +13,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring as quote
 from json.encoder import encode_basestring_ascii
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
 from pyplantx.specs.base import Layout
+from pyplantx.tuples import NamedTuple
 
 CHECK = 16  #: characters of checksum in front of each record
 _DIGITS = 32  # of a digest

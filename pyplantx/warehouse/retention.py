@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from pyplantx.core.trace import Digest
+from pyplantx.tuples import NamedTuple
 from pyplantx.units import show_bytes, show_seconds
 
 #: Lines of a table that are printed; the rest is summed up.

@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
 from pyplantx.fingerprint.value import Hasher, hash_text
+from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import sweep_claims
 from pyplantx.warehouse.committer import Committer

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyplantx.errors import UntrustedStore, WarehouseError
+from pyplantx.tuples import NamedTuple
 
 #: Names the key file, if `key=` doesn't.
 KEY_VARIABLE = "PYPLANTX_KEY"
