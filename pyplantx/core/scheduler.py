@@ -78,6 +78,7 @@ from pyplantx.core.state import (
     Ingredient,
     Ingredients,
     Wait,
+    asked_and_local,
     is_reproduced,
     is_wrong_hint,
     sent_names,
@@ -218,30 +219,24 @@ class Scheduler:
             The ingredient; who sent it in this demand, replayed or live, if anybody did; the ingredient, if it is known
             and its sender is through; and, with the first ingredient of each sender, what else that observed.
         """
-        ingredients = self._ingredients
-        pending, seen = [name], {name}
-        told: set[Conversation] = set()
+        pending, seen = [name], set[str]()
+        told = set[Conversation]()
         while pending:
             at = pending.pop()
-            ingredient = ingredients[at]
-            sender = ingredient.sender
+            if at in seen:
+                continue
+            seen.add(at)
+            ingredient = self._ingredients[at]
+            sender, ref = ingredient.sender, ingredient.ref if ingredient.settled else None
             if sender is None:
-                yield at, None, self.known(at), ()
+                yield at, None, ref, ()
                 continue
             local: Sequence[Step] = ()
             if sender not in told:
                 told.add(sender)
-                for step in sender.steps:
-                    if type(step) is not Group:
-                        continue
-                    if step[0][0][0] != "ingredient":
-                        local = (*local, step)
-                        continue
-                    for observation in step[0]:
-                        if observation[1] not in seen:
-                            seen.add(observation[1])
-                            pending.append(observation[1])
-            yield at, sender.id, ingredient.ref if sender.state is DONE or ingredient.recalled else None, local
+                asked, local = asked_and_local(sender.steps)
+                pending += asked
+            yield at, sender.id, ref, local
 
     def inputs(self, reactor: ReactorId) -> list[str]:
         """The ingredients that a reactor received in this demand, replayed or live, in order."""

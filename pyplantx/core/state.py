@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pyplantx.core.messages import Failure, Given, ReactorId, Reason
 from pyplantx.core.replay import Replay
-from pyplantx.core.trace import Digest, ObjectRef, Segment, Sent, Step, observations_of
+from pyplantx.core.trace import Digest, Group, ObjectRef, Segment, Sent, Step, observations_of
 
 NEW, LOOKING, REPLAYING, RUNNING, WAITING, PARKED, DONE, FAILED, DECLINED = (
     "new", "looking", "replaying", "running", "waiting", "parked", "done", "failed", "declined",
@@ -205,6 +205,20 @@ def is_reproduced(ingredient: Ingredient, steps: list[Step]) -> bool:
 
 def sent_names(steps: Iterable[Step]) -> set[str]:
     return {step.name for step in steps if isinstance(step, Sent)}
+
+
+def asked_and_local(steps: Iterable[Step]) -> tuple[list[str], list[Group]]:
+    """The ingredients that a trace has asked for, and its observations of everything else."""
+    asked: list[str] = []
+    local: list[Group] = []
+    for step in steps:
+        if type(step) is not Group:
+            continue
+        if step[0][0][0] == "ingredient":
+            asked += [observation[1] for observation in step[0]]
+        else:
+            local.append(step)
+    return asked, local
 
 
 def stuck_ingredients(conversation: Conversation) -> list[Ingredient]:
