@@ -15,6 +15,8 @@ from pyplantx.tuples import NamedTuple
 if TYPE_CHECKING:
     from pyplantx.core.messages import Reason
 
+_new = tuple.__new__  # see `core/trace.py`
+
 #: How a config key is named in a sentence.
 Describe = Callable[[str], str]
 
@@ -110,7 +112,8 @@ def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | 
     if reason is None:
         return Decision(reactor, action)
     kind = "code" if reason.kind == "new" and code is not None else reason.kind
-    return Decision(reactor, action, sentence(reason, code, describe), kind, reason.old, reason.new, code)
+    words = sentence(reason, code, describe)
+    return _new(Decision, (reactor, action, words, kind, reason.old, reason.new, code, (), ()))
 
 
 def sentence(reason: Reason, code: CodeChange | None, describe: Describe) -> str:

@@ -16,8 +16,11 @@ else:
     from collections import _tuplegetter
 
     def _new(cls: type, *given: Any, **named: Any) -> Any:
-        if named or len(given) != len(cls._fields):
+        lack = len(cls._fields) - len(given)
+        if named or not 0 <= lack <= len(cls._defaults):
             given = _complete(cls, given, named)
+        elif lack:
+            given += cls._defaults[-lack:]
         return tuple.__new__(cls, given)
 
     def _complete(cls: type, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -69,6 +72,7 @@ else:
                 raise TypeError(f"{name}: a field without a default follows one with a default")
             getters = {field: _tuplegetter(index, f"The field {field!r}.") for index, field in enumerate(fields)}
             described = {"_fields": fields, "_field_defaults": defaults, "__match_args__": fields}
+            described["_defaults"] = tuple(defaults.values())
             return type(name, (tuple,), {**_METHODS, **described, **getters, **body})
 
     class NamedTuple(metaclass=_Maker):

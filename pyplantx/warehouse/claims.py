@@ -317,7 +317,11 @@ def sweep_claims(folder: str) -> None:
 
 
 def _number(key: str) -> int:
-    return int(hash_text(key)[:16], 16)
+    """What stands for a key: the beginning of its digest, or its own if it is one, as the nodes of trace trees are."""
+    try:
+        return int(key[:16] if len(key) == 32 else hash_text(key)[:16], 16)
+    except ValueError:
+        return int(hash_text(key)[:16], 16)
 
 
 def _remove(path: str) -> None:
