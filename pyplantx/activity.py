@@ -113,7 +113,7 @@ class Activity:
         self._turns = Turns(warehouse, claim_timeout)
         self._events: deque[Event] = deque()
         self._forced: frozenset[ReactorId] = frozenset()
-        self._recorded: set[ReactorId] = set()  # those whose runs are in the traces
+        self._recorded: set[ReactorId] = set()  # those whose last runs are in the traces
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
         self._frozen = False
@@ -304,6 +304,7 @@ class Activity:
             self._frozen = True
             self.reactors.freeze()
         self.reused.discard(id)
+        self._recorded.discard(id)
         self.listeners.tell(EventType.reactor_started, reactor.name, reactor.function)
         self._started[id], self._busy[id] = time.time(), 0.0
         if self.listeners.wants(EventType.reactor_step):  # they are told of each step: it has to stop for each

@@ -206,3 +206,50 @@ def test_who_has_sent_it_in_another_version_is_not_asked(open_plant: Any) -> Non
             assert plant.produce("end") == 11
             ran = set(plant.log.take())
             assert ran >= runs and bool(ran) == bool(runs)
+
+
+def test_who_caught_a_failure_when_it_ran_again_is_not_recalled(
+    open_plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first run of the activity is in the traces, its second one isn't: nothing tells what its failure hung on."""
+    monkeypatch.setattr(recall, "_WORTH_IT", 1)
+    state = {"x": 1, "mended": False}
+    world = Hidden(state)
+
+    @ReactorFunc(name="source")
+    def source(pipe: Any) -> None:
+        pipe.send("x", world["x"])
+        pipe.send("w", np.zeros(300_000))
+
+    @ReactorFunc(name="tolerant")
+    def tolerant(pipe: Any) -> Any:
+        x = yield pipe.receive("x")
+        try:
+            pipe.send("t", x + (yield pipe.receive("y")) if x > 1 else x)
+        except ValueError:
+            pipe.send("t", 0)
+
+    @ReactorFunc(name="user")
+    def user(pipe: Any) -> Any:
+        t = yield pipe.receive("t")
+        w = yield pipe.receive("w")
+        pipe.send("sum", t + w.sum())
+
+    @ReactorFunc(name="bad")
+    def bad(pipe: Any) -> None:
+        if not world["mended"]:
+            raise ValueError
+        pipe.send("y", 10)
+
+    reactors = [source, tolerant, user, bad]
+    with open_plant(*reactors) as plant:
+        assert plant.produce("x") == 1
+    shutil.rmtree(tmp_path / "plant" / "objects")
+    (tmp_path / "plant" / "objects").mkdir(mode=0o700)
+    state["x"] = 2
+    with open_plant(*reactors) as plant:
+        plant.run_reactor(user)
+        assert plant.log.take() == ["user", "tolerant", "source", "tolerant", "bad", "user"]
+    state["mended"] = True
+    with open_plant(*reactors) as plant:
+        assert plant.produce("t") == 12
