@@ -41,19 +41,26 @@ class _Pipe:
     def __init__(self, id: str, config: dict[str, Any], truth: Truth, seed: int) -> None:
         self.id, self._config, self._truth = id, config, truth
         self.chance = random.Random(f"{id} {seed}")
+        self._unseen: dict[str, Any] = {}
 
     def config(self, key: str) -> Any:
         return self._config[key]
 
     def send(self, name: str, value: Any) -> None:
-        self._truth.values[name] = value
-        self._truth.sender[name] = self.id
+        self._unseen[name] = value
+
+    def publish(self) -> None:
+        """A step is over, without an error: what a step sends in which it raises is seen by nobody."""
+        self._truth.values.update(self._unseen)
+        self._truth.sender.update(dict.fromkeys(self._unseen, self.id))
+        self._unseen = {}
 
 
 def evaluate(program: Program, config: dict[str, Any], sendable: dict[str, set[str]], seed: int = 0) -> Truth:
     """Run all reactors until nothing moves. The order in which some of them ask comes from `seed`."""
     truth = Truth()
-    bodies = {id: reactor.body(_Pipe(id, config, truth, seed)) for id, reactor in program.items()}
+    pipes = {id: _Pipe(id, config, truth, seed) for id in program}
+    bodies = {id: reactor.body(pipes[id]) for id, reactor in program.items()}
     asked: dict[str, tuple[str, ...] | None] = dict.fromkeys(program)
     truth.received = {id: [] for id in program}
 
@@ -64,6 +71,8 @@ def evaluate(program: Program, config: dict[str, Any], sendable: dict[str, set[s
             truth.done.add(id)
         except (ToyError, Thrown):
             truth.failed.add(id)
+        if id not in truth.failed:
+            pipes[id].publish()
         if id in truth.done | truth.failed:
             del asked[id]
 
