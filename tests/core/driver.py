@@ -209,6 +209,7 @@ class Session:
         self.recorded: list[tuple[str, tuple[Any, ...]]] = []
         self.declined: list[str] = []
         self.reused: list[str] = []
+        self.held: set[str] = set()  # reactors of whose last pass there is a trace
         self.runs: dict[str, Run] = {}
         self.lost = 0
         self.replaced: set[str] = set()  # names that came with different content
@@ -223,7 +224,7 @@ class Session:
             m.Throw: self._throw,
             m.Drop: self._drop,
             m.Record: self._record,
-            m.Reuse: lambda i: self.reused.append(i.reactor),
+            m.Reuse: self._reuse,
             m.Deliver: self._end,
             m.GiveUp: self._end,
         }
@@ -343,15 +344,15 @@ class Session:
 
     def _keep_deep_traces(self) -> None:
         """For each name that was wanted from outside: all that its ancestry observed."""
-        for name in self.outside if self.recalls and not self.recorded else ():
+        for name in self.outside if self.recalls else ():
             roots: dict[str, str] = {}
             local: list[Observation] = []
             senders: dict[str, str] = {}
             ref, queue = self.scheduler.known(name), [name]
             for at in queue:
                 id = self.scheduler.sender(at)
-                if id is None:
-                    break  # recalled itself
+                if id not in self.held:
+                    break  # recalled itself; or it caught a failure, which may be mended behind the deep trace's back
                 senders[at] = id
                 if id in roots:
                     continue
@@ -377,6 +378,7 @@ class Session:
             self._say(m.Reconsider(id), id)
             return
         self.started.append((id, reason))
+        self.held.discard(id)
         self.runs[id] = Run(id, self, ahead if self.haste.random() < self.hurries else ())
         self._step(id, lambda run: run.resume(None))
 
@@ -403,8 +405,13 @@ class Session:
             self.outside.update(outcome.names)
         self._say(outcome, id)
 
+    def _reuse(self, instruction: m.Reuse) -> None:
+        self.reused.append(instruction.reactor)
+        self.held.add(instruction.reactor)
+
     def _record(self, instruction: m.Record) -> None:
         id, root, steps, _ = instruction
+        self.held.add(id)
         self.recorded.append((id, steps))
         self.index.deep.clear()
         self.index.traces.setdefault(root, []).append(steps)
