@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple
 
 from pyplantx.core import messages as m
-from pyplantx.core.scheduler import Scheduler
+from pyplantx.core.scheduler import MOST_LOSSES, Scheduler
 from pyplantx.core.trace import (
     ABSENT,
     Group,
@@ -265,6 +265,10 @@ class Session:
     @property
     def ran(self) -> list[str]:
         return [id for id, _ in self.started]
+
+    def lost_for_good(self) -> set[str]:
+        """Reactors whose workers died so often that they were not started again."""
+        return {c.id for c in self.scheduler._conversations.values() if c.losses > MOST_LOSSES}
 
     def root(self, id: str) -> str:
         return hash_text(f"{id} {self.program[id].version}")

@@ -27,6 +27,10 @@ class Truth:
 
     def leans_on_a_failure(self, id: str) -> bool:
         """Whether it got anything from a reactor that failed afterwards: then order decides, rightly."""
+        return self.leans_on(id, self.failed)
+
+    def leans_on(self, id: str, others: set[str]) -> bool:
+        """Whether it is one of `others`, or got anything from one of them, at first or second hand."""
         reached, queue = {id}, [id]
         for at in queue:
             for name in self.received[at]:
@@ -34,7 +38,7 @@ class Truth:
                 if sender not in reached:
                     reached.add(sender)
                     queue.append(sender)
-        return bool(reached & self.failed)
+        return bool(reached & others)
 
 
 class _Pipe:

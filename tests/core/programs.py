@@ -194,6 +194,10 @@ class Source:
             rng.shuffle(ops)
             self.ops[id] = tuple(ops)
 
+    def catches(self) -> bool:
+        """Whether a reactor may catch a failure."""
+        return any(op[0] == "try" for ops in self.ops.values() for op in flat(ops))
+
     def program(self) -> Program:
         return {id: self._reactor(id) for id in self.ops}
 

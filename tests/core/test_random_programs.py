@@ -127,7 +127,12 @@ class History:
     def is_right(self, session: Session, demand: m.Demanded, outcome: list | Exception, truth: Truth) -> bool:
         """Whether the outcome is the truth, or one of them: who asks in any order may meet a failure first, or not."""
         wanted = [*demand.forced, *demand.wanted, *[truth.sender[n] for n in demand.names if n in truth.sender]]
-        if session.lost and getattr(getattr(outcome, "failure", None), "kind", "") == "lost":
+        lost = session.lost_for_good()
+        if lost and getattr(getattr(outcome, "failure", None), "kind", "") == "lost":
+            return True
+        # What comes of a lost reactor needn't be called so: among strangers it was one that failed before "no producer"
+        # was said. Values are still true ones, unless somebody caught that.
+        if any(truth.leans_on(id, lost) for id in wanted) and (isinstance(outcome, Exception) or self.source.catches()):
             return True
         if any(truth.leans_on_a_failure(id) for id in wanted):
             return True  # what failed had sent early: who asked before got it, who asked after got the failure
