@@ -491,6 +491,9 @@ class Scheduler:
     def _replayed(self, conversation: Conversation, fell: Fell | None) -> None:
         conversation.replay = None
         if fell is not None:
+            if conversation.turned:  # in vain: now others in the cycle may turn, and then its first way may hold
+                self._ask_traces_again(conversation)
+                return
             reason, node = fell
             conversation.fell = (node, conversation.steps) if node else None
             self._start(conversation, reason)
@@ -661,7 +664,9 @@ class Scheduler:
 
     def _reconsider(self, event: Reconsider) -> None:
         """It was not started: another process may have done its work meanwhile."""
-        conversation = self._conversations[event.reactor]
+        self._ask_traces_again(self._conversations[event.reactor])
+
+    def _ask_traces_again(self, conversation: Conversation) -> None:
         conversation.state, conversation.live = LOOKING, False
         conversation.new_pass()
         self._begun.append(conversation)
@@ -862,7 +867,7 @@ class Scheduler:
         return None
 
     def _look_further(self) -> bool:
-        """Nothing moves: see whether another candidate, or a run in the place of a replay, could help.
+        """Nothing moves: see whether another candidate, or another way of a replay, could help.
 
         Strangers are the last resort: a hint that waits with others in a cycle is believed.
         """
@@ -872,7 +877,7 @@ class Scheduler:
             any(self._go_back(ingredient) or self._try_hinted(ingredient) for ingredient in searches)
             or any(self._try_stranger(ingredient) for ingredient in searches)
             or any(self._despair(ingredient) for ingredient in reversed(searches))
-            or self._run_a_replay()
+            or self._turn_a_replay()
         )
 
     def _stuck_targets(self) -> list[Ingredient]:
@@ -902,13 +907,28 @@ class Scheduler:
         self._try_next(ingredient)
         return True
 
-    def _run_a_replay(self) -> bool:
-        """Nothing that goes wrong inside a replay is an error: let one of a cycle run instead."""
-        for conversation, ingredient in wait_cycle(self._first_stuck()):
-            if conversation.state is REPLAYING:
-                self._start(conversation, Reason("changed", name=ingredient.name))
-                return True
-        return False
+    def _turn_a_replay(self) -> bool:
+        """Nothing that goes wrong inside a replay is an error: let one of a cycle go another recorded way.
+
+        If none has one that holds, let one run instead: it may ask otherwise live.
+        """
+        cycle = [link for link in wait_cycle(self._first_stuck()) if link[0].state is REPLAYING]
+        if any(self._turn(conversation) for conversation, _ in cycle):
+            return True
+        for conversation, ingredient in cycle[:1]:
+            self._start(conversation, Reason("changed", name=ingredient.name))
+        return bool(cycle)
+
+    def _turn(self, conversation: Conversation) -> bool:
+        """Let a replay look for a way without what it waits for; False if it has done so before."""
+        stuck = stuck_ingredients(conversation)
+        if conversation.denied.issuperset(stuck):
+            return False
+        conversation.denied = conversation.denied.union(stuck)
+        conversation.turned, conversation.wait = True, None
+        refs = [None if conversation.lacks(i) else i.ref for i in conversation.asked]
+        self._advance(conversation, [FAILED_ANSWER if ref is None else ref.digest for ref in refs])
+        return True
 
     def _try_stranger(self, ingredient: Ingredient) -> bool:
         if not all(c.over or is_wrong_hint(c, ingredient) for c in ingredient.hinted()):

@@ -44,8 +44,9 @@ class Conversation:
     """
 
     __slots__ = (
-        "again", "ahead", "asked", "cause", "changed", "dirty", "fell", "given", "id", "live", "losses", "products",
-        "reason", "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told", "wait",
+        "again", "ahead", "asked", "cause", "changed", "denied", "dirty", "fell", "given", "id", "live", "losses",
+        "products", "reason", "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told",
+        "turned", "wait",
     )  # fmt: skip
 
     def __init__(self, id: ReactorId) -> None:
@@ -66,6 +67,8 @@ class Conversation:
         self.reason: Reason | None = None  # why it ran last, or is to run when it is needed
         self.changed: Reason | None = None  # what came back different under it
         self.live = self.dirty = self.again = False  # in a run; to begin again; may have sent other names before
+        self.denied: frozenset[Ingredient] = frozenset()  # it waited for them in a cycle, and looked for a way without
+        self.turned = False  # it does so in this pass
         self.losses = self.restarts = 0
         self.given = 0  # the scheduler's clock when it was resumed last
         self.ahead: tuple[Given, ...] = ()  # what it was started with, until it is heard of
@@ -80,7 +83,7 @@ class Conversation:
         self.told = min(self.told, len(steps))
 
     def new_pass(self) -> None:
-        self.steps, self.told, self.thrown, self.ahead = [], 0, (), ()
+        self.steps, self.told, self.thrown, self.ahead, self.turned = [], 0, (), (), False
         self.again = self.again or bool(self.products)
 
     def joint(self) -> tuple[Digest, int] | None:
