@@ -7,6 +7,7 @@ holds a session against it, and against a flat list of all traces that were ever
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from driver import Program, Session, Thrown, ToyError, hash_text
@@ -18,27 +19,40 @@ from pyplantx.core.trace import Group, Sent, observations_of
 class Truth:
     """What a program comes to under a config; None of it for a program with chance in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sendable: dict[str, set[str]]) -> None:
         self.values: dict[str, Any] = {}
         self.sender: dict[str, str] = {}
+        self.sendable = sendable
         self.received: dict[str, list[str]] = {}
+        self.waiting: dict[str, tuple[str, ...] | None] = {}  # for what, in the end
         self.failed: set[str] = set()
         self.done: set[str] = set()
 
     def leans_on_a_failure(self, id: str) -> bool:
         """Whether it got anything from a reactor that failed afterwards: then order decides, rightly."""
-        return self.leans_on(id, self.failed)
+        return bool(_closure({id}, lambda at: {self.sender.get(name, at) for name in self.received[at]}) & self.failed)
 
-    def leans_on(self, id: str, others: set[str]) -> bool:
-        """Whether it is one of `others`, or got anything from one of them, at first or second hand."""
-        reached, queue = {id}, [id]
-        for at in queue:
-            for name in self.received[at]:
-                sender = self.sender.get(name, at)
-                if sender not in reached:
-                    reached.add(sender)
-                    queue.append(sender)
-        return bool(reached & others)
+    def may_lean_on(self, lost: set[str], demand: m.Demanded) -> bool:
+        """Whether what is demanded could be another one if these reactors failed.
+
+        Who waits in vain here (in a cycle, say) gets an answer then: so who could send what nobody sent counts as well.
+        """
+        wanted = {*demand.forced, *demand.wanted, *self._could_send(demand.names)}
+        asked = {id: (*names, *(self.waiting.get(id) or ())) for id, names in self.received.items()}
+        return bool(_closure(wanted, lambda at: self._could_send(asked[at])) & lost)
+
+    def _could_send(self, names: Iterable[str]) -> set[str]:
+        able = {name: {id for id, others in self.sendable.items() if name in others} for name in names}
+        return {id for name in able for id in ({self.sender[name]} if name in self.sender else able[name])}
+
+
+def _closure(start: set[str], following: Callable[[str], set[str]]) -> set[str]:
+    reached, queue = set(start), list(start)
+    for at in queue:
+        further = following(at) - reached
+        reached |= further
+        queue += further
+    return reached
 
 
 class _Pipe:
@@ -62,10 +76,10 @@ class _Pipe:
 
 def evaluate(program: Program, config: dict[str, Any], sendable: dict[str, set[str]], seed: int = 0) -> Truth:
     """Run all reactors until nothing moves. The order in which some of them ask comes from `seed`."""
-    truth = Truth()
+    truth = Truth(sendable)
     pipes = {id: _Pipe(id, config, truth, seed) for id in program}
     bodies = {id: reactor.body(pipes[id]) for id, reactor in program.items()}
-    asked: dict[str, tuple[str, ...] | None] = dict.fromkeys(program)
+    asked = truth.waiting = dict.fromkeys(program)
     truth.received = {id: [] for id in program}
 
     def step(id: str, method: Any, argument: Any) -> None:

@@ -132,7 +132,8 @@ class History:
             return True
         # What comes of a lost reactor needn't be called so: among strangers it was one that failed before "no producer"
         # was said. Values are still true ones, unless somebody caught that.
-        if any(truth.leans_on(id, lost) for id in wanted) and (isinstance(outcome, Exception) or self.source.catches()):
+        as_true = isinstance(outcome, list) and not self.source.catches()
+        if not as_true and truth.may_lean_on(lost, demand):
             return True
         if any(truth.leans_on_a_failure(id) for id in wanted):
             return True  # what failed had sent early: who asked before got it, who asked after got the failure
