@@ -109,6 +109,9 @@ MOST_LOSSES = 2
 #: How often one ingredient may come back with other content, of the same answers, in one demand.
 MOST_REPLACEMENTS = 1
 
+#: How often it may do so in all, of other answers too: some that hang on each other would go round for ever.
+MOST_ALTERATIONS = 16
+
 #: How often the payload of one ingredient is made again in one demand.
 MOST_REMAKES = 3
 
@@ -740,11 +743,12 @@ class Scheduler:
     # ----------------------------------------------------------------- content that came back different
 
     def _note_replacement(self, ingredient: Ingredient, sender: Conversation, before: ObjectRef | None) -> None:
-        """Other content of the same answers is chance; more than once is too often."""
-        if not sender.live or before is None or not is_reproduced(ingredient, sender.steps):
+        """Other content of the same answers is chance: more than once is too often. Else it is a consequence."""
+        if not sender.live or before is None:
             return
-        ingredient.replaced += 1
-        if ingredient.replaced > MOST_REPLACEMENTS:
+        ingredient.altered += 1
+        ingredient.replaced += is_reproduced(ingredient, sender.steps)
+        if ingredient.replaced > MOST_REPLACEMENTS or ingredient.altered > MOST_ALTERATIONS:
             self._failure = self._failure or Failure("not deterministic", ingredient.name, (sender.id,))
 
     def _tell_users(self, ingredient: Ingredient, before: ObjectRef | None) -> None:

@@ -133,7 +133,7 @@ class Ingredient:
     """What is known of one name in this demand."""
 
     __slots__ = (
-        "basis", "candidates", "cause", "failure", "final", "former", "made", "name", "next", "position",
+        "altered", "basis", "candidates", "cause", "failure", "final", "former", "made", "name", "next", "position",
         "recalled", "ref", "remade", "remaking", "replaced", "searching", "sender", "stage", "strangers_from",
         "tried", "trying", "users", "waits",
     )  # fmt: skip
@@ -152,6 +152,7 @@ class Ingredient:
         self.remaking = False  # its payload is being produced again
         self.remade = 0  # how often that was so
         self.replaced = 0  # how often other content came of the same answers
+        self.altered = 0  # how often other content came of a run at all
         self.waits: list[Wait] = []
         self.users: list[Conversation] = []  # who was told of it since it changed last
         self.searching = False

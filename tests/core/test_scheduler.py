@@ -409,6 +409,31 @@ def test_other_content_when_made_again_reaches_all_who_used_it():
     assert session.ran.count("a") == 1
 
 
+def test_two_that_alter_each_other_do_not_go_round_for_ever():
+    def chancy(pipe: Any) -> Any:
+        pipe.send("x", 10 if pipe.chance.random() < 0.5 else 11)
+        return
+        yield
+
+    def first(pipe: Any) -> Any:
+        (x,) = yield ("x",)
+        u = 31 if x == 10 else (yield ("u",))[0]
+        pipe.send("t", 51 - u)
+
+    def second(pipe: Any) -> Any:
+        (t,) = yield ("t",)
+        pipe.send("u", t + 10)
+
+    index = Index()
+    hints = {"a": "x", "r": "t", "v": "u"}
+    bodies = {"a": chancy, "r": first, "v": second}
+    program: Program = {id: reactor(body, hints=[hints[id]]) for id, body in bodies.items()}
+    assert Session(index, program, chance=Coin(0.1)).produce("u", "t") == [30, 20]
+    index.payloads = {address: value for address, value in index.payloads.items() if value == 30}
+    with pytest.raises(Thrown, match="not deterministic"):
+        Session(index, program, chance=Coin(0.9)).produce("u", "t")
+
+
 def adds(sources: tuple[str, ...], target: str) -> Any:
     def body(pipe: Any) -> Any:
         total = 0
