@@ -109,7 +109,11 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
             session.committer.sync()
         return problems
     finally:
-        session.share()
+        try:
+            session.share()
+        except BaseException:  # Ctrl-C in there: while we have it to ourselves, others can't open the store
+            session.share()
+            raise
 
 
 def _check_records(session: Session, reader: Reader, fix: bool) -> list[Problem]:
@@ -359,7 +363,11 @@ def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_r
             _remove(session, [verdict.stored.address for verdict in gone], found.homes)
         return Collected(tuple(gone), tuple(kept), limits, hindrance=hindrance, garbage=garbage)
     finally:
-        session.share()
+        try:
+            session.share()
+        except BaseException:  # see `check`
+            session.share()
+            raise
 
 
 def _remove(session: Session, addresses: list[Digest], homes: Mapping[Digest, str]) -> None:

@@ -96,11 +96,11 @@ class FileLock:
             fcntl.flock(self._open(), fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Unlock and close."""
-        file, self._file = self._file, None
-        if file is not None:
+        """Unlock and close. The file is forgotten last: after an interrupt it can be closed once more."""
+        if self._file is not None:
             with contextlib.suppress(OSError):  # the kernel has closed it, and dropped the lock, all the same
-                file.close()
+                self._file.close()
+            self._file = None
 
     #: A forked child closes its copy: the lock itself belongs to the parent.
     forget = close

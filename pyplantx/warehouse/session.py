@@ -249,7 +249,11 @@ class Session:
                 if self.index.changed:
                     self.index.back_up()
         finally:
-            self.leave(clean=True)
+            try:
+                self.leave(clean=True)
+            except BaseException:  # Ctrl-C may come in any line of it: others would meet the lock that it left
+                self.leave()
+                raise
 
     def _settle(self) -> None:
         """Once all is durable: what is left to do before the end. Trouble with it loses nothing, so it is only told."""
@@ -262,13 +266,12 @@ class Session:
             report(f"the store {self.layout.root!r} could not be tidied up at the end of the session: {error}")
 
     def leave(self, clean: bool = False) -> None:
-        """Let go of everything, from whatever state; `clean`: note that all is well."""
+        """Let go of everything, from whatever state; `clean`: note that all is well.
+
+        Doing so twice does no harm: what was interrupted is taken up again.
+        """
         try:
-            self.committer.stop()
-            self.objects.checks.close()
-        finally:
-            self.index.close()
-        try:
+            self._stop()
             if clean and not self.read_only:
                 self._mark_clean()
             self.staging.end()
@@ -277,6 +280,14 @@ class Session:
                 self._presence.close()
             finally:
                 self._entry.close()
+
+    def _stop(self) -> None:
+        """No thread works any more, no file of the index is open."""
+        try:
+            self.committer.stop()
+            self.objects.checks.close()
+        finally:
+            self.index.close()
 
     def _mark_clean(self) -> None:
         if os.path.exists(self.layout.mark) or not self.is_alone():

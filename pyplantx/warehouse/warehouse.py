@@ -172,11 +172,13 @@ class Warehouse:
         """Make everything durable and close. Closing twice does no harm."""
         if not self._closed:
             self._closed = True
-            if self._workspaces is not None:
-                self._workspaces.close()
-            if not self._session.index.closed:
-                self._session.index.drop_reader(self._reader)
-            close_session(self._session)
+            try:
+                if self._workspaces is not None:
+                    self._workspaces.close()
+                if not self._session.index.closed:
+                    self._session.index.drop_reader(self._reader)
+            finally:
+                close_session(self._session)
 
     @property
     def script(self) -> str:

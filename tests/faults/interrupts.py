@@ -38,8 +38,8 @@ LIMIT = 30.0
 class Lines:
     """Sends SIGINT at the n-th executed line of the package, in the main thread.
 
-    Lines of ``with`` are left out: a trace function is called there once more when the block ends, *before* the lock is
-    released, where the interpreter never delivers a signal.
+    Left out are lines where the interpreter never delivers a signal: ``try``, which does nothing, and ``with``, where a
+    trace function is called once more when the block ends, *before* the lock is released.
     """
 
     expected = (KeyboardInterrupt,)
@@ -65,7 +65,7 @@ class Lines:
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self._files):
             return None
-        if event == "line" and not _is_with(frame):
+        if event == "line" and not _is_safe(frame):
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
@@ -74,8 +74,9 @@ class Lines:
         return self._trace
 
 
-def _is_with(frame: FrameType) -> bool:
-    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith(("with ", "async with "))
+def _is_safe(frame: FrameType) -> bool:
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return line.lstrip().startswith(("try:", "with ", "async with "))
 
 
 class Allocations:
