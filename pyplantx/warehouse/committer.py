@@ -539,15 +539,15 @@ class Committer:
             self.stop()
 
     def stop(self) -> None:
-        """Stop the threads; what waits is lost."""
-        ticker, self._ticker = self._ticker, None
-        syncer, self._syncer = self._syncer, None
-        if ticker is not None:
+        """Stop the threads; what waits is lost. They are forgotten last: an interrupted stop can be taken up again."""
+        if self._ticker is not None:
             self._ticks.put(False)
-            ticker.join(_LONGEST_STOP)
-        if syncer is not None:
+            self._ticker.join(_LONGEST_STOP)
+            self._ticker = None
+        if self._syncer is not None:
             self._files.put(False)
-            syncer.join(_LONGEST_STOP)
+            self._syncer.join(_LONGEST_STOP)
+            self._syncer = None
 
 
 def _by_key(payloads: Mapping[Digest, bytes]) -> dict[bytes, bytes | None]:

@@ -498,9 +498,9 @@ class Index:
                     reader.resume()
 
     def _close_environments(self) -> None:
-        envs, self._envs = self._envs, []
-        for env in envs:
-            env.close()
+        while self._envs:
+            self._envs[-1].close()  # twice does no harm, should an interrupt come before the next line
+            self._envs.pop()
 
     def _write_error(self, error: lmdb.Error) -> WarehouseError:
         room = os.statvfs(self.layout.root)
