@@ -287,11 +287,13 @@ class _ArrayAllocation:
         """Take over the file of a former attempt: it takes the place of ours, in the stage and in memory."""
         import mmap
 
+        from pyplantx.specs.npy import write_at
+
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.posix_fallocate(fd, 0, len(self._map))
             os.truncate(fd, len(self._map))
-            os.pwrite(fd, self._head, 0)
+            write_at(fd, memoryview(self._head), 0)
             code = _map_over(self._map, fd, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
             if code:
                 raise OSError(code, os.strerror(code), path)
@@ -306,11 +308,13 @@ class _ArrayAllocation:
 def _new_mapping(path: str, head: bytes, size: int) -> mmap.mmap:
     import mmap
 
+    from pyplantx.specs.npy import write_at
+
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         # Writing to a mapping of a full disk kills the process (SIGBUS), so the space is taken now.
         os.posix_fallocate(fd, 0, size)
-        os.pwrite(fd, head, 0)
+        write_at(fd, memoryview(head), 0)
         return mmap.mmap(fd, size)
     except OSError as error:
         raise _no_room(path, size, error) from error

@@ -178,19 +178,20 @@ def _write_gathered(path: str, head: bytes, array: Array) -> list[Digest]:
         hasher, position = Hasher(), start
         for piece in _block(array, index):
             hasher.update(piece)
-            position = _write_at(fd, piece.data, position)
+            position = write_at(fd, piece.data, position)
         if early:
             writeback.begin(fd, start, position - start)
         return hasher.hexdigest()
 
     try:
-        _write_at(fd, memoryview(head), 0)
+        write_at(fd, memoryview(head), 0)
         return _for_each_block(array, write_one)
     finally:
         os.close(fd)
 
 
-def _write_at(fd: int, view: memoryview, position: int) -> int:
+def write_at(fd: int, view: memoryview, position: int) -> int:
+    """Write all of it, however little the system takes at a time; the position behind it."""
     while view.nbytes:
         count = os.pwrite(fd, view, position)
         view, position = view[count:], position + count

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pyplantx import specs
 from pyplantx.errors import PyplantxError
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import fetch, send
@@ -123,3 +124,21 @@ def test_each_call_fails_once(tmp_path: Path, code: int, step: int) -> None:
                 assert [problem for problem in warehouse.check() if not problem.harmless] == []
         shutil.rmtree(directory)
     assert number > 60
+
+
+def test_the_system_may_take_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write is short: nothing of ours takes a part for the whole."""
+    pwrite, write = os.pwrite, os.write
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, memoryview(data)[: 1 + len(data) // 2], at))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, memoryview(data)[: 1 + len(data) // 2]))
+    with Warehouse(tmp_path / "store", durability="process", verify="always") as warehouse:
+        for name, value in VALUES.items():
+            send(warehouse, name, value)
+        for spec in (specs.ArraySpec, specs.HdfArraySpec):
+            allocated = warehouse.allocate(spec.name, spec, shape=(400, 400), dtype="f8")
+            allocated.handle[:] = np.arange(160_000.0).reshape(400, 400)
+            assert (warehouse.open(allocated.seal())[:].ravel() == np.arange(160_000.0)).all(), spec
+        warehouse.sync()
+        for name, value in VALUES.items():
+            assert same(fetch(warehouse, name), value), name
+        assert [problem for problem in warehouse.check() if not problem.harmless] == []
