@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.handles import digest_of
 from pyplantx.core.trace import Digest, Group, Observation, Question, Step, branch_key
-from pyplantx.errors import BadRequest, DamagedObject, PyplantxError
+from pyplantx.errors import DamagedObject, PyplantxError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 from pyplantx.specs.pools import Pool
+from pyplantx.warehouse.objects import read_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,8 +123,8 @@ class Record:
 
     def _take_up(self, entries: Sequence[dict[str, Any]]) -> None:
         for position, entry in enumerate(entries):
-            saw = [Observation(*observation) for observation in entry["saw"]]
-            if any(self._host.answer(observation.question).answer != observation.answer for observation in saw):
+            saw = [Observation(*observation) for observation in entry["saw"]] if _makes_sense(entry) else None
+            if saw is None or any(self._host.answer(seen.question).answer != seen.answer for seen in saw):
                 self.workspace.ledger.cut(1 + position)
                 break
             for observation in saw:
@@ -157,7 +158,7 @@ class Record:
     def add_value(self, entry: dict[str, Any]) -> None:
         """Add a line about a value; of the values before, the last one stays."""
         lines = [*self.workspace.ledger.entries, *self._held]
-        before = [line["value"] for line in lines if "value" in line]
+        before = [line["value"] for line in lines[1:] if "value" in line]
         self.add(entry)
         if len(before) > 1 and not self._held:
             self.workspace.remove_value(before[-2])
@@ -205,6 +206,51 @@ class Record:
     def keep_value(self, value: Any, number: int) -> dict[str, Any]:
         """See `Workspace.write_value`."""
         return self.workspace.write_value(f"value-{number}", value, self._spaces.registry)
+
+
+# -- lines ----------------------------------------------------------------------------------------
+
+
+def _makes_sense(entry: dict[str, Any]) -> bool:
+    """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
+    return frozenset(entry) in _LINES and all(_FIELDS[name](value) for name, value in entry.items())
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(map(_is_text, value))
+
+
+def _are_observations(value: Any) -> bool:
+    return type(value) is list and all(_are_texts(row) and len(row) == len(Observation._fields) for row in value)
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether it is what `Workspace.write_value` returns."""
+    if type(value) is not dict or set(value) != {"folder", "spec", "version", "meta", "parts"}:
+        return False
+    plain = _is_text(value["folder"]) and _is_text(value["spec"]) and _is_number(value["version"])
+    parts = value["parts"]
+    return plain and type(value["meta"]) is dict and type(parts) is dict and all(map(_is_text, parts.values()))
+
+
+_LINES = {
+    frozenset(("block", "wrote", "saw")),
+    frozenset(("block", "value", "saw")),
+    frozenset(("value", "saw")),
+    frozenset(("sealed", "address", "part", "saw")),
+}
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    **{"block": _is_number, "wrote": _are_texts, "saw": _are_observations, "value": _is_kept},
+    **{"sealed": _is_number, "address": _is_text, "part": _is_text},
+}
 
 
 # -- arrays ---------------------------------------------------------------------------------------
@@ -258,6 +304,8 @@ class SharedFile:
         else:
             self._workspace.unlink(adopted)
             self._record.copy_sealed(self._place, self._workspace.path(adopted))
+        if not self._workspace.has(adopted):
+            raise DamagedObject("something else is in the place of an interrupted run's file")
         self._handle.adopt(self._workspace.path(adopted))
         self._workspace.unlink(adopted)
 
@@ -296,7 +344,7 @@ class Spool:
         """The blocks are written when they turn out to be whole."""
 
     def is_whole(self, block: Block, digest: Digest) -> bool:
-        return os.path.exists(self._path(block)) and digest_of(self._values(block)) == digest
+        return self._workspace.has(self._name(block)) and digest_of(self._values(block)) == digest
 
     def restore(self, block: Block) -> None:
         self._handle.write(block, self._values(block).reshape(self._handle.region(block)))
@@ -304,7 +352,7 @@ class Spool:
     def _values(self, block: Block) -> Array:
         import numpy as np
 
-        return np.fromfile(self._path(block), self._handle.dtype)
+        return np.frombuffer(read_ordinary(self._path(block)), self._handle.dtype)
 
     def begin(self) -> None:
         """The blocks are kept as they come."""
@@ -312,9 +360,11 @@ class Spool:
     def finished(self, block: Block, written: Array | None) -> Digest:
         values = self._handle.read(block) if written is None else written
         self._ask_for_space(block, values.nbytes)
-        beside = f"{self._path(block)}.new"
-        values.tofile(beside)
-        os.rename(beside, self._path(block))
+        beside = f"{self._name(block)}.new"
+        self._workspace.unlink(beside)
+        with open(self._workspace.path(beside), "xb") as file:
+            values.tofile(file)
+        os.rename(self._workspace.path(beside), self._path(block))
         return digest_of(values)
 
     def _ask_for_space(self, block: Block, nbytes: int) -> None:
@@ -329,7 +379,10 @@ class Spool:
         """The blocks have files of their own."""
 
     def _path(self, block: Block) -> str:
-        return self._workspace.path(f"block-{self._place}-{block.index}")
+        return self._workspace.path(self._name(block))
+
+    def _name(self, block: Block) -> str:
+        return f"block-{self._place}-{block.index}"
 
 
 class Attempt:
@@ -360,10 +413,10 @@ class Attempt:
         }
         self.finished: frozenset[int] = frozenset()
         self._soiled = False
-        if record.entries:
-            self._take_up()
-            self._soiled = not covered
         try:
+            if record.entries:
+                self._take_up()
+                self._soiled = not covered
             for output in self._outputs.values():
                 output.begin()
         except OSError as error:  # a file system without second names, say
@@ -373,11 +426,13 @@ class Attempt:
         try:
             for output in self._outputs.values():
                 output.take_up()
-        except (OSError, BadRequest, DamagedObject) as error:
+        except (OSError, PyplantxError) as error:
             log().warning("what an interrupted run has left can't be used, it is done again: %s", error)
             self._record.begin()
             return
-        wrote = {int(entry["block"]): entry["wrote"] for entry in self._record.entries if "block" in entry}
+        count = len(self._outputs)
+        lines = [entry for entry in self._record.entries if len(entry.get("wrote", ())) == count]
+        wrote = {entry["block"]: entry["wrote"] for entry in lines if entry["block"] < self._grid.size}
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
@@ -395,7 +450,7 @@ class Attempt:
             for output in self._outputs.values():
                 output.restore(block)
             return True
-        except (OSError, PyplantxError) as error:
+        except (OSError, ValueError, PyplantxError) as error:
             log().debug("block %d can't be read back: %s", index, error)
             return False
 
@@ -462,6 +517,8 @@ class Reduction:
     ----------
     record : Record
         Its ledger.
+    count : int
+        How many blocks there are.
     clock : callable
         Seconds.
 
@@ -473,11 +530,11 @@ class Reduction:
         The blocks that it is made of.
     """
 
-    def __init__(self, record: Record, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, record: Record, count: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._record, self._clock = record, clock
         self.total: list[Any] = []
         self.finished: frozenset[int] = frozenset()
-        found = latest_value(record)
+        found = latest_value(record, count)
         if found is not None:
             entry, value = found
             self.total, self.finished = [value], frozenset(range(entry["block"] + 1))
@@ -517,9 +574,11 @@ class Reduction:
         """See `Keeper.wrote_elsewhere`: what a function writes besides is no part of the value."""
 
 
-def latest_value(record: Record) -> tuple[dict[str, Any], Any] | None:
-    """The last line of a ledger whose value is whole, and the value."""
+def latest_value(record: Record, count: int | None = None) -> tuple[dict[str, Any], Any] | None:
+    """The last line of a ledger whose value is whole, and the value; of a reduction of `count` blocks, one of these."""
     for entry in reversed(record.entries):
+        if "value" not in entry or (count is not None and entry.get("block", count) >= count):
+            continue
         try:
             return entry, record.open_value(entry["value"])
         except (OSError, PyplantxError) as error:

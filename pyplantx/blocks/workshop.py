@@ -132,7 +132,7 @@ class Workshop:
         hands = self._hands("reduce_blocks", function, sources, workers)
         grid, hands = self._cut_for(hands, hands.sources, memory, axis, 0)
         record = self._record(f"reduce\n{grid}") if resume else None
-        keeper = Reduction(record) if record is not None else None
+        keeper = Reduction(record, grid.size) if record is not None else None
         loop = self._loop(grid, hands.sources, progress, keeper)
         before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [initial]
         keep = keeper.keep if keeper is not None else _keep_nothing

@@ -187,13 +187,27 @@ def write_first(path: str, data: bytes) -> None:
 
 
 def read_small(path: str) -> bytes:
-    """Content of a small file of ours; an error if something else was put in its place: a pipe would block."""
+    """Content of a small file of ours; see `read_ordinary`."""
+    return read_ordinary(path, _LONGEST_SMALL)
+
+
+def read_ordinary(path: str, most: int | None = None) -> bytes:
+    """Content of a file of ours, at most so many bytes.
+
+    Raises
+    ------
+    OSError
+        If it can't be read, or something else was put in its place: a pipe would block, a link lead outside.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "not an ordinary file", path)
-        return os.pread(fd, min(info.st_size, _LONGEST_SMALL), 0)
+        if most is not None:
+            return os.pread(fd, min(info.st_size, most), 0)
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
     finally:
         close_read(fd)
 
@@ -205,11 +219,14 @@ def make_way(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder that may hold read-only files; it may be gone already."""
+    """Remove a folder that may hold read-only files, or what was put in its place; it may be gone already."""
     import shutil  # some milliseconds, for those who remove files only
 
     with suppress(OSError):  # it does not ignore those of closing a folder
-        shutil.rmtree(path, ignore_errors=True)
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:  # of which it opens a pipe, and waits
+            os.unlink(path)
 
 
 def disk_error(error: OSError, what: str, folder: str, written: int | None = None) -> Exception:

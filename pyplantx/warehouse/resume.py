@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ from pyplantx.fingerprint.value import Hasher, hash_bytes, hash_text
 from pyplantx.logs import log
 from pyplantx.specs.base import Buffer, IngredientTypeSpec, Layout
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import RESUME, check_part_name, in_words, make_folder, remove_tree
+from pyplantx.warehouse.objects import RESUME, check_part_name, in_words, make_folder, read_ordinary, remove_tree
 from pyplantx.warehouse.objects import Layout as Folders
 from pyplantx.warehouse.payloads import MemoryPayload
 from pyplantx.warehouse.records import from_json, to_json
@@ -35,6 +36,8 @@ KEPT_FOR = 7 * 24 * 3600.0
 
 _LOCK, _LEDGER = "lock", "ledger"
 _CHECK = 16  #: characters of checksum in front of each line
+#: There is none, or something else in its place: what is left then is of no use, and is removed.
+_NO_LEDGER = (errno.ENOENT, errno.ELOOP, errno.EINVAL)
 _TRIES = 5  #: of taking a folder that others remove at the same time
 
 #: All that this process holds: a forked child must let go of them.
@@ -66,10 +69,11 @@ class Ledger:
     def read(self) -> None:
         """Read the lines; a torn or altered one ends them, and the next `append` overwrites it."""
         try:
-            with open(self._path, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
-            return
+            data = read_ordinary(self._path)
+        except OSError as error:
+            if error.errno in _NO_LEDGER:
+                return
+            raise
         for line in data.splitlines(keepends=True):
             entry = self._decoded(line)
             if entry is None:
@@ -103,7 +107,10 @@ class Ledger:
         text = to_json(entry).encode()
         line = self._check(text) + b" " + text + b"\n"
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            flags = (
+                os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            )  # no wait for a pipe's reader
+            self._fd = os.open(self._path, flags, 0o600)
             os.ftruncate(self._fd, self._ends[-1])
         written = os.pwrite(self._fd, line, self._ends[-1])
         if written != len(line):
@@ -139,8 +146,8 @@ class Workspace:
         return os.path.join(self._folder, check_part_name(name))
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return os.path.exists(self.path(name))
+        """Whether there is such a file; nothing else counts."""
+        return _is_ordinary(self.path(name))
 
     def link(self, source: str, name: str) -> None:
         """Give a file a second name here: it stays when its own folder is swept."""
@@ -148,9 +155,9 @@ class Workspace:
         os.link(source, self.path(name), follow_symlinks=False)
 
     def unlink(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, or what was put in its place, if it is there."""
         try:
-            os.unlink(self.path(name))
+            _remove(self.path(name))
         except FileNotFoundError:
             return
 
@@ -202,7 +209,7 @@ class Workspace:
             If the disk is full, or fails.
         """
         folder = self.path(name)
-        remove_tree(folder)
+        self.unlink(name)
         spec = registry.infer(value)
         if spec.name != "simple":
             spec = registry.get("object")
@@ -276,10 +283,9 @@ class _KeptParts(Mapping[str, bytes]):
 
     def __getitem__(self, part: str) -> bytes:
         try:
-            with open(os.path.join(self._folder, check_part_name(part)), "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
-            raise DamagedObject(f"the part {part!r} of a kept value is gone") from None
+            data = read_ordinary(os.path.join(self._folder, check_part_name(part)))
+        except OSError as error:
+            raise DamagedObject(f"the part {part!r} of a kept value is gone: {error.strerror}") from None
         if hash_bytes(data) != self._digests.get(part):
             raise DamagedObject(f"the part {part!r} of a kept value does not match its checksum")
         return data
@@ -348,7 +354,8 @@ class Workspaces:
         """
         import shutil
 
-        shutil.copyfile(os.path.join(self._layout.object_folder(address), check_part_name(part)), target)
+        source = os.path.join(self._layout.object_folder(address), check_part_name(part))
+        shutil.copyfile(source, target, follow_symlinks=False)
 
     def drop(self, workspace: Workspace, *, remove: bool) -> None:
         """Let go of a workspace, and remove it if it is of no use."""
@@ -442,6 +449,13 @@ def _remove_unheld(path: str, older_than: float) -> bool:
 def _times(path: str) -> list[float]:
     with os.scandir(path) as entries:
         return [0.0, *(entry.stat(follow_symlinks=False).st_mtime for entry in entries)]
+
+
+def _is_ordinary(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _remove(path: str) -> None:
