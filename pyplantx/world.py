@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import ABSENT, Digest, Observation, Question
@@ -185,7 +186,7 @@ class Answers:
 
     def classes(self, ref: ObjectRef) -> Observation | None:
         """The code of the project classes in a received object; None if it has none."""
-        names = json.loads(ref.meta).get("classes")
+        names = _class_names(ref.meta)
         if not names:
             return None
         key = " ".join(names)
@@ -212,9 +213,9 @@ class Answers:
         try:
             if os.path.isdir(path):
                 return self._folder_digest(path, verify)
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
                 return self._digest_of_open(file, path, verify)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: no file can be called so
             return ABSENT
         except OSError as error:  # no permission: an answer of its own; opening it will tell the user
             return hash_text(f"unreadable: {error.errno}")
@@ -231,12 +232,12 @@ class Answers:
 
     def _digest_of_open(self, file: Any, path: str, verify: bool) -> Digest:
         stat = os.fstat(file.fileno())
+        if not S_ISREG(stat.st_mode):  # a pipe would keep us waiting, a device never end
+            return hash_text("not an ordinary file")
         key = os.path.abspath(path)
-        noted = self._notes.blob_get("file", key)
-        if noted is not None and not verify:
-            known, digest = json.loads(noted)
-            if known == _stat_key(stat):
-                return str(digest)
+        noted = _read_note(self._notes.blob_get("file", key))
+        if noted is not None and not verify and noted[0] == _stat_key(stat):
+            return str(noted[1])
         digest = _hash_file(file)
         if _is_settled(stat) and _stat_key(os.fstat(file.fileno())) == _stat_key(stat):
             self._notes.blob_put("file", key, json.dumps([_stat_key(stat), digest]))
@@ -244,9 +245,38 @@ class Answers:
 
     def env(self, name: str) -> tuple[str | None, Observation]:
         """The value of an environment variable, and that as an observation (which does not keep it)."""
-        value = os.environ.get(name)
+        value = _in_environment(name)
         answer = ABSENT if value is None else hash_text(value)
         return value, Observation("env", name, answer)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read_note(text: str | None) -> list[Any] | None:
+    """What was noted about a file: its stat and its digest; None if nothing was that makes sense."""
+    try:
+        noted = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return noted if isinstance(noted, list) and len(noted) == 2 else None
+
+
+def _class_names(meta: str) -> list[str]:
+    """The classes that an object's metadata name; none if they make no sense, for then it can't be opened either."""
+    try:
+        names = json.loads(meta).get("classes")
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _in_environment(name: str) -> str | None:
+    try:
+        return os.environ.get(name)
+    except UnicodeEncodeError:  # no variable can be called so
+        return None
 
 
 def find_qualified(name: str) -> Any:
@@ -264,7 +294,7 @@ def find_qualified(name: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module may raise anything: it was altered, or the name is a forged one
         raise LookupError(name) from error
     return found
 
