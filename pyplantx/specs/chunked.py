@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest
+from pyplantx.errors import BadRequest, PyplantxError, WarehouseError
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import BlockHasher, hash_bytes
 from pyplantx.specs.datasets import Facts, Finished
@@ -135,6 +135,10 @@ class H5Backend:
         with self._lock, uninterrupted() if self._staged is None else self._staged.asked():
             try:
                 return question(self.dataset)
+            except (OSError, RuntimeError) as error:
+                if self._staged is not None or isinstance(error, (PyplantxError, RecursionError)):
+                    raise
+                raise WarehouseError(f"HDF5 can't read the array: {error}") from error  # a file that was made so
             finally:
                 self._raise_trouble()
 
