@@ -56,6 +56,7 @@ def test_the_nth_read_fails() -> None:
         ("KILL", "meta.lmdb", "early_announcement", "lost"),
         ("TEAR", "objects", "trusting_address", "wrong"),
         ("SHORT", "meta.lmdb", "swallowed_errors", "lost"),
+        pytest.param("EIO", "meta.lmdb", "swallowed_errors", "lost", marks=pytest.mark.campaign),
     ],
 )
 def test_calls_find(fault: str, within: str, defect: str, kind: str) -> None:
@@ -127,6 +128,10 @@ def test_damage_finds_files_that_nobody_verifies() -> None:
     broken(run("damage", "--kind", "truncations", "--step", 30000, "--broken", "verified_by_nobody"), "unusable")
 
 
+def test_surprises_find_files_that_nobody_verifies() -> None:
+    broken(run("damage", "--kind", "surprises", "--every", 23, "--broken", "verified_by_nobody"), "unusable")
+
+
 # -- interrupts, allocations, limits ------------------------------------------------------------------
 
 
@@ -143,6 +148,12 @@ def test_interrupts_find_a_lock_that_is_kept() -> None:
     broken(run("interrupts", *where, "--until-found", "--broken", "leaked_lock"), "unclear", "unusable")
 
 
+@pytest.mark.campaign
+def test_failing_allocations_find_a_lock_that_is_kept() -> None:
+    where = ("--kind", "allocations", "--step", 9973, "--until-found")
+    broken(run("interrupts", *where, "--broken", "leaked_lock"), "unclear", "unusable")
+
+
 @pytest.mark.parametrize(
     ("kind", "every"), [("disk", 19), ("size", 9), ("files", 13), ("memory", 17), ("addresses", 17)]
 )
@@ -157,6 +168,12 @@ def test_a_directory_that_cannot_be_written() -> None:
 def test_limits_find_errors_without_words() -> None:
     broken(run("limits", "--kind", "size", "--every", 5, "--broken", "bare_errors"), "unclear")
     broken(run("limits", "--kind", "readonly", "--broken", "bare_errors"), "unusable")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("kind", "every"), [("disk", 9), ("files", 5)])
+def test_other_limits_find_errors_without_words(kind: str, every: int) -> None:
+    broken(run("limits", "--kind", kind, "--every", every, "--broken", "bare_errors"), "unclear")
 
 
 # -- power loss ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,43 @@ class PlantLife(RuleBasedStateMachine):
         assert plant.produce(name) == answer(name, {**self.config, "a": value, "b": value}, self.versions)
         assert len(plant.get_execution_history()) == before  # reported as finished, and not lost
         plant.set_config(self.config)
+
+    @rule(name=names, value=st.integers(0, 3), after=st.integers(0, 40))
+    def crash_midway(self, name: str, value: int, after: int) -> None:
+        """A child is killed at some moment of its work: what it told to be finished is there, and all is right."""
+        config = {**self.config, "a": value, "b": value}
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            plant = self.open()
+            plant.add_event_listener(
+                Plant.EventType.reactor_finished, lambda kind, name, function: os.write(writing, f"{name}\n".encode())
+            )
+            plant.set_config(config)
+            plant.produce(name)
+            os._exit(0)
+        os.close(writing)
+        time.sleep(after / 1000)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with open(reading) as told:
+            finished = set(told.read().split())
+        plant = self.plants[0]
+        plant.set_config(config)
+        before = len(plant.get_execution_history())
+        assert plant.produce(name) == answer(name, config, self.versions)
+        again = {entry["reactor"] for entry in plant.get_execution_history()[before:]}
+        assert not again & finished
+        plant.set_config(self.config)
+
+    @rule(name=names, value=st.integers(0, 3))
+    def two_configs_at_once(self, name: str, value: int) -> None:
+        """The second plant has another config for a while; neither gets what belongs to the other."""
+        config = {**self.config, "a": value}
+        self.plants[-1].set_config(config)
+        assert self.plants[-1].produce(name) == answer(name, config, self.versions)
+        self.plants[-1].set_config(self.config)
+        assert self.plants[0].produce(name) == self.expected(name)
 
     def in_child(self, work: Any, expected: int) -> None:
         child = os.fork()

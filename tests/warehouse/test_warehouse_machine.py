@@ -25,7 +25,10 @@ values = st.one_of(
 
 
 class Life(RuleBasedStateMachine):
-    """Store, commit, sync, close, die, collect, damage: a name is as it should be, or missing where that is allowed."""
+    """Store, commit, sync, close, die, collect, pin, fork, open twice, damage.
+
+    A name is as it should be, or missing where that is allowed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,6 +107,45 @@ class Life(RuleBasedStateMachine):
         self.warehouse.collect()
         self.durable = dict(self.sent)
 
+    @rule(name=names)
+    def pin(self, name: str) -> None:
+        """A pinned version outlives any collection."""
+        ref = self.warehouse.last_ref(name)
+        if ref is None or not self.warehouse.has(ref):
+            return
+        self.warehouse.keeper.pin(name, ref.address, stored=True)
+        gone = {verdict.stored.address for verdict in self.warehouse.keeper.gc(0, None, None, False).gone}
+        assert ref.address not in gone and (self.warehouse.has(ref) or self.may_miss)
+        self.warehouse.keeper.unpin(name)
+        last = {kept: self.warehouse.last_ref(kept) for kept in self.sent}
+        self.sent = {kept: value for kept, value in self.sent.items() if getattr(last[kept], "address", "") not in gone}
+        self.durable = dict(self.sent)
+
+    @rule(name=names, value=values)
+    def fork(self, name: str, value: Any) -> None:
+        """A child stores something through a warehouse of its own; ours sees it, and goes on."""
+        self.flush()  # what still waits here is newer than what the child stores
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                with self.open() as warehouse:
+                    send(warehouse, name, value)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        self.warehouse.refresh()
+        self.sent[name] = self.durable[name] = value
+
+    @rule(name=names, value=values)
+    def second(self, name: str, value: Any) -> None:
+        """Another warehouse of this process on the same directory."""
+        with self.open() as other:
+            send(other, name, value)
+            self.sent[name] = value
+            self.never_wrong_in(other)
+
     @rule(pick=st.integers(0, 100), at=st.integers(0, 1_000_000))
     def damage(self, pick: int, at: int) -> None:
         """Change one byte of one payload file."""
@@ -124,13 +166,16 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def never_wrong(self) -> None:
+        self.never_wrong_in(self.warehouse)
+
+    def never_wrong_in(self, warehouse: Warehouse) -> None:
         for name, value in self.sent.items():
-            found = self.read(self.warehouse, name)
+            found = self.read(warehouse, name)
             assert found == value or (found is PayloadMissing and self.may_miss)
-        assert set(self.warehouse.names()) >= set(self.sent)
+        assert set(warehouse.names()) >= set(self.sent)
 
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=40, stateful_step_count=15, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True
+    max_examples=25, stateful_step_count=15, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True
 )
