@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.tuples import NamedTuple
 
+from pyplantx.specs.buffers import REUSED_FILES
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -97,10 +99,10 @@ def place_of(array: Array) -> Place | None:
         info = os.stat(found.path)  # it may have been removed or replaced
     except OSError:
         return None
-    if info.st_ino != found.inode:
+    file = (info.st_dev, info.st_ino)
+    if info.st_ino != found.inode or file in REUSED_FILES:
         return None
     offset = found.offset + start - found.start
-    file = (info.st_dev, info.st_ino)
     return Place(_machine(), found.path, file, offset, array.shape, array.dtype, array.strides)
 
 

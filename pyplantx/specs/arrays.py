@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull
@@ -31,6 +32,7 @@ class ArraySpec(BuiltinSpec):
     """NumPy arrays of fixed-width elements, masked arrays, matrices, record arrays; and numeric scalars."""
 
     name = "array"
+    opens_in_place = True
 
     def recognise(self, value: Any) -> bool:
         numpy = sys.modules.get("numpy")
@@ -48,13 +50,13 @@ class ArraySpec(BuiltinSpec):
         return write(value, stage)
 
     def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
-        with OptionalLibrary("numpy", "an array"):
-            from pyplantx.specs.npy import open_array, realigned
-
-        array = open_array(payload, _PART, self.services.writable)
+        npy = _npy()
+        array = npy.open_array(payload, _PART, self.services.writable)
+        if not meta:
+            return array
         if "aligned" in meta:
-            array = array.view(realigned(array.dtype, meta["aligned"]))
-        return array if not meta else _as_class(array, payload, meta, self.services.writable)
+            array = array.view(npy.realigned(array.dtype, meta["aligned"]))
+        return _as_class(array, payload, meta, self.services.writable)
 
     def allocate(self, stage: Stage, **options: Any) -> Allocation:
         """Begin an array in a file.
@@ -89,6 +91,14 @@ class ArraySpec(BuiltinSpec):
             from pyplantx.specs.npy import open_array, summary
 
         return one_line(f"{meta.get('class', 'array')} {summary(open_array(payload, _PART, writable=False))}", 120)
+
+
+@cache
+def _npy() -> Any:
+    """The room that imports numpy; an import statement costs as much as the rest of opening a small array."""
+    with OptionalLibrary("numpy", "an array"):
+        from pyplantx.specs import npy
+    return npy
 
 
 # -- classes ------------------------------------------------------------------------------------

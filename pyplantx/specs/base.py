@@ -164,6 +164,8 @@ class IngredientTypeSpec:
     executes_code : bool
         Whether decoding can run code from the store (pickle). Such payloads are only decoded from a
         trusted store.
+    opens_in_place : bool
+        Whether `open` makes its value on the very bytes of a small payload, if nobody else has them.
     fresh : bool
         Whether `open` gives a fresh value each time (True), or one that several may share safely.
     """
@@ -171,6 +173,7 @@ class IngredientTypeSpec:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     executes_code: ClassVar[bool] = False
+    opens_in_place: ClassVar[bool] = False
 
     def recognise(self, value: Any) -> bool:
         """Whether this spec stores `value` when the sender names no type. Must not import anything."""

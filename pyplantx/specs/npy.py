@@ -25,12 +25,9 @@ from pyplantx.specs import writeback
 from pyplantx.specs.base import Layout, Payload, Stage
 from pyplantx.specs.buffers import LAID_OUT, map_file
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
-from pyplantx.specs.slabs import Slabs
 from pyplantx.tuples import NamedTuple
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-_slabs = Slabs()
 
 _MAGIC = b"\x93NUMPY"
 _ALIGN = 64
@@ -235,7 +232,7 @@ def _flat(array: Array) -> Any:
 
 
 def open_array(payload: Payload, part: str, writable: bool, checked: bool = False) -> Array:
-    """The array of one part: a private mapping of its file, or a private copy if it is kept in the index.
+    """The array of one part: a private mapping of its file, or private memory if it is kept in the index.
 
     Parameters
     ----------
@@ -261,10 +258,7 @@ def open_array(payload: Payload, part: str, writable: bool, checked: bool = Fals
     if not checked and _holds_booleans(header.dtype) and payload.is_file(part):
         payload.path(part)
     order: Any = "F" if header.fortran else "C"
-    array = np.ndarray(header.shape, header.dtype, buffer=data, offset=header.offset, order=order)
-    if writable and not payload.is_file(part):
-        _slabs.note(array)
-    return array
+    return np.ndarray(header.shape, header.dtype, buffer=data, offset=header.offset, order=order)
 
 
 def _data(payload: Payload, part: str, writable: bool, checked: bool) -> Any:
@@ -272,8 +266,10 @@ def _data(payload: Payload, part: str, writable: bool, checked: bool) -> Any:
         raise DamagedObject(f"the part {part} is missing")
     if payload.is_file(part):
         return map_file(payload.path(part), writable) if checked else payload.map(part, writable)
-    data = payload.read(part)
-    return _slabs.copy(data) if writable else data
+    if not writable:
+        return payload.read(part)
+    own = getattr(payload, "own", None)  # memory that nobody else has, as it is
+    return bytearray(payload.read(part)) if own is None else own(part)
 
 
 def _holds_booleans(dtype: np.dtype[Any]) -> bool:

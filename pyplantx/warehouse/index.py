@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseEr
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import Layout, disk_error, in_words, make_way, write_file
 from pyplantx.warehouse.records import seal_record, unseal_record
+from pyplantx.warehouse.windows import Windows
 
 #: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.
 TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "history")
@@ -69,6 +71,7 @@ class Reader:
         self._txn: Txn | None = None
         self._begun = 0.0
         self._kept = False
+        self._windows = index.new_windows()
         self.uses = 0  # so that an idle timer can tell whether the transaction is in use
 
     def get(self, table: str, key: Key) -> bytes | None:
@@ -130,6 +133,20 @@ class Reader:
                 self._index.doubt(f"a page of small.lmdb can't be read ({error})")
                 return None
 
+    def piece(self, key: Key, size: int, is_right: Callable[[Any], bool]) -> Any:
+        """A payload as memory that nobody else has: a writable buffer of that size.
+
+        None if it must be copied, as it is outside of an activity, or is not right; see ``windows.py``.
+        """
+        if self._windows is None or not self._kept:
+            return None
+        with self._lock:
+            self.uses += 1
+            try:
+                return self._windows.piece(key, size, is_right)
+            except (lmdb.Error, WarehouseError):  # `payload` says what is wrong
+                return None
+
     def payload_sizes(self) -> dict[Key, int]:
         """Key -> bytes of every payload of the second environment."""
         with self._lock, self._index.begin_read(self._index.small) as txn:
@@ -141,6 +158,7 @@ class Reader:
             self._kept = kept
             if not kept:
                 self._end()
+                self._settle()
 
     def refresh(self, older_than: float = 0.0) -> None:
         """Let the next read see what others have committed since, if the view is older than that many seconds."""
@@ -161,18 +179,20 @@ class Reader:
         if self._lock.acquire(blocking=False):
             try:
                 self._end()
+                self._settle(if_changed=True)
             finally:
                 self._lock.release()
 
     @property
     def holds_view(self) -> bool:
-        return self._txn is not None
+        return self._txn is not None or (self._windows is not None and self._windows.are_pinned)
 
     def pause(self) -> None:
         """Block reads, end the transaction; for a growing map and for fork."""
         if not self._lock.acquire(timeout=_LONGEST_READ):
             raise WarehouseError("a read of the warehouse does not end")
         self._end()
+        self._settle()
 
     def resume(self) -> None:
         self._lock.release()
@@ -205,7 +225,8 @@ class Reader:
     def _begin(self) -> Txn:
         self._end()
         self._stale = False
-        self._txn = txn = self._index.begin_read(self._index.meta)
+        txn: Txn = self._index.begin_read(self._index.meta)
+        self._txn = txn
         self._index.note_commit(txn.id())
         self._begun = time.monotonic()
         return txn
@@ -214,6 +235,10 @@ class Reader:
         txn, self._txn = self._txn, None
         if txn is not None:
             txn.abort()
+
+    def _settle(self, *, if_changed: bool = False) -> None:
+        if self._windows is not None:
+            self._windows.settle(if_changed=if_changed)
 
 
 class Index:
@@ -286,15 +311,26 @@ class Index:
         reader.keep(False)
         self._readers.remove(reader)
 
-    def begin_read(self, env: lmdb.Environment) -> Txn:
+    def new_windows(self) -> Windows | None:
+        """For a `Reader`; None where a reader has no slot that others heed, or values are signed."""
+        if self.sealing is not None or not self.small.flags()["lock"]:
+            return None
+        return Windows(
+            os.path.join(self.layout.small, "data.mdb"),
+            lambda: self.begin_read(self.small, buffers=True),
+            lambda: {**self.small.stat(), **self.small.info()},
+        )
+
+    def begin_read(self, env: lmdb.Environment, *, buffers: bool = False) -> Any:
         """A read transaction; for `Reader` only."""
         if not self.is_usable:
             self.usable()
+        begin: Callable[[], Any] = partial(env.begin, buffers=True) if buffers else env.begin
         try:
-            return env.begin()
+            return begin()
         except lmdb.MapResizedError:  # another process has made the file longer than our map
             env.set_mapsize(0)
-            return env.begin()
+            return begin()
         except lmdb.Error as error:
             raise WarehouseError(
                 f"the index of {self.layout.root!r} can't be read: {error}",

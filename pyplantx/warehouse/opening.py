@@ -6,7 +6,7 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
@@ -14,7 +14,7 @@ from pyplantx.errors import DamagedObject, PayloadMissing, UntrustedStore
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.warehouse import records
 from pyplantx.warehouse.objects import is_address, meta_of
-from pyplantx.warehouse.payloads import FilePayload, MemoryPayload
+from pyplantx.warehouse.payloads import FilePayload, MemoryPayload, OwnPayload
 from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.session import Session, is_ours, is_private, report
 
@@ -85,7 +85,7 @@ class Opener:
         try:
             if ref.inline is not None and spec is self._simple:
                 return self._simple.open_tiny(*_tiny_part(ref.inline)), None
-            payload = self._payload(ref)
+            payload = self._payload(ref, in_place=spec.opens_in_place)
             if spec.executes_code:
                 payload = self._guarded(ref, payload)
             value = spec.open(payload, meta_of(ref.meta), ref.version)
@@ -140,11 +140,17 @@ class Opener:
             return records.split_payload(record, payload)
         stored = self._reader.payload(address.encode())
         parts = None if stored is None else records.split_payload(record, stored)
-        if parts is None or any(hash_bytes(parts[part.name]) != part.digest for part in record.parts):
-            return None
-        return parts
+        return parts if parts is not None and _are_right(record, parts) else None
 
-    def _payload(self, ref: ObjectRef) -> Payload:
+    def _own_payload(self, address: Digest, record: ObjectRecord, payload: bytes) -> Payload | None:
+        """A payload of the second environment in memory that nobody else has; None if it must be copied."""
+        if record.home != IN_SMALL or payload:
+            return None
+        whole = self._reader.piece(address.encode(), record.size, lambda stored: _is_right(record, stored))
+        parts = None if whole is None else records.split_payload(record, memoryview(whole).cast("B"))
+        return None if parts is None else OwnPayload(parts)
+
+    def _payload(self, ref: ObjectRef, *, in_place: bool = False) -> Payload:
         if ref.inline is not None:
             return MemoryPayload(dict([_tiny_part(ref.inline)]))
         known = self.find(ref.address)
@@ -153,6 +159,9 @@ class Opener:
             raise PayloadMissing(f"the {ref.spec} object {ref.address} is not in the warehouse {where!r}")
         if known[0].home == IN_FILES:
             return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
+        own = self._own_payload(ref.address, *known) if in_place else None
+        if own is not None:
+            return own
         parts = self.memory_parts(ref.address, *known)
         if parts is None:
             raise DamagedObject(f"the payload of object {ref.address} does not match its checksum")
@@ -216,6 +225,15 @@ class Opener:
         return UntrustedStore(
             f"decoding a {ref.spec!r} ingredient could run code from the warehouse {where!r}, and {why}", hint=hint
         )
+
+
+def _is_right(record: ObjectRecord, payload: memoryview) -> bool:
+    parts = records.split_payload(record, payload)
+    return parts is not None and _are_right(record, parts)
+
+
+def _are_right(record: ObjectRecord, parts: Mapping[str, bytes | memoryview]) -> bool:
+    return all([hash_bytes(parts[part.name]) == part.digest for part in record.parts])
 
 
 def _was_damaged(ref: ObjectRef) -> PayloadMissing:

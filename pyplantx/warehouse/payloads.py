@@ -51,6 +51,35 @@ class MemoryPayload:
         raise _no_file(part)
 
 
+class OwnPayload(MemoryPayload):
+    """A payload whose bytes lie in memory that nobody else has, checked.
+
+    Parameters
+    ----------
+    parts : mapping of str to memoryview
+        By name; writable.
+    """
+
+    __slots__ = ("_own",)
+
+    def __init__(self, parts: Mapping[str, memoryview]) -> None:
+        super().__init__({})
+        self._own = parts
+
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self._own)
+
+    def read(self, part: str) -> bytes:
+        return bytes(self.own(part))
+
+    def own(self, part: str) -> memoryview:
+        """A part's very bytes. Who is given a part may write to it: nobody else asks for it."""
+        try:
+            return self._own[part]
+        except KeyError:
+            raise DamagedObject(f"the object has no part {part!r}") from None
+
+
 def _no_file(part: str) -> WarehouseError:
     return WarehouseError(f"the part {part!r} lives in the index and has no file of its own")
 

@@ -13,13 +13,15 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring as quote
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import Any, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
 from pyplantx.specs.base import Layout
 from pyplantx.tuples import NamedTuple
+
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 
 CHECK = 16  #: characters of checksum in front of each record
 _DIGITS = 32  # of a digest
@@ -501,7 +503,7 @@ def _decode_entry(entry: Any) -> dict[str, Any]:
     return HistoryEntry(reactor, id, action, reason, started / _MICRO, micros / _MICRO)._asdict()
 
 
-def split_payload(record: ObjectRecord, payload: bytes) -> dict[str, bytes] | None:
+def split_payload(record: ObjectRecord, payload: _Bytes) -> dict[str, _Bytes] | None:
     """The parts by name, or None if the payload is not as long as the record says."""
     if len(payload) != record.size:
         return None
