@@ -6,13 +6,16 @@ of HDF5's filter plug-ins. It may not know: h5py, files.
 HDF5 runs its filters under one lock. But deflate is a zlib stream, shuffle is a transposition of bytes, and a plug-in
 is a shared library with one exported function, ``H5PLget_plugin_info``, that returns a record with the filter function
 (``H5Z_class2_t`` in HDF5's H5Zpublic.h). We call that very function, so the bytes are those that HDF5 would have
-written. The plug-ins are those of the package ``hdf5plugin``.
+written. The plug-ins are those of the package ``hdf5plugin``. h5py's own filter, lzf, is such a function, too, and one
+of its extension modules exports it. Only chunks that are stored are given to it: to pack it takes 1 MiB of stack, which
+is more than many a thread has, and to have less ends the process.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -149,9 +152,13 @@ class Room:
         return memoryview((ctypes.c_ubyte * self.nbytes).from_address(self._address)).cast("B")
 
     def take(self) -> int:
-        """The address; whoever takes it frees it."""
+        """The address; whoever takes it frees it, or puts it back."""
         address, self._address = self._address, 0
         return address
+
+    def put_back(self, address: int, nbytes: int) -> None:
+        """What was taken is there again, perhaps in other memory."""
+        self._address, self.nbytes = address, nbytes
 
     def __del__(self) -> None:
         if getattr(self, "_address", 0):
@@ -171,7 +178,7 @@ class Filter(NamedTuple):
     Attributes
     ----------
     pack : callable
-        Buffer -> buffer, or None if it can't be made smaller.
+        Buffer -> buffer, or None if it can't be made smaller; it is untouched then.
     unpack : callable
         (buffer, bytes of the whole chunk) -> buffer; raises `DamagedObject`.
     optional : bool
@@ -232,8 +239,8 @@ class Pipeline:
         return data
 
 
-def pipeline(listed: Iterable[tuple[int, int, tuple[int, ...]]], nbytes: int) -> Pipeline | None:
-    """The filters of a dataset, to be run here; None if one of them only runs inside HDF5 (lzf, fletcher32, others).
+def pipeline(listed: Iterable[tuple[int, int, tuple[int, ...]]], nbytes: int, *, packs: bool = True) -> Pipeline | None:
+    """The filters of a dataset, to be run here; None if one of them only runs inside HDF5 (fletcher32, others).
 
     Parameters
     ----------
@@ -241,8 +248,10 @@ def pipeline(listed: Iterable[tuple[int, int, tuple[int, ...]]], nbytes: int) ->
         As ``plist.get_filter(0)``, ``get_filter(1)``, ... say it.
     nbytes : int
         Bytes of an unpacked chunk.
+    packs : bool
+        Whether chunks will be packed, too: lzf runs inside HDF5 then.
     """
-    made = [_filter(code, flags, values) for code, flags, values in listed]
+    made = [None if packs and code == LZF else _filter(code, flags, values) for code, flags, values in listed]
     steps = [step for step in made if step is not None]
     return Pipeline(steps, nbytes) if len(steps) == len(made) else None
 
@@ -255,8 +264,8 @@ def _filter(code: int, flags: int, values: tuple[int, ...]) -> Filter | None:
     if code == SHUFFLE:
         width = values[0] if values else 1
         return Filter(lambda data: _shuffled(data, width), lambda data, _: _shuffled(data, width, back=True), optional)
-    if code in _PLUGINS:
-        run = _plugin(code)
+    run = _plugin(code) if code in _PLUGINS else _lzf() if code == LZF else None
+    if run is not None:
         array = (ctypes.c_uint * len(values))(*values)
         return Filter(
             lambda data: _run(run, 0, array, data) or None,
@@ -350,6 +359,17 @@ def _plugin(code: int) -> Any:
 
 
 @cache
+def _lzf() -> Any:
+    """h5py's filter function; None if this h5py does not export it."""
+    module = sys.modules.get("h5py.h5z")  # whoever has a dataset has imported it
+    try:
+        library = ctypes.CDLL(getattr(module, "__file__", None) or "")
+        return _FILTER_FUNCTION(("lzf_filter", library))
+    except (OSError, AttributeError):
+        return None
+
+
+@cache
 def _libc() -> Any:
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
@@ -360,15 +380,16 @@ def _libc() -> Any:
 
 
 def _run(function: Any, flags: int, values: Any, data: Buffer | Room) -> Buffer:
-    """What a filter function makes of some bytes; b"" if it fails."""
+    """What a filter function makes of some bytes; b"" if it fails, and the bytes are as they were."""
     room = data if isinstance(data, Room) else _copied(data)
-    buffer, size = ctypes.c_void_p(room.take()), ctypes.c_size_t(room.nbytes)
+    count, nbytes = 0, room.nbytes
+    buffer, size = ctypes.c_void_p(room.take()), ctypes.c_size_t(nbytes)
     try:
-        count = function(flags, len(values), values, room.nbytes, ctypes.byref(size), ctypes.byref(buffer))
-    except BaseException:
-        _libc().free(buffer)
-        raise
-    return _owned(buffer, count)
+        count = function(flags, len(values), values, nbytes, ctypes.byref(size), ctypes.byref(buffer))
+    finally:
+        if not count:  # by HDF5's rules the buffer is as it was
+            room.put_back(buffer.value or 0, nbytes)
+    return _owned(buffer, count) if count else b""
 
 
 def _copied(data: Buffer) -> Room:
@@ -380,9 +401,6 @@ def _copied(data: Buffer) -> Room:
 
 def _owned(buffer: ctypes.c_void_p, count: int) -> Buffer:
     """Memory from malloc as a buffer that frees it in the end: a copy would cost as much as some filters."""
-    if not count:
-        _libc().free(buffer)
-        return b""
     array = (ctypes.c_ubyte * count).from_address(buffer.value or 0)
     weakref.finalize(array, _libc().free, buffer).atexit = False
     return memoryview(array).cast("B")

@@ -45,12 +45,12 @@ class PackedBackend(H5Backend):
         limit: int = CACHE_LIMIT,
     ) -> None:
         self._limit = limit
-        packing = None if staged is None else packing_of(dataset)
+        packing = None if staged is None else packing_of(dataset, packs=True)
         self._front = None if packing is None or staged is None else Front(library, packing, dataset, staged, limit)
         self._array: PackedArray | None = None if self._front is None else self._front.array
         writer = None if staged is None else self._new_writer(dataset, staged, cache)
         super().__init__(library, source=source, dataset=dataset, staged=staged, writer=writer)
-        self._packing = packing_of(self.dataset)
+        self._packing = packing if staged is not None else packing_of(self.dataset, packs=False)
 
     def _new_writer(self, dataset: Any, staged: StagedView, cache: int) -> Writer:
         if self._front is None:

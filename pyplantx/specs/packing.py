@@ -47,6 +47,7 @@ Stored = tuple[int, Buffer] | None
 _THREADS = 2
 _PLAIN = "biufcS"  #: kinds of elements whose bytes in memory are those in the file
 _AT_ONCE = 1 << 20  #: bytes from which on a second thread is worth its start
+_TOGETHER = 4 << 20  #: bytes of neighbouring chunks that one thread unpacks: a block of the file
 _SLAB = 16 << 20  #: bytes that are read at once to be hashed
 _MOST_FREED = 16 << 20  #: bytes of freed memory that are kept for the next chunks
 
@@ -77,18 +78,19 @@ class Packing(NamedTuple):
         return self.pipeline.nbytes
 
 
-def packing_of(dataset: Any) -> Packing | None:
-    """How the chunks of an h5py dataset are packed; None if its chunks have to be packed inside HDF5.
+def packing_of(dataset: Any, *, packs: bool) -> Packing | None:
+    """How the chunks of an h5py dataset are packed; None if its filters have to run inside HDF5.
 
-    That is so without filters, with filters that only HDF5 can run (lzf, fletcher32), and for elements whose bytes
-    HDF5 may rearrange (structures, extended precision).
+    `packs` says whether chunks will be packed, or only unpacked. None is for datasets without filters, with filters
+    that only HDF5 can run (fletcher32, others; lzf where it packs), and for elements whose bytes HDF5 may rearrange
+    (structures, extended precision).
     """
     dtype, shape = dataset.dtype, dataset.chunks
     plist = dataset.id.get_create_plist()
     if shape is None or dtype.kind not in _PLAIN or dtype.char in "gG" or not plist.get_nfilters():
         return None
     listed = (plist.get_filter(place)[:3] for place in range(plist.get_nfilters()))
-    made = pipeline(listed, math.prod(shape) * dtype.itemsize)
+    made = pipeline(listed, math.prod(shape) * dtype.itemsize, packs=packs)
     return None if made is None else Packing(dtype, tuple(shape), dataset.fillvalue, made)
 
 
@@ -175,6 +177,7 @@ class PackedArray:
         self._budget = limit
         self.limit = self._cache_limit()
         self._lock = threading.RLock()
+        self._alone = _cores() < 2  # a thread would only take turns with us, and find its chunk out of the cache
         keep_freed_memory(min(4 * known.nbytes, _MOST_FREED))  # faulting one in takes longer than unpacking it
         self._writes = 0  # what was unpacked before a write is not kept after it
 
@@ -190,8 +193,15 @@ class PackedArray:
 
         out = np.empty(selected.counts, self._known.dtype)
         touched = list(pieces(selected, self._known.chunks))
-        several = len(touched) * self._known.nbytes >= _AT_ONCE
-        for_each_block(len(touched), lambda index: self._copy_out(touched[index], out), parallel=several)
+        several = len(touched) * self._known.nbytes >= _AT_ONCE and not self._alone
+        # Neighbours go to one thread: their bytes share blocks of the file, and whoever comes first checks a block.
+        step = max(1, min(_TOGETHER // self._known.nbytes, len(touched) // (2 * _THREADS)))
+
+        def copy_some(index: int) -> None:
+            for piece in touched[index * step : (index + 1) * step]:
+                self._copy_out(piece, out)
+
+        for_each_block(-(-len(touched) // step), copy_some, parallel=several)
         return out.reshape(selected.shape)
 
     def _cache_limit(self) -> int:
@@ -322,7 +332,6 @@ class PackedWriter(PackedArray):
         self._under_way: dict[Shape, Future[None]] = {}
         self._most = max(_THREADS, min(2 * _THREADS, limit // (3 * known.nbytes)))
         self._pool: Pool | None = None
-        self._alone = _cores() < 2  # a thread would only take turns with us, and find its chunk out of the cache
         self._error: BaseException | None = None
 
     def write(self, selected: Region, value: Array) -> None:

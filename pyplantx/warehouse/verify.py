@@ -34,6 +34,9 @@ VERIFY = ("lazy", "always", "off")
 #: Files below this size are checked at once: that costs less than handing the work over.
 AT_ONCE = 1 << 20
 
+#: Bytes from which on a map costs less than a copy.
+_IN_PLACE = 1 << 18
+
 _OPEN, _BUSY, _RIGHT = 0, 1, 2  # what is known of a block: nothing yet; somebody is checking it; it is right
 _OPEN_BYTE, _BUSY_BYTE, _RIGHT_BYTE = b"\0", b"\1", b"\2"
 
@@ -249,6 +252,9 @@ class PartCheck:
         elif begin == at and end <= wanted:
             self._read(fd, view[: end - at], at)
             self._compare(index, view[: end - at])
+        elif self._is_right_in_place(fd, index):
+            end = min(end, wanted)
+            self._read(fd, view[: end - at], at)
         else:
             block = memoryview(bytearray(end - begin))
             self._read(fd, block, begin)
@@ -256,6 +262,12 @@ class PartCheck:
             end = min(end, wanted)
             view[: end - at] = block[at - begin : end - begin]  # the very bytes that were checked
         return end
+
+    def _is_right_in_place(self, fd: int, index: int) -> bool:
+        """Check a block of which only some is wanted, without a copy of all of it; False if it must be read."""
+        start, stop = self.cut.span(index)
+        pages = file_pages(fd, self.cut.size) if stop - start >= _IN_PLACE else None
+        return pages is not None and self._check_in_place(index, pages)
 
     def _end_of_right(self, index: int) -> int:
         after = [found for found in (self._states.find(byte, index) for byte in (_OPEN_BYTE, _BUSY_BYTE)) if found >= 0]

@@ -27,7 +27,10 @@ SPEC = specs.HdfArraySpec()
 PLUGINS = ("blosc2", "zstd", "lz4", "bitshuffle")
 PACKINGS = [
     pytest.param(*packing, id=f"{packing[0]}-{packing[2]}")
-    for packing in [("gzip", 1, None), ("gzip", 4, True), *((name, None, None) for name in PLUGINS), ("zstd", 1, True)]
+    for packing in [
+        *(("gzip", 1, None), ("gzip", 4, True), ("zstd", 1, True)),
+        *((name, None, None) for name in PLUGINS),
+    ]
 ]
 
 
@@ -49,7 +52,7 @@ def packed(path, shape, dtype="f4", compression="gzip", options=1, shuffle=None,
         pytest.importorskip("hdf5plugin")
     file = StagedFile(path)
     dataset = file.hdf5.create_dataset("data", shape, dtype, **filters.settings(compression, options, shuffle), **more)
-    known = packing.packing_of(dataset)
+    known = packing.packing_of(dataset, packs=True)
     assert known is not None
     return file, dataset, packing.PackedWriter(known, dataset, file.view)
 
@@ -61,7 +64,7 @@ def sealed(path):
     with open(path, "rb") as raw:
         content = raw.read()
     table = packing.ChunkTable(dataset, len(content), lambda start, size: content[start : start + size])
-    return file, packing.PackedArray(packing.packing_of(dataset), dataset.shape, table)
+    return file, packing.PackedArray(packing.packing_of(dataset, packs=False), dataset.shape, table)
 
 
 def select(selection, shape):
@@ -102,17 +105,51 @@ def test_h5py_reads_what_is_written_here_and_the_bytes_are_its_own(tmp_path, com
         assert np.array_equal(again["data"][()], array)
 
 
-@pytest.mark.parametrize(("compression", "options", "shuffle"), PACKINGS)
+@pytest.mark.parametrize(("compression", "options", "shuffle"), [*PACKINGS, ("lzf", None, None), ("lzf", None, True)])
 def test_what_h5py_wrote_is_read_here(tmp_path, compression, options, shuffle):
     if compression in PLUGINS:
         pytest.importorskip("hdf5plugin")
     array = noise((70, 33), "<i2")
+    array[16:32] = np.random.default_rng(1).integers(-32768, 32767, (16, 33))  # gets no smaller
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("data", data=array, chunks=(16, 10), **filters.settings(compression, options, shuffle))
     file, reader = sealed(tmp_path / "x.h5")
     for selection in (np.s_[:], np.s_[5], np.s_[-1, 3], np.s_[3:60:7, ..., 2:31:3], np.s_[20:20], np.s_[:, 32]):
         assert np.array_equal(reader.read(select(selection, array.shape)), array[selection])
     file.close()
+
+
+@pytest.mark.parametrize("shuffle", [None, True])
+@pytest.mark.parametrize("compression", ["gzip", *PLUGINS])
+def test_chunks_that_get_no_smaller_are_kept_as_h5py_keeps_them(tmp_path, compression, shuffle):
+    array = np.random.default_rng(1).integers(0, 256, (32, 1000), "u1")
+    array[8:16] = 7  # one chunk of four gets smaller
+    file, dataset, writer = packed(
+        tmp_path / "ours.h5", array.shape, "u1", compression, None, shuffle, chunks=(8, 1000)
+    )
+    writer.write(select(np.s_[:], array.shape), array)
+    assert np.array_equal(writer.read(select(np.s_[:], array.shape)), array)
+    writer.flush()
+    theirs = h5py.File(tmp_path / "theirs.h5", "w", libver=("v110", "v110"))
+    kept = theirs.create_dataset("data", data=array, chunks=(8, 1000), **filters.settings(compression, None, shuffle))
+    theirs.flush()
+    for start in range(0, 32, 8):
+        assert dataset.id.read_direct_chunk((start, 0)) == kept.id.read_direct_chunk((start, 0))
+    writer.close()
+    file.close()
+    theirs.close()
+    with h5py.File(tmp_path / "ours.h5") as again:
+        assert np.array_equal(again["data"][()], array)
+
+
+def test_lzf_is_unpacked_here_if_h5py_lets_us(tmp_path, monkeypatch):
+    """To pack with it takes more stack than a thread may have."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("data", (4, 4), "f4", compression="lzf")
+        assert packing.packing_of(dataset, packs=True) is None
+        assert packing.packing_of(dataset, packs=False) is not None
+        monkeypatch.setattr(filters, "_lzf", lambda: None)
+        assert packing.packing_of(dataset, packs=False) is None
 
 
 @pytest.mark.parametrize("dtype", [">f8", "<c8", "?", "S3", "<f2", ">i2", "u1"])
@@ -130,7 +167,6 @@ def test_every_plain_dtype(tmp_path, dtype):
 @pytest.mark.parametrize(
     "options",
     [
-        {"compression": "lzf"},
         {"fletcher32": True, "compression": "gzip"},
         {"scaleoffset": 2, "dtype": "i4"},
         {"chunks": (2, 2)},
@@ -143,7 +179,9 @@ def test_every_plain_dtype(tmp_path, dtype):
 )
 def test_what_only_hdf5_can_pack_is_left_to_it(tmp_path, options):
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        assert packing.packing_of(file.create_dataset("data", (4, 4), **{"dtype": "f4", **options})) is None
+        dataset = file.create_dataset("data", (4, 4), **{"dtype": "f4", **options})
+        assert packing.packing_of(dataset, packs=True) is None
+        assert packing.packing_of(dataset, packs=False) is None
 
 
 # -- any order of writes ------------------------------------------------------------------------
@@ -309,7 +347,7 @@ def test_a_damaged_chunk_is_refused(tmp_path, compression, options, shuffle):
     file = h5py.File(path, "r")
     table = packing.ChunkTable(file["data"], os.path.getsize(path), lambda start, size: b"\xff" * min(size, 9))
     assert place.size > 9
-    reader = packing.PackedArray(packing.packing_of(file["data"]), (64, 64), table)
+    reader = packing.PackedArray(packing.packing_of(file["data"], packs=False), (64, 64), table)
     with pytest.raises(DamagedObject, match="can't be unpacked"):
         reader.read(select(..., (64, 64)))
     with pytest.raises(DamagedObject, match="shorter than its chunks"):

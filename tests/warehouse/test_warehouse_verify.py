@@ -560,6 +560,34 @@ def test_a_file_is_checked_in_place_or_read(layout: Layout, way: str, monkeypatc
     assert sorted(set(read) - {0}) == ([] if way == "in place" else [len(HEAD) + at * BLOCK for at in range(4)])
 
 
+def test_some_of_a_block_is_read_without_the_rest(layout: Layout, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = random_bytes(2 * BLOCK)
+    sealed, path = stored(layout, body)
+    reader = opened(layout, sealed).open_checked("data")
+    sizes: list[int] = []
+
+    def noted(fd: int, view: memoryview, at: int) -> None:
+        sizes.append(view.nbytes)
+        read_all(fd, view, at)
+
+    monkeypatch.setattr(verify, "read_all", noted)
+    for start in (5, BLOCK - 5, BLOCK + 100, 7):
+        reader.read_into(found := bytearray(10), len(HEAD) + start)
+        assert found == body[start : start + 10]
+    assert sizes == ([10, 5, 5, 10, 10] if way == "in place" else [BLOCK, 5, BLOCK, 10, 10])
+    reader.close()
+
+
+def test_damage_in_a_block_is_met_by_who_reads_some_of_it(layout: Layout, way: str) -> None:
+    sealed, path = stored(layout, random_bytes(2 * BLOCK))
+    flip(path, len(HEAD) + BLOCK + 4095)
+    reader = opened(layout, sealed).open_checked("data")
+    reader.read_into(bytearray(10), len(HEAD) + 5)
+    with pytest.raises(DamagedObject, match="does not match its checksum"):
+        reader.read_into(bytearray(10), len(HEAD) + 2 * BLOCK - 20)
+    reader.close()
+
+
 def test_damage_is_found_in_place_or_read(layout: Layout, way: str) -> None:
     for position in (len(HEAD), len(HEAD) + BLOCK - 1, len(HEAD) + 2 * BLOCK + 4095, len(HEAD) + 3 * BLOCK + 16):
         sealed, path = stored(layout, random_bytes(3 * BLOCK + 17))
