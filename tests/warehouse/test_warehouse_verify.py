@@ -622,6 +622,42 @@ def test_checking_in_place_leaves_nothing_mapped(layout: Layout) -> None:
     assert str(path) not in Path("/proc/self/maps").read_text()
 
 
+def test_pages_are_let_go_of_a_few_blocks_at_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time all threads of the process are stopped for a moment."""
+    sealed, path = stored(layout, random_bytes(16 * BLOCK))
+    fd = os.open(path, os.O_RDONLY)
+    check = PartCheck(str(path), sealed.record.parts[0], signature(os.fstat(fd)))
+    dropped: list[int] = []
+    real = buffers.madvise()
+
+    def noted(address: int, length: int, advice: int) -> int:
+        if advice == buffers.DONT_NEED:
+            dropped.append(length)
+        return int(real(address, length, advice))
+
+    monkeypatch.setattr(buffers, "madvise", lambda: noted)
+    assert check.begin(fd)
+    check.work()
+    assert check.is_whole
+    assert len(dropped) == 4
+    assert all(4 * BLOCK - 2 * 4096 <= length <= 4 * BLOCK for length in dropped)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "joined"),
+    [
+        ([(0, 1)], [(0, 1)]),
+        ([(0, 1), (1, 2), (3, 4)], [(0, 4)]),  # the page between two ranges is half of each
+        ([(0, 1), (3, 4), (4, 5)], [(0, 1), (3, 5)]),
+    ],
+)
+def test_neighbouring_pages_are_let_go_of_together(ranges: list[Any], joined: list[Any]) -> None:
+    def in_bytes(pairs: list[Any]) -> list[Any]:
+        return [(first * buffers._PAGE, last * buffers._PAGE) for first, last in pairs]
+
+    assert list(buffers._joined(in_bytes(ranges))) == in_bytes(joined)
+
+
 def resident_files() -> int:
     """Bytes of mapped files that count as memory of this process."""
     status = Path("/proc/self/status").read_text()
