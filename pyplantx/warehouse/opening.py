@@ -7,6 +7,7 @@ written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
@@ -146,8 +147,10 @@ class Opener:
         """A payload of the second environment in memory that nobody else has; None if it must be copied."""
         if record.home != IN_SMALL or payload:
             return None
-        whole = self._reader.piece(address.encode(), record.size, lambda stored: _is_right(record, stored))
-        parts = None if whole is None else records.split_payload(record, memoryview(whole).cast("B"))
+        whole = self._reader.piece(address.encode(), record.size, partial(_is_right, record))
+        if whole is None:
+            return None
+        parts = records.split_payload(record, memoryview(whole).cast("B"))
         return None if parts is None else OwnPayload(parts)
 
     def _payload(self, ref: ObjectRef, *, in_place: bool = False) -> Payload:
@@ -228,6 +231,8 @@ class Opener:
 
 
 def _is_right(record: ObjectRecord, payload: memoryview) -> bool:
+    if len(record.parts) == 1:  # as nearly always
+        return hash_bytes(payload) == record.parts[0].digest
     parts = records.split_payload(record, payload)
     return parts is not None and _are_right(record, parts)
 

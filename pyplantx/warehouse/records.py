@@ -403,7 +403,8 @@ class ObjectRecord(NamedTuple):
 
     @property
     def size(self) -> int:
-        return sum(part.size for part in self.parts)
+        parts = self.parts
+        return parts[0].size if len(parts) == 1 else sum([part.size for part in parts])
 
 
 def encode_object(record: ObjectRecord, payload: bytes) -> bytes:
