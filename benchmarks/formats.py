@@ -313,14 +313,13 @@ def compressing_plant(folder: Path, rows: int, chunks: tuple[int, int], compress
 
 
 def plugin(compression: str) -> Any:
+    """What h5py is given, with the settings that the plant chooses."""
     import hdf5plugin
 
-    return {
-        "lz4": hdf5plugin.LZ4,
-        "bitshuffle": hdf5plugin.Bitshuffle,
-        "zstd": hdf5plugin.Zstd,
-        "blosc2": hdf5plugin.Blosc2,
-    }[compression]()
+    if compression == "blosc2":
+        return hdf5plugin.Blosc2(cname="lz4")
+    classes = {"lz4": hdf5plugin.LZ4, "bitshuffle": hdf5plugin.Bitshuffle, "zstd": hdf5plugin.Zstd}
+    return classes[compression]()
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------
