@@ -95,24 +95,25 @@ class Window:
         value = None if self._pin is None else self._pin.get(key)
         if value is None or len(value) != size:
             return None
-        start = self._start_of(_address(value))
+        length = -(-(_HEADER + size) // self._page) * self._page
+        start = self._start_of(_address(value), length)
         if start is None or start in self._pieces or not is_right(value):
             return None
         owner = (ctypes.c_ubyte * size).from_buffer(self._map, start + _HEADER)
         piece = self._pieces[start] = _Piece(owner, _let_go)
-        piece.window, piece.start, piece.length = self, start, -(-(_HEADER + size) // self._page) * self._page
+        piece.window, piece.start, piece.length = self, start, length
         return owner
 
-    def _start_of(self, address: int) -> int | None:
-        """Where the pages of a value begin in the file; None if not all of our map is the value's."""
+    def _start_of(self, address: int, length: int) -> int | None:
+        """Where the pages of a value begin in the file; None if they are not all here, or not its own."""
         import ctypes
 
         start = address - _HEADER - self._base
         if start <= 0 or start % self._page:
             return None
         number, _, kind, count = _HEAD.unpack(ctypes.string_at(address - _HEADER, _HEADER))
-        is_whole = number * self._page == start and start + count * self._page <= len(self._map)
-        return start if is_whole and kind == _OVERFLOW else None
+        is_its = number * self._page == start and kind == _OVERFLOW and count * self._page >= length
+        return start if is_its and start + length <= len(self._map) else None
 
     def let_go(self, piece: _Piece) -> None:
         """The owner is gone: what was written to the pages goes, too; they are the file's again."""
