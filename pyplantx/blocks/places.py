@@ -16,9 +16,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.tuples import NamedTuple
-
 from pyplantx.specs.buffers import REUSED_FILES
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
