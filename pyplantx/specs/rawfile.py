@@ -182,9 +182,9 @@ class RawFile:
                 hint="pipe.send what is to stay",
             )
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
-            with suppress(OSError):  # it is closed all the same; whoever needs the data durable has synced them
+    def __del__(self, close: Callable[[int], None] = os.close, without: Any = suppress) -> None:
+        if self._fd >= 0:  # and what the module has imported may be gone, at the end of the interpreter
+            with without(OSError):  # it is closed all the same; whoever needs the data durable has synced them
                 close(self._fd)
 
 
