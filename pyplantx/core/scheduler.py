@@ -434,7 +434,7 @@ class Scheduler:
         """
         conversation.asked = asked = [self._ingredients[o[1]] for o in group[0]]
         if conversation.told < len(conversation.steps):
-            own = sent_names(conversation.steps[conversation.told :])
+            own = conversation.names_untold()
             waits = any(i.ref is None or i.name in own for i in asked)
             if waits and not self._tell(conversation):
                 return None

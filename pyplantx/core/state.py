@@ -35,6 +35,9 @@ OVER = frozenset((DONE, FAILED, DECLINED))
 DECLARED, HINTED, STRANGERS = 1, 2, 3
 
 
+_NOTHING: set[str] = set()  # replaced, never changed
+
+
 class Conversation:
     """One reactor's questions and answers in this demand, replayed or live.
 
@@ -44,9 +47,9 @@ class Conversation:
     """
 
     __slots__ = (
-        "again", "ahead", "asked", "cause", "changed", "denied", "dirty", "fell", "given", "id", "live", "losses",
-        "products", "reason", "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown", "told",
-        "turned", "wait",
+        "again", "ahead", "asked", "cause", "changed", "denied", "dirty", "fell", "given", "id", "live", "looked",
+        "losses", "products", "reason", "replay", "restarts", "root", "segment", "sought", "state", "steps", "thrown",
+        "told", "turned", "untold", "wait",
     )  # fmt: skip
 
     def __init__(self, id: ReactorId) -> None:
@@ -59,6 +62,7 @@ class Conversation:
         self.fell: tuple[Digest, list[Step]] | None = None  # the node that its replay found missing, what leads there
         self.steps: list[Step] = []
         self.told = 0  # how many of them the others know of
+        self.looked, self.untold = 0, _NOTHING  # how many were looked at for the names in them, see `names_untold`
         self.wait: Wait | None = None
         self.asked: list[Ingredient] = []  # what it asked for last
         self.thrown: tuple[Ingredient, ...] = ()  # those whose failure it was thrown in this pass
@@ -80,11 +84,20 @@ class Conversation:
     def turn_back(self, steps: list[Step]) -> None:
         """The replay goes on from there; what it told beyond may not come again."""
         self.steps, self.again = steps, True
-        self.told = min(self.told, len(steps))
+        self.told, self.looked = min(self.told, len(steps)), 0
 
     def new_pass(self) -> None:
         self.steps, self.told, self.thrown, self.ahead, self.turned = [], 0, (), (), False
+        self.looked = 0
         self.again = self.again or bool(self.products)
+
+    def names_untold(self) -> set[str]:
+        """What its replay has sent and the others don't know of; each step is looked at once."""
+        if self.looked <= self.told:
+            self.looked, self.untold = self.told, set()
+        self.untold |= sent_names(self.steps[self.looked :])
+        self.looked = len(self.steps)
+        return self.untold
 
     def joint(self) -> tuple[Digest, int] | None:
         """Where its trace joins the tree, see `Record`: where its replay fell off, if the run has led there too."""

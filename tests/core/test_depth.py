@@ -12,7 +12,9 @@ import pytest
 from driver import hash_text
 
 from pyplantx.core import messages as m
+from pyplantx.core import state
 from pyplantx.core.scheduler import Scheduler
+from pyplantx.core.state import sent_names
 from pyplantx.core.trace import Group, ObjectRef, Observation, Segment, Sent, decode_segment, encode_segment
 
 DEEP = 100_000
@@ -131,3 +133,30 @@ def test_a_fan_out_and_in(fan: int):
     driver.produce("all")
     assert driver.started == 0
     assert driver.steps == fan + 2 + 2
+
+
+def test_a_reactor_that_asks_many_times(monkeypatch: pytest.MonkeyPatch):
+    """In a replay each step is looked at a few times, not once for each question behind it."""
+    looked_at = 0
+
+    def counted(steps: Any) -> set[str]:
+        nonlocal looked_at
+        looked_at += len(steps)
+        return sent_names(steps)
+
+    monkeypatch.setattr(state, "sent_names", counted)
+    many = 2_000
+    names = [str(i) for i in range(many)]
+    records = {name: encode_segment(Segment((Sent(name, ref_of(int(name))),))) for name in names}
+    steps: list[Any] = []
+    for name in names:  # it asks and sends in turns
+        steps += [Group((Observation("ingredient", name, ref_of(int(name)).digest),)), Sent(f"own {name}", ref_of(1))]
+    records["all"] = encode_segment(Segment((*steps, Sent("all", ref_of(2)))))
+    driver = Chain(records)
+    driver.scheduler.handle(m.Demanded(tuple(names)))  # known in advance: nothing has to be told on the way
+    for name in names:
+        driver.scheduler.handle(m.ProducersFound(name, 0, (name,), False))
+    driver.scheduler.handle(m.Demanded(("all",)))
+    driver.scheduler.handle(m.ProducersFound("all", 0, ("all",), False))
+    assert driver.scheduler.known("all") == ref_of(2)
+    assert many <= looked_at < 5 * many
