@@ -195,6 +195,7 @@ class _ZarrAllocation:
         from pyplantx.fingerprint.value import array_header, combine
 
         self._watcher.blocks.freeze()
+        self.handle.check_written()
         array = self.handle.inner
         self.handle.settle(array)
         for part in sorted(os.listdir(self._folder)):
@@ -223,15 +224,18 @@ def _check_count(settings: dict[str, Any]) -> None:
 
 
 def _created(zarr: Any, folder: str, settings: dict[str, Any]) -> Any:
+    from pyplantx.specs.library import uninterrupted
+
     try:
-        return zarr.create_array(
-            zarr.storage.LocalStore(folder),
-            **settings,
-            filters=None,
-            zarr_format=3,
-            chunk_key_encoding={"name": "default", "separator": "."},
-            config={"write_empty_chunks": True},  # zarr takes -0.0 for 0.0 when it leaves chunks out
-        )
+        with uninterrupted():  # else zarr's thread goes on, in a folder that is being removed
+            return zarr.create_array(
+                zarr.storage.LocalStore(folder),
+                **settings,
+                filters=None,
+                zarr_format=3,
+                chunk_key_encoding={"name": "default", "separator": "."},
+                config={"write_empty_chunks": True},  # zarr takes -0.0 for 0.0 when it leaves chunks out
+            )
     except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"Zarr can't keep such an array: {error}") from error
 

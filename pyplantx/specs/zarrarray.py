@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
@@ -27,7 +28,9 @@ ZARR_ERRORS = (ValueError, TypeError, KeyError, IndexError, RuntimeError, OSErro
 class ZarrArray(ArrayFacts):
     """An array of the plant in Zarr: shape, dtype, chunks and slicing; read-only once sent or received.
 
-    Not made by users: see `ZarrArraySpec`. Several threads may read and write; writes are done one after the other.
+    Not made by users: see `ZarrArraySpec`. Several threads may read and write; writes are done one after the other. One
+    that the system refuses is the last: zarr's threads may still be at its other chunks, so nobody can tell what they
+    will be, and the array can only be thrown away.
 
     Parameters
     ----------
@@ -52,6 +55,7 @@ class ZarrArray(ArrayFacts):
         self._watcher = watcher
         self._again = again
         self._lock = threading.RLock()
+        self._trouble: BaseException | None = None
         #: As those of `HdfDataset`: told before each access that does not go by a block; True: it writes.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
 
@@ -144,10 +148,29 @@ class ZarrArray(ArrayFacts):
 
     def write_block(self, selection: Any, array: Any) -> None:
         """Write to the selected elements."""
-        with self._lock, _writing():
+        from pyplantx.specs.library import uninterrupted
+
+        with self._lock, _in_our_words():
+            self.check_written()
             made = _fitted(selection, array, self)
-            with self._watching().writing(selection, made):
+            with self._watching().writing(selection, made), uninterrupted(), self._noting_trouble():
                 self._array[selection] = made
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        try:
+            with _writing():
+                yield
+        except (ValueError, TypeError, IndexError):
+            raise  # of the value or the selection, at which zarr looks before it begins
+        except BaseException as error:
+            self._trouble = copy(error)  # without frames, which have all that the reactor holds
+            raise
+
+    def check_written(self) -> None:
+        """Raise what a write has failed for, if one has."""
+        if self._trouble is not None:
+            raise copy(self._trouble)
 
     def adopt(self, path: str) -> None:
         """Never: see `data_path`."""
@@ -198,28 +221,48 @@ def _reading() -> Iterator[None]:
     except (PyplantxError, IndexError):
         raise
     except ZARR_ERRORS as error:
-        if "start new thread" in str(error):
-            raise WarehouseError(
-                "zarr can't read the array, which it does by threads: there is no memory for one, or are too many",
-                hint="give the process more memory, or read the array before so many threads are started",
-            ) from error
+        if _is_no_thread(error):
+            raise _no_thread("read") from error
         raise DamagedObject(f"a chunk of the Zarr array can't be read: {error}") from error
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
-    """What zarr says of values and full disks is said in our words."""
+def _in_our_words() -> Iterator[None]:
+    """What is said of values that can't be written is said in our words."""
     try:
         yield
     except (ValueError, TypeError) as error:
         raise BadRequest(f"the value can't be written to the Zarr array: {error}") from error
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What the system says of writing is said in our words."""
+    try:
+        yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise WarehouseFull(
-            f"a Zarr array can't be written to: {error.strerror}",
-            hint="free some space, or put the plant's directory on a larger disk",
-        ) from error
+        why = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise WarehouseFull(
+                f"a Zarr array can't be written to: {why}",
+                hint="free some space, or put the plant's directory on a larger disk",
+            ) from error
+        raise WarehouseError(f"a Zarr array can't be written to: {why}") from error
+    except RuntimeError as error:
+        if _is_no_thread(error):
+            raise _no_thread("write") from error
+        raise
+
+
+def _is_no_thread(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
+
+
+def _no_thread(what: str) -> WarehouseError:
+    return WarehouseError(
+        f"zarr can't {what} the array, which it does by threads: there is no memory for one, or are too many",
+        hint=f"give the process more memory, or {what} the array before so many threads are started",
+    )
 
 
 class Watcher:

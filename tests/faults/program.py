@@ -6,6 +6,7 @@ The values follow from a seed in the config, so that the oracle needs no store: 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import zlib
 from collections.abc import Callable, Iterable
@@ -43,10 +44,14 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "matrix": lambda seed: _matrix(seed, 230 * _rows(seed)),
     "report": lambda seed: f"report of {seed}\n".encode() * 500,
 }
+if importlib.util.find_spec("zarr"):
+    import zarr as zarr  # here, for all children that are forked
+
+    MAKERS["tiled"] = lambda seed: (np.arange(50 * _rows(seed)) % 983 * seed).reshape(-1, 50)
 
 
 #: Those that are received as datasets.
-DATASETS = ("dataset", "packed", "grown", "mapped")
+DATASETS = ("dataset", "packed", "grown", "mapped", "tiled")
 
 
 def _matrix(seed: int, count: int) -> Any:
@@ -162,6 +167,17 @@ def make_mapped(pipe: Any) -> Any:
     pipe.send("mapped", mapped)
 
 
+@ReactorFunc(sends="tiled")
+def make_tiled(pipe: Any, config: Any) -> None:
+    """Two chunks, each a file."""
+    value = MAKERS["tiled"](config.seed)
+    half = len(value) // 2
+    tiled = pipe.allocate("tiled", specs.ZarrArraySpec, shape=value.shape, dtype=value.dtype, chunks=(half, 50))
+    tiled[:half] = value[:half]
+    tiled[half:] = value[half:]
+    pipe.send("tiled", tiled)
+
+
 @ReactorFunc(sends="matrix")
 def make_matrix(pipe: Any, config: Any) -> None:
     pipe.send("matrix", MAKERS["matrix"](config.seed))
@@ -191,6 +207,7 @@ REACTORS = [
     make_packed,
     make_grown,
     make_mapped,
+    *([make_tiled] if "tiled" in MAKERS else []),
     make_matrix,
     make_report,
     make_total,

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -261,6 +262,48 @@ def test_a_full_disk_is_named(stage, monkeypatch):
     monkeypatch.setattr(type(allocation.handle.inner), "__setitem__", full)
     with pytest.raises(err.WarehouseFull, match="No space left"):
         allocation.handle[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "match"),
+    [
+        (OSError(errno.EIO, "Input/output error"), err.WarehouseError, "can't be written to: Input/output error"),
+        (RuntimeError("can't start new thread"), err.WarehouseError, "zarr can't write the array"),
+        (MemoryError("no room"), MemoryError, "no room"),
+    ],
+)
+def test_a_write_that_the_system_refuses_is_the_last(stage, monkeypatch, error, told, match):
+    """zarr's threads may still be writing other chunks: what the array will be can't be known."""
+    allocation = SPEC.allocate(stage, shape=(3, 4))
+
+    def refuse(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(allocation.handle.inner), "__setitem__", refuse)
+        with pytest.raises(told, match=match):
+            allocation.handle[0] = 1
+    for act in (lambda: allocation.handle.__setitem__(0, 1), allocation.seal):
+        with pytest.raises(told, match=match):
+            act()
+
+
+def test_an_interrupt_waits_for_the_end_of_a_write(stage, monkeypatch):
+    allocation = SPEC.allocate(stage, shape=(3, 4))
+    kind = type(allocation.handle.inner)
+    write = kind.__setitem__
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "__setitem__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            allocation.handle[0] = 1
+    allocation.handle[1] = 2
+    assert allocation.handle[:].tolist() == [[1] * 4, [2] * 4, [0] * 4]
+    allocation.seal()
 
 
 def test_a_missing_library_is_named(stage, monkeypatch):
