@@ -23,7 +23,7 @@ from pyplantx.specs.chunks import check_alone, choose
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, make_compressor, unknown_options
-from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray
+from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray, entering
 
 if TYPE_CHECKING:
     from pyplantx.specs.rawfile import Readable
@@ -227,7 +227,7 @@ def _created(zarr: Any, folder: str, settings: dict[str, Any]) -> Any:
     from pyplantx.specs.library import uninterrupted
 
     try:
-        with uninterrupted():  # else zarr's thread goes on, in a folder that is being removed
+        with entering(), uninterrupted():  # else zarr's thread goes on, in a folder that is being removed
             return zarr.create_array(
                 zarr.storage.LocalStore(folder),
                 **settings,
@@ -283,7 +283,8 @@ def _opened(parts: Iterable[str], open_part: Callable[[str], Readable], meta: Ma
 
     zarr = _zarr()
     try:
-        array = zarr.open_array(PartsStore(parts, open_part), mode="r", zarr_format=3)
+        with entering():
+            array = zarr.open_array(PartsStore(parts, open_part), mode="r", zarr_format=3)
     except PyplantxError:
         raise
     except ZARR_ERRORS as error:

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
+from pyplantx.specs.scarce import ask_for_memory, is_memory_limited, share_one_heap
 from pyplantx.specs.selections import Region, parse
+from pyplantx.specs.threads import small_stacks
 
 if TYPE_CHECKING:
     import numpy as np
 
+_MEMORY = 8 << 20  #: bytes for zarr's threads and what they need besides chunks
 #: What zarr makes of broken files.
 ZARR_ERRORS = (ValueError, TypeError, KeyError, IndexError, RuntimeError, OSError, AttributeError)
 
@@ -143,7 +146,7 @@ class ZarrArray(ArrayFacts):
 
     def read_block(self, selection: Any) -> Any:
         """The selected elements, as an array of their own."""
-        with _reading():
+        with entering(self._at_once()), _reading():
             return self._array[selection]
 
     def write_block(self, selection: Any, array: Any) -> None:
@@ -153,8 +156,13 @@ class ZarrArray(ArrayFacts):
         with self._lock, _in_our_words():
             self.check_written()
             made = _fitted(selection, array, self)
-            with self._watching().writing(selection, made), uninterrupted(), self._noting_trouble():
-                self._array[selection] = made
+            with self._watching().writing(selection, made), entering(self._at_once()), uninterrupted():
+                with self._noting_trouble():
+                    self._array[selection] = made
+
+    def _at_once(self) -> int:
+        """Bytes of one file of several that zarr holds at a time."""
+        return math.prod(self.shards or self.chunks) * self.dtype.itemsize
 
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
@@ -211,6 +219,29 @@ def _fitted(selection: Any, value: Any, array: ZarrArray) -> Any:
     region = parse(selection, array.shape)
     made = value if isinstance(value, np.ndarray) else np.asarray(value, array.dtype)
     return made if region is None or not made.ndim else np.broadcast_to(made, region.shape)
+
+
+@contextmanager
+def entering(nbytes: int = 0) -> Iterator[None]:
+    """A block in which zarr is called, which starts threads: they are waited for for ever if they can't begin.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size of a chunk, of which there are several copies.
+
+    Raises
+    ------
+    MemoryError
+        If the process may have only so much memory, and there may not be enough.
+    """
+    if not is_memory_limited():
+        yield
+        return
+    share_one_heap()
+    ask_for_memory(_MEMORY + 4 * nbytes, "zarr")
+    with small_stacks():
+        yield
 
 
 @contextmanager

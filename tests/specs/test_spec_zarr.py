@@ -23,6 +23,7 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject  # noqa: E402
 from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
 from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
 from pyplantx.specs import zarr as module  # noqa: E402
+from pyplantx.specs import zarrarray  # noqa: E402
 
 SPEC = specs.ZarrArraySpec()
 
@@ -286,6 +287,28 @@ def test_a_write_that_the_system_refuses_is_the_last(stage, monkeypatch, error, 
     for act in (lambda: allocation.handle.__setitem__(0, 1), allocation.seal):
         with pytest.raises(told, match=match):
             act()
+
+
+def test_memory_for_the_threads_of_zarr_is_asked_for(stage, monkeypatch):
+    """A thread that has none for its first lines is waited for for ever."""
+    allocation = SPEC.allocate(stage, shape=(1000, 100), dtype="f8", chunks=(500, 100))
+    asked = []
+
+    def refuse(nbytes, purpose):
+        asked.append(nbytes)
+        raise MemoryError(f"{purpose} needs more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarrarray, "is_memory_limited", lambda: True)
+        patch.setattr(zarrarray, "ask_for_memory", refuse)
+        for act in (lambda: allocation.handle[0], lambda: allocation.handle.__setitem__(0, 1)):
+            with pytest.raises(MemoryError, match="zarr needs more"):
+                act()
+        with pytest.raises(MemoryError):
+            SPEC.allocate(stage, shape=3)
+    assert asked[0] == asked[1] >= asked[2] + 500 * 100 * 8
+    allocation.handle[0] = 1
+    allocation.seal()
 
 
 def test_an_interrupt_waits_for_the_end_of_a_write(stage, monkeypatch):
