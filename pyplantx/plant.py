@@ -81,7 +81,8 @@ class Plant:
     index : str or PathLike, optional
         Directory of the index, locks and claims, if they are to lie on a local disk and the objects on another one.
     network_index : bool
-        Whether the index may lie on a network file system: only if no other machine ever uses the store.
+        Whether the index may lie on a network file system, or on what may be one: only if no other machine ever uses
+        the store.
     logger : logging.Logger, optional
         Accepted for those who come from PyPlant; the library logs to ``logging.getLogger("pyplantx")``.
 

@@ -21,7 +21,7 @@ _HERE, _THERE = "index.json", "objects.json"
 
 
 def refuse_network(layout: Layout) -> None:
-    """Raise unless the index lies on a local file system, or the system doesn't say.
+    """Raise if the index lies on a network file system, or on what may be one.
 
     Raises
     ------
@@ -30,11 +30,19 @@ def refuse_network(layout: Layout) -> None:
     """
     mount = network_mount(layout.index)
     if mount is not None:
+        named = f"({mount.kind} {mount.source}, mounted on {mount.point})"
+        if mount.is_known:
+            what, which = f"a network file system {named}", "if never more than one machine uses it"
+        else:
+            what, which = (
+                f"what may be a network file system {named}",
+                "if it is a local one, or no other machine uses it",
+            )
         raise WarehouseError(
-            f"the index of the warehouse {layout.root!r} would lie on a network file system "
-            f"({mount.kind} {mount.source}, mounted on {mount.point}), where its locks and memory maps don't hold",
+            f"the index of the warehouse {layout.root!r} would lie on {what}, "
+            "where its locks and memory maps don't hold",
             hint="Plant(dir, index='/a/local/folder') keeps the index on this machine and the objects there; "
-            "Plant(dir, network_index=True) if never more than one machine uses it",
+            f"Plant(dir, network_index=True) {which}",
         )
 
 

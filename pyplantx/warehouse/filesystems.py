@@ -13,39 +13,69 @@ from pyplantx.tuples import NamedTuple
 
 #: Types whose files other machines change too. ``fuse.*`` is judged by what follows the dot.
 NETWORK = frozenset(
-    {
-        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "glusterfs", "lustre", "gpfs"),
-        *(
-            "beegfs",
-            "pvfs2",
-            "orangefs",
-            "panfs",
-            "ocfs2",
-            "gfs",
-            "gfs2",
-            "davfs",
-            "davfs2",
-            "sshfs",
-            "s3fs",
-            "gcsfuse",
-        ),
-        *("blobfuse", "blobfuse2", "rclone", "cvmfs", "moosefs", "mfs", "juicefs", "cephfs", "seaweedfs", "webdav"),
-    }
+    (
+        "nfs nfs4 cifs smb3 smbfs ncpfs afs coda ceph cephfs glusterfs lustre gpfs beegfs pvfs2 orangefs panfs ocfs2 "
+        "gfs gfs2 davfs davfs2 webdav sshfs s3fs gcsfuse blobfuse blobfuse2 rclone cvmfs moosefs mfs juicefs seaweedfs"
+    ).split()
+)
+#: Types whose files only this machine changes.
+LOCAL = frozenset(
+    (
+        "ext2 ext3 ext4 xfs btrfs zfs bcachefs f2fs jfs nilfs2 reiserfs reiser4 ufs minix tmpfs ramfs rootfs hugetlbfs "
+        "overlay aufs unionfs ecryptfs fuseblk exfat vfat msdos ntfs ntfs3 hfs hfsplus apfs udf iso9660 squashfs erofs"
+    ).split()
+)
+#: What may follow ``fuse.``: programs that show local disks, or other folders of this machine.
+LOCAL_FUSE = frozenset(
+    (
+        "ntfs ntfs-3g lowntfs-3g exfat exfat-fuse ext2 fuse-ext2 fuseext2 apfs-fuse zfs zfs-fuse encfs gocryptfs cryfs "
+        "securefs ecryptfs veracrypt mergerfs mhddfs unionfs unionfs-fuse bindfs overlay fuse-overlayfs squashfuse "
+        "lxcfs portal appimage"
+    ).split()
 )
 
+#: Types of which nobody can tell: a FUSE program without a name, and shares from outside a virtual machine.
+_SHARED = frozenset({"fuse", "9p", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"})
+#: What else every machine has in its table; nobody keeps data there.
+_KERNEL = frozenset(
+    (
+        "proc sysfs cgroup cgroup2 devpts devtmpfs mqueue debugfs tracefs securityfs pstore bpf configfs fusectl "
+        "autofs binfmt_misc efivarfs nsfs rpc_pipefs selinuxfs"
+    ).split()
+)
+#: A source such as ``host:/folder``, ``user@host:folder``, ``//host/share``, ``scheme://host``.
+_HOST = re.compile(r"//[^/]|[a-z][a-z0-9+.-]*://|[^/\s]+:[^\s]*", re.IGNORECASE)
 _MOUNTS = "/proc/self/mountinfo"
 
 
 class Mount(NamedTuple):
-    """One line of the mount table."""
+    """One line of the mount table.
+
+    Attributes
+    ----------
+    point : str
+        The folder.
+    kind : str
+        The type, as "nfs4" or "fuse.sshfs".
+    source : str
+        What is mounted.
+    """
 
     point: str
     kind: str
     source: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the type says that other machines change its files; else it only may be so."""
+        return self.kind.lower().removeprefix("fuse.") in NETWORK
+
 
 def network_mount(path: str, mounts: str = _MOUNTS) -> Mount | None:
-    """The network file system on which a path lies; None if it lies on a local one, or the system doesn't say.
+    """The file system on which a path lies, if that is a network file system or may be one.
+
+    What doesn't say its name (a bare ``fuse``), a FUSE program that we don't know, a share from outside a virtual
+    machine, and any type that we don't know whose source is written as a host's: all these may be.
 
     Parameters
     ----------
@@ -53,19 +83,24 @@ def network_mount(path: str, mounts: str = _MOUNTS) -> Mount | None:
         Of an existing folder.
     mounts : str
         The mount table (see proc(5), "mountinfo").
+
+    Returns
+    -------
+    Mount or None
+        None if the file system is a local one, or the system doesn't say.
     """
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as table:
             lines = table.readlines()
     except OSError:
         return None
-    if not any(map(_is_network, map(_kind_of, lines))):
+    if all(_kind_of(line) in LOCAL or _kind_of(line) in _KERNEL for line in lines):
         return None  # as nearly everywhere, and then every opening is spared the rest
     real = os.path.realpath(path)
     above = [mount for mount in _parsed(lines) if _holds(mount.point, real)]
     # Of several mounts on one point the last one in the table is on top.
     mount = max(enumerate(above), key=lambda item: (len(item[1].point), item[0]))[1] if above else None
-    return mount if mount is not None and _is_network(mount.kind) else None
+    return mount if mount is not None and _may_be_shared(mount) else None
 
 
 def _kind_of(line: str) -> str:
@@ -88,5 +123,10 @@ def _holds(point: str, path: str) -> bool:
     return path == point or path.startswith(point if point.endswith("/") else f"{point}/")
 
 
-def _is_network(kind: str) -> bool:
-    return kind.lower().removeprefix("fuse.") in NETWORK
+def _may_be_shared(mount: Mount) -> bool:
+    kind = mount.kind.lower()
+    if mount.is_known or kind in _SHARED:
+        return True
+    if kind.startswith("fuse."):
+        return kind.removeprefix("fuse.") not in LOCAL_FUSE
+    return kind not in LOCAL and _HOST.match(mount.source) is not None

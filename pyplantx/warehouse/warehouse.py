@@ -81,7 +81,7 @@ class Warehouse:
     index : str or PathLike, optional
         Directory of the index, locks and claims, if they are to lie apart from the objects: on a local disk.
     network_index : bool
-        Whether the index may lie on a network file system.
+        Whether the index may lie on a network file system, or on what may be one.
 
     Attributes
     ----------

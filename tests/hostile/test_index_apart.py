@@ -37,6 +37,16 @@ def test_an_index_on_a_network_file_system_is_refused(shared: Path) -> None:
     assert not shared.exists()
 
 
+def test_what_may_be_one_is_refused_in_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "network_mount", lambda path: Mount("/data", "fuse", "mount"))
+    with pytest.raises(
+        WarehouseError, match=r"what may be a network file system \(fuse mount, mounted on /data"
+    ) as caught:
+        Warehouse(tmp_path / "store")
+    assert "network_index=True) if it is a local one" in caught.value.hint
+    Warehouse(tmp_path / "store", network_index=True, durability="process").close()
+
+
 def test_unless_somebody_knows_better(shared: Path) -> None:
     with Plant(shared, network_index=True) as plant:
         plant.warehouse.blob_put("test", "key", "text")
