@@ -116,6 +116,7 @@ class Activity:
         self._recorded: set[ReactorId] = set()  # those whose last runs are in the traces
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
+        self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._frozen = False
         self._look_around_at = 0.0
         self._garbage = Garbage()
@@ -278,6 +279,8 @@ class Activity:
             found = id if id in self.reactors else self.reactors.with_root(root)
             if found is not None:
                 (current if self.reactors.root(found) == root else former).append(found)
+        if len(set(current)) > 1:
+            self.rivals[name] = list(dict.fromkeys(current))
         return list(dict.fromkeys(current + former))
 
     def _observe(self, instruction: Observe) -> None:

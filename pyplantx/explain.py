@@ -87,6 +87,9 @@ class Decision(NamedTuple):
     def __str__(self) -> str:
         return f"{self.reactor}: {self.action}" + (f" ({self.reason})" if self.reason else "")
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
 
 def up_to_date(reactor: str) -> Decision:
     """The decision about a reactor whose traces hold the answer."""
@@ -196,6 +199,9 @@ class Status(NamedTuple):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.decisions))
+
+    def __repr__(self) -> str:
+        return str(self)  # as one reads it at a prompt
 
     def __iter__(self) -> Any:
         return iter(self.decisions)

@@ -34,6 +34,7 @@ def error_of(
     name_of: Callable[[ReactorId], str],
     line_of: Callable[[ReactorId], str] = lambda _: "",
     near_misses: Callable[[str], Sequence[str]] = lambda _: (),
+    advise: Callable[[str], str] = lambda _: "",
     cause: BaseException | None = None,
 ) -> BaseException:
     """The exception for a failure.
@@ -46,6 +47,8 @@ def error_of(
         Reactor id to its name, and to the "file:line" where it waits.
     near_misses : callable
         Ingredient name to similar names that are known.
+    advise : callable
+        Ingredient name that nobody sends to what can be done; "" if nothing is known of it.
     cause : BaseException, optional
         What the first of the reactors raised that failed when they were tried.
     """
@@ -53,7 +56,7 @@ def error_of(
         return failure.error
     names = [name_of(id) for id in failure.reactors]
     if failure.kind == "no producer":
-        error = _no_producer(failure.name, names, near_misses(failure.name))
+        error = _no_producer(failure.name, names, near_misses(failure.name), advise(failure.name))
         error.__cause__ = cause
         return error
     if failure.kind == "deadlock":
@@ -77,7 +80,7 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
     "payload": (
         PayloadMissing,
         "what reactor {reactors} stores as {name} is gone again as soon as it is written",
-        "plant.warehouse.check() says what is wrong with the store; is something else deleting its files?",
+        "plant.check() says what is wrong with the store; is something else deleting its files?",
     ),
     "lost": (
         ReactorError,
@@ -87,9 +90,10 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
 }
 
 
-def _no_producer(name: str, failed: Sequence[str], close: Sequence[str]) -> NoProducer:
+def _no_producer(name: str, failed: Sequence[str], close: Sequence[str], advice: str) -> NoProducer:
     tried = f" (these failed when they were tried: {', '.join(_clipped(failed))})" if failed else ""
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "is its reactor registered, its name right?"
+    meant = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = advice or meant or "is its reactor decorated with @ReactorFunc and imported, its name right?"
     return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=hint)
 
 

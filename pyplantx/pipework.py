@@ -60,6 +60,10 @@ class Request:
         self._pending = pending
         pending.add(self)
 
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.names))
+        return f"<request for {names}, made at {self.line}; `yield` or `await` it to get the value>"
+
     def __iter__(self) -> Generator[Request, Any, Any]:
         return (yield self)
 

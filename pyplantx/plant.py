@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
+    from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.records import HistoryEntry
     from pyplantx.warehouse.retention import Collected, DiskUse
 
@@ -145,6 +146,7 @@ class Plant:
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
         self._history: list[HistoryEntry] = []
+        self._warned: set[str] = set()  # ingredients with several senders
         self._explicit = False
         self._synced = -1
         self._lock = threading.RLock()
@@ -274,6 +276,7 @@ class Plant:
         with self._activity() as activity:
             ids = tuple([self._roster.find(reactor) for reactor in _flat(reactors)])
             activity.meet((), ids if force else (), () if force else ids)
+        self._warn_of_rivals(activity.rivals)
 
     def produce(self, *names: str) -> Any:
         """The values of ingredients; runs nothing that is up to date.
@@ -291,7 +294,24 @@ class Plant:
         _check_names("produce", names)
         with self._activity() as activity:
             values = activity.meet(names, (), ())
+        self._warn_of_rivals(activity.rivals)
         return values[0] if len(names) == 1 else tuple(values)
+
+    def _warn_of_rivals(self, rivals: Mapping[str, Sequence[ReactorId]]) -> None:
+        """Say it where an ingredient could have come from several reactors, with the code and the config of today.
+
+        One of them was enough, so the demand did not notice. Nothing is run for this.
+        """
+        for name, ids in rivals.items():
+            if name in self._warned:
+                continue
+            with self._activity(dry=True) as activity:
+                activity.inspect((), tuple(ids))
+                failures = [activity.scheduler.failure(id) for id in ids]
+            if any(failure is not None and failure.kind == "two producers" for failure in failures):
+                self._warned.add(name)
+                senders = " and ".join([self._roster[id].name for id in ids])
+                log().warning("%s both send %r, and the one that has run last is asked: rename one", senders, name)
 
     def _activity(self, dry: bool = False) -> _Session:
         return _Session(self, dry)
@@ -365,7 +385,24 @@ class Plant:
             tell()
 
     def _error_of(self, failure: Failure, cause: BaseException | None = None) -> BaseException:
-        return error_of(failure, lambda id: self._roster[id].name, near_misses=self._near_misses, cause=cause)
+        return error_of(
+            failure,
+            lambda id: self._roster[id].name,
+            near_misses=self._near_misses,
+            advise=self._advice_where_nobody_sends,
+            cause=cause,
+        )
+
+    def _advice_where_nobody_sends(self, name: str) -> str:
+        """What to do if no reactor sends an ingredient; "" where its name says nothing."""
+        hinted = [self._roster[id].name for id in self._roster.hinted(name)]
+        if hinted:
+            return f"{' and '.join(hinted)} would send it, by what the code says, and did not: is that line reached?"
+        if any(reactor.name == name for reactor in self._roster):
+            return f"there is a reactor {name}, but what it returns is not kept: pipe.send({name!r}, value) in it"
+        if self.warehouse.last_ref(name) is not None:
+            return f"other reactors have sent it to this store: plant.fetch_ingredient({name!r}) gives the last version"
+        return ""
 
     def _near_misses(self, name: str) -> list[str]:
         return near_misses(name, {*self.warehouse.names(), *self._roster.hinted_names()} - {name})
@@ -423,6 +460,7 @@ class Plant:
         NoProducer
             If there is none.
         """
+        _check_names("fetch_ingredient", (name,))
         return self.warehouse.open(self.find_ingredient(name))
 
     def find_ingredient(self, name: str) -> ObjectRef:
@@ -433,7 +471,7 @@ class Plant:
         NoProducer
             If there is none.
         """
-        _check_names("fetch_ingredient", (name,))
+        _check_names("find_ingredient", (name,))
         ref = self._up_to_date(name)
         if ref is None:
             ref = self.warehouse.last_ref(name)
@@ -507,7 +545,30 @@ class Plant:
         self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + earlier[0])], (), lambda: self._roster.parts(id)))
         return True
 
-    # ----------------------------------------------------------------- room on disk
+    # ----------------------------------------------------------------- looking after the store
+
+    def check(self, fix: bool = False) -> list[Problem]:
+        """Try every invariant of the store.
+
+        Parameters
+        ----------
+        fix : bool
+            Remove what is wrong (damaged files are put aside in ``quarantine/``), and garbage too if nobody else has
+            the store open. What is removed is made again when it is needed.
+
+        Returns
+        -------
+        list of Problem
+            What was found; empty if all is well.
+
+        Raises
+        ------
+        BadRequest
+            If a reactor asks.
+        """
+        with self._resting():
+            return self.warehouse.check(fix)
+
 
     def gc(
         self,

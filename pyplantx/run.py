@@ -31,6 +31,9 @@ _NOTHING_SEEN: frozenset[tuple[str, str]] = frozenset()
 _NOTHING_SENT: frozenset[str] = frozenset()
 _NO_ALLOCATIONS: dict[str, Any] = {}  # replaced, never changed
 
+#: Flag of the code of an ``async def``.
+_COROUTINE = 0x80
+
 _T = TypeVar("_T")
 _new = tuple.__new__  # see `core/trace.py`
 
@@ -263,6 +266,9 @@ class Run:
         return _new(Ended, (self.reactor.id, self._take_steps(), reusable))
 
     def _raised(self, error: BaseException) -> Outcome:
+        for forgotten in self.pending if not isinstance(error, PyplantxError) else ():
+            mistake = self._never_yielded(forgotten)
+            error.add_note(f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
         self._discard()
         self.world.forget(self)
         if self._was_deceived():
@@ -484,6 +490,10 @@ class Run:
             kind, hint = "a subreactor call", f"yield from {yielded.subreactor.__name__}(pipe, ...)"
         return BadRequest(f"reactor {self.reactor.name} yielded {kind}: {shown(yielded)}", hint=hint)
 
+    def _waits_with(self) -> str:
+        code = getattr(self.reactor.function, "__code__", None)
+        return "await" if code is not None and code.co_flags & _COROUTINE else "yield"
+
     def _never_yielded(self, forgotten: Any) -> BadRequest:
         if isinstance(forgotten, SubreactorCall):
             name = forgotten.subreactor.__name__
@@ -494,7 +504,7 @@ class Run:
         return BadRequest(
             f"reactor {self.reactor.name} asked for {', '.join(map(repr, forgotten.names))} and never yielded the "
             f"request ({forgotten.line})",
-            hint=f"x = yield pipe.receive({forgotten.names[0]!r})",
+            hint=f"x = {self._waits_with()} pipe.receive({forgotten.names[0]!r})",
         )
 
 

@@ -35,7 +35,7 @@ else:
         return (*given, *[known[name] for name in left])
 
     def _repr(self: tuple[Any, ...]) -> str:
-        fields = ", ".join([f"{name}={value!r}" for name, value in zip(self._fields, self)])
+        fields = ", ".join([f"{name}={value!r}" for name, value in zip(self._fields, tuple.__iter__(self))])
         return f"{type(self).__name__}({fields})"
 
     def _make(cls: type, values: Iterable[Any]) -> Any:
@@ -48,13 +48,13 @@ else:
 
     def _asdict(self: tuple[Any, ...]) -> dict[str, Any]:
         """Field to value."""
-        return dict(zip(self._fields, self))
+        return dict(zip(self._fields, tuple.__iter__(self)))
 
     _METHODS: Mapping[str, Any] = {
         "__slots__": (),
         "__new__": _new,
         "__repr__": _repr,
-        "__getnewargs__": lambda self: tuple(self),
+        "__getnewargs__": lambda self: tuple(tuple.__iter__(self)),
         "_make": classmethod(_make),
         "_replace": _replace,
         "_asdict": _asdict,

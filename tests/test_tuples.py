@@ -84,6 +84,22 @@ def test_methods_docs_and_matching():
             assert (y, name) == (2, "d")
 
 
+class Listing(NamedTuple):
+    items: tuple[int, ...]
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+def test_what_it_iterates_over_is_its_own_affair():
+    listing = Listing((1, 2))
+    assert list(listing) == [1, 2]
+    assert repr(listing) == "Listing(items=(1, 2))"
+    assert listing._asdict() == {"items": (1, 2)}
+    assert listing._replace(items=(3,)).items == (3,)
+    assert pickle.loads(pickle.dumps(listing)).items == (1, 2)
+
+
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_travels(protocol):
     sent = pickle.loads(pickle.dumps(Ours(1, 2, "e"), protocol))

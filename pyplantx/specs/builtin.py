@@ -307,7 +307,8 @@ def _load_with_dill(data: Any, buffers: list[Any]) -> Any:
 def _not_here(error: Exception) -> PayloadMissing:
     return PayloadMissing(
         f"the stored object can't be made again here: {type(error).__name__}: {error}",
-        hint="its class has moved or changed; it is produced again",
+        hint="its class has moved or changed, or belongs to another script (define it in a module that both import); a "
+        "demand makes it again",
     )
 
 

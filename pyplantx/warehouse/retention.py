@@ -205,6 +205,9 @@ class Collected(NamedTuple):
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
+    def __repr__(self) -> str:
+        return str(self)  # as one reads it at a prompt
+
     def _lines(self) -> list[str]:
         removes = self.dry_run or self.hindrance
         verb = "would remove" if removes else "removed"
@@ -302,6 +305,9 @@ class DiskUse(NamedTuple):
     def total(self) -> int:
         """Bytes on disk."""
         return sum(self.places.values())
+
+    def __repr__(self) -> str:
+        return str(self)  # as one reads it at a prompt
 
     def __str__(self) -> str:
         share = 100 * self.payloads / max(self.budget, 1)

@@ -1,0 +1,175 @@
+"""What a person is told who has made a common mistake."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx import ReactorFunc, errors
+
+Open = Callable[..., Any]
+
+
+class TestAForgottenYield:
+    def test_is_named_beside_the_error_that_it_leads_to(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            pipe.send("x", 1)
+            pipe.send("y", 2)
+
+        @ReactorFunc
+        def use(pipe: Any) -> Any:
+            x = pipe.receive("x")
+            y = yield pipe.receive("y")
+            pipe.send("sum", x + y)
+
+        with open_plant(make, use) as plant, pytest.raises(TypeError) as caught:
+            plant.produce("sum")
+        notes = "\n".join(caught.value.__notes__)
+        assert "asked for 'x' and never yielded the request" in notes and "test_advice.py:" in notes
+        assert "x = yield pipe.receive('x')" in notes and "'y'" not in notes
+
+    def test_an_async_reactor_awaits(self, open_plant: Open) -> None:
+        @ReactorFunc
+        async def use(pipe: Any) -> None:
+            pipe.receive("x")
+
+        with open_plant(use) as plant, pytest.raises(errors.BadRequest, match=r"x = await pipe\.receive\('x'\)"):
+            plant.run_reactor(use)
+
+    def test_no_note_where_nothing_was_forgotten(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def use(pipe: Any) -> None:
+            raise ValueError("mine")
+
+        with open_plant(use) as plant, pytest.raises(ValueError, match="mine") as caught:
+            plant.run_reactor(use)
+        assert not any("yielded" in note for note in caught.value.__notes__)
+
+    def test_a_request_says_what_it_is(self, open_plant: Open) -> None:
+        shown: list[str] = []
+
+        @ReactorFunc
+        def use(pipe: Any) -> Any:
+            request = pipe.receive("x", "y")
+            shown.append(repr(request))
+            pipe.send("z", sum((yield request)))
+
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            pipe.send("x", 1)
+            pipe.send("y", 2)
+
+        with open_plant(make, use) as plant:
+            assert plant.produce("z") == 3
+        assert "request for 'x', 'y'" in shown[0] and "yield" in shown[0]
+
+
+class TestNobodySends:
+    def demand(self, plant: Any, name: str) -> str:
+        with pytest.raises(errors.NoProducer) as caught:
+            plant.produce(name)
+        return caught.value.hint
+
+    def test_a_reactor_that_returns_it(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def answer(pipe: Any) -> int:
+            return 5
+
+        with open_plant(answer) as plant:
+            assert "what it returns is not kept: pipe.send('answer', value)" in self.demand(plant, "answer")
+
+    def test_a_reactor_that_would_send_it(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def sometimes(pipe: Any) -> None:
+            if pipe.read_config("on"):
+                pipe.send("x", 1)
+
+        with open_plant(sometimes, config={"on": False}) as plant:
+            assert self.demand(plant, "x").startswith("sometimes would send it")
+
+    def test_what_other_reactors_have_sent(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def earlier(pipe: Any) -> None:
+            pipe.send("x", 1)
+
+        @ReactorFunc
+        def other(pipe: Any) -> None:
+            pipe.send("y", 1)
+
+        with open_plant(earlier) as plant:
+            plant.produce("x")
+        with open_plant(other) as plant:
+            assert "plant.fetch_ingredient('x')" in self.demand(plant, "x")
+            assert plant.fetch_ingredient("x") == 1
+
+
+class TestRivals:
+    """Two reactors that send one name: the search ends with the first, so it has to be said."""
+
+    def reactors(self) -> tuple[Any, Any]:
+        @ReactorFunc
+        def train(pipe: Any) -> None:
+            pipe.send("model", "old")
+
+        @ReactorFunc
+        def train_again(pipe: Any) -> None:
+            if pipe.read_config("again"):
+                pipe.send("model", "new")
+
+        return train, train_again
+
+    def test_are_told_once(self, open_plant: Open, caplog: pytest.LogCaptureFixture) -> None:
+        one, other = self.reactors()
+        with open_plant(one, other, config={"again": True}) as plant, caplog.at_level(logging.WARNING, "pyplantx"):
+            plant.run_reactor(one)
+            plant.run_reactor(other)
+            assert caplog.messages == []
+            assert plant.produce("model") == "new"
+            plant.produce("model")
+            assert plant.log.take() == ["train", "train_again"]
+        assert len(caplog.messages) == 1
+        assert "train" in caplog.text and "train_again" in caplog.text and "both send 'model'" in caplog.text
+
+    def test_one_at_a_time_is_no_rival(self, open_plant: Open, caplog: pytest.LogCaptureFixture) -> None:
+        one, other = self.reactors()
+        with open_plant(one, other, config={"again": True}) as plant, caplog.at_level(logging.WARNING, "pyplantx"):
+            plant.run_reactor(one)
+            plant.run_reactor(other)
+            plant.set_config({"again": False})  # today it would not send
+            plant.run_reactor(other)
+            assert plant.produce("model") == "old"
+        assert caplog.messages == []
+
+
+def test_what_is_shown_at_a_prompt(open_plant: Open) -> None:
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        pipe.send("x", 1)
+
+    with open_plant(make) as plant:
+        plant.produce("x")
+        assert repr(plant.why(make)) == "<make: ran (never run before)>"
+        assert repr(plant.status()) == str(plant.status())
+        assert repr(plant.du()) == str(plant.du()) and repr(plant.gc(dry_run=True)) == str(plant.gc(dry_run=True))
+
+
+def test_the_plant_checks_its_store(open_plant: Open) -> None:
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        pipe.send("x", b"x" * 2_000_000)
+
+    with open_plant(make) as plant:
+        plant.produce("x")
+        assert plant.check() == []
+        (file,) = [path for path in (Path(plant.plant_dir) / "objects").rglob("*") if path.is_file()]
+        file.chmod(0o600)
+        file.write_bytes(b"y" + file.read_bytes()[1:])
+        assert [problem.harmless for problem in plant.check(fix=True)] == [False]
+        assert all(problem.harmless for problem in plant.check())  # it is not there any more, and will be made again
+        assert plant.produce("x") == b"x" * 2_000_000
+        assert plant.log.take() == ["make", "make"]
