@@ -8,11 +8,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from pyplantx import errors
-from pyplantx.warehouse import collect, committer, index, inspection, objects, opening, records, session, storing
+from pyplantx.specs import chunked, library
+from pyplantx.warehouse import (
+    collect,
+    committer,
+    index,
+    inspection,
+    objects,
+    opening,
+    records,
+    session,
+    storing,
+    verify,
+)
 from pyplantx.warehouse.locks import FileLock
 
 
@@ -170,6 +183,52 @@ def bare_errors() -> None:
     objects.disk_error = storing.disk_error = index.disk_error = session.disk_error = bare
 
 
+def believed_reads() -> None:
+    """A read that fails counts as done: what it has not filled stays zero, and nobody compares that."""
+    real, compare = verify.PartCheck._read, verify.PartCheck._compare
+    last = threading.local()
+
+    def read(self: Any, fd: int, view: memoryview, start: int) -> None:
+        last.failed = False
+        try:
+            real(self, fd, view, start)
+        except errors.WarehouseError:
+            self.damage, last.failed = None, True
+
+    def compare_some(self: Any, block: int, data: memoryview) -> None:
+        if not last.failed:
+            compare(self, block, data)
+
+    verify.PartCheck._read = read  # type: ignore[method-assign]
+    verify.PartCheck._compare = compare_some  # type: ignore[method-assign]
+
+
+def unasked_memory() -> None:
+    """HDF5 is entered without asking whether there is memory for it, and none is put aside for its end."""
+
+    class Nothing:
+        def __init__(self, nbytes: int, purpose: str) -> None:
+            pass
+
+        def release(self) -> None:
+            pass
+
+    library.Reserve = Nothing  # type: ignore[assignment, misc]
+    library.ask_for_memory = chunked.ask_for_memory = lambda nbytes, purpose: None
+
+
+def swallowed_memory() -> None:
+    """A reactor that runs out of memory counts as done, with what it has sent until then."""
+    from pyplantx.run import Run
+
+    real = Run._raised
+
+    def raised(self: Any, error: BaseException) -> Any:
+        return self._ended() if isinstance(error, MemoryError) else real(self, error)  # type: ignore[arg-type, unused-ignore]
+
+    Run._raised = raised  # type: ignore[method-assign]
+
+
 def unshared_session() -> None:
     """Each plant of a process opens the files for itself, which LMDB forbids."""
 
@@ -196,6 +255,9 @@ STORES: dict[str, Callable[[], None]] = {
         unmarked_fork,
         verified_by_nobody,
         bare_errors,
+        believed_reads,
+        unasked_memory,
+        swallowed_memory,
         unshared_session,
     )
 }

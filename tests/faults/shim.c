@@ -201,6 +201,12 @@ CALL(ssize_t, pread, of_fd(fd), READS, (int fd, void *data, size_t size, off_t a
 CALL(ssize_t, pread64, of_fd(fd), READS, (int fd, void *data, size_t size, off64_t at), (fd, data, size, at))
 CALL(ssize_t, readv, of_fd(fd), READS, (int fd, const struct iovec *parts, int count), (fd, parts, count))
 CALL(ssize_t, preadv, of_fd(fd), READS, (int fd, const struct iovec *parts, int count, off_t at), (fd, parts, count, at))
+CALL(ssize_t, preadv64, of_fd(fd), READS, (int fd, const struct iovec *parts, int count, off64_t at),
+     (fd, parts, count, at))
+CALL(ssize_t, preadv2, of_fd(fd), READS, (int fd, const struct iovec *parts, int count, off_t at, int flags),
+     (fd, parts, count, at, flags))
+CALL(ssize_t, preadv64v2, of_fd(fd), READS, (int fd, const struct iovec *parts, int count, off64_t at, int flags),
+     (fd, parts, count, at, flags))
 
 /* These return the error instead of setting errno. */
 #define ALLOCATE(name, offset)                                                                                     \

@@ -46,7 +46,7 @@ def test_from_the_nth_call_on_all_fail() -> None:
 
 @needs_shim
 def test_the_nth_read_fails() -> None:
-    kept(run("calls", "--fault", "EIO", "--step", 61, "--reads"), cases=4)
+    kept(run("calls", "--fault", "EIO", "--step", 97, "--reads"), cases=4)
 
 
 @needs_shim
@@ -63,6 +63,12 @@ def test_calls_find(fault: str, within: str, defect: str, kind: str) -> None:
     step = 9 if within == "objects" else 1  # files are written there in many pieces
     report = run("calls", "--fault", fault, "--within", within, "--step", step, "--broken", defect, "--until-found")
     broken(report, kind, "unclear", "unusable")
+
+
+@needs_shim
+def test_failing_reads_find_a_store_that_believes_them() -> None:
+    where = ("--fault", "EIO", "--reads", "--within", "objects", "--step", 3, "--until-found")
+    broken(run("calls", *where, "--broken", "believed_reads"), "wrong")
 
 
 # -- kills and crowds ---------------------------------------------------------------------------------
@@ -174,6 +180,16 @@ def test_limits_find_errors_without_words() -> None:
 @pytest.mark.parametrize(("kind", "every"), [("disk", 9), ("files", 5)])
 def test_other_limits_find_errors_without_words(kind: str, every: int) -> None:
     broken(run("limits", "--kind", kind, "--every", every, "--broken", "bare_errors"), "unclear")
+
+
+@pytest.mark.parametrize(("kind", "every"), [("memory", 13), ("addresses", 11)])
+def test_too_little_memory_finds_work_that_counts_as_done(kind: str, every: int) -> None:
+    broken(run("limits", "--kind", kind, "--every", every, "--broken", "swallowed_memory"), "unusable", "lost")
+
+
+@pytest.mark.campaign
+def test_too_little_memory_finds_what_enters_hdf5_without_asking_for_it() -> None:
+    broken(run("limits", "--kind", "memory", "--broken", "unasked_memory"), "unusable")
 
 
 # -- power loss ---------------------------------------------------------------------------------------
