@@ -67,7 +67,7 @@ def test_calls_find(fault: str, within: str, defect: str, kind: str) -> None:
 
 @needs_shim
 def test_failing_reads_find_a_store_that_believes_them() -> None:
-    where = ("--fault", "EIO", "--reads", "--within", "objects", "--step", 3, "--until-found")
+    where = ("--fault", "EIO", "--reads", "--within", "objects", "--start", 5, "--step", 7, "--until-found")
     broken(run("calls", *where, "--broken", "believed_reads"), "wrong")
 
 
