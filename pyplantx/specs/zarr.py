@@ -1,7 +1,8 @@
 """ZarrArraySpec: chunked arrays as Zarr version 3, each chunk a file (specs/zarr is the written format).
 
 zarr is imported on first use. An object's folder is a Zarr store as it stands (``zarr.open_array(folder)``): chunk keys
-have dots, so that they are names of parts, and each chunk has its own checksum, looked at when it is first read.
+have dots, so that they are names of parts, and each chunk has its own checksum, looked at when it is first read; those
+of a small array when it is opened.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HEAD = "zarr.json"
 _AIM = 16 << 20  #: bytes of a chunk that we choose: each is a file, with a checksum and a sync of its own
 _MOST_FILES = 4096
+_AT_ONCE = 1 << 20  #: bytes that are checked when an array is opened, the others when they are read
 _SLAB = 64 << 20  #: bytes that are copied or hashed at once
 #: Element types that Zarr keeps as they are: numbers of native byte order.
 _KINDS = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
@@ -73,6 +75,7 @@ class ZarrArraySpec(BuiltinSpec):
         if _HEAD not in parts:
             raise DamagedObject(f"a Zarr array without its part {_HEAD}")
         _check_head(payload.read(_HEAD), parts)
+        _check_first(payload, parts)
         array = _opened(parts, lambda part: _opened_part(payload, part), meta)
         return ZarrArray(array, again=cache(lambda: (_opened_again, (_packed_parts(payload), dict(meta)))))
 
@@ -293,6 +296,22 @@ def _opened(parts: Iterable[str], open_part: Callable[[str], Readable], meta: Ma
     if found != (meta.get("shape"), meta.get("dtype")):
         raise DamagedObject(f"the Zarr array's shape and dtype are {found}, its record says otherwise: {dict(meta)}")
     return array
+
+
+def _check_first(payload: Payload, parts: Iterable[str]) -> None:
+    """Check the first chunks, of a small array all of them: found here, damage costs a run and is nobody's error."""
+    left = _AT_ONCE
+    for part in parts:
+        if part == _HEAD or not payload.is_file(part):
+            continue
+        reader = payload.open_checked(part)
+        try:
+            left -= reader.size
+            if left < 0:
+                return
+            reader.read_into(bytearray(reader.size), 0)
+        finally:
+            reader.close()
 
 
 def _opened_part(payload: Payload, part: str) -> Readable:

@@ -399,3 +399,25 @@ def test_the_head_is_plain_json(stage):
     SPEC.allocate(stage, shape=(8,), chunks=(4,)).seal()
     with open(stage.folder + "/zarr.json") as file:
         assert json.load(file)["chunk_key_encoding"]["configuration"] == {"separator": "."}
+
+
+def test_damage_to_a_small_array_is_found_when_it_is_opened(tmp_path):
+    ran = []
+
+    @ReactorFunc(sends="small_tiles")
+    def make_small_tiles(pipe):
+        ran.append(1)
+        tiles = pipe.allocate("small_tiles", SPEC, shape=(4, 50), dtype="i8", chunks=(2, 50))
+        tiles[...] = np.arange(200).reshape(4, 50)
+        pipe.send("small_tiles", tiles)
+
+    def produced():
+        with Plant(tmp_path) as plant:
+            plant.add_reactor(make_small_tiles)
+            return plant.produce("small_tiles")[...].sum()
+
+    assert produced() == 19900
+    (chunk,) = tmp_path.glob("objects/*/*/c.1.0")
+    os.chmod(chunk, 0o600)
+    os.truncate(chunk, 8)
+    assert produced() == 19900 and len(ran) == 2
