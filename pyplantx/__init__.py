@@ -50,11 +50,15 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    room = f"{__name__}.{_HOMES.get(name, name)}"
+    try:
+        home = import_module(room)
+    except ModuleNotFoundError as error:
+        if error.name != room:
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     value = getattr(home, name) if name in _HOMES else home
     globals()[name] = value
     return value

@@ -57,6 +57,7 @@ else:
         "__getnewargs__": lambda self: tuple(tuple.__iter__(self)),
         "_make": classmethod(_make),
         "_replace": _replace,
+        "__replace__": _replace,  # for copy.replace
         "_asdict": _asdict,
     }
 
@@ -67,6 +68,8 @@ else:
             if not bases:
                 return super().__new__(mcs, name, bases, body)
             fields = tuple(body.get("__annotations__", ()))
+            if not fields and "__annotate_func__" in body:  # Python 3.14, where they are not postponed
+                raise TypeError(f"{name} needs `from __future__ import annotations`, or its fields are not seen")
             defaults = {field: body.pop(field) for field in fields if field in body}
             if tuple(defaults) != fields[len(fields) - len(defaults) :]:
                 raise TypeError(f"{name}: a field without a default follows one with a default")

@@ -263,9 +263,10 @@ def test_the_front_door_is_cheap(line: str, spared: list[str]):
 
 
 def test_the_front_door_names_what_is_behind_it():
-    code = "import pyplantx; print({*pyplantx.__all__} <= {*dir(pyplantx)}, hasattr(pyplantx, 'plants'))"
+    names = "{*pyplantx.__all__} <= {*dir(pyplantx)}, hasattr(pyplantx, 'plants'), pyplantx.testing.__name__"
+    code = f"import pyplantx; print({names})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "True False"
+    assert done.stdout.strip() == "True False pyplantx.testing"
 
 
 def test_star_import_gives_what_the_readme_uses():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import types
 import typing
 
 import pytest
@@ -82,6 +83,15 @@ def test_methods_docs_and_matching():
     match Ours(1, 2, "d"):
         case Ours(1, y, name=name):
             assert (y, name) == (2, "d")
+
+
+def test_annotations_that_are_not_there_yet_are_no_fields_to_be_lost():
+    def body(namespace):
+        namespace["__annotate_func__"] = lambda form: {"x": int}  # what Python 3.14 makes of `x: int`
+
+    with pytest.raises(TypeError, match="from __future__ import annotations"):
+        types.new_class("Late", (NamedTuple,), exec_body=body)
+    assert types.new_class("Nothing", (NamedTuple,))() == ()
 
 
 class Listing(NamedTuple):

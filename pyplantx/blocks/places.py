@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.specs.buffers import REUSED_FILES
 from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -98,10 +97,10 @@ def place_of(array: Array) -> Place | None:
         info = os.stat(found.path)  # it may have been removed or replaced
     except OSError:
         return None
-    file = (info.st_dev, info.st_ino)
-    if info.st_ino != found.inode or file in REUSED_FILES:
+    if info.st_ino != found.inode:
         return None
     offset = found.offset + start - found.start
+    file = (info.st_dev, info.st_ino)
     return Place(_machine(), found.path, file, offset, array.shape, array.dtype, array.strides)
 
 

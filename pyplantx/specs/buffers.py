@@ -21,10 +21,6 @@ LAID_OUT = 1 << 20
 #: only the pages that are written to cost any. The mmap module has no name for it.
 NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
-#: Device and inode of files whose pages are used for something else when nobody here knows: who maps them needs more
-#: than a path. Others map whole files by their path.
-REUSED_FILES: set[tuple[int, int]] = set()
-
 
 def slices(buffer: memoryview) -> Iterator[memoryview]:
     """A contiguous buffer in pieces that stay in the processor's cache while they are hashed and written."""

@@ -266,10 +266,10 @@ def _data(payload: Payload, part: str, writable: bool, checked: bool) -> Any:
         raise DamagedObject(f"the part {part} is missing")
     if payload.is_file(part):
         return map_file(payload.path(part), writable) if checked else payload.map(part, writable)
-    if not writable:
-        return payload.read(part)
     own = getattr(payload, "own", None)  # memory that nobody else has, as it is
-    return bytearray(payload.read(part)) if own is None else own(part)
+    if own is not None:
+        return own(part) if writable else own(part).toreadonly()
+    return bytearray(payload.read(part)) if writable else payload.read(part)
 
 
 def _holds_booleans(dtype: np.dtype[Any]) -> bool:

@@ -319,7 +319,7 @@ def sweep_claims(folder: str) -> None:
 def _number(key: str) -> int:
     """What stands for a key: the beginning of its digest, or its own if it is one, as the nodes of trace trees are."""
     try:
-        return int(key[:16] if len(key) == 32 else hash_text(key)[:16], 16)
+        return abs(int(key[:16] if len(key) == 32 else hash_text(key)[:16], 16))  # any text: "-" is not excluded
     except ValueError:
         return int(hash_text(key)[:16], 16)
 

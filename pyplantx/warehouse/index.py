@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +28,6 @@ from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseEr
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import Layout, disk_error, in_words, make_way, write_file
 from pyplantx.warehouse.records import seal_record, unseal_record
-from pyplantx.warehouse.windows import Windows
 
 #: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.
 TABLES = ("traces", "names", "versions", "parts", "code", "objects", "blobs", "history")
@@ -71,23 +69,26 @@ class Reader:
         self._txn: Txn | None = None
         self._begun = 0.0
         self._kept = False
-        self._windows = index.new_windows()
         self.uses = 0  # so that an idle timer can tell whether the transaction is in use
 
     def get(self, table: str, key: Key) -> bytes | None:
         """Body of one record; None if there is none, or if it is damaged (which is reported)."""
-        with self._lock:
-            txn = self._txn if not self._stale else None
-            if txn is None:
-                txn = self._begin()
-            self.uses += 1
-            try:
-                record = txn.get(key, None, self._index.tables[table])
-            except lmdb.Error as error:
-                self._index.doubt(f"a page of table {table!r} can't be read ({error})")
-                record = None
-            if not self._kept:
-                self._end()
+        try:
+            with self._lock:
+                txn = self._txn if not self._stale else None
+                if txn is None:
+                    txn = self._begin()
+                self.uses += 1
+                try:
+                    record = txn.get(key, None, self._index.tables[table])
+                except lmdb.Error as error:
+                    self._index.doubt(f"a page of table {table!r} can't be read ({error})")
+                    record = None
+                if not self._kept:
+                    self._end()
+        except lmdb.MapResizedError:
+            self._index.follow_growth()
+            return self.get(table, key)
         if record is None:
             return None
         sealing = self._index.sealing
@@ -125,32 +126,32 @@ class Reader:
 
     def payload(self, key: Key) -> bytes | None:
         """A payload of the second environment; its checksum is in the object's record."""
-        with self._lock:
-            try:
-                with self._index.begin_read(self._index.small) as txn:
-                    return self._index.payload_of(key, txn.get(key))
-            except lmdb.Error as error:
-                self._index.doubt(f"a page of small.lmdb can't be read ({error})")
-                return None
+        return self._from_small(lambda txn: self._index.payload_of(key, txn.get(key)), buffers=False)
 
-    def piece(self, key: Key, size: int, is_right: Callable[[Any], bool]) -> Any:
-        """A payload as memory that nobody else has: a writable buffer of that size.
+    def own_payload(self, key: Key) -> bytearray | None:
+        """A payload in memory that nobody else has, copied once; None if there is none. Not for signed stores."""
 
-        None if it must be copied, as it is outside of an activity, or is not right; see ``windows.py``.
-        """
-        if self._windows is None or not self._kept:
-            return None
-        with self._lock:
-            self.uses += 1
-            try:
-                return self._windows.piece(key, size, is_right)
-            except (lmdb.Error, WarehouseError):  # `payload` says what is wrong
-                return None
+        def copied(txn: Any) -> bytearray | None:
+            stored = txn.get(key)
+            return None if stored is None else bytearray(stored)
+
+        return self._from_small(copied, buffers=True)
 
     def payload_sizes(self) -> dict[Key, int]:
         """Key -> bytes of every payload of the second environment."""
-        with self._lock, self._index.begin_read(self._index.small) as txn:
-            return {key: len(value) for key, value in txn.cursor()}
+        return self._from_small(lambda txn: {bytes(key): len(value) for key, value in txn.cursor()}, buffers=True) or {}
+
+    def _from_small(self, read: Callable[[Any], _T], *, buffers: bool) -> _T | None:
+        """What a read of the second environment gives; None if its pages can't be read, which is reported."""
+        try:
+            with self._lock, self._index.begin_read(self._index.small, buffers=buffers) as txn:
+                return read(txn)
+        except lmdb.MapResizedError:
+            self._index.follow_growth()
+            return self._from_small(read, buffers=buffers)
+        except lmdb.Error as error:
+            self._index.doubt(f"a page of small.lmdb can't be read ({error})")
+            return None
 
     def keep(self, kept: bool) -> None:
         """Whether the transaction stays open between reads."""
@@ -158,7 +159,6 @@ class Reader:
             self._kept = kept
             if not kept:
                 self._end()
-                self._settle()
 
     def refresh(self, older_than: float = 0.0) -> None:
         """Let the next read see what others have committed since, if the view is older than that many seconds."""
@@ -168,10 +168,14 @@ class Reader:
     def foreign_changes(self) -> int:
         """A number that grows when look-ups may see, from now on, what another process has written."""
         if self._stale or self._txn is None:
-            with self._lock:
-                self._begin()
-                if not self._kept:
-                    self._end()
+            try:
+                with self._lock:
+                    self._begin()
+                    if not self._kept:
+                        self._end()
+            except lmdb.MapResizedError:
+                self._index.follow_growth()
+                return self.foreign_changes()
         return self._index.foreign_commits
 
     def drop_idle(self) -> None:
@@ -179,26 +183,31 @@ class Reader:
         if self._lock.acquire(blocking=False):
             try:
                 self._end()
-                self._settle(if_changed=True)
             finally:
                 self._lock.release()
 
     @property
     def holds_view(self) -> bool:
-        return self._txn is not None or (self._windows is not None and self._windows.are_pinned)
+        return self._txn is not None
 
     def pause(self) -> None:
         """Block reads, end the transaction; for a growing map and for fork."""
         if not self._lock.acquire(timeout=_LONGEST_READ):
             raise WarehouseError("a read of the warehouse does not end")
         self._end()
-        self._settle()
 
     def resume(self) -> None:
         self._lock.release()
 
     def _slice(self, table: str, start: Key | None, limit: int) -> list[tuple[Key, bytes]]:
         """Up to `limit` raw records from `start` on; with None the last ones, backward."""
+        try:
+            return self._slice_of_view(table, start, limit)
+        except lmdb.MapResizedError:
+            self._index.follow_growth()
+            return self._slice(table, start, limit)
+
+    def _slice_of_view(self, table: str, start: Key | None, limit: int) -> list[tuple[Key, bytes]]:
         with self._lock:
             txn = self._begin() if self._stale or self._txn is None else self._txn
             try:
@@ -235,10 +244,6 @@ class Reader:
         txn, self._txn = self._txn, None
         if txn is not None:
             txn.abort()
-
-    def _settle(self, *, if_changed: bool = False) -> None:
-        if self._windows is not None:
-            self._windows.settle(if_changed=if_changed)
 
 
 class Index:
@@ -280,8 +285,10 @@ class Index:
         self._durable = durable
         self._turn = FileLock(os.path.join(layout.locks, "write"))
         self._gate = threading.RLock()  # the one writing thread of this process
+        self._writing = threading.RLock()  # a write transaction is open
+        self._copying = threading.RLock()  # the index is being backed up
         self._readers: list[Reader] = []
-        self._paused: list[Reader] = []
+        self._paused: list[Any] = []
         self._condemned: dict[tuple[str, Key], bytes] = {}  # what counts as missing
         self._senseless: dict[tuple[str, Key], bytes] = {}  # those of them that the next write removes
         self._renewed: set[str] = set()  # tables that the present transaction has written anew
@@ -311,31 +318,34 @@ class Index:
         reader.keep(False)
         self._readers.remove(reader)
 
-    def new_windows(self) -> Windows | None:
-        """For a `Reader`; None where a reader has no slot that others heed, or values are signed."""
-        if self.sealing is not None or not self.small.flags()["lock"]:
-            return None
-        return Windows(
-            os.path.join(self.layout.small, "data.mdb"),
-            lambda: self.begin_read(self.small, buffers=True),
-            lambda: {**self.small.stat(), **self.small.info()},
-        )
-
     def begin_read(self, env: lmdb.Environment, *, buffers: bool = False) -> Any:
-        """A read transaction; for `Reader` only."""
+        """A read transaction; for `Reader` only.
+
+        Raises
+        ------
+        lmdb.MapResizedError
+            If another process has made the file longer than our map: `follow_growth`, without a lock of a reader.
+        """
         if not self.is_usable:
             self.usable()
-        begin: Callable[[], Any] = partial(env.begin, buffers=True) if buffers else env.begin
         try:
-            return begin()
-        except lmdb.MapResizedError:  # another process has made the file longer than our map
-            env.set_mapsize(0)
-            return begin()
+            return env.begin(buffers=True) if buffers else env.begin()
+        except lmdb.MapResizedError:
+            raise
         except lmdb.Error as error:
             raise WarehouseError(
                 f"the index of {self.layout.root!r} can't be read: {error}",
                 hint="close the warehouse and open it again",
             ) from error
+
+    def follow_growth(self) -> None:
+        """Map what other processes have added to the files; nobody of this process reads or writes meanwhile."""
+        paused = self._pause_readers()
+        try:
+            for env in (self.meta, self.small):
+                env.set_mapsize(0)
+        finally:
+            self._resume_readers(paused)
 
     def usable(self) -> None:
         """Raise unless the environments are open and belong to this process."""
@@ -496,7 +506,7 @@ class Index:
     def _transact(self, env: lmdb.Environment, work: Work) -> None:
         while True:
             try:
-                with env.begin(write=True) as txn:
+                with self._writing, env.begin(write=True) as txn:
                     work(txn)
                 return
             except lmdb.MapFullError:
@@ -530,8 +540,7 @@ class Index:
                 self.open()
                 self.is_usable = True
             finally:
-                for reader in paused:
-                    reader.resume()
+                self._resume_readers(paused)
 
     def _close_environments(self) -> None:
         while self._envs:
@@ -553,20 +562,32 @@ class Index:
         try:
             env.set_mapsize(size)
         finally:
-            for reader in paused:
-                reader.resume()
+            self._resume_readers(paused)
 
-    def _pause_readers(self) -> list[Reader]:
-        paused: list[Reader] = []
+    def _pause_readers(self) -> list[Any]:
+        """Wait until nobody of this process reads, writes or copies, and keep it so until `_resume_readers`.
+
+        LMDB moves its map when that grows, whoever is in it. The locks are always taken in this order, and a reader
+        that has to wait for others has given its own back before.
+        """
+        taken: list[Any] = []
         try:
+            for lock in (self._writing, self._copying):
+                if not lock.acquire(timeout=max(_LONGEST_READ, self.lock_timeout)):
+                    raise WarehouseError("a transaction of the warehouse does not end")
+                taken.append(lock)
             for reader in list(self._readers):
                 reader.pause()
-                paused.append(reader)
+                taken.append(reader)
         except BaseException:
-            for reader in paused:
-                reader.resume()
+            self._resume_readers(taken)
             raise
-        return paused
+        return taken
+
+    @staticmethod
+    def _resume_readers(taken: list[Any]) -> None:
+        for one in reversed(taken):
+            one.resume() if isinstance(one, Reader) else one.release()
 
     def _drop_senseless(self, txn: Txn, senseless: Mapping[tuple[str, Key], bytes]) -> None:
         for (table, key), record in senseless.items():
@@ -706,8 +727,7 @@ class Index:
         self._paused = self._pause_readers()
 
     def resume(self) -> None:
-        for reader in self._paused:
-            reader.resume()
+        self._resume_readers(self._paused)
         self._gate.release()
 
     def forget(self) -> None:
@@ -731,7 +751,8 @@ class Index:
         beside = f"{target}.{os.getpid()}.new"
         self.changed = False
         try:
-            _copy_env(self.meta, beside, durable=self._durable)
+            with self._copying:
+                _copy_env(self.meta, beside, durable=self._durable)
             make_way(target)
             os.rename(beside, target)
         except (OSError, lmdb.Error) as error:

@@ -7,7 +7,6 @@ written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
@@ -144,14 +143,12 @@ class Opener:
         return parts if parts is not None and _are_right(record, parts) else None
 
     def _own_payload(self, address: Digest, record: ObjectRecord, payload: bytes) -> Payload | None:
-        """A payload of the second environment in memory that nobody else has; None if it must be copied."""
-        if record.home != IN_SMALL or payload:
+        """A payload of the second environment in memory that nobody else has; None if it lies elsewhere."""
+        if record.home != IN_SMALL or payload or self._session.sealing is not None:
             return None
-        whole = self._reader.piece(address.encode(), record.size, partial(_is_right, record))
-        if whole is None:
-            return None
-        parts = records.split_payload(record, memoryview(whole).cast("B"))
-        return None if parts is None else OwnPayload(parts)
+        whole = self._reader.own_payload(address.encode())
+        parts = None if whole is None else records.split_payload(record, memoryview(whole))
+        return OwnPayload(parts) if parts is not None and _are_right(record, parts) else None
 
     def _payload(self, ref: ObjectRef, *, in_place: bool = False) -> Payload:
         if ref.inline is not None:
@@ -228,13 +225,6 @@ class Opener:
         return UntrustedStore(
             f"decoding a {ref.spec!r} ingredient could run code from the warehouse {where!r}, and {why}", hint=hint
         )
-
-
-def _is_right(record: ObjectRecord, payload: memoryview) -> bool:
-    if len(record.parts) == 1:  # as nearly always
-        return hash_bytes(payload) == record.parts[0].digest
-    parts = records.split_payload(record, payload)
-    return parts is not None and _are_right(record, parts)
 
 
 def _are_right(record: ObjectRecord, parts: Mapping[str, bytes | memoryview]) -> bool:
