@@ -28,7 +28,7 @@ from pyplantx.blocks.geometry import IN_FLIGHT, Block, Grid, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.progress import Progress
 from pyplantx.errors import BadRequest, PyplantxError
-from pyplantx.specs.pools import Pool
+from pyplantx.specs.pools import Pool, result_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +179,7 @@ class BlockLoop:
             What kept the writing thread from it.
         """
         while self._behind:
-            self._behind.popleft()[1].result()
+            result_of(self._behind.popleft()[1])
 
     def _watch(self, place: int, writes: bool) -> None:
         """Somebody looks at an array otherwise, or writes to it."""
@@ -220,7 +220,7 @@ class BlockLoop:
 
     def _ready(self, block: Block) -> None:
         """Wait for what has to be done before the block is handed out."""
-        self._ahead.pop((_PREPARED, block.index)).result()
+        result_of(self._ahead.pop((_PREPARED, block.index)))
         self._fetching = set()
 
     def finish(self, block: Block) -> None:
@@ -251,7 +251,7 @@ class BlockLoop:
         self._fetching.add(place)
         read = self._ahead.pop((place, block.index), None)
         if read is not None and not read.cancelled():
-            found = read.result()
+            found = result_of(read)
             return found if padded or found.shape == self._handles[place].region(block) else found[block.inner]
         if place in self._stored:
             self.settle()
@@ -282,7 +282,7 @@ class BlockLoop:
     def _write_behind(self, block: Block, job: Callable[[], None]) -> None:
         """Have something done in the writing thread, once what belongs to blocks too far behind is done."""
         while self._behind and (self._behind[0][0] <= block.index - _AHEAD or self._behind[0][1].done()):
-            self._behind.popleft()[1].result()
+            result_of(self._behind.popleft()[1])
         self._behind.append((block.index, self._writers.submit(job)))
 
     def _write(self, block: Block, place: int, value: Array, dtype: Any) -> None:

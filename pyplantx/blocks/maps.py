@@ -16,7 +16,7 @@ from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest
-from pyplantx.specs.pools import SteadyPool
+from pyplantx.specs.pools import SteadyPool, result_of
 from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> An
 
 def _taken(running: deque[tuple[Block, Future[Any]]]) -> Done:
     block, future = running.popleft()
-    return block, [future.result()]
+    return block, [result_of(future)]
 
 
 def map_blocks(loop: BlockLoop, hands: Hands, out: Handle, place: int) -> None:

@@ -12,9 +12,28 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from pyplantx.specs.threads import start_thread
+
+_T = TypeVar("_T")
+
+#: Seconds after which a thread that waits for another looks up.
+_LOOK_UP_AFTER = 0.5
+
+
+def result_of(future: Future[_T]) -> _T:
+    """What ``future.result()`` gives, or raises; wakes now and then, so that no Ctrl-C goes unnoticed.
+
+    Python's main thread handles a signal between two steps of its own. One that comes just before it falls asleep on a
+    lock, or that the system gives to another thread, would otherwise be noticed at the next one only.
+    """
+    while True:
+        try:
+            return future.result(_LOOK_UP_AFTER)
+        except TimeoutError:  # of this wait, or what the work has raised
+            if future.done():
+                return future.result()
 
 
 class SteadyPool(Executor):
@@ -68,7 +87,8 @@ class SteadyPool(Executor):
             self._let_go()
         if wait:
             for thread in self._threads:
-                thread.join()
+                while thread.is_alive():  # as in `result_of`
+                    thread.join(_LOOK_UP_AFTER)
 
     def _cancel_all(self) -> None:
         try:

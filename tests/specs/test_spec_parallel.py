@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from pyplantx.specs import pools
 from pyplantx.specs.pools import Pool, SteadyPool
 from pyplantx.specs.threads import SMALL_STACK, small_stacks, start_thread
 
@@ -202,3 +205,47 @@ def test_work_that_a_busy_thread_takes_is_done_once(monkeypatch: pytest.MonkeyPa
     assert pool.submit(second).result() == "done"
     pool.shutdown()
     assert len(counts) == 1 and counts[0].startswith("one")
+
+
+class TestResultOf:
+    """What a pool's future gives; Ctrl-C is noticed although the thread that waits for it has fallen asleep."""
+
+    def test_gives_and_raises_what_the_work_does(self):
+        def late():
+            time.sleep(0.05)
+            raise TimeoutError("its own")
+
+        with pools.SteadyPool(1, "test") as pool:
+            assert pools.result_of(pool.submit(lambda: 5)) == 5
+            with pytest.raises(TimeoutError, match="its own"):
+                pools.result_of(pool.submit(late))
+            with pytest.raises(ZeroDivisionError):
+                pools.result_of(pool.submit(lambda: 1 / 0))
+
+    def test_outlasts_its_own_patience(self, monkeypatch):
+        monkeypatch.setattr(pools, "_LOOK_UP_AFTER", 0.01)
+        with pools.SteadyPool(1, "test") as pool:
+            assert pools.result_of(pool.submit(lambda: time.sleep(0.1) or "late")) == "late"
+
+    def test_a_signal_that_another_thread_was_given(self):
+        """The system may choose any thread that has not blocked it; the main one hears of it when it wakes."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # so it goes to the pool's thread
+        try:
+            over = threading.Event()
+
+            def work():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+                time.sleep(0.2)  # the main thread is asleep by now
+                os.kill(os.getpid(), signal.SIGINT)
+                over.wait(5)
+
+            with pools.SteadyPool(1, "test") as pool:
+                future = pool.submit(work)
+                try:
+                    with pytest.raises(KeyboardInterrupt):
+                        pools.result_of(future)
+                    assert not future.done()  # else it woke because the work was over
+                finally:
+                    over.set()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
