@@ -575,7 +575,7 @@ def note():
         return len(file.readlines())
 
 def helper(part):
-    if note() == int(sys.argv[3]):
+    if 0 < int(sys.argv[3]) <= note():  # two may have noted before one of them counts
         if sys.argv[4] == "kill":
             os.kill(os.getppid(), signal.SIGKILL)
         if sys.argv[4] == "trouble":
