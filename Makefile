@@ -60,8 +60,9 @@ types: $(VENV)/stamp-dev
 walls: $(VENV)/stamp-dev
 	$(PY) -m pytest -q tests/test_architecture.py
 
+# By two processes: each test has folders of its own, and most wait for the disk or for a program half of the time.
 unit: $(VENV)/stamp-dev
-	$(PY) -m pytest -q $(PYTEST_ARGS)
+	$(PY) -m pytest -q --numprocesses 2 --dist worksteal $(PYTEST_ARGS)
 
 # Bytecode differs from version to version: fingerprints and traces are tried on every other one that is here.
 pythons: $(VENV)/stamp-dev

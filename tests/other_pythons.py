@@ -2,8 +2,9 @@
 
     python tests/other_pythons.py FOLDER_FOR_ENVIRONMENTS
 
-Each version gets a virtual environment of its own below the folder, made once. One that can't be set up is
-named with the reason and fails nothing: the version may be too new for the libraries. A failing test fails.
+Each version gets a virtual environment of its own below the folder, made anew when pyproject.toml changes. One that
+can't be set up is named with the reason and fails nothing: the version may be too new for the libraries. A failing
+test fails.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = 11, 20
-TESTS = ["tests/fingerprint", "tests/core"]
+TESTS = ["--numprocesses", "2", "--dist", "worksteal", "tests/fingerprint", "tests/core"]
 
 
 def version_of(python: str) -> tuple[int, int] | None:
@@ -44,13 +45,14 @@ def others() -> dict[tuple[int, int], str]:
 
 def set_up(python: str, folder: Path) -> Path:
     """An environment with the package and its test libraries; its interpreter."""
-    own = folder / "bin" / "python"
-    if not (folder / "ready").exists():
+    own, ready = folder / "bin" / "python", folder / "ready"
+    wanted = (ROOT / "pyproject.toml").read_text()
+    if not ready.exists() or ready.read_text() != wanted:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
         pip = [str(own), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
         subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True, capture_output=True, cwd=ROOT)
         subprocess.run([*pip, "--editable", ".", "--group", "test"], check=True, capture_output=True, cwd=ROOT)
-        (folder / "ready").touch()
+        ready.write_text(wanted)
     return own
 
 

@@ -42,7 +42,7 @@ SPANS = {
 
 NONSENSE: list[Any] = [
     *("", "GB", "-1GB", "1 XB", "1 GB 2", "1,5 GB", "one", "1..2", "٣GB", "1kbytes", "0x10", "nan", "inf"),
-    *(-1, -0.5, math.nan, math.inf, -math.inf, True, False, [], {}, b"1GB", object(), 1j, timedelta(-1), 10**40),
+    *(-1, -0.5, math.nan, math.inf, -math.inf, True, False, [], {}, b"1GB", ..., 1j, timedelta(-1), 10**40),
 ]
 
 
