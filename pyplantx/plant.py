@@ -569,7 +569,6 @@ class Plant:
         with self._resting():
             return self.warehouse.check(fix)
 
-
     def gc(
         self,
         *,

@@ -31,7 +31,7 @@ from pyplantx.errors import DamagedObject, PyplantxError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 from pyplantx.specs.pools import Pool
-from pyplantx.warehouse.objects import read_ordinary
+from pyplantx.warehouse.files import read_ordinary
 
 if TYPE_CHECKING:
     import numpy as np

@@ -316,7 +316,7 @@ class BlockLoop:
             error.add_note(self._words(what, block))
             raise
         except OSError as error:
-            from pyplantx.warehouse.objects import disk_error
+            from pyplantx.warehouse.files import disk_error
 
             folder = str(error.filename or ".")
             raise disk_error(error, self._words(what, block), folder) from error

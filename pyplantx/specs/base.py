@@ -1,7 +1,7 @@
 """What an ingredient type is: how its values are recognised, written, read, allocated and previewed.
 
 A spec never decides where bytes live. To write, it is given a `Stage`; to read, a `Payload`. Both are
-made by ``warehouse/objects.py``, which computes checksums, keeps small payloads inline in the index
+made by ``warehouse/staging.py``, which computes checksums, keeps small payloads inline in the index
 and moves large ones to their address. A payload is a handful of named *parts* ("data.npy"); most
 types have one.
 """

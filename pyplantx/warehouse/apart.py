@@ -12,9 +12,9 @@ import os
 from typing import Any
 
 from pyplantx.errors import WarehouseError
+from pyplantx.warehouse.files import Layout, fresh_id, read_small, write_file, write_first
 from pyplantx.warehouse.filesystems import network_mount
 from pyplantx.warehouse.locks import host_name
-from pyplantx.warehouse.objects import Layout, fresh_id, read_small, write_file, write_first
 from pyplantx.warehouse.records import from_json, to_json
 
 _HERE, _THERE = "index.json", "objects.json"

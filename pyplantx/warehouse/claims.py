@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.warehouse.objects import fresh_id, in_words
+from pyplantx.warehouse.files import fresh_id, in_words
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 _LONGEST_CHAIN = 64

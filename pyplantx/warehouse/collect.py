@@ -15,8 +15,8 @@ from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
+from pyplantx.warehouse.files import RESUME
 from pyplantx.warehouse.index import TABLES, Reader
-from pyplantx.warehouse.objects import RESUME
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.resume import sweep_workspaces
 from pyplantx.warehouse.retention import Collected, DiskUse, Holding, Limits, Stored, Verdict, decide, rank_versions

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lmdb
 
 from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
+from pyplantx.warehouse.files import Layout, disk_error, in_words, make_way, write_file
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import Layout, disk_error, in_words, make_way, write_file
 from pyplantx.warehouse.records import seal_record, unseal_record
 
 #: The tables of ``meta.lmdb``. specs/warehouse/1/FORMAT.md says what each holds.

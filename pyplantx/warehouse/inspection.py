@@ -20,8 +20,8 @@ import lmdb
 
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import Hasher
+from pyplantx.warehouse.files import Layout, read_small, sync_path, write_file
 from pyplantx.warehouse.index import FIRST_MAP, TABLES, Key, remove_file
-from pyplantx.warehouse.objects import Layout, read_small, sync_path, write_file
 from pyplantx.warehouse.records import from_json, to_json
 
 if TYPE_CHECKING:

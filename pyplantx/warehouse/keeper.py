@@ -18,7 +18,7 @@ from pyplantx.logs import log
 from pyplantx.units import Size, parse_bytes, parse_seconds, show_bytes
 from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.collect import budget, collect, disk_use
-from pyplantx.warehouse.objects import in_words
+from pyplantx.warehouse.files import in_words
 from pyplantx.warehouse.retention import Collected, DiskUse, Limits
 from pyplantx.warehouse.roots import Notes
 from pyplantx.warehouse.session import report

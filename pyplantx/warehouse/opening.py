@@ -13,7 +13,8 @@ from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import DamagedObject, PayloadMissing, UntrustedStore
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.warehouse import records
-from pyplantx.warehouse.objects import is_address, meta_of
+from pyplantx.warehouse.files import is_address
+from pyplantx.warehouse.objects import meta_of
 from pyplantx.warehouse.payloads import FilePayload, MemoryPayload, OwnPayload
 from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.session import Session, is_ours, is_private, report

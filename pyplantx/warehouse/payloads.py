@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import DamagedObject, PayloadMissing, WarehouseError
 from pyplantx.specs.buffers import map_descriptor
-from pyplantx.warehouse.objects import in_words
+from pyplantx.warehouse.files import in_words
 from pyplantx.warehouse.verify import AT_ONCE, PartCheck, PartReader, close_read
 
 if TYPE_CHECKING:

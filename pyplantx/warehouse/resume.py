@@ -22,11 +22,12 @@ from pyplantx.errors import BadRequest, DamagedObject, WarehouseError
 from pyplantx.fingerprint.value import Hasher, hash_bytes, hash_text
 from pyplantx.logs import log
 from pyplantx.specs.base import Buffer, IngredientTypeSpec, Layout
+from pyplantx.warehouse.files import RESUME, in_words, make_folder, read_ordinary, remove_tree
+from pyplantx.warehouse.files import Layout as Folders
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import RESUME, check_part_name, in_words, make_folder, read_ordinary, remove_tree
-from pyplantx.warehouse.objects import Layout as Folders
 from pyplantx.warehouse.payloads import MemoryPayload
 from pyplantx.warehouse.records import from_json, to_json
+from pyplantx.warehouse.staging import check_part_name
 
 if TYPE_CHECKING:
     from pyplantx.specs import SpecRegistry

@@ -22,23 +22,13 @@ from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import sweep_claims
 from pyplantx.warehouse.committer import Committer
+from pyplantx.warehouse.files import RESUME, Layout, disk_error, fresh_id, in_words, read_small, write_file, write_first
 from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.inspection import NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
 from pyplantx.warehouse.locks import FileLock
-from pyplantx.warehouse.objects import (
-    RESUME,
-    Layout,
-    Objects,
-    Staging,
-    disk_error,
-    fresh_id,
-    in_words,
-    read_small,
-    sweep_staging,
-    write_file,
-    write_first,
-)
+from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import from_json, to_json
+from pyplantx.warehouse.staging import Staging, sweep_staging
 from pyplantx.warehouse.trust import Key, Signature, check_unsigned, key_path, load_key, read_signature, unseal_store
 
 if TYPE_CHECKING:

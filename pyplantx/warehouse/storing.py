@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, MissingLibrary, PyplantxError, UnknownSpec, WarehouseFull
-from pyplantx.warehouse.objects import TINY, StagedObject, disk_error, tiny_ref
+from pyplantx.warehouse.files import disk_error
 from pyplantx.warehouse.records import IN_FILES
 from pyplantx.warehouse.session import Session
+from pyplantx.warehouse.staging import TINY, StagedObject, tiny_ref
 
 if TYPE_CHECKING:
     from pyplantx.specs import SpecRegistry

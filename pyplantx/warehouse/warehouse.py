@@ -19,7 +19,7 @@ from pyplantx.specs.services import Services
 from pyplantx.warehouse import committer, records
 from pyplantx.warehouse.claims import Claim, Claims
 from pyplantx.warehouse.committer import Commit, NewVersion, blob_key, name_key, version_key
-from pyplantx.warehouse.objects import RESUME, in_words
+from pyplantx.warehouse.files import RESUME, in_words
 from pyplantx.warehouse.opening import Opener, decoded
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import VersionInfo, decode_text

@@ -17,12 +17,14 @@ from pyplantx.specs import chunked, library
 from pyplantx.warehouse import (
     collect,
     committer,
+    files,
     index,
     inspection,
     objects,
     opening,
     records,
     session,
+    staging,
     storing,
     verify,
 )
@@ -37,7 +39,7 @@ def shared_name() -> None:
         os.makedirs(path, exist_ok=True)
         return path
 
-    objects.Staging.new_folder = new_folder  # type: ignore[method-assign]
+    staging.Staging.new_folder = new_folder  # type: ignore[method-assign]
     _without_exclusive_opening()
 
 
@@ -49,7 +51,7 @@ def _without_exclusive_opening() -> None:
             flags = flags & ~os.O_EXCL | os.O_TRUNC
         return real(path, flags, mode, **options)
 
-    objects.os = _Patched(os, open=opened)  # type: ignore[assignment]
+    staging.os = _Patched(os, open=opened)  # type: ignore[assignment]
 
 
 class _Patched:
@@ -63,7 +65,7 @@ class _Patched:
 def missing_sync() -> None:
     """Nothing is ever synced, though it is announced as if it were."""
     objects.Objects.sync = lambda self, address, record: None  # type: ignore[method-assign]
-    objects.sync_path = inspection.sync_path = lambda path: None
+    files.sync_path = objects.sync_path = inspection.sync_path = lambda path: None
     real = index.Index.__init__
 
     def init(self: Any, layout: Any, **options: Any) -> None:
@@ -180,7 +182,7 @@ def bare_errors() -> None:
     def bare(error: OSError, *_: Any) -> Exception:
         return OSError(error.errno, error.strerror)
 
-    objects.disk_error = storing.disk_error = index.disk_error = session.disk_error = bare
+    files.disk_error = storing.disk_error = index.disk_error = session.disk_error = bare
 
 
 def believed_reads() -> None:

@@ -17,7 +17,6 @@ from pyplantx.core.trace import ObjectRef
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.warehouse.committer import name_key
 from pyplantx.warehouse.index import TABLES
-from pyplantx.warehouse.objects import make_address
 from pyplantx.warehouse.records import (
     IN_FILES,
     IN_RECORD,
@@ -31,6 +30,7 @@ from pyplantx.warehouse.records import (
     seal_record,
     to_json,
 )
+from pyplantx.warehouse.staging import make_address
 
 _BLOCK = 4 << 20
 

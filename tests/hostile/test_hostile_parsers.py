@@ -23,7 +23,7 @@ from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import apart, records, roots, session, trust
 from pyplantx.warehouse.claims import Claims
-from pyplantx.warehouse.objects import Layout
+from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.payloads import MemoryPayload
 from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers

@@ -419,8 +419,8 @@ def test_no_check_is_one_that_anybody_can_compute(store: Path, key: Path) -> Non
 
 def test_an_old_mark_of_a_clean_close_is_not_believed(store: Path, key: Path) -> None:
     """LMDB is given nothing that only somebody without the key calls sound."""
+    from pyplantx.warehouse.files import Layout
     from pyplantx.warehouse.inspection import is_as_closed
-    from pyplantx.warehouse.objects import Layout
 
     layout = Layout(str(store))
     assert (store / "clean.json").exists() and not is_as_closed(layout)

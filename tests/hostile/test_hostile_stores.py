@@ -17,8 +17,8 @@ import pytest
 from pyplantx import Ingredient, Plant, ReactorFunc, specs
 from pyplantx.core.trace import ObjectRef
 from pyplantx.testing import forget_reactors
+from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.inspection import write_mark
-from pyplantx.warehouse.objects import Layout
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL
 from tests.hostile.forge import Forger, bombs, named
 
@@ -233,8 +233,8 @@ def test_an_address_is_no_path(stores: tuple[Path, Path], address: str) -> None:
 )
 def test_a_part_is_no_path(stores: tuple[Path, Path], part: str) -> None:
     from pyplantx.fingerprint.value import hash_bytes
-    from pyplantx.warehouse.objects import make_address
     from pyplantx.warehouse.records import ObjectRecord, Part, encode_object
+    from pyplantx.warehouse.staging import make_address
 
     friendly, strange = stores
     data = Path("/etc/passwd").read_bytes()

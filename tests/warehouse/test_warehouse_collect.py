@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pyplantx.errors import PayloadMissing
-from pyplantx.warehouse import objects
+from pyplantx.warehouse import staging
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import fetch, send
 
@@ -35,7 +35,7 @@ def test_collecting_removes_what_no_name_needs(warehouse: Warehouse) -> None:
 
 def test_collecting_stops_at_the_size_that_is_allowed(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(1_700_000_000)
-    monkeypatch.setattr(objects, "time", SimpleNamespace(time=lambda: float(next(seconds))))  # clocks may be put back
+    monkeypatch.setattr(staging, "time", SimpleNamespace(time=lambda: float(next(seconds))))  # clocks may be put back
     refs = [send(warehouse, "x", f"{round}" * 1_500_000) for round in range(4)]
     warehouse.sync()
     warehouse.collect(max_size=3_500_000)

@@ -17,7 +17,7 @@ from pyplantx.errors import PayloadMissing
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import committer, inspection
 from pyplantx.warehouse.committer import Commit, NewVersion, name_key
-from pyplantx.warehouse.objects import Layout
+from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, fetch, send
 

@@ -14,19 +14,11 @@ from hypothesis import strategies as st
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing
 from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
 from pyplantx.specs.base import Written
-from pyplantx.warehouse.objects import (
-    LITTLE,
-    SMALL,
-    Layout,
-    Objects,
-    StagedObject,
-    Staging,
-    hash_file,
-    sweep_staging,
-    write_file,
-)
+from pyplantx.warehouse.files import Layout, write_file
+from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, make_part
+from pyplantx.warehouse.staging import LITTLE, SMALL, StagedObject, Staging, hash_file, sweep_staging
 
 WRITTEN = Written("d" * 32, {"k": 1})
 

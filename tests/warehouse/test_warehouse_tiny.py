@@ -11,7 +11,7 @@ import pytest
 from pyplantx.core.trace import ObjectRef
 from pyplantx.errors import PayloadMissing
 from pyplantx.specs.simple import SimpleSpec
-from pyplantx.warehouse.objects import TINY
+from pyplantx.warehouse.staging import TINY
 from pyplantx.warehouse.warehouse import Warehouse
 
 VALUES = [

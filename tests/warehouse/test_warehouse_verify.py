@@ -24,10 +24,12 @@ from pyplantx.specs.base import Layout as PartLayout
 from pyplantx.specs.base import Written
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
 from pyplantx.warehouse import verify
-from pyplantx.warehouse.objects import SMALL, Layout, Objects, Sealed, StagedObject, Staging, hash_file
+from pyplantx.warehouse.files import Layout
+from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import Cut, Joined, ObjectRecord, decode_object, encode_object, make_part
 from pyplantx.warehouse.sealing import Sealing
+from pyplantx.warehouse.staging import SMALL, Sealed, StagedObject, Staging, hash_file
 from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, read_all, signature
 from pyplantx.warehouse.warehouse import Warehouse
 

@@ -12,7 +12,8 @@ import pytest
 from pyplantx import specs
 from pyplantx.fingerprint.value import BLOCK
 from pyplantx.specs import writeback
-from pyplantx.warehouse.objects import Layout, StagedObject, Staging
+from pyplantx.warehouse.files import Layout
+from pyplantx.warehouse.staging import StagedObject, Staging
 from pyplantx.warehouse.warehouse import Warehouse
 
 Calls = list[tuple[int, int]]
