@@ -31,8 +31,8 @@ from pyplantx.fingerprint.records import Pieces
 _ANY: Final[Pieces] = [["*"]]
 #: Methods whose first argument is the name of what is sent.
 VERBS: Final = frozenset({"send", "allocate"})
-_PERCENT: Final = re.compile(r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
-_BRACES: Final = re.compile(r"\{[^{}]*\}")
+_PERCENT: Final = r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]"  # texts: few programs need them compiled
+_BRACES: Final = r"\{[^{}]*\}"
 _STOPS: Final = frozenset({JUMP, TEST, BRANCH, END})
 _LOAD_CONST: Final = opcode.opmap["LOAD_CONST"]
 #: Where the stack machine goes its own ways: null pushes are not there, and after ``GET_ITER`` comes the call of a
@@ -163,8 +163,8 @@ def _binary(left: Pieces, right: Pieces, operator: int) -> Pieces:
     return _ANY
 
 
-def _wild(holes: re.Pattern[str], template: str) -> Pieces:
-    parts = holes.split(template)
+def _wild(holes: str, template: str) -> Pieces:
+    parts = re.split(holes, template)
     pieces: Pieces = [["=", parts[0]]]
     for part in parts[1:]:
         pieces += [["*"], ["=", part]]

@@ -46,9 +46,7 @@ FUNCTION: Final = b"function\0"
 
 #: Names that Python, or IPython for its history, puts into a module by itself.
 _NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
-_HISTORY: Final = re.compile(
-    r"__doc__|__warningregistry__|In|Out|exit|quit|open|get_ipython|_(i*|i?\d+|_+|[iod]h)"
-).fullmatch
+_HISTORY: Final = r"__doc__|__warningregistry__|In|Out|exit|quit|open|get_ipython|_(i*|i?\d+|_+|[iod]h)"
 
 #: Attributes of a class that say where it lies, or that Python and the ABC machinery keep for themselves.
 _CLASS_NOISE: Final = frozenset(
@@ -271,7 +269,7 @@ class Describer:
 
     def _add_whole(self, node: Node, namespace: dict[str, Any]) -> None:
         """Every name of a module."""
-        history = _HISTORY if "get_ipython" in namespace else _NOT_MEANT
+        history = re.compile(_HISTORY).fullmatch if "get_ipython" in namespace else _NOT_MEANT
         for key in sorted(key for key in namespace if isinstance(key, str)):
             if key not in LOCATION and not history(key):
                 self._refer(namespace, key).add_to(node)
