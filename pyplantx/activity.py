@@ -37,6 +37,7 @@ from pyplantx.core.messages import (
     Record,
     Resume,
     Reuse,
+    Revoked,
     Start,
     Throw,
 )
@@ -244,7 +245,7 @@ class Activity:
         name, stage = instruction
         if stage == 0 and name in self._outside and not self.dry:
             self._outside[name] += 1
-            ref = self._recall.recall(name) if self._outside[name] == 1 else None
+            ref = self._recall.recall(name, self._forced) if self._outside[name] == 1 else None
             if ref is not None:
                 self.reused.update(self._recall.recalled[name].roots)
                 self._events.append(Recalled(name, ref))
@@ -306,6 +307,9 @@ class Activity:
         if not self._frozen:  # before any user code can change what fingerprints are taken from
             self._frozen = True
             self.reactors.freeze()
+        if self._recall.covers(id):
+            self._recall.recalled.clear()
+            self._events.append(Revoked())
         self.reused.discard(id)
         self._recorded.discard(id)
         self.listeners.tell(EventType.reactor_started, reactor.name, reactor.function)

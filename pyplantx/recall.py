@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Set
 from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest, ObjectRef, Question, observations_of
@@ -76,8 +76,8 @@ class Recall:
         self._former: list[DeepTrace] = []  # those that don't hold
         self.recalled: dict[str, DeepTrace] = {}
 
-    def recall(self, name: str) -> ObjectRef | None:
-        """The ingredient, if a deep trace of it holds today."""
+    def recall(self, name: str, forced: Set[ReactorId]) -> ObjectRef | None:
+        """The ingredient, if a deep trace of it holds today and none of these reactors, which run anyway, is in it."""
         text = self._warehouse.blob_get("deep trace", _place(name))
         deep = _decode(text, name, self._generation) if text is not None else None
         if deep is None:
@@ -86,8 +86,14 @@ class Recall:
             self._former.append(deep)
             self._warehouse.note_versions(_noted_versions(deep))
             return None
+        if not forced.isdisjoint(deep.roots):
+            return None
         self.recalled[name] = deep
         return deep.ref
+
+    def covers(self, id: ReactorId) -> bool:
+        """Whether something that was recalled was made by a reactor."""
+        return any(id in deep.roots for deep in self.recalled.values())
 
     def take_sender(self, name: str) -> ReactorId | None:
         """Who sent an ingredient of a deep trace that doesn't hold any more, if its code is what it was; told once."""

@@ -10,6 +10,7 @@ event                  who says it, and when
 `Demanded`             the driver, once at the beginning
 `ProducersFound`       answer to `FindProducers`
 `Recalled`             answer to `FindProducers`, where the ingredient is up to date as a whole
+`Revoked`              something that recalled ingredients were made from is made again
 `Observed`             answer to `Observe`
 `Asked`                a live reactor yielded a request
 `Ended`                a live reactor returned
@@ -115,6 +116,10 @@ class Recalled(NamedTuple):
     ref: ObjectRef
 
 
+class Revoked(NamedTuple):
+    """What was recalled may come out different after all, for a reactor that it was made by begins to run."""
+
+
 class Observed(NamedTuple):
     """Today's answers to the questions of an `Observe`, in its order."""
 
@@ -179,6 +184,7 @@ Event = (
     Demanded
     | ProducersFound
     | Recalled
+    | Revoked
     | Observed
     | Asked
     | Ended

@@ -55,6 +55,7 @@ from pyplantx.core.messages import (
     Record,
     Resume,
     Reuse,
+    Revoked,
     Start,
     Throw,
 )
@@ -153,6 +154,7 @@ class Scheduler:
             Demanded: self._demanded,
             ProducersFound: self._producers_found,
             Recalled: self._recalled,
+            Revoked: self._revoked,
             Observed: self._observed,
             Asked: self._asked,
             Ended: self._ended,
@@ -338,6 +340,14 @@ class Scheduler:
             ingredient.ref, ingredient.recalled = event.ref, True
             self._wake(ingredient)
 
+    def _revoked(self, _: Revoked) -> None:
+        """Those who use what was recalled have their replays for it now: these wait for what is made again."""
+        for ingredient in tuple(self._ingredients.values()):
+            if ingredient.recalled:
+                self._forget_recalled(ingredient)
+                if ingredient.users or ingredient.is_awaited or ingredient.name in self._targets:
+                    self._seek(ingredient, ingredient.cause)
+
     def _try_next(self, ingredient: Ingredient) -> None:
         """Ask the next candidate; at the end of the list, ask for more candidates or give up."""
         while ingredient.next < len(ingredient.candidates):
@@ -379,6 +389,9 @@ class Scheduler:
     def _fail(self, ingredient: Ingredient, failure: Failure) -> None:
         ingredient.failure, ingredient.remaking = failure, False
         ingredient.searching = False
+        if ingredient.former is not None:  # it was recalled, and perhaps used
+            former, ingredient.former = ingredient.former, None
+            self._tell_users(ingredient, former)
         waits, ingredient.waits = ingredient.waits, []
         self._ready.extend(waits)
 
@@ -736,8 +749,7 @@ class Scheduler:
         ingredient.failure, ingredient.remaking = None, False
         ingredient.trying, ingredient.searching = None, False
         self._tell_users(ingredient, before)
-        awaited = any(wait.conversation.wait is wait for wait in ingredient.waits)
-        if awaited or ingredient.name in self._targets:
+        if ingredient.is_awaited or ingredient.name in self._targets:
             self._seek(ingredient, None)
 
     # ----------------------------------------------------------------- content that came back different
@@ -808,7 +820,8 @@ class Scheduler:
 
     def _remake(self, ingredient: Ingredient) -> None:
         if ingredient.recalled:
-            self._search_after_all(ingredient)
+            self._forget_recalled(ingredient)
+            self._seek(ingredient, ingredient.cause)
         sender = ingredient.sender
         if sender is None or ingredient.remaking or ingredient.failure is not None:
             return  # it is being made, or never will be
@@ -820,11 +833,11 @@ class Scheduler:
         else:  # it has begun again anyway, or begins now
             self._begin(sender)
 
-    def _search_after_all(self, ingredient: Ingredient) -> None:
-        """What was recalled can't be opened: now its producer has to be found."""
+    @staticmethod
+    def _forget_recalled(ingredient: Ingredient) -> None:
+        """It can't be opened, or may not hold after all. If it is needed, its producer has to be found."""
         ingredient.recalled, ingredient.former, ingredient.ref = False, ingredient.ref, None
         ingredient.searching, ingredient.stage = False, -1
-        self._seek(ingredient, ingredient.cause)
 
     def _make_again(self, ingredient: Ingredient, sender: Conversation) -> None:
         ingredient.remade += 1

@@ -183,6 +183,11 @@ class Ingredient:
         return self.recalled or (self.sender is not None and self.sender.state is DONE)
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for it."""
+        return any(wait.conversation.wait is wait for wait in self.waits)
+
+    @property
     def open(self) -> bool:
         """Whether it is neither known nor known to be impossible."""
         return self.ref is None and self.failure is None

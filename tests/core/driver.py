@@ -143,8 +143,14 @@ class Watched(Scheduler):
         return super()._sent(conversation, sent, position)
 
 
-#: An ingredient, the roots and observations of its ancestry, and who sent what of that.
-Deep = tuple[ObjectRef, dict[str, str], list[Observation], dict[str, str]]
+class Deep(NamedTuple):
+    """An ingredient, the roots and observations of its ancestry, who sent what of that, and what (for the oracle)."""
+
+    ref: ObjectRef
+    roots: dict[str, str]
+    local: list[Observation]
+    senders: dict[str, str]
+    refs: dict[str, ObjectRef | None]
 
 
 class Index:
@@ -200,6 +206,8 @@ class Session:
         self.haste = random.Random(1)  # of its own: the programs' chance stays what it is without
         self.outside: set[str] = set()
         self.recalled = 0
+        self.recalled_from: list[Deep] = []  # of what was recalled
+        self.forced: set[str] = set()
         self.compared: set[str] = set()  # what was held against its deep trace
         self.former: dict[str, str] = {}  # name -> sender, of what was recalled and doesn't hold
         self.reconsidered: set[str] = set()
@@ -240,6 +248,7 @@ class Session:
     def meet(self, demand: m.Demanded) -> list[Any]:
         self._say(demand, "")
         self.outside.update(demand.names)
+        self.forced.update(demand.forced)
         while True:
             while self.over is None:
                 self._drain()
@@ -313,13 +322,14 @@ class Session:
         name, stage = instruction
         deep = self.index.deep.get(name) if stage == 0 and self.recalls and not self.dry else None
         if deep is not None and name in self.outside:
-            if self._holds(deep):
+            if self._holds(deep) and self.forced.isdisjoint(deep.roots):
                 self.outside.remove(name)  # not a second time, if it can't be opened
                 self.recalled += 1
-                self._say(m.Recalled(name, deep[0]), f"search {name}")
+                self.recalled_from.append(deep)
+                self._say(m.Recalled(name, deep.ref), f"search {name}")
                 return
             if name not in self.compared:  # once, as what it tells is told once
-                self.former.update(deep[3])
+                self.former.update(deep.senders)
             self.compared.add(name)
         if stage == 0 and self.former.get(name) in self.program:
             self._say(m.ProducersFound(name, -1, (self.former.pop(name),), False), f"search {name}")
@@ -342,9 +352,8 @@ class Session:
         self._say(m.Observed(instruction.reactor, answers), instruction.reactor)
 
     def _holds(self, deep: Deep) -> bool:
-        _, roots, observations, _ = deep
-        known = all(id in self.program and self.root(id) == root for id, root in roots.items())
-        return known and all(self.answer(o.question).answer == o.answer for o in observations)
+        known = all(id in self.program and self.root(id) == root for id, root in deep.roots.items())
+        return known and all(self.answer(o.question).answer == o.answer for o in deep.local)
 
     def _keep_deep_traces(self) -> None:
         """For each name that was wanted from outside: all that its ancestry observed."""
@@ -366,7 +375,8 @@ class Session:
                         queue.append(o.key) if o.kind == "ingredient" else local.append(o)
             else:
                 if ref is not None:
-                    self.index.deep[name] = (ref, roots, local, senders)
+                    refs = {at: self.scheduler.known(at) for at in senders}
+                    self.index.deep[name] = Deep(ref, roots, local, senders, refs)
 
     # ------------------------------------------------------------- running
 
@@ -381,6 +391,9 @@ class Session:
             self.reconsidered.add(id)
             self._say(m.Reconsider(id), id)
             return
+        if any(id in deep.roots for deep in self.recalled_from):
+            self.recalled_from.clear()
+            self._say(m.Revoked(), "")
         self.started.append((id, reason))
         self.held.discard(id)
         self.runs[id] = Run(id, self, ahead if self.haste.random() < self.hurries else ())

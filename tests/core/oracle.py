@@ -122,9 +122,12 @@ def _is_hopeless(names: Any, truth: Truth, asked: Any, sendable: dict[str, set[s
 
 
 def check_consistent(session: Session) -> None:
-    """Whatever a reactor that the demand stands on was told is what is true at its end."""
+    """Whatever a reactor that the demand stands on was told is what is true at its end; so is what was recalled."""
     scheduler = session.scheduler
     ingredients, conversations = scheduler._ingredients, scheduler._conversations
+    for name, ref in [item for deep in session.recalled_from for item in deep.refs.items()]:
+        now = ingredients[name].ref
+        assert now is None or ref is None or now.digest == ref.digest, name
     senders = [ingredients[name].sender for name in scheduler._targets]
     queue = [sender for sender in senders if sender is not None] + [conversations[id] for id in scheduler._wanted]
     reached = set(queue)

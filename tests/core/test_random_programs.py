@@ -73,7 +73,7 @@ class History:
         names = sorted({name for ops in self.source.ops.values() for name in sendable(ops)})
         demand = m.Demanded(tuple(rng.sample(names, min(len(names), rng.choice((1, 1, 2))))))
         if rng.random() < 0.2 or not names:
-            demand = m.Demanded((), (rng.choice(list(program)),))
+            demand = m.Demanded((), tuple(rng.sample(list(program), min(len(program), rng.choice((1, 1, 2))))))
         elif rng.random() < 0.1:
             demand = m.Demanded((), (), (rng.choice(list(program)),))
         if self.others and self.last is not None and rng.random() < 0.6:

@@ -50,14 +50,14 @@ class Hidden:
         return self.world[key]
 
 
-def session(directory: Path, state: dict[str, Any], target: str, forced: str | None) -> tuple[Any, list[str]]:
+def session(directory: Path, state: dict[str, Any], target: str, forced: list[str]) -> tuple[Any, list[str]]:
     ran: list[str] = []
     with Plant(directory, durability="process") as plant:
         plant.add_reactors(network(state["world"], state["versions"]))
         plant.set_config(SimpleNamespace(**state["config"]))
         plant.add_event_listener(Plant.EventType.reactor_started, lambda kind, name, function: ran.append(name))
-        if forced is not None:
-            plant.run_reactor(forced)
+        if forced:
+            plant.run_reactor(*forced)
         value = plant.produce(target)
         assert plant.produce(target) == value
     return value, ran
@@ -73,17 +73,18 @@ def test_with_and_without(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
     recalled = 0
     for _ in range(25):
-        forced = None
-        what = chance.choice(["nothing", "nothing", "edit", "config", "hidden", "forced"])
+        forced: list[str] = []
+        what = chance.choice(["nothing", "nothing", "edit", "config", "hidden", "hidden", "forced"])
         if what == "edit":
             state["versions"][chance.randrange(SIZE)] = chance.randrange(4)
         elif what == "config":
             state["config"][chance.choice(["c0", "c1", "c2"])] = chance.randrange(3)
         elif what == "hidden":
             state["world"]["hidden"] = chance.randrange(5)
-            forced = "r2"
+            forced = ["r2", *[f"r{chance.choice(range(3, SIZE))}" for _ in range(chance.randrange(2))]]
+            chance.shuffle(forced)
         elif what == "forced":
-            forced = f"r{chance.randrange(SIZE)}"
+            forced = [f"r{chance.randrange(SIZE)}"]
         target = f"x{chance.choice([SIZE - 1, SIZE - 2])}"
         with monkeypatch.context() as patch:
             counted = Counter(recall.Recall.recall)
@@ -91,7 +92,7 @@ def test_with_and_without(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
             quick = session(tmp_path / "quick", state, target, forced)
             recalled += counted.hits
         with monkeypatch.context() as patch:
-            patch.setattr(recall.Recall, "recall", lambda self, name: None)
+            patch.setattr(recall.Recall, "recall", lambda self, name, forced: None)
             slow = session(tmp_path / "slow", state, target, forced)
         assert quick == slow, (what, forced)
     assert recalled > 10
@@ -104,8 +105,8 @@ class Counter:
         self.inner, self.hits = inner, 0
 
     def __get__(self, instance: Any, owner: Any) -> Any:
-        def counted(name: str) -> Any:
-            found = self.inner(instance, name)
+        def counted(*args: Any) -> Any:
+            found = self.inner(instance, *args)
             self.hits += found is not None
             return found
 
@@ -253,3 +254,58 @@ def test_who_caught_a_failure_when_it_ran_again_is_not_recalled(
     state["mended"] = True
     with open_plant(*reactors) as plant:
         assert plant.produce("t") == 12
+
+
+@pytest.fixture
+def clocked() -> tuple[dict[str, int], list[Any]]:
+    """A clock that no fingerprint sees, and reactors whose results hang on it: "small" and "large", by a chain."""
+    state = {"time": 1}
+    clock = Hidden(state)
+
+    @ReactorFunc(name="x0")
+    def first(pipe: Any) -> None:
+        pipe.send("x0", clock["time"])
+        pipe.send("heavy", np.full(300_000, clock["time"]))
+
+    def step(i: int) -> Any:
+        @ReactorFunc(name=f"x{i}")
+        def made(pipe: Any) -> Any:
+            pipe.send(f"x{i}", (yield pipe.receive(f"x{i - 1}")))
+
+        return made
+
+    @ReactorFunc(name="small")
+    def small(pipe: Any) -> Any:
+        pipe.send("small", (yield pipe.receive("x9")))
+
+    @ReactorFunc(name="large")
+    def large(pipe: Any) -> Any:
+        yield pipe.receive("x9")
+        pipe.send("large", (yield pipe.receive("heavy")) + 0)
+
+    return state, [first, *[step(i) for i in range(1, 10)], small, large]
+
+
+def test_what_hangs_on_a_reactor_that_is_to_run_is_not_recalled(open_plant: Any, clocked: Any) -> None:
+    state, reactors = clocked
+    for order in (["small", "x0"], ["x0", "small"]):
+        with open_plant(*reactors) as plant:
+            plant.run_reactor("small")
+        state["time"] += 1
+        with open_plant(*reactors) as plant:
+            plant.run_reactor(*order)
+            assert plant.produce("small") == state["time"]
+            assert set(plant.log.take()) == {"small", *[f"x{i}" for i in range(10)]}
+
+
+def test_what_was_recalled_follows_what_is_made_again_meanwhile(open_plant: Any, clocked: Any, tmp_path: Path) -> None:
+    """The payload of "large" is gone, and what it is made of comes out different: "small" must not be of yesterday."""
+    state, reactors = clocked
+    with open_plant(*reactors) as plant:
+        plant.produce("small", "large")
+    shutil.rmtree(tmp_path / "plant" / "objects")
+    (tmp_path / "plant" / "objects").mkdir(mode=0o700)
+    state["time"] = 2
+    with open_plant(*reactors) as plant:
+        small, large = plant.produce("small", "large")
+        assert (small, large[0]) == (2, 2)
