@@ -304,7 +304,8 @@ class Pipework:
             How many workers of the plant's executor call `function` at once, of threads if the plant has none; 1: the
             reactor's own thread. If it is not given: all of the executor's, and 1 if the plant has none.
         resume : bool
-            Whether to go on after a kill.
+            Whether to go on after a kill. Not done if the function has a state (a generator of random numbers, a list
+            that it appends to, a second array that it fills), or has brought along something that can't be seen.
 
         Raises
         ------

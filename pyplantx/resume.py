@@ -22,6 +22,7 @@ import errno
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +50,12 @@ WORTH = 20.0
 
 #: Bytes that copies of blocks leave free besides what the array itself may need.
 SPARE = 64 << 20
+
+
+class Look(Protocol):
+    """Whether functions of blocks are what they were; None if it is not time to look. See `Captured.look`."""
+
+    def __call__(self, now: bool = False) -> bool | None: ...
 
 
 class Host(Protocol):
@@ -168,6 +175,12 @@ class Record:
         self.going, self._broken = False, True
         reason = getattr(error, "strerror", None) or error
         log().warning("reactor %s goes on, but could not be resumed from here: %s", self._host.reactor.name, reason)
+
+    def has_state(self) -> None:
+        """A function has changed what it can reach: blocks that it had finished would not do so again."""
+        name = self._host.reactor.name
+        log().info("reactor %s: a function of blocks has a state, so after a kill it begins anew", name)
+        self.void()
 
     def void(self) -> None:
         """What was noted is of no use to anybody."""
@@ -396,8 +409,9 @@ class Attempt:
         Its blocks.
     outputs : dict
         Place in the loop -> the array; all untouched.
-    covered : bool
-        Whether each block is written as a whole, whatever was in it (else what a killed run left there is blanked).
+    look : callable, optional
+        Of a map, whose blocks are written as a whole, whatever was in them (else what a killed run left there is
+        blanked): see `Captured.look`.
 
     Attributes
     ----------
@@ -405,18 +419,20 @@ class Attempt:
         Blocks that need not be done again.
     """
 
-    def __init__(self, record: Record, grid: Grid, outputs: dict[int, Handle], covered: bool) -> None:
-        self._record, self._grid, self._handles = record, grid, outputs
+    def __init__(self, record: Record, grid: Grid, outputs: dict[int, Handle], look: Look | None = None) -> None:
+        self._record, self._grid, self._handles, self._look = record, grid, outputs, look
         self._outputs: dict[int, Output] = {
             place: (SharedFile if handle.data_path else Spool)(handle, record, place)
             for place, handle in outputs.items()
         }
         self.finished: frozenset[int] = frozenset()
+        self._done = self._sure = 0  # blocks that are done; those up to which the function is known to have no state
+        self._unsure: deque[tuple[int, dict[str, Any]]] = deque()
         self._soiled = False
         try:
             if record.entries:
                 self._take_up()
-                self._soiled = not covered
+                self._soiled = look is None
             for output in self._outputs.values():
                 output.begin()
         except OSError as error:  # a file system without second names, say
@@ -467,10 +483,19 @@ class Attempt:
         saw = self._record.saw()
         if not self._record.going:
             return _note_nothing
+        self._done = number = self._done + 1
+        is_same = True if self._look is None else self._look()
+        if is_same is False:
+            self._record.has_state()
+            return _note_nothing
+        self._sure = number if is_same else self._sure
 
         def note(written: dict[int, Array]) -> None:
             try:
-                self._record.add({"block": block.index, "wrote": list(self._digests(block, written)), "saw": saw})
+                entry = {"block": block.index, "wrote": list(self._digests(block, written)), "saw": saw}
+                self._unsure.append((number, entry))
+                while self._unsure and self._unsure[0][0] <= self._sure:
+                    self._record.add(self._unsure.popleft()[1])
             except OSError as error:
                 self._give_up(error)
 
@@ -519,6 +544,8 @@ class Reduction:
         Its ledger.
     count : int
         How many blocks there are.
+    look : callable
+        See `Captured.look`.
     clock : callable
         Seconds.
 
@@ -530,8 +557,8 @@ class Reduction:
         The blocks that it is made of.
     """
 
-    def __init__(self, record: Record, count: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._record, self._clock = record, clock
+    def __init__(self, record: Record, count: int, look: Look, clock: Callable[[], float] = time.monotonic) -> None:
+        self._record, self._look, self._clock = record, look, clock
         self.total: list[Any] = []
         self.finished: frozenset[int] = frozenset()
         found = latest_value(record, count)
@@ -559,6 +586,9 @@ class Reduction:
         self._saw += self._record.saw()
         kept, self._kept = self._kept, None
         if kept is None:
+            return _note_nothing
+        if not self._look(now=True):
+            self._record.has_state()
             return _note_nothing
         saw, self._saw = self._saw, []
 

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
+from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.loop import BlockLoop, Keeper
@@ -109,7 +110,8 @@ class Workshop:
         place = len(hands.sources)
         handles = [*hands.sources, output]
         grid, hands = self._cut_for(hands, handles, memory, axis, halo)
-        keeper = self._attempt("map", grid, {place: output}, covered=True) if resume else None
+        captured = self._captured("map_blocks", [function], hands.sources) if resume else None
+        keeper = None if captured is None else self._attempt("map", grid, {place: output}, captured)
         loop = self._loop(grid, handles, progress, keeper)
         try:
             maps.map_blocks(loop, hands, output, place)
@@ -131,8 +133,9 @@ class Workshop:
         """See `Pipework.reduce_blocks`."""
         hands = self._hands("reduce_blocks", function, sources, workers)
         grid, hands = self._cut_for(hands, hands.sources, memory, axis, 0)
-        record = self._record(f"reduce\n{grid}") if resume else None
-        keeper = Reduction(record, grid.size) if record is not None else None
+        captured = self._captured("reduce_blocks", [function, combine], hands.sources, [initial]) if resume else None
+        record = None if captured is None else self._record(f"reduce\n{grid}\n{captured.digest}")
+        keeper = None if captured is None or record is None else Reduction(record, grid.size, captured.look)
         loop = self._loop(grid, hands.sources, progress, keeper)
         before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [initial]
         keep = keeper.keep if keeper is not None else _keep_nothing
@@ -291,19 +294,36 @@ class Workshop:
                     handle.allocation.name,
                 )
                 return None
-        return self._attempt("loop", grid, outputs, covered=False)
+        return self._attempt("loop", grid, outputs)
 
-    def _attempt(self, kind: str, grid: Grid, outputs: dict[int, Handle], covered: bool) -> Attempt | None:
-        """Of a loop that fills some arrays; None if it can't be resumed."""
+    def _captured(
+        self, what: str, functions: Sequence[Any], sources: Sequence[Handle], values: Sequence[Any] = ()
+    ) -> Captured | None:
+        """What functions of blocks stand on besides; None if it can't be told, or nothing is kept anyway."""
+        if self._spaces is None:
+            return None
+        held = [part for handle in sources for part in handle.contents()]
+        unsent = self._run.allocation_of
+        try:
+            return Captured(functions, [*values, *held], self._run.world.fingerprinter, lambda v: unsent(v) is not None)
+        except CannotTell as why:
+            log().info("%s: after a kill %s begins anew, since the function has a state: %s", self._who, what, why)
+            return None
+
+    def _attempt(
+        self, kind: str, grid: Grid, outputs: dict[int, Handle], captured: Captured | None = None
+    ) -> Attempt | None:
+        """Of a loop that fills some arrays; None if it can't be resumed. `captured`: of a map."""
         if self._spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
             return None
         if not all(handle.untouched for handle in outputs.values()):
             log().debug("%s: a loop can't be resumed, since its output was written to before", self._who)
             return None
-        record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values())]))
+        standing = "" if captured is None else captured.digest
+        record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values()), standing]))
         if record is None:
             return None
-        attempt = Attempt(record, grid, outputs, covered)
+        attempt = Attempt(record, grid, outputs, None if captured is None else captured.look)
         self._attempts.append(attempt)
         return attempt
 

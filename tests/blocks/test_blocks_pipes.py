@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
-from tests.blocks.values import LAYOUTS, some_values
+from tests.blocks.values import LAYOUTS, Unseen, some_values
 
 
 @pytest.fixture
@@ -528,7 +528,7 @@ class TestResumingInOnePlant:
             assert set(np.array(plant.produce("x")).tolist()) == {8}
 
     def test_the_number_of_a_loop_counts(self, tmp_path):
-        calls = []
+        calls = Unseen()
 
         @ReactorFunc(name="r")
         def reactor(pipe: Any) -> None:
@@ -615,7 +615,7 @@ class TestResumingInOnePlant:
 
     def test_a_full_disk_loses_nothing_that_was_done(self, small_disk, caplog):
         caplog.set_level(logging.WARNING)
-        calls: list[int] = []
+        calls = Unseen()
 
         @ReactorFunc(name="r")
         def reactor(pipe: Any) -> None:
