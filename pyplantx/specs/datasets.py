@@ -7,6 +7,7 @@ writes, can't be watched, and is no faster than HDF5's one lock allows.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -170,6 +171,7 @@ class HdfDataset(ArrayFacts):
     def __init__(self, backend: Backend, *, again: Again | None = None) -> None:
         self._backend = backend
         self._again = again
+        self._process = os.getpid()
         #: Told before each access that does not go by a block; True: it writes. Loops over blocks put themselves here.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
 
@@ -306,6 +308,12 @@ class HdfDataset(ArrayFacts):
             raise BadRequest(
                 "this dataset is read-only (it has been sent, or was received) and can't be written to",
                 hint="allocate another one, write to it before pipe.send, or copy a part: x = dataset[0:1000]",
+            )
+        if os.getpid() != self._process:  # what it noted of the content nobody would hear of
+            raise BadRequest(
+                "this dataset was allocated by the process from which this one was forked, and can't be filled here",
+                hint="use pipe.map_blocks with Plant(executor='processes'), let the workers return what is to be "
+                "written, or allocate it with specs.ArraySpec, whose memory is shared",
             )
         return self._backend
 
