@@ -76,7 +76,13 @@ class _FileAllocation:
                 f"the allocated file was never written: nothing is at {self.handle}",
                 hint="write the file at the path that allocate gave before sending it",
             )
-        with open(_regular_file(self.handle), "rb", buffering=0) as reader:
+        if is_being_written(_regular_file(self.handle)):
+            raise CannotStore(
+                f"the allocated file is still open for writing: what is written to {self.handle} from now on, or waits "
+                "in a buffer, would not be part of it",
+                hint="close it before pipe.send: with open(path, 'w') as file: ..., file.close(), del memmap",
+            )
+        with open(self.handle, "rb", buffering=0) as reader:
             digest = _file_digest(_copied(reader, None), self._suffix)
         return Written(digest, {"part": f"file{self._suffix}"})
 
@@ -89,6 +95,27 @@ def _file_part(payload: Payload, meta: Mapping[str, Any]) -> str:
     if tuple(payload.parts()) != (part,):
         raise DamagedObject(f"a file has the one part {part!r}, this one has {', '.join(payload.parts()) or 'none'}")
     return str(part)
+
+
+def is_being_written(path: str) -> bool:
+    """Whether this process has a file open for writing, as far as the system tells."""
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:  # another system than Linux
+        return False
+    file = os.stat(path)
+    return any(_writes_to(number, file) for number in descriptors)
+
+
+def _writes_to(descriptor: str, file: os.stat_result) -> bool:
+    try:
+        if not os.path.samestat(os.stat(f"/proc/self/fd/{descriptor}"), file):
+            return False
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:
+            flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
+    except (OSError, StopIteration):  # closed meanwhile
+        return False
+    return flags & os.O_ACCMODE != os.O_RDONLY
 
 
 def _regular_file(value: Any) -> str:
