@@ -32,7 +32,7 @@ class Turns:
 
     def __init__(self, warehouse: Warehouse, timeout: float) -> None:
         self._warehouse, self._timeout = warehouse, timeout
-        self._claims: dict[ReactorId, Claim | None] = {}
+        self._claims: dict[ReactorId, Claim] = {}
 
     def take(self, id: ReactorId, node: Digest, reason: Reason) -> bool:
         """Claim a run. True if it is to start now; False if the traces are to be asked once more before.
@@ -41,19 +41,21 @@ class Turns:
         """
         if reason.kind not in _SHARED or id in self._claims:
             return True
-        claim = self._warehouse.claim(node)
-        if claim is not None and not self._warehouse.others_present():
-            self._claims[id] = claim
+        claim = self._claims[id] = self._warehouse.new_claim(node)
+        is_ours = claim.take()
+        if is_ours and not self._warehouse.others_present():
             return True
-        self._claims[id] = claim or self._warehouse.claim(node, self._timeout)
+        if not is_ours:
+            claim.take(self._timeout)
         self._warehouse.refresh()
         return False
 
     def release(self, id: ReactorId) -> None:
         """The run is over, and what it left can be seen by others."""
-        claim = self._claims.pop(id, None)
+        claim = self._claims.get(id)
         if claim is not None:
             claim.release()
+            del self._claims[id]
 
     def release_all(self) -> None:
         """The activity is over."""

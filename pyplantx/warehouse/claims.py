@@ -49,18 +49,31 @@ _FLOCK = struct.Struct("@hhqqi4x")
 
 
 class Claim:
-    """The right to do one piece of work, until `release`, the end of the ``with`` block, or the end of the process."""
+    """The right to do one piece of work, from `take` until `release`, the end of the ``with`` block, or of the process.
 
-    __slots__ = ("_file", "_held", "_key")
+    It is there before it is taken: whoever keeps it first can give it back, wherever Ctrl-C comes between.
+    """
 
-    def __init__(self, file: _File, key: int) -> None:
-        self._file, self._key, self._held = file, key, True
+    __slots__ = ("_claims", "_text", "key", "unsettled")
+
+    def __init__(self, claims: Claims, text: str) -> None:
+        self._claims, self._text = claims, text
+        self.key = _number(text)
+        self.unsettled = False  # in the middle of being taken or given back
+
+    @property
+    def holder(self) -> str:
+        """Which `Claims` it is of."""
+        return self._claims.me
+
+    def take(self, timeout: float = 0.0) -> bool:
+        """Whether it could be had, its holder waited for at most so many seconds; see `Claims.claim`."""
+        file = self._claims.file
+        return file.take(self) or (timeout > 0 and self._claims.wait(self, self._text, timeout))
 
     def release(self) -> None:
-        """Give it up; doing so twice does no harm."""
-        if self._held:
-            self._held = False
-            self._file.give_back(self._key)
+        """Give it up, if it is held; doing so twice does no harm."""
+        self._claims.file.give_back(self)
 
     def __enter__(self) -> Claim:
         return self
@@ -75,42 +88,56 @@ class _File:
     def __init__(self, folder: str) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.holders: dict[int, str] = {}  # key -> which `Claims` of this process
+        self.holders: dict[int, Claim] = {}  # by key, of this process
         self._counts: dict[int, int] = {}  # place -> how many of the keys above are there
         self._path = os.path.join(folder, _TABLE)
         self._descriptor, self._number = -1, 0
         self._is_introduced = self._is_first = False
         self._table: memoryview
 
-    def take(self, key: int, holder: str) -> bool:
+    def take(self, claim: Claim) -> bool:
+        key, claim.unsettled = claim.key, True
         place = key % _PLACES
         with self.lock:
-            if key in self.holders:
-                return False
+            is_free = key not in self.holders
             count = self._counts.get(place, 0)
-            if not count and not self._enter(place):
-                return False
-            self._counts[place] = count + 1
-            self.holders[key] = holder
-            return True
+            if is_free and (count or self._enter(place)):
+                self._counts[place] = count + 1
+                self.holders[key] = claim
+                claim.unsettled = False
+                return True
+        claim.unsettled = False
+        return False
 
-    def give_back(self, key: int) -> None:
-        place = key % _PLACES
+    def give_back(self, claim: Claim) -> None:
         with self.lock:
-            if self.holders.pop(key, None) is None:
+            is_held = self.holders.get(claim.key) is claim
+            if not is_held and not claim.unsettled:
                 return
-            self._counts[place] -= 1
-            if not self._counts[place]:
-                del self._counts[place]
-                self._table[place] = 0
+            place, interrupted = claim.key % _PLACES, claim.unsettled
+            claim.unsettled = True
+            if is_held:
+                del self.holders[claim.key]
+            count = self._count(place) if interrupted else self._counts[place] - 1
+            if count:
+                self._counts[place] = count
+            else:
+                self._counts.pop(place, None)
+                if self._descriptor >= 0 and self._table[place] == self._number:
+                    self._table[place] = 0
+        claim.unsettled = False
+
+    def _count(self, place: int) -> int:
+        """How many keys at a place are held, counted anew: Ctrl-C may have come between a key and its count."""
+        return sum([key % _PLACES == place for key in self.holders])
 
     def holder(self, key: int) -> tuple[int, str]:
         """Process and `Claims` that hold a key's place: (0, "") if nobody does, or if that can't be found out."""
         place = key % _PLACES
         with self.lock:
             if place in self._counts:
-                held = (name for other, name in self.holders.items() if other % _PLACES == place)
-                return self.pid, self.holders.get(key) or next(held)
+                held = (claim for other, claim in self.holders.items() if other % _PLACES == place)
+                return self.pid, (self.holders.get(key) or next(held)).holder
             self._open()
             return self._process_of(self._table[place]), ""
 
@@ -239,8 +266,8 @@ class Claims:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._file = _file_of(folder)
-        self._me = f"{os.getpid()}-{fresh_id()}"
+        self.file = _file_of(folder)
+        self.me = f"{os.getpid()}-{fresh_id()}"
 
     def claim(self, key: str, timeout: float) -> Claim | None:
         """Take the claim on `key`, waiting for its holder at most `timeout` seconds.
@@ -257,21 +284,28 @@ class Claims:
         Claim or None
             None if another still holds it, or waits for us: do the work without a claim.
         """
-        wanted = _number(key)
-        if self._file.take(wanted, self._me):
-            return Claim(self._file, wanted)
-        return self._wait(key, wanted, timeout) if timeout > 0 else None
+        claim = self.new(key)
+        try:
+            return claim if claim.take(timeout) else None
+        except BaseException:
+            claim.release()
+            raise
 
-    def _wait(self, key: str, wanted: int, timeout: float) -> Claim | None:
+    def new(self, key: str) -> Claim:
+        """A claim on `key` that is still to be taken."""
+        return Claim(self, key)
+
+    def wait(self, claim: Claim, key: str, timeout: float) -> bool:
+        """See `Claim.take`."""
         deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
         self._note_waiting(key)
         try:
-            while time.monotonic() < deadline and not self._closes_circle(wanted):
+            while time.monotonic() < deadline and not self._closes_circle(claim.key):
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
-                if self._file.take(wanted, self._me):
-                    return Claim(self._file, wanted)
-            return None
+                if self.file.take(claim):
+                    return True
+            return False
         finally:
             _remove(self._waiting_path())
 
@@ -280,8 +314,8 @@ class Claims:
         seen: set[str] = set()
         keys = [wanted]
         while keys and len(seen) < _LONGEST_CHAIN:
-            pid, name = self._file.holder(keys.pop())
-            if name == self._me:
+            pid, name = self.file.holder(keys.pop())
+            if name == self.me:
                 return True
             for waiter, waited_for in self._waiting(pid, name):
                 if waiter not in seen:
@@ -293,7 +327,7 @@ class Claims:
         """What a holder waits for: its name and the key; of another process, all that any of its parts waits for."""
         for entry in os.listdir(self._folder) if pid else ():
             waiter = entry.removesuffix(_WAITS)
-            if waiter == entry or waiter == self._me or not waiter.startswith(name or f"{pid}-"):
+            if waiter == entry or waiter == self.me or not waiter.startswith(name or f"{pid}-"):
                 continue
             try:
                 with open(os.path.join(self._folder, entry), encoding="ascii") as file:
@@ -306,7 +340,7 @@ class Claims:
             file.write(str(_number(key)))
 
     def _waiting_path(self) -> str:
-        return os.path.join(self._folder, self._me + _WAITS)
+        return os.path.join(self._folder, self.me + _WAITS)
 
 
 def sweep_claims(folder: str) -> None:

@@ -513,6 +513,11 @@ class Warehouse:
         self._writable()
         return self._claims.claim(key, timeout)
 
+    def new_claim(self, key: str) -> Claim:
+        """A claim that is still to be taken: whoever keeps it before can always give it back."""
+        self._writable()
+        return self._claims.new(key)
+
     @contextmanager
     def work_claim(self, key: str, timeout: float = 60.0) -> Iterator[Claim | None]:
         """Hold the claim on `key` meanwhile; what others have committed until then is visible inside.

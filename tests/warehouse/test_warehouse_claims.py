@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pyplantx.errors import WarehouseError
 from pyplantx.warehouse import claims as claims_module
 from pyplantx.warehouse.claims import Claims
 from pyplantx.warehouse.locks import FileLock
+from tests.faults.interrupts import Lines
 from tests.warehouse.stores import ROOT
 
 HOLDER = """
@@ -211,3 +213,23 @@ def test_exclusive_and_shared(tmp_path: Path) -> None:
     assert not b.acquire(shared=True)
     a.close()
     b.close()
+
+
+def test_ctrl_c_leaves_no_claim_behind(tmp_path):
+    """At each line that taking or giving back one executes: whoever kept it first can give it back."""
+    claims, interrupted = Claims(str(tmp_path)), 0
+    for n in itertools.count(1):
+        claim, fault = claims.new("work"), Lines(n, "warehouse/claims.py")
+        try:
+            with fault.active():
+                claim.take()
+                claim.release()
+        except KeyboardInterrupt:
+            interrupted += 1
+        claim.release()
+        with Claims(str(tmp_path)).claim("work", 0) or pytest.fail(f"{fault.where}: it was left behind"):
+            assert len(claims.file.holders) == 1
+        assert claims.file.holders == claims.file._counts == {}
+        if not fault.reached:
+            break
+    assert interrupted > 15
