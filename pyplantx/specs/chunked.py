@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import operator
 import os
 import threading
 import weakref
@@ -311,14 +312,17 @@ class Writer:
 
     def resize(self, size: Any, axis: int | None) -> None:
         """Change the shape, as h5py does."""
-        self.untouched = False
         before = self._dataset.shape
-        _check_size(size, axis, self._dataset.shape, self._limits)
+        axis = None if axis is None else _counted_from_0(axis, len(before))
+        self.untouched = False
         try:
+            _check_size(size, axis, before, self._limits)
             with self._asked():
                 self._dataset.resize(size, axis)
-        except (TypeError, ValueError) as error:
-            raise BadRequest(f"the dataset can't be resized: {error}", hint="allocate it with maxshape=") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            example = ", ".join(map(str, before))
+            hint = f"resize(n, axis=0), or the whole shape, as in resize(({example}{',' * (len(before) == 1)}))"
+            raise BadRequest(f"the dataset can't be resized to {size!r}: {error}", hint=hint) from error
         if self._dataset.shape[0] < self._next or self._dataset.shape[1:] != before[1:]:
             self._hasher = None
 
@@ -343,10 +347,17 @@ class Writer:
         return rows[1] if same else None
 
 
+def _counted_from_0(axis: Any, ndim: int) -> int:
+    """An axis that may be counted from the end, as NumPy does."""
+    try:
+        return range(ndim)[operator.index(axis)]
+    except (TypeError, IndexError):
+        known = f"0 to {ndim - 1}, or -1 for the last one" if ndim else "an array without axes can't be resized"
+        raise BadRequest(f"axis={axis!r} is no axis of an array with {ndim}", hint=known) from None
+
+
 def _check_size(size: Any, axis: int | None, shape: tuple[int, ...], limits: tuple[int | None, ...]) -> None:
     """Refuse a shape beyond the limits of the array; whatever makes no sense at all is left to h5py."""
-    if axis is not None and not -len(shape) <= axis < len(shape):
-        raise BadRequest(f"axis={axis} is no axis of an array with {len(shape)}", hint=f"0 to {len(shape) - 1}")
     wanted = {axis: size} if axis is not None else dict(enumerate(size if hasattr(size, "__iter__") else (size,)))
     for at, length in wanted.items():
         limit = limits[at] if at < len(limits) else None

@@ -222,6 +222,35 @@ def test_resizing_knows_its_limits(stage, size, axis, options):
 
 
 @pytest.mark.parametrize(
+    ("size", "axis", "words"),
+    [
+        (9, 2, r"axis=2 is no axis of an array with 2\n  hint: 0 to 1, or -1 for the last one"),
+        (9, "a", "axis='a' is no axis"),
+        ("x", 0, r"to 'x'.*\n  hint: resize\(n, axis=0\), or the whole shape, as in resize\(\(2, 3\)\)"),
+        (-2, 0, "to -2"),
+        ((3,), None, "length"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
+def test_resizing_to_what_is_no_shape(stage, size, axis, words, options):
+    allocation = SPEC.allocate(stage, shape=(2, 3), maxshape=(None, None), **options)
+    with pytest.raises(BadRequest, match=words):
+        allocation.handle.resize(size, axis)
+    assert allocation.handle.shape == (2, 3)
+    allocation.discard()
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (2, 5)), (-2, (5, 3))])
+def test_resizing_along_an_axis_counted_from_the_end(stage, axis, shape, options):
+    allocation = SPEC.allocate(stage, shape=(2, 3), maxshape=(None, None), **options)
+    allocation.handle[...] = 7
+    allocation.handle.resize(5, axis=axis)
+    assert allocation.handle.shape == shape and allocation.handle[...].sum() == 6 * 7
+    allocation.discard()
+
+
+@pytest.mark.parametrize(
     ("options", "hint"),
     [
         ({"maxshape": (5, 20)}, r"change .*maxshape=\(5, 20\)"),
