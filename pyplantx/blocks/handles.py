@@ -18,7 +18,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.value import block_size, hash_bytes
 from pyplantx.specs.buffers import COLD, POPULATE_READ, POPULATE_WRITE, WILL_NEED, madvise
-from pyplantx.specs.sparserows import must_be, rows
+from pyplantx.specs.sparserows import is_sparse, must_be, rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,8 +235,7 @@ def handle_of(array: Any, allocation: Any = None) -> Handle:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
         return MapHandle(array, allocation)
-    sparse = sys.modules.get("scipy.sparse")
-    if sparse is not None and sparse.issparse(array):
+    if is_sparse(array):
         must_be(array, "csr", "a sparse matrix is walked through in rows, which csr has")
         return RowsHandle(array, allocation)
     if not hasattr(array, "shape") or not hasattr(array, "dtype") or not hasattr(array, "__getitem__"):

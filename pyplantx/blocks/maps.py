@@ -17,6 +17,7 @@ from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest
 from pyplantx.specs.pools import SteadyPool, result_of
+from pyplantx.specs.sparserows import is_sparse
 from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -193,6 +194,11 @@ def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
     if result is None:
         raise BadRequest(
             f"the function of map_blocks returned None for {where}", hint="return what is to be written there"
+        )
+    if is_sparse(result):  # NumPy takes one for a single object
+        raise BadRequest(
+            f"the function of map_blocks returned a sparse matrix of the shape {result.shape} for {where}",
+            hint="return result.toarray(): blocks are dense",
         )
     if value.shape not in (shape, padded):
         or_padded = f" (or {padded}, with its halo)" if padded != shape else ""

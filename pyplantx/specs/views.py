@@ -14,7 +14,7 @@ from pyplantx.errors import BadRequest, did_you_mean
 from pyplantx.specs.chunks import grown
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import OptionalLibrary
-from pyplantx.specs.sparserows import must_be, rows
+from pyplantx.specs.sparserows import is_sparse, must_be, rows
 
 #: Bytes of a dask block: large enough for its overhead, small enough for several in memory.
 _DASK_BLOCK: Final = 64 << 20
@@ -43,7 +43,7 @@ def converted(value: Any, as_: str, name: str) -> Any:
         If the library is not installed.
     """
     check_form(as_, name)
-    if not (_is_array(value) or _is_lazy(value) or _is_sparse(value)):
+    if not (_is_array(value) or _is_lazy(value) or is_sparse(value)):
         raise BadRequest(
             f"the ingredient {name!r} is a {type_name(type(value))}: it can't be received as {as_!r}",
             hint="arrays, HDF and Zarr arrays and sparse matrices can; receive it without as_=",
@@ -74,13 +74,8 @@ def _is_lazy(value: Any) -> bool:
     return all(hasattr(type(value), face) for face in ("shape", "dtype", "chunks", "read_block"))
 
 
-def _is_sparse(value: Any) -> bool:
-    sparse = sys.modules.get("scipy.sparse")
-    return sparse is not None and bool(sparse.issparse(value))
-
-
 def _refuse_sparse(value: Any, name: str, form: str) -> None:
-    if _is_sparse(value):
+    if is_sparse(value):
         raise BadRequest(
             f"the sparse matrix {name!r} can't be received as {form!r}: its zeros would have to be made",
             hint="receive it without as_= and call .toarray() on the rows that you need: specs.rows(matrix, a, b)",
@@ -113,7 +108,7 @@ def _as_dask(value: Any, name: str) -> Any:
         import dask.array
 
     da: Any = dask.array
-    if _is_sparse(value):
+    if is_sparse(value):
         return _sparse_as_dask(da, value, name)
     chunks = grown(value.shape, getattr(value, "chunks", None), value.dtype.itemsize, _DASK_BLOCK)
     source = ArraySlices(value) if _is_array(value) else value

@@ -66,6 +66,17 @@ class TestSparse:
 
         assert (run(work) == matrix.toarray()).all()
 
+    @pytest.mark.parametrize("function", [lambda part: part * 2, lambda part: part.tocsc()], ids=["csr", "csc"])
+    def test_a_sparse_result_is_refused_as_such(self, function, run):
+        matrix = self.matrix()
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.ArraySpec, shape=matrix.shape, dtype="f8")
+            pipe.map_blocks(function, matrix, out=dst)
+
+        with pytest.raises(BadRequest, match=r"sparse matrix of the shape \(300, 40\) for block 1 .*\n.*toarray\(\)"):
+            run(work)
+
     @pytest.mark.parametrize("form", ["csc", "coo"])
     def test_other_formats_are_refused(self, form, run):
         with pytest.raises(BadRequest, match="csr"):
