@@ -360,11 +360,12 @@ class Pipework:
         return workshop.reduce_blocks(function, sources, combine, initial, memory, axis, workers, resume, progress)
 
     def checkpoint(self, key: str, value: Any = _NOTHING, *, default: Any = None) -> Any:
-        """Keep a value for the case that this run is killed, or get back what a killed run has kept.
+        """Keep a value for the case that this run is killed, or get back what was kept last.
 
         ``state = pipe.checkpoint('fit', default=None)`` before a loop, ``pipe.checkpoint('fit', state)`` in it. What a
         run has kept is found by a run that had the same answers up to the first call with this key, and has them still
-        for what was observed after it. A `receive` or `send` in between can't be repeated: ask again after it.
+        for what was observed after it. What the run has kept itself comes first. A `receive` or `send` in between can't
+        be repeated: ask again after it, where only what is kept from there on is found.
 
         Parameters
         ----------

@@ -209,6 +209,10 @@ class Record:
         """See `Workspaces.open_value`."""
         return self._spaces.open_value(self.workspace, kept)
 
+    def own_value(self, kept: dict[str, Any]) -> Any:
+        """A value that this very run has kept: trusted as the run is."""
+        return self.workspace.read_value(kept, self._spaces.registry.get(kept["spec"], kept["version"]))
+
     def copy_sealed(self, place: int, target: str) -> None:
         """The file of an output that was sent before the kill; see `Workspaces.copy_object`."""
         for entry in self.entries:
@@ -616,10 +620,11 @@ def latest_value(record: Record, count: int | None = None) -> tuple[dict[str, An
     return None
 
 
-def save_value(record: Record, value: Any) -> None:
-    """Keep a value with all that the run has observed up to now."""
+def save_value(record: Record, value: Any) -> Callable[[], Any]:
+    """Keep a value with all that the run has observed up to now. What is returned gives it back to this run."""
     kept = record.keep_value(value, record.lines)
     record.add_value({"value": kept, "saw": record.saw()})
+    return lambda: record.own_value(kept)
 
 
 def _note_nothing(_: dict[int, Array]) -> None:

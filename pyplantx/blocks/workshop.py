@@ -6,9 +6,11 @@ for blocks; whoever does not pays nothing.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
@@ -58,6 +60,7 @@ class Workshop:
         self._attempts: list[Attempt] = []
         self._records: list[Record] = []
         self._checkpoints: dict[str, Record] = {}
+        self._kept: dict[str, Callable[[], Any]] = {}  # by this run, since it spoke last
         self._count = 0
         self._late: BaseException | None = None
 
@@ -162,6 +165,8 @@ class Workshop:
 
     def restore(self, key: str, default: Any) -> Any:
         """What was kept under a key; see `Pipework.checkpoint`."""
+        if key in self._kept:
+            return self._kept[key]()
         record = self._checkpoint(key)
         found = latest_value(record) if record is not None else None
         return default if found is None else found[1]
@@ -169,8 +174,7 @@ class Workshop:
     def keep(self, key: str, value: Any) -> None:
         """Keep a value under a key; see `Pipework.checkpoint`."""
         record = self._checkpoint(key)
-        if record is not None:
-            save_value(record, value)
+        self._kept[key] = partial(_copy, _copy(value)) if record is None else save_value(record, value)
 
     def _checkpoint(self, key: str) -> Record | None:
         record = self._checkpoints.get(key)
@@ -206,6 +210,7 @@ class Workshop:
         """The run asks for something, or sends: from here on it could not be done again without asking and sending."""
         for record in self._records:
             record.going = False
+        self._kept.clear()
 
     def check(self) -> None:
         """Raise what a loop that was left early could not raise."""
@@ -241,6 +246,7 @@ class Workshop:
     def _forget(self) -> None:
         self._records, self._attempts = [], []
         self._checkpoints.clear()
+        self._kept.clear()
 
     # ----------------------------------------------------------------- making things
 
@@ -358,6 +364,15 @@ def _described(handle: Handle) -> str:
     extent, name = handle.extent, handle.allocation.name
     layout = os.path.basename(handle.data_path or "")
     return f"{len(name)}:{name} {extent.shape} {handle.dtype.descr!r} {extent.chunks} {layout}"
+
+
+def _copy(value: Any) -> Any:
+    """What the reactor does to the original is not done to the copy; what can't be copied stands for itself."""
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:  # whatever a class of the user's raises
+        log().debug("a value that is kept for this run alone can't be copied: %s", error)
+        return value
 
 
 def _keep_nothing(block: Block, value: Any) -> None:

@@ -352,7 +352,7 @@ class TestLoops:
             pipe.send("z", pipe.checkpoint("k", default=4))
 
         pipe = run_reactor_to_completion(work, PipeworkMock({"src": np.arange(10.0)}))
-        assert pipe.sent["y"] == 45 and pipe.sent["z"] == 4
+        assert pipe.sent["y"] == 45 and pipe.sent["z"] == 3
 
     def test_the_plants_budget_is_the_default(self, run):
         counts = []
@@ -411,6 +411,46 @@ class TestCheckpoints:
 
         found = self.attempts(tmp_path, body)
         assert type(found) is type(value) and (np.array_equal(found, value) or found == value)
+
+    @pytest.mark.parametrize("trust", ["own", "data"])
+    def test_the_run_itself_finds_what_it_kept_last(self, trust, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            pipe.checkpoint("k", 7)
+            pipe.checkpoint("k", np.arange(3))
+            state = [attempt]
+            for _ in range(3):
+                pipe.checkpoint("l", state)
+                state.append(-1)
+            pipe.checkpoint("m", None)
+            found = [pipe.checkpoint(key, default="nothing") for key in "klmn"]
+            pipe.send("x", [found[0].tolist(), *found[1:]])
+            return
+            yield
+
+        assert self.attempts(tmp_path, body, trust=trust) == [[0, 1, 2], [1, -1, -1], None, "nothing"]
+
+    def test_it_does_where_nothing_outlives_it_too(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("pyplantx.warehouse.resume.Workspaces.take", lambda *_: None)
+
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            state = [attempt]
+            pipe.checkpoint("k", state)
+            state.append(-1)
+            pipe.checkpoint("k").append(-2)
+            found = [pipe.checkpoint("k"), pipe.checkpoint("l", default=0)]
+            pipe.send("x", found)
+            return
+            yield
+
+        assert self.attempts(tmp_path, body) == [[1], 0]
+
+    def test_not_after_a_request(self, tmp_path):
+        def body(pipe: Any, attempt: int) -> Iterator[Any]:
+            pipe.checkpoint("k", 1)
+            yield pipe.receive("y")
+            pipe.send("x", pipe.checkpoint("k", default=0))
+
+        assert self.attempts(tmp_path, body) == 0
 
     def test_keys_are_kept_apart(self, tmp_path):
         def body(pipe: Any, attempt: int) -> Iterator[Any]:
