@@ -434,10 +434,14 @@ class Run:
             self._workshop = Workshop(self)
         return self._workshop
 
+    def unsent(self) -> Sequence[Any]:
+        """What was allocated and not sent yet, with what is temporary."""
+        named = [allocation for name, allocation in self._allocations.items() if name not in self._sent]
+        return (*named, *self._temporary)
+
     def allocation_of(self, handle: Any) -> Any:
         """What was allocated with this handle, and not sent yet; None for anything else."""
-        unsent = [allocation for name, allocation in self._allocations.items() if name not in self._sent]
-        return next((found for found in (*unsent, *self._temporary) if found.handle is handle), None)
+        return next((found for found in self.unsent() if found.handle is handle), None)
 
     def so_far(self) -> tuple[Digest, Sequence[Step]] | None:
         """The reactor's fingerprint and all that it has observed and sent; None if its run can't be repeated so."""

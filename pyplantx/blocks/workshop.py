@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
+from pyplantx.blocks.alterations import Alterations
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
@@ -41,6 +42,7 @@ class Owner(Host, Protocol):
     def store(self) -> Any: ...
     @property
     def world(self) -> Any: ...
+    def unsent(self) -> Sequence[Any]: ...
     def allocation_of(self, handle: Any) -> Any: ...
 
 
@@ -59,7 +61,8 @@ class Workshop:
         self._loops: list[BlockLoop] = []
         self._attempts: list[Attempt] = []
         self._records: list[Record] = []
-        self._checkpoints: dict[str, Record] = {}
+        self._checkpoints: dict[str, tuple[Record, Alterations]] = {}
+        self._warned = False
         self._kept: dict[str, Callable[[], Any]] = {}  # by this run, since it spoke last
         self._count = 0
         self._late: BaseException | None = None
@@ -174,15 +177,39 @@ class Workshop:
     def keep(self, key: str, value: Any) -> None:
         """Keep a value under a key; see `Pipework.checkpoint`."""
         record = self._checkpoint(key)
-        self._kept[key] = partial(_copy, _copy(value)) if record is None else save_value(record, value)
+        lasts = record is not None and not self._has_altered(key)
+        self._kept[key] = save_value(record, value) if record and lasts else partial(_copy, _copy(value))
 
     def _checkpoint(self, key: str) -> Record | None:
-        record = self._checkpoints.get(key)
-        if record is None or not record.going:
-            record = self._record(f"checkpoint {len(key)}:{key}", numbered=False)
+        known = self._checkpoints.get(key)
+        if known is not None and known[0].going:
+            return known[0]
+        record = self._record(f"checkpoint {len(key)}:{key}", numbered=False)
         if record is not None:
-            self._checkpoints[key] = record
+            self._settle()
+            self._checkpoints[key] = record, Alterations(self._run.unsent())
         return record
+
+    def _has_altered(self, key: str) -> bool:
+        """Whether what was allocated has been altered since a key was first asked for: the next run has it as it was.
+
+        Who finds a later value there goes on behind what made the alteration.
+        """
+        self._settle()
+        name = self._checkpoints[key][1].first(self._run.unsent())
+        if name is not None and not self._warned:
+            self._warned = True
+            log().warning(
+                "%s: what pipe.checkpoint(%r) keeps from here on is not restored after a kill: %r was written to since "
+                "pipe.checkpoint(%r) was first called, and that is lost with the process. Fill it with pipe.map_blocks "
+                "or pipe.blocks(..., resume=True), which go on by themselves, before that call, or without checkpoints",
+                *(self._who, key, name, key),
+            )
+        return name is not None
+
+    def _settle(self) -> None:
+        for loop in self._loops:
+            loop.settle()
 
     # ----------------------------------------------------------------- what the run tells
 
@@ -194,8 +221,7 @@ class Workshop:
         Exception
             What the thread that was to write it met with.
         """
-        for loop in self._loops:
-            loop.settle()
+        self._settle()
         self.check()
         for attempt in self._attempts:
             attempt.before_send(array)

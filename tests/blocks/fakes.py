@@ -16,7 +16,7 @@ class FakeDataset:
         self.data = np.array(data)
         self.shape, self.dtype, self.chunks = self.data.shape, self.data.dtype, chunks
         self.watchers: tuple[Callable[[bool], None], ...] = ()
-        self.untouched, self.data_path = True, None
+        self.untouched, self.data_path, self.written = True, None, None
         self.reads: list[tuple[Any, str]] = []
         self.writes: list[tuple[Any, str]] = []
         self.written: list[int] = []  # addresses of the arrays that were written
