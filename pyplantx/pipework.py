@@ -256,7 +256,9 @@ class Pipework:
         axis : int or sequence of int
             Along which the arrays are cut; several: along the next ones only if a row is too large.
         halo : int or sequence of int
-            Rows that ``src[b.padded]`` has of the neighbours, on each side; ``result[b.inner]`` is without them.
+            Rows that ``src[b.padded]`` has of the neighbours, on each side; ``result[b.inner]`` is without them. What
+            is read so can't be written to in the same loop. (An array in memory tells of no write: that is noticed if
+            it is the only one of the loop.)
         resume : bool
             After a kill go on at the first block that was not finished. The body must then leave nothing behind but
             what it writes to the blocks of allocated arrays: variables are lost with the process.
@@ -271,7 +273,8 @@ class Pipework:
         Raises
         ------
         BadRequest
-            If the arrays don't go together, or one row or chunk takes more than `memory`.
+            If the arrays don't go together, one row or chunk takes more than `memory`, or an array is written to that
+            is read with a halo.
         """
         return self._run.workshop().blocks(arrays, memory, axis, halo, resume, progress)
 
@@ -297,7 +300,7 @@ class Pipework:
         *sources : array-like
             What is read.
         out : array-like
-            What is written: usually what `allocate` gave.
+            What is written: usually what `allocate` gave. It may be a source, unless there is a halo.
         memory, axis, halo, progress
             As in `blocks`.
         workers : int, optional
@@ -310,8 +313,8 @@ class Pipework:
         Raises
         ------
         BadRequest
-            If arrays don't go together, a result does not go into its block, or the function refers to something that
-            can't be sent to another process: a pipe, an open file.
+            If arrays don't go together, a result does not go into its block, `out` has rows that a later block would
+            read, or the function refers to something that can't be sent to another process: a pipe, an open file.
         ReactorError
             If worker processes die.
 

@@ -8,6 +8,7 @@ Rules:
 - A dataset is read ahead if the body used it in the block before (or takes no writes anyway), and if nobody has written
   to it since the loop began.
 - A value is copied before it waits to be written, unless nobody else can have it.
+- What is read with a halo is not written to: the neighbours of a block would see what they should not.
 - Whoever looks at a dataset otherwise (``dataset[0]``, sending it) waits until what waits is written.
 - An error of a thread is raised in the loop at the next step. However the loop ends, its threads have ended too.
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.geometry import IN_FLIGHT, Block, Grid, shown
 from pyplantx.blocks.handles import Handle
+from pyplantx.blocks.inplace import borders_of, refusal
 from pyplantx.blocks.progress import Progress
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.specs.pools import Pool, result_of
@@ -99,6 +101,7 @@ class BlockLoop:
         self._fetched = {place for place, handle in enumerate(handles) if handle.asks and handle.allocation is None}
         self._fetching: set[int] = set()  # places that this block has read
         self._stored: set[int] = set()  # places that the loop or anybody else has written to
+        self._padded: dict[int, Any] = {}  # arrays that were read with a halo, by id
         self._current = -1
         self._open = self._broken = False  # broken: something could not be written
 
@@ -112,9 +115,13 @@ class BlockLoop:
         return [index for index in range(self._grid.size) if index not in finished]
 
     def __iter__(self) -> Iterator[Block]:
+        borders = borders_of(self._handles, self._grid)
         with self.running():
             for block in self.blocks():
+                before = None if borders is None else borders.of(block)
                 yield block
+                if borders is not None and borders.of(block) != before:
+                    raise refusal(self._who, block)
                 self.finish(block)
 
     @contextmanager
@@ -185,9 +192,15 @@ class BlockLoop:
         """Somebody looks at an array otherwise, or writes to it."""
         self.settle()
         if writes:
+            self._check_halo(self._handles[place].array)
             self._let_go(place)
             if self._keeper is not None:
                 self._keeper.wrote_elsewhere(self._handles[place].array)
+
+    def _check_halo(self, array: Any) -> None:
+        """Refuse that an array is written to and read with a halo."""
+        if self._open and id(array) in self._padded:
+            raise refusal(self._who, self._grid.block(max(0, self._current)))
 
     def _let_go(self, place: int) -> None:
         """What was read of an array may be old."""
@@ -245,8 +258,12 @@ class BlockLoop:
     def fetch(self, block: Block, array: Any, padded: bool) -> Any:
         """``array[block]`` or ``array[block.padded]``."""
         place = self._places.get(id(array))
+        if padded and self._open and any(self._grid.halo):
+            self._padded[id(array)] = array
         if place is None or not self._open:
             return array.read_block(tuple(block.padded if padded else block))
+        if place in self._stored:
+            self._check_halo(array)
         self._tell_others(array, writes=False)
         self._fetching.add(place)
         read = self._ahead.pop((place, block.index), None)
@@ -260,6 +277,7 @@ class BlockLoop:
     def store(self, block: Block, array: Any, value: Any) -> None:
         """``array[block] = value``."""
         place = self._places.get(id(array))
+        self._check_halo(array)
         if place is None or not self._open or block.index != self._current:
             self.settle()
             if self._keeper is not None:

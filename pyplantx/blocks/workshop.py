@@ -18,6 +18,7 @@ from pyplantx.blocks.alterations import Alterations
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
+from pyplantx.blocks.inplace import check_output
 from pyplantx.blocks.loop import BlockLoop, Keeper
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
@@ -116,6 +117,8 @@ class Workshop:
         place = len(hands.sources)
         handles = [*hands.sources, output]
         grid, hands = self._cut_for(hands, handles, memory, axis, halo)
+        for source in hands.sources:
+            check_output(source, output, grid, self._who)
         captured = self._captured("map_blocks", [function], hands.sources) if resume else None
         keeper = None if captured is None else self._attempt("map", grid, {place: output}, captured)
         loop = self._loop(grid, handles, progress, keeper)

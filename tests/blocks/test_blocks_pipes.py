@@ -21,6 +21,9 @@ from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
 from tests.blocks.values import LAYOUTS, Unseen, some_values
 
+#: All kinds of arrays that can be allocated.
+_KINDS = {**LAYOUTS, "zarr": (specs.ZarrArraySpec, {"chunks": (10, 4)})}
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Any]:
@@ -81,6 +84,109 @@ class TestSparse:
     def test_other_formats_are_refused(self, form, run):
         with pytest.raises(BadRequest, match="csr"):
             run(lambda pipe: pipe.reduce_blocks(lambda part: part.sum(), self.matrix().asformat(form)))
+
+
+class TestInPlace:
+    """Only as long as no block reads what another one writes."""
+
+    def allocated(self, pipe: Any, kind: str, name: str = "x") -> Any:
+        spec, options = _KINDS[kind]
+        chunks = {"chunks": (100, 4)} if kind in ("chunked", "packed", "zarr") else {}
+        return pipe.allocate(name, spec, shape=(3000, 4), dtype="f8", **{**options, **chunks})
+
+    def filled(self, pipe: Any, kind: str) -> Any:
+        array = self.allocated(pipe, kind)
+        array[...] = np.arange(12000.0).reshape(3000, 4)
+        return array
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    @pytest.mark.parametrize("way", ["mapped", "looped"])
+    @pytest.mark.parametrize("kind", _KINDS)
+    def test_without_a_halo(self, kind, way, workers, run):
+        def work(pipe: Any) -> None:
+            array = self.filled(pipe, kind)
+            if way == "mapped":
+                pipe.map_blocks(lambda part: part * 2 + 1, array, out=array, memory="200kB", workers=workers)
+            for b in pipe.blocks(array, memory="200kB") if way == "looped" else ():
+                array[b] = array[b] * 2 + 1
+            pipe.send("x", array)
+
+        assert (run(work) == np.arange(12000.0).reshape(3000, 4) * 2 + 1).all()
+
+    @pytest.mark.parametrize("memory", ["200kB", "1MB"], ids=["many", "one"])
+    @pytest.mark.parametrize("kind", _KINDS)
+    def test_not_mapped_with_a_halo(self, kind, memory, run):
+        def work(pipe: Any) -> None:
+            array = self.filled(pipe, kind)
+            pipe.map_blocks(lambda part: part, np.zeros((3000, 4)), array, out=array, halo=1, memory=memory)
+
+        with pytest.raises(
+            BadRequest, match=r"map_blocks with halo=1 writes to an array that it reads[^$]*allocate_temp"
+        ):
+            run(work)
+
+    @pytest.mark.parametrize("how", ["by block", "by rows", "before it is read"])
+    @pytest.mark.parametrize("kind", _KINDS)
+    def test_not_looped_with_a_halo(self, kind, how, run):
+        def work(pipe: Any) -> None:
+            array = self.filled(pipe, kind)
+            for b in pipe.blocks(array, halo=1, memory="200kB"):
+                if how == "before it is read":
+                    array[b] = 0
+                result = 2 * array[b.padded][b.inner]
+                if how == "by block":
+                    array[b] = result
+                elif how == "by rows":
+                    array[b[0].start : b[0].stop] = result
+
+        with pytest.raises(BadRequest, match=r"writes to an array that it reads with a halo[^$]*allocate_temp"):
+            run(work)
+
+    def test_nor_if_the_loop_does_not_name_it(self, run):
+        def work(pipe: Any) -> None:
+            array = self.filled(pipe, "raw")
+            for b in pipe.blocks(np.zeros(3000), halo=1, memory="20kB"):
+                array[b] = array[b.padded][b.inner]
+
+        with pytest.raises(BadRequest, match="reads with a halo"):
+            run(work)
+
+    @pytest.mark.parametrize("kind", _KINDS)
+    def test_from_one_array_to_another_it_is_all_right(self, kind, run):
+        def work(pipe: Any) -> None:
+            array, other = self.filled(pipe, kind), self.allocated(pipe, kind, "y")
+            for b in pipe.blocks(array, other, halo=1, memory="200kB"):
+                other[b] = np.roll(array[b.padded], 1, 0)[b.inner]
+            pipe.map_blocks(lambda part: np.roll(part, 1, 0), other, out=array, halo=1, memory="200kB")
+            for b in pipe.blocks(array, halo=1, memory="200kB"):  # reading alone is
+                assert array[b.padded].shape == (*b.padded.shape, 4)
+            pipe.send("x", array)
+            pipe.send("y", other)
+
+        assert (run(work)[2:] == np.arange(11992.0).reshape(2998, 4)).all()
+
+    @pytest.mark.parametrize("source", [np.s_[:-1], np.s_[::-1], np.s_[::2]], ids=["later", "backwards", "wider"])
+    def test_not_onto_what_later_blocks_read(self, source, run):
+        memory = np.zeros((60, 4))
+        read = memory[source]
+        written = memory[1:] if len(read) == 59 else memory[: len(read)]
+
+        with pytest.raises(BadRequest, match="lies on the memory of a source"):
+            run(lambda pipe: pipe.map_blocks(lambda part: part, read, out=written, memory=500))
+
+    @pytest.mark.parametrize(
+        ("source", "out"), [(np.s_[1:], np.s_[:-1]), (np.s_[:, :3], np.s_[:, 1:]), (np.s_[:], np.s_[:])]
+    )
+    def test_onto_what_no_later_block_reads(self, source, out, run):
+        memory = np.arange(240.0).reshape(60, 4)
+        expected = 2 * memory[source]
+        run(lambda pipe: pipe.map_blocks(lambda part: 2 * part, memory[source], out=memory[out], memory=500, workers=2))
+        assert (memory[out] == expected).all()
+
+    def test_columns_beside_each_other_have_nothing_in_common(self, run):
+        memory = np.arange(240.0).reshape(60, 4)
+        run(lambda pipe: pipe.map_blocks(np.copy, memory[:, :2], out=memory[:, 2:], memory=2000, halo=1))
+        assert (memory[:, 2:] == memory[:, :2]).all()
 
 
 class TestMapBlocks:
@@ -362,10 +468,6 @@ class TestLoops:
 
         run(work)
         assert counts == [8]
-
-
-#: And one that is not HDF5's or NumPy's.
-_KINDS = {**LAYOUTS, "zarr": (specs.ZarrArraySpec, {"chunks": (10, 4)})}
 
 
 class TestCheckpoints:
