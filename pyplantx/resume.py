@@ -457,7 +457,10 @@ class Attempt:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
         damaged = len(wrote) - len(self.finished)
-        if damaged:
+        if damaged and len(wrote) == self._grid.size and not self._has_copies:
+            # The loop had ended, so what came after it may have written to the same file, a second map in place, say.
+            log().info("%d blocks of a finished loop were written to after it, or damaged, and are done again", damaged)
+        elif damaged:
             log().warning("%d blocks of an interrupted run don't match their checksums and are done again", damaged)
         log().info("%d of %d blocks were finished by an interrupted run", len(self.finished), self._grid.size)
 
@@ -508,8 +511,12 @@ class Attempt:
     def _give_up(self, error: OSError) -> None:
         """There is no room for what is kept: the run needs it more."""
         self._record.give_up(error)
-        if any(isinstance(output, Spool) for output in self._outputs.values()):
+        if self._has_copies:
             self._record.void()
+
+    @property
+    def _has_copies(self) -> bool:
+        return any(isinstance(output, Spool) for output in self._outputs.values())
 
     def _digests(self, block: Block, written: dict[int, Array]) -> Iterator[Digest]:
         for place, output in self._outputs.items():

@@ -751,6 +751,39 @@ class TestResumingInOnePlant:
                 plant.produce("x")
             assert set(np.array(plant.produce("x")).tolist()) == {8}
 
+    @pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ArraySpec])
+    @pytest.mark.parametrize(("stop", "warned"), [(25, False), (5, True)], ids=["in the next map", "damaged"])
+    def test_what_does_not_match_is_told_as_damage_only_if_it_is(self, stop, warned, spec, tmp_path, caplog):
+        calls = []
+
+        def plus_1(part: Any) -> Any:
+            calls.append(1)
+            if len(calls) == stop:
+                raise RuntimeError("not yet")
+            return part + 1
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", spec, shape=(400,), dtype="f8")
+            for source in (np.ones(400), dst, dst):
+                pipe.map_blocks(plus_1, source, out=dst, memory=20 * 8 * 2 * 3)
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            if warned:
+                (path,) = tmp_path.glob("plant/staging/resume/*/*/data-*")
+                with path.open("r+b") as file:
+                    file.seek(-399 * 8, os.SEEK_END)
+                    file.write(b"damage")
+            with caplog.at_level(logging.INFO, logger="pyplantx"):
+                assert set(np.array(plant.produce("x")).tolist()) == {4.0}
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert [("don't match their checksums" in text) for text in warnings] == [True] * warned
+        assert warned or "of a finished loop were written to after it, or damaged" in caplog.text
+
     def test_the_number_of_a_loop_counts(self, tmp_path):
         calls = Unseen()
 
