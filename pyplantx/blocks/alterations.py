@@ -51,10 +51,10 @@ class Alterations:
 def _state(allocation: Any) -> Any:
     """Equal for an allocation that nobody has altered meanwhile; what is of an unknown kind never equals itself."""
     handle = allocation.handle
-    if isinstance(handle, str):
+    if isinstance(handle, (str, os.PathLike)):
         return _state_of_file(handle)
     if hasattr(handle, "read_block"):
-        return handle.written
+        return getattr(handle, "last_write", object())
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(handle, numpy.ndarray):
         fortran = handle.flags.f_contiguous and not handle.flags.c_contiguous
@@ -62,7 +62,7 @@ def _state(allocation: Any) -> Any:
     return object()
 
 
-def _state_of_file(path: str) -> tuple[int, int, int] | None:
+def _state_of_file(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:
     try:
         info = os.stat(path)
     except OSError:  # nobody has made it yet

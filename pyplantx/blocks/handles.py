@@ -33,7 +33,7 @@ class BlockArray(Protocol):
     dtype: np.dtype[Any]
     chunks: tuple[int, ...] | None
     untouched: bool  #: allocated, and never written to
-    written: object  #: another one after each write; None: there was none
+    last_write: object  #: another one after each write; None: there was none
     watchers: tuple[Any, ...]  #: told of each access that does not go by a block; True: it writes
     data_path: str | None  #: of the staged file that holds the elements at fixed places; None if there is no such file
 

@@ -175,7 +175,7 @@ class HdfDataset(ArrayFacts):
         #: Told before each access that does not go by a block; True: it writes. Loops over blocks put themselves here.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
         #: Another one after each write, however it was done; None: there was none.
-        self.written: object = None
+        self.last_write: object = None
 
     # -- facts
 
@@ -317,7 +317,7 @@ class HdfDataset(ArrayFacts):
                 hint="use pipe.map_blocks with Plant(executor='processes'), let the workers return what is to be "
                 "written, or allocate it with specs.ArraySpec, whose memory is shared",
             )
-        self.written = object()
+        self.last_write = object()
         return self._backend
 
     # -- for loops over blocks

@@ -61,7 +61,7 @@ class ZarrArray(ArrayFacts):
         self._trouble: BaseException | None = None
         #: As those of `HdfDataset`: told before each access that does not go by a block; True: it writes.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
-        self.written: object = None  #: as that of `HdfDataset`: another one after each write
+        self.last_write: object = None  #: as that of `HdfDataset`: another one after each write
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ class ZarrArray(ArrayFacts):
 
         with self._lock, _in_our_words():
             self.check_written()
-            self.written = object()
+            self.last_write = object()
             made = _fitted(selection, array, self)
             with self._watching().writing(selection, made), entering(self._at_once()), uninterrupted():
                 with self._noting_trouble():

@@ -16,7 +16,8 @@ class FakeDataset:
         self.data = np.array(data)
         self.shape, self.dtype, self.chunks = self.data.shape, self.data.dtype, chunks
         self.watchers: tuple[Callable[[bool], None], ...] = ()
-        self.untouched, self.data_path, self.written = True, None, None
+        self.untouched, self.data_path = True, None
+        self.last_write: object = None
         self.reads: list[tuple[Any, str]] = []
         self.writes: list[tuple[Any, str]] = []
         self.written: list[int] = []  # addresses of the arrays that were written
@@ -49,7 +50,7 @@ class FakeDataset:
         self.writes.append((selection, threading.current_thread().name))
         self.fail("write", selection)
         self.written.append(address(array))
-        self.untouched = False
+        self.untouched, self.last_write = False, object()
         self.data[selection] = array
 
 
