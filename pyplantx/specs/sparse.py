@@ -50,8 +50,7 @@ class ScipySparseSpec(BuiltinSpec):
         meta = {"class": type(value).__name__, "shape": list(value.shape)}
         if value.format in ("lil", "dok"):
             meta["dtype"] = value.dtype.str
-        flags = {name: True for name in _FLAGS if value.__dict__.get(name, value.__dict__.get(f"_{name}"))}
-        return Written(_digest(meta, digests), {**meta, **flags})
+        return Written(_digest(meta, digests), {**meta, **_flags(value)})
 
     def open(self, payload: Payload, meta: Mapping[str, Any], version: int) -> Any:
         with OptionalLibrary("scipy", "a sparse matrix"):
@@ -223,10 +222,18 @@ def _must(holds: bool, trouble: str) -> None:
         raise ValueError(trouble)
 
 
+def _flags(value: Any) -> dict[str, bool]:
+    """What scipy has noted of a value, true or false."""
+    noted = ((name, value.__dict__.get(name, value.__dict__.get(f"_{name}"))) for name in _FLAGS)
+    return {name: bool(flag) for name, flag in noted if flag is not None}
+
+
 def _flagged(value: Any, meta: Mapping[str, Any]) -> Any:
+    if value.format == "coo":  # scipy made it empty, and took it for canonical
+        value.has_canonical_format = False
     for name in _FLAGS:
-        if meta.get(name):
-            setattr(value, name, True)
+        if name in meta:
+            setattr(value, name, bool(meta[name]))
     return value
 
 

@@ -112,6 +112,30 @@ def test_booleans_are_checked_before(value, checked, tmp_path):
     assert payload.checked == checked and "data.npy" in payload.mapped
 
 
+def _noted(matrix):
+    names = ("has_sorted_indices", "has_canonical_format")
+    return [vars(matrix).get(name, vars(matrix).get(f"_{name}")) for name in names]
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array", "coo_matrix"])
+@pytest.mark.parametrize("looked_at", [False, True])
+@pytest.mark.parametrize("columns", [[1, 1, 0], [2, 1, 0], [0, 1, 2]])
+def test_what_scipy_has_noted_of_the_order_comes_back(kind, looked_at, columns):
+    sparse = pytest.importorskip("scipy.sparse")
+    where = (columns, [0, 3, 3, 3]) if kind[:3] != "coo" else ([0, 0, 0], columns)
+    data = np.array([1.0, 2.0, 3.0])
+    parts = (data, *where) if kind[:3] != "coo" else (data, where)
+    matrix = getattr(sparse, kind)(parts, shape=(3, 3))
+    if looked_at:
+        matrix.has_canonical_format  # noqa: B018 - scipy notes what it finds
+    with stored(specs.ScipySparseSpec(), matrix) as entry:
+        received = entry.open()
+        assert _noted(received) == _noted(matrix)
+        assert received.max() == matrix.max() and np.array_equal(
+            received.tocsr().power(2).todense(), matrix.tocsr().power(2).todense()
+        )
+
+
 def test_layouts_share_a_digest_but_not_their_bytes():
     c = np.arange(6.0).reshape(2, 3)
     with stored(SPEC, c) as left, stored(SPEC, np.asfortranarray(c)) as right:
