@@ -142,7 +142,7 @@ def _together_compressed(kind: Any, shape: tuple[int, ...], arrays: dict[str, An
     rows = shape[1] if form == "csc" else shape[0] // data.shape[1] if form == "bsr" else shape[0] if shape[1:] else 1
     _must(indptr.shape == (rows + 1,), "the row pointer has the wrong length")
     _must(indices.shape == data.shape[:1], "there are more indices than values, or fewer")
-    value = kind(shape, dtype=data.dtype, **options)
+    value = _empty(kind, shape, **options)
     _must(indptr[0] == 0 and indptr[-1] <= len(indices), "the row pointer points outside of the values")
     value.data, value.indices, value.indptr = data, indices, indptr
     return _flagged(value, meta)
@@ -157,7 +157,7 @@ def _together_coo(kind: Any, shape: tuple[int, ...], arrays: dict[str, Any], met
     data = arrays["data"]
     coords = tuple(arrays[f"coords-{axis}"] for axis in range(len(shape)))
     _must(all(index.shape == data.shape for index in coords), "there are more indices than values, or fewer")
-    value = kind(shape, dtype=data.dtype)
+    value = _empty(kind, shape)
     value.data = data
     if hasattr(value, "coords"):
         value.coords = coords
@@ -173,7 +173,7 @@ def _apart_dia(value: Any) -> dict[str, Any]:
 def _together_dia(kind: Any, shape: tuple[int, ...], arrays: dict[str, Any], meta: Mapping[str, Any]) -> Any:
     data, offsets = arrays["data"], arrays["offsets"]
     _must(data.ndim == 2 and offsets.shape == data.shape[:1], "there are more diagonals than offsets, or fewer")
-    value = kind(shape, dtype=data.dtype)
+    value = _empty(kind, shape)
     value.data, value.offsets = data, offsets
     return value
 
@@ -190,7 +190,7 @@ def _apart_lil(value: Any) -> dict[str, Any]:
 def _together_lil(kind: Any, shape: tuple[int, ...], arrays: dict[str, Any], meta: Mapping[str, Any]) -> Any:
     data, indices, indptr = arrays["data"], arrays["indices"].tolist(), arrays["indptr"].tolist()
     _must(len(indptr) == shape[0] + 1, "the row pointer has the wrong length")
-    value = kind(shape, dtype=data.dtype)
+    value = _empty(kind, shape, data.dtype)
     _must(indptr == sorted(indptr), "the row pointer goes back")
     _must(indptr[0] == 0 and indptr[-1] == len(indices) == len(data), "there are more indices than values, or fewer")
     items = list(data)
@@ -210,10 +210,18 @@ def _apart_dok(value: Any) -> dict[str, Any]:
 def _together_dok(kind: Any, shape: tuple[int, ...], arrays: dict[str, Any], meta: Mapping[str, Any]) -> Any:
     data, keys = arrays["data"], arrays["keys"]
     _must(keys.shape == (len(data), len(shape)), "there are more indices than values, or fewer")
-    value = kind(shape, dtype=data.dtype)
+    value = _empty(kind, shape, data.dtype)
     named = map(tuple, keys.tolist()) if len(shape) > 1 else keys[:, 0].tolist()
     # Item assignment would drop the zeros that are stored explicitly.
     value._dict.update(zip(named, data))
+    return value
+
+
+def _empty(kind: Any, shape: tuple[int, ...], dtype: Any = None, **options: Any) -> Any:
+    """An object to be filled. scipy keeps elements of more types than it makes empty ones of."""
+    value = kind(shape, dtype=float, **options)
+    if dtype is not None:  # of those that don't take it from their data
+        value.dtype = dtype
     return value
 
 
@@ -240,7 +248,9 @@ def _flagged(value: Any, meta: Mapping[str, Any]) -> Any:
 def _check_fully(value: Any) -> None:
     """Every index within the shape: `ValueError` if not."""
     if value.format in ("csr", "csc", "bsr"):
+        data = value.data
         value.check_format(full_check=True)
+        value.data = data  # scipy turns elements in the byte order of other machines
     elif value.format == "dia":
         offsets = value.offsets.tolist()
         _must(len(set(offsets)) == len(offsets), "an offset occurs twice")

@@ -136,6 +136,18 @@ def test_what_scipy_has_noted_of_the_order_comes_back(kind, looked_at, columns):
         )
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc", "bsr", "coo", "dia"])
+@pytest.mark.parametrize("dtype", [">f8", ">i4", "f2", "M8[s]", "S3"])
+@pytest.mark.parametrize("full_check", [False, True])
+def test_sparse_elements_that_scipy_makes_no_empty_matrix_of(kind, dtype, full_check):
+    sparse = pytest.importorskip("scipy.sparse")
+    matrix = sparse.csr_array(np.diag([1.0, 2.0, 3.0])).asformat(kind)
+    matrix.data = matrix.data.astype(dtype)
+    with stored(specs.ScipySparseSpec(full_check), matrix) as entry:
+        received = entry.open()
+        assert received.dtype == matrix.dtype and received.data.tobytes() == matrix.data.tobytes()
+
+
 def test_layouts_share_a_digest_but_not_their_bytes():
     c = np.arange(6.0).reshape(2, 3)
     with stored(SPEC, c) as left, stored(SPEC, np.asfortranarray(c)) as right:
