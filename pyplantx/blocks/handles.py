@@ -18,6 +18,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.value import block_size, hash_bytes
 from pyplantx.specs.buffers import COLD, POPULATE_READ, POPULATE_WRITE, WILL_NEED, madvise
+from pyplantx.specs.masks import is_masked_array
 from pyplantx.specs.sparserows import is_sparse, must_be, rows
 
 if TYPE_CHECKING:
@@ -163,6 +164,26 @@ class DatasetHandle(Handle):
 
 class MapHandle(Handle):
     """An ``ndarray``: a received or an allocated memory map, or plain memory."""
+
+    def part(self, box: Box) -> Any:
+        """A view of the array's own class, such as a masked array, that nothing can write to."""
+        import numpy as np
+
+        part = self.array[(*box, ...)]
+        if self.is_plain:
+            part = part.view(np.ndarray)
+        part.flags.writeable = False
+        mask = np.ma.getmask(part) if is_masked_array(part) else np.ma.nomask
+        if mask is not np.ma.nomask:
+            mask.flags.writeable = False  # masking an element writes to nothing else
+        return part
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its class says no more than that it is an array; that of a memory map says where it lies."""
+        import numpy as np
+
+        return type(self.array) in (np.ndarray, np.memmap)
 
     def expect(self, box: Box) -> None:
         """Have the pages of a box brought in, here and not where they are computed with."""

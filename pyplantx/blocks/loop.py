@@ -30,6 +30,7 @@ from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.inplace import borders_of, refusal
 from pyplantx.blocks.progress import Progress
 from pyplantx.errors import BadRequest, PyplantxError
+from pyplantx.specs.masks import check_written
 from pyplantx.specs.pools import Pool, result_of
 
 if TYPE_CHECKING:
@@ -276,6 +277,7 @@ class BlockLoop:
 
     def store(self, block: Block, array: Any, value: Any) -> None:
         """``array[block] = value``."""
+        check_written(value, "the output")  # here, while it is known whose doing it is
         place = self._places.get(id(array))
         self._check_halo(array)
         if place is None or not self._open or block.index != self._current:

@@ -16,6 +16,7 @@ from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest
+from pyplantx.specs.masks import hides_elements
 from pyplantx.specs.pools import SteadyPool, result_of
 from pyplantx.specs.sparserows import is_sparse
 from pyplantx.tuples import NamedTuple
@@ -191,6 +192,11 @@ def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
     value = np.asarray(result)
     shape, padded = out.region(block), out.region(block.padded)
     where = f"block {block.index + 1} of {block.count} {shown(block)}"
+    if hides_elements(result):
+        raise BadRequest(
+            f"the function of map_blocks returned masked elements for {where}: they would become numbers",
+            hint="return result.filled(...)",
+        )
     if result is None:
         raise BadRequest(
             f"the function of map_blocks returned None for {where}", hint="return what is to be written there"

@@ -225,7 +225,7 @@ def _placed(handle: Handle) -> Handle:
     """The handle for a source that workers can read themselves, if it is one."""
     if handle.asks:
         return Placed(handle, handle.array) if handle.allocation is None and _was_received(handle.array) else handle
-    place = place_of(handle.array) if isinstance(handle, MapHandle) else None
+    place = place_of(handle.array) if isinstance(handle, MapHandle) and handle.is_plain else None
     return handle if place is None else Placed(handle, _Opened(place))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.specs.base import Layout
+from pyplantx.specs.masks import check_written
 from pyplantx.specs.selections import parse, slabs
 from pyplantx.tuples import NamedTuple
 
@@ -275,6 +276,7 @@ class HdfDataset(ArrayFacts):
         elif isinstance(value, HdfDataset):
             self._copy(selection, value)
         else:
+            check_written(value, "an HDF array")
             self._writing().write(selection, value)
 
     def _copy(self, selection: Any, source: HdfDataset) -> None:
@@ -289,6 +291,7 @@ class HdfDataset(ArrayFacts):
     def write_direct(self, source: Any, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Write from an existing array, as h5py does."""
         part = source if source_sel is None else source[source_sel]
+        check_written(part, "an HDF array")
         self._writing().write(() if dest_sel is None else dest_sel, part)
 
     def resize(self, size: Any, axis: int | None = None) -> None:
@@ -340,6 +343,7 @@ class HdfDataset(ArrayFacts):
 
     def write_block(self, selection: tuple[slice, ...], array: Any) -> None:
         """Write a rectangular region."""
+        check_written(array, "an HDF array")
         self._taking_writes().write(selection, array)
 
     def block_digest(self, selection: tuple[slice, ...]) -> Digest:

@@ -22,6 +22,7 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibra
 from pyplantx.specs.base import Allocation, CheckedFile, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.datasets import Backend, HdfDataset
+from pyplantx.specs.masks import check_sent
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import CHUNK_MEMORY, BuiltinSpec, OptionalLibrary, unknown_options
 
@@ -61,6 +62,7 @@ class HdfArraySpec(BuiltinSpec):
         return isinstance(value, HdfDataset) or _is_h5py_dataset(value)
 
     def write(self, value: Any, stage: Stage) -> Written:
+        check_sent(value, "an HDF array")
         is_dataset = self.recognise(value)
         numpy = sys.modules.get("numpy")
         if not is_dataset and not (numpy and isinstance(value, numpy.ndarray)):

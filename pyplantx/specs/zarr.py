@@ -21,6 +21,7 @@ from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibra
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.chunks import check_alone, choose
+from pyplantx.specs.masks import check_sent
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, make_compressor, unknown_options
@@ -55,6 +56,7 @@ class ZarrArraySpec(BuiltinSpec):
         return isinstance(value, ZarrArray) or _is_zarr(value)
 
     def write(self, value: Any, stage: Stage) -> Written:
+        check_sent(value, "a Zarr array")
         numpy = sys.modules.get("numpy")
         source = value.inner if isinstance(value, ZarrArray) else value
         if not _is_zarr(source) and not (numpy and isinstance(source, numpy.ndarray)):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
+from pyplantx.specs.masks import check_written
 from pyplantx.specs.scarce import ask_for_memory, is_memory_limited, share_one_heap
 from pyplantx.specs.selections import Region, parse
 from pyplantx.specs.threads import small_stacks
@@ -154,6 +155,7 @@ class ZarrArray(ArrayFacts):
         """Write to the selected elements."""
         from pyplantx.specs.library import uninterrupted
 
+        check_written(array, "a Zarr array")
         with self._lock, _in_our_words():
             self.check_written()
             self.last_write = object()

@@ -180,6 +180,17 @@ class TestTheSame:
             found[name] = produced(tmp_path / name, workers, work)
         assert found["threads"].tobytes() == found["processes"].tobytes() and len(found["threads"]) > 2
 
+    def test_masks_travel(self, pool, tmp_path):
+        masked = np.ma.array(np.arange(30000.0), mask=np.arange(30000) % 2 == 0)
+
+        def work(pipe: Any) -> Any:
+            src = yield pipe.receive("src")
+            total = pipe.reduce_blocks(lambda part: np.array([part.sum(), part.count()]), src, memory="100kB")
+            pipe.send("x", total)
+
+        found = produced(tmp_path, pool, sender(masked, None), work)
+        assert found.tolist() == [masked.sum(), 15000]
+
     @pytest.mark.parametrize("kind", ["sent", "raw", "packed"])
     def test_memory_order_and_right_to_write(self, kind, pool, tmp_path):
         seen: dict[str, Any] = {}

@@ -189,6 +189,71 @@ class TestInPlace:
         assert (memory[:, 2:] == memory[:, :2]).all()
 
 
+class TestSubclasses:
+    def masked(self) -> Any:
+        return np.ma.array(np.arange(40.0).reshape(10, 4), mask=np.arange(40).reshape(10, 4) % 2 == 0)
+
+    def test_parts_of_a_masked_array_are_masked(self, run):
+        def work(pipe: Any) -> None:
+            pipe.send("x", pipe.reduce_blocks(lambda part: float(part.sum()), self.masked(), memory="256B"))
+
+        assert run(work) == self.masked().sum()
+
+    @pytest.mark.parametrize("kind", [np.matrix, np.memmap])
+    def test_other_classes(self, kind, run, tmp_path):
+        file = np.memmap(tmp_path / "data", "f8", "w+", shape=(8, 2))
+        src = file if kind is np.memmap else file.view(kind)
+        seen: set[type] = set()
+        run(lambda pipe: pipe.reduce_blocks(lambda part: seen.add(type(part)) or 0, src))
+        assert seen == {np.ndarray if kind is np.memmap else kind}
+
+    def test_a_masked_number(self, run):
+        src, seen = np.ma.array(5.0, mask=True), []
+        run(lambda pipe: pipe.reduce_blocks(lambda part: seen.append(part) or 0, src))
+        assert seen[0].shape == () and seen[0].mask
+
+    def test_parts_can_not_be_masked_or_written_to(self, run):
+        src = self.masked()
+
+        def spoil(part: Any) -> float:
+            with pytest.raises(ValueError, match="read-only"):
+                part[0, 0] = 1
+            with pytest.raises(ValueError, match="read-only"):
+                part[0, 1] = np.ma.masked
+            return 0.0
+
+        run(lambda pipe: pipe.reduce_blocks(spoil, src))
+        assert (src == self.masked()).all() and (src.mask == self.masked().mask).all()
+
+    @pytest.mark.parametrize("out", LAYOUTS)
+    def test_masked_results_are_refused(self, out, run):
+        spec, options = LAYOUTS[out]
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", spec, shape=(10, 4), dtype="f8", **options)
+            pipe.map_blocks(lambda part: part * 2, self.masked(), out=dst)
+
+        with pytest.raises(BadRequest, match="masked elements for block 1 of 1"):
+            run(work)
+
+    def test_masked_values_of_blocks_are_refused(self, run):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10, 4), dtype="f8")
+            for block in pipe.blocks(dst):
+                dst[block] = self.masked()[block] * 2
+
+        with pytest.raises(BadRequest, match="no mask: they would become numbers"):
+            run(work)
+
+    def test_what_masks_nothing_is_written(self, run):
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10, 4), dtype="f8")
+            pipe.map_blocks(lambda part: np.ma.array(part.filled(7), mask=False), self.masked(), out=dst)
+            pipe.send("x", dst)
+
+        assert (run(work) == self.masked().filled(7)).all()
+
+
 class TestMapBlocks:
     @pytest.mark.parametrize("out", LAYOUTS)
     @pytest.mark.parametrize("kind", LAYOUTS)

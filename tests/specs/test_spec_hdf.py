@@ -273,6 +273,25 @@ def test_what_can_not_be_sent(stage):
             SPEC.write(value, stage)
 
 
+def test_a_mask_does_not_vanish(stage):
+    masked = np.ma.array([1.0, -999.0, 3.0], mask=[False, True, False])
+    with pytest.raises(CannotStore, match="masked array, and an HDF array has no mask"):
+        SPEC.write(masked, stage)
+    array = SPEC.allocate(stage, shape=(3,)).handle
+    for write in (
+        lambda: array.__setitem__(slice(None), masked),
+        lambda: array.__setitem__(0, np.ma.masked),
+        lambda: array.write_direct(masked),
+        lambda: array.write_block((slice(0, 3),), masked),
+    ):
+        with pytest.raises(BadRequest, match="no mask"):
+            write()
+    assert array.untouched
+    array[:2] = masked[::2]
+    array[2] = masked.filled(7)[1]
+    assert array[...].tolist() == [1, 3, 7]
+
+
 @pytest.fixture
 def little_space(stage, monkeypatch):
     real = os.statvfs(stage.folder)

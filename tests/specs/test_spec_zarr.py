@@ -22,8 +22,8 @@ from pyplantx import errors as err  # noqa: E402
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject  # noqa: E402
 from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
 from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
+from pyplantx.specs import masks, zarrarray  # noqa: E402
 from pyplantx.specs import zarr as module  # noqa: E402
-from pyplantx.specs import zarrarray  # noqa: E402
 
 SPEC = specs.ZarrArraySpec()
 
@@ -252,6 +252,35 @@ def test_a_value_that_does_not_fit(stage):
     assert allocation.handle[:].tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [1, 2, 3, 4]]
     with pytest.raises(IndexError):
         allocation.handle[9]
+
+
+def test_a_mask_does_not_vanish(stage):
+    masked = np.ma.array([1.0, -999.0, 3.0], mask=[False, True, False])
+    with pytest.raises(CannotStore, match="masked array, and a Zarr array has no mask"):
+        SPEC.write(masked, stage)
+    array = SPEC.allocate(stage, shape=(3,)).handle
+    with pytest.raises(BadRequest, match="no mask"):
+        array[:] = masked
+    assert array.untouched
+    array[:2] = masked[::2]
+    assert array[...].tolist() == [1, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        (np.ma.array([1, 2]), False),
+        (np.ma.array([1, 2], mask=[False, False]), False),
+        (np.ma.array(1, mask=True), True),
+        (np.ma.array([(1, 2)], dtype="i4,i4", mask=[(False, True)]), True),
+        (np.ma.array([(1, 2)], dtype="i4,i4", mask=[(False, False)]), False),
+        (np.ma.masked, True),
+        (np.array([1]), False),
+        (1, False),
+    ],
+)
+def test_what_hides_elements(value, hidden):
+    assert masks.hides_elements(value) is hidden
 
 
 def test_a_full_disk_is_named(stage, monkeypatch):
