@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyplantx.fingerprint.code import Fingerprinter
 
 #: What can't be stored in a value, and yet be sent: it is opened again.
-_OPENED_AGAIN = ("an HDF dataset of the plant",)
+_OPENED_AGAIN = ("an HDF dataset of the plant", "a Zarr array of the plant")
 
 _HINT = "give it what it needs by value (read the config, receive, open files before), or call it with workers=1"
 

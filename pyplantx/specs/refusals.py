@@ -38,6 +38,8 @@ _NEVER = {
     "builtins.module": "a module",
     "h5py._hl.base.HLObject": "an open HDF5 object",
     "pyplantx.specs.datasets.HdfDataset": "an HDF dataset of the plant",
+    "pyplantx.specs.zarrarray.ZarrArray": "a Zarr array of the plant",
+    "pyplantx.specs.zarrstore.PartsStore": "the files of a Zarr array",
     "pyplantx.pipework.Pipework": "the pipe of a reactor",
     "pyplantx.pipework.Request": "a request that was never answered",
     "pyplantx.reactor.SubreactorCall": "the call of a subreactor that has not run",
@@ -45,7 +47,10 @@ _NEVER = {
     "pyplantx.warehouse.warehouse.Warehouse": "the store of a plant",
 }
 
+_DATASET = "send it under a name of its own: pipe.send(name, dataset); or what is needed of it: dataset[...]"
 _ADVICE = {
+    "pyplantx.specs.datasets.HdfDataset": _DATASET,
+    "pyplantx.specs.zarrarray.ZarrArray": _DATASET,
     "pyplantx.pipework.Pipework": "the pipe belongs to one run; send what was received or computed with it",
     "pyplantx.pipework.Request": "write `yield`: value = yield pipe.receive(...)",
     "pyplantx.reactor.SubreactorCall": "write `yield from`: value = yield from subreactor(pipe)",

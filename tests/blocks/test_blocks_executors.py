@@ -398,6 +398,14 @@ class TestPlaces:
         value = np.arange(600_000).reshape(300, 2000)
         assert self.seen(pool, tmp_path, value, spec=spec, **options) == (True, value.sum())
 
+    @pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ZarrArraySpec])
+    def test_received_ones_that_the_function_refers_to(self, spec, pool, tmp_path):
+        def work(pipe: Any) -> Any:
+            src = yield pipe.receive("src")
+            pipe.send("x", pipe.reduce_blocks(lambda part: float(part.sum() + src[2]), np.ones(9)))
+
+        assert produced(tmp_path, pool, sender(np.arange(5.0), spec), work) == 11
+
     def test_not_an_array_that_was_changed(self, pool, tmp_path):
         value = np.ones((300, 2000))
         found = self.seen(pool, tmp_path, value, lambda src: src.__setitem__((7, 8), 5.0))

@@ -183,6 +183,21 @@ def test_project_functions_that_are_stored_by_name_are_noted():
         assert "classes" not in entry.meta
 
 
+@pytest.mark.parametrize(
+    ("spec", "library", "what"),
+    [(specs.HdfArraySpec(), "h5py", "an HDF dataset"), (specs.ZarrArraySpec(), "zarr", "a Zarr array")],
+)
+def test_objects_do_not_hold_received_datasets(spec, library, what, tmp_path):
+    """What would be stored is where the dataset lies, and it is gone with its version or when the plant is moved."""
+    pytest.importorskip(library)
+    with stored(spec, np.zeros((4, 4))) as entry:
+        received = entry.open()
+        with pytest.raises(CannotStore, match=rf"value\['data'\]: {what} of the plant can't.*\n.*a name of its own"):
+            specs.ObjectSpec().write({"data": received}, FolderStage(str(tmp_path)))
+        with pytest.raises(CannotStore, match="can't be stored"):
+            specs.ObjectSpec().write([getattr(received, "inner", received)], FolderStage(str(tmp_path / "other")))
+
+
 def test_the_plants_own_objects_are_refused_with_advice(tmp_path):
     class Call(reactor.SubreactorCall):
         def __init__(self):
