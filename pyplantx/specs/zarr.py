@@ -48,7 +48,11 @@ _CODECS = frozenset({"bytes", "zstd", "gzip", "blosc", "sharding_indexed", "crc3
 
 
 class ZarrArraySpec(BuiltinSpec):
-    """A Zarr version 3 array: allocated and filled by the reactor, or sent as an array; received lazily."""
+    """A Zarr version 3 array: allocated and filled by the reactor, or sent as an array; received lazily.
+
+    A received array opens a chunk when it is read. So unlike an HDF array it can't be read any more once its version
+    was collected: nothing is while a plant is open that has given it away, and afterwards nothing that is pinned.
+    """
 
     name = "zarr"
 

@@ -63,7 +63,7 @@ class Folder:
         try:
             fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
         except FileNotFoundError:
-            raise PayloadMissing(f"the file {part!r} of a Zarr array is gone", hint="receive the array again") from None
+            raise PayloadMissing(f"the file {part!r} of a Zarr array is gone") from None
         with open(fd, "rb", buffering=0) as file:
             return InMemory(file.readall())
 
@@ -109,7 +109,7 @@ class PartsStore(Store):  # type: ignore[misc, unused-ignore]
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     def _read(self, key: str, byte_range: Any) -> bytearray:
-        file = self._open_part(key)
+        file = self._opened(key)
         try:
             start, stop = _bounds(byte_range, file.size)
             data = bytearray(stop - start)
@@ -117,6 +117,16 @@ class PartsStore(Store):  # type: ignore[misc, unused-ignore]
             return data
         finally:
             file.close()
+
+    def _opened(self, key: str) -> Readable:
+        try:
+            return self._open_part(key)
+        except PayloadMissing as error:
+            raise PayloadMissing(
+                f"{error.message}: the Zarr array was collected while it was held, or its files were deleted",
+                hint="receive it again: it is made again if need be. A chunk is opened when it is read, so what is to "
+                "outlive its plant is pinned (plant.pin(name)) or copied (array[...])",
+            ) from error
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a part."""

@@ -424,6 +424,27 @@ def test_a_plant_stores_gives_back_and_notices_damage(tmp_path):
             volume[300]
 
 
+def test_an_array_that_was_collected_says_so(tmp_path):
+    @ReactorFunc(name="make_versions")
+    def make(pipe, config):
+        pipe.send("field", np.full((30, 30), float(config["version"])), specs.ZarrArraySpec)
+
+    def produced(version):
+        with Plant(tmp_path / "plant", durability="process", config={"version": version}) as plant:
+            plant.add_reactors(make)
+            return plant.produce("field")
+
+    held, now = produced(1), produced(2)
+    again = pickle.loads(pickle.dumps(held))
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        assert plant.gc(keep_versions=1).gone
+    for array in (held, again):
+        with pytest.raises(err.PayloadMissing, match="collected while it was held") as caught:
+            array[0]
+        assert "plant.pin" in caught.value.hint
+    assert now[0, 0] == 2
+
+
 def test_the_head_is_plain_json(stage):
     SPEC.allocate(stage, shape=(8,), chunks=(4,)).seal()
     with open(stage.folder + "/zarr.json") as file:
