@@ -94,7 +94,7 @@ def parse(selection: Any, shape: tuple[int, ...]) -> Region | None:
         If an integer is out of range.
     """
     parts = as_tuple(selection)
-    filled = _fill(parts, len(shape))
+    filled = fill(parts, len(shape))
     if filled is None:
         return None
     axes = []
@@ -107,7 +107,7 @@ def parse(selection: Any, shape: tuple[int, ...]) -> Region | None:
     return Region(shape, starts, counts, steps, kept)
 
 
-def _fill(parts: tuple[Any, ...], rank: int) -> tuple[Any, ...] | None:
+def fill(parts: tuple[Any, ...], rank: int) -> tuple[Any, ...] | None:
     """The parts with ``...``, or the end, replaced by whole axes; None if there are too many."""
     dots = [place for place, part in enumerate(parts) if part is Ellipsis]
     missing = rank - len(parts) + len(dots)

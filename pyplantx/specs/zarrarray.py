@@ -18,7 +18,7 @@ from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseE
 from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.masks import check_written
 from pyplantx.specs.scarce import ask_for_memory, is_memory_limited, share_one_heap
-from pyplantx.specs.selections import Region, parse
+from pyplantx.specs.selections import Region, as_tuple, fill, parse
 from pyplantx.specs.threads import small_stacks
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ class ZarrArray(ArrayFacts):
 
     def read_block(self, selection: Any) -> Any:
         """The selected elements, as an array of their own."""
+        wanted, _ = _as_zarr_takes_it(selection, self.shape)
         with entering(self._at_once()), _reading():
-            return self._array[selection]
+            return self._array[wanted]
 
     def write_block(self, selection: Any, array: Any) -> None:
         """Write to the selected elements."""
@@ -159,10 +160,11 @@ class ZarrArray(ArrayFacts):
         with self._lock, _in_our_words():
             self.check_written()
             self.last_write = object()
-            made = _fitted(selection, array, self)
+            wanted, shape = _as_zarr_takes_it(selection, self.shape)
+            made = _fitted(array, shape, self.dtype)
             with self._watching().writing(selection, made), entering(self._at_once()), uninterrupted():
                 with self._noting_trouble():
-                    self._array[selection] = made
+                    self._array[wanted] = made
 
     def _at_once(self) -> int:
         """Bytes of one file of several that zarr holds at a time."""
@@ -210,8 +212,8 @@ class ZarrArray(ArrayFacts):
             self._array = array
 
 
-def _fitted(selection: Any, value: Any, array: ZarrArray) -> Any:
-    """The value in the shape of a basic selection: zarr itself takes what it needs of one that is too large.
+def _fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """The value in the shape of what is selected: zarr itself takes what it needs of one that is too large.
 
     Raises
     ------
@@ -220,9 +222,45 @@ def _fitted(selection: Any, value: Any, array: ZarrArray) -> Any:
     """
     import numpy as np
 
-    region = parse(selection, array.shape)
-    made = value if isinstance(value, np.ndarray) else np.asarray(value, array.dtype)
-    return made if region is None or not made.ndim else np.broadcast_to(made, region.shape)
+    made = value if isinstance(value, np.ndarray) else np.asarray(value, dtype)
+    return np.broadcast_to(made, shape) if made.ndim else made
+
+
+def _as_zarr_takes_it(selection: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+    """A selection without what zarr does not understand (``...`` beside arrays), and the shape of what it selects.
+
+    Raises
+    ------
+    IndexError
+        If it is wrong. What zarr says of it would be taken for damage.
+    """
+    import numpy as np
+
+    region = parse(selection, shape)
+    if region is not None:
+        return selection, region.shape
+    parts = as_tuple(selection)
+    try:
+        if any(part is Ellipsis for part in parts):
+            if any(np.ndim(part) > 1 for part in parts):
+                raise IndexError("Zarr takes no '...' beside a list or mask of several axes")
+            parts = selection = fill(parts, len(shape)) or selection
+        return selection, _shape_of(parts, shape)
+    except (ValueError, TypeError) as error:
+        raise IndexError(f"the index doesn't fit an array of shape {shape}: {error}") from error
+
+
+def _shape_of(parts: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what lists, masks and the like select in zarr: several of them beside slices each their own axis."""
+    import numpy as np
+
+    arrays = [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]
+    masks = any(array.dtype.kind == "b" for array in arrays)
+    each = any(isinstance(part, slice) for part in parts) or (masks and len(arrays) > 1)
+    if not each or len(parts) > len(shape):
+        return tuple(np.broadcast_to(np.False_, shape)[parts].shape)
+    axes = [np.broadcast_to(np.False_, (length,))[part] for part, length in zip(parts, shape)]
+    return (*(length for axis in axes for length in axis.shape), *shape[len(parts) :])
 
 
 @contextmanager

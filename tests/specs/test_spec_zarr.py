@@ -254,6 +254,60 @@ def test_a_value_that_does_not_fit(stage):
         allocation.handle[9]
 
 
+MASK, MASK_2D = np.array([True, False, True]), np.arange(12).reshape(3, 4) % 5 == 0
+SELECTIONS = [
+    *(MASK_2D, (MASK, slice(None)), (MASK, ...), (..., [1, 3]), ([0, 2], slice(1, 3)), [2, 0], ([0, 2], [1, 3])),
+    *((1, [0, 3]), (slice(None), [True, False, False, True]), np.int64(2), np.array([1, 2])),
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+def test_values_of_lists_and_masks_must_fit(selection, stage):
+    array, plain = SPEC.allocate(stage, shape=(3, 4), dtype="f8", chunks=(2, 2)).handle, np.zeros((3, 4))
+    value = np.arange(1.0, 1 + plain[selection].size).reshape(plain[selection].shape)
+    for wrong in (np.zeros((len(value) + 1, *value.shape[1:])), np.zeros((2, 3, 5))):
+        with pytest.raises(BadRequest, match="can't be written to the Zarr array"):
+            array[selection] = wrong
+    array[selection] = plain[selection] = value
+    assert np.array_equal(array[...], plain) and np.array_equal(array[selection], value)
+    array[selection] = plain[selection] = 7
+    assert np.array_equal(array[...], plain)
+
+
+@pytest.mark.parametrize(
+    "selection", [(MASK, 9), (MASK, MASK), (MASK_2D, ...), (MASK, ..., 0, 0), (..., [1], ...)], ids=str
+)
+def test_wrong_indices_are_no_damage(selection):
+    with stored(SPEC, np.zeros((3, 4))) as entry, pytest.raises(IndexError):
+        entry.open()[selection]
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_the_shape_of_a_selection_is_that_of_zarr(data):
+    shape = (3, 4, 2)[: data.draw(st.integers(1, 3))]
+
+    def part(length):
+        index = st.integers(0, length - 1)
+        lists = st.lists(index, min_size=1, max_size=3) | st.lists(st.booleans(), min_size=length, max_size=length)
+        return index | lists | lists.map(np.array) | st.builds(slice, index, index) | st.just(...)
+
+    whole = zarr.create_array(zarr.storage.MemoryStore(), shape=shape, dtype="i4", chunks=shape)
+    whole[...] = np.arange(whole.size).reshape(shape)
+    selection = tuple(data.draw(part(length)) for length in shape[: data.draw(st.integers(1, len(shape)))])
+    try:
+        wanted, found = zarrarray._as_zarr_takes_it(selection, shape)
+    except IndexError:
+        with pytest.raises((IndexError, ValueError)):
+            whole[selection]
+        return
+    try:
+        values = whole[wanted]
+    except IndexError:
+        return
+    assert found == values.shape
+
+
 def test_a_mask_does_not_vanish(stage):
     masked = np.ma.array([1.0, -999.0, 3.0], mask=[False, True, False])
     with pytest.raises(CannotStore, match="masked array, and a Zarr array has no mask"):
