@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +27,9 @@ _FILL = "fill.npy"
 
 #: Scalars of these kinds come back from a 0-d array as they were (text loses trailing NULs there).
 _SCALAR_KINDS = "biufcmM"
+
+#: Of an array: a file may have 2^63, and there is a head.
+_MOST_BYTES = (1 << 63) - (1 << 20)
 
 
 class ArraySpec(BuiltinSpec):
@@ -238,7 +242,9 @@ def _options(
         raise BadRequest("an array can't be allocated without shape=", hint="shape=(1000, 3)")
     if order not in ("C", "F"):
         raise BadRequest(f"order={order!r} is neither 'C' nor 'F'")
-    return checked_shape(shape), checked_dtype(dtype), order
+    lengths, made = checked_shape(shape), checked_dtype(dtype)
+    check_extent(lengths, made)
+    return lengths, made, order
 
 
 def checked_shape(shape: Any, what: str = "shape") -> tuple[int, ...]:
@@ -266,7 +272,35 @@ def checked_dtype(dtype: Any) -> Any:
     trouble = why_not(made)
     if trouble is not None:
         raise BadRequest(f"an array of {made} can't be allocated: {trouble}")
+    if _is_without_width(made):
+        raise BadRequest(
+            f"an array of {dtype!r} can't be allocated: its texts would have no room, so each would come out empty",
+            hint="say how long they may be: dtype='U20' of 20 characters, 'S20' or 'V20' of 20 bytes",
+        )
     return made
+
+
+def _is_without_width(dtype: np.dtype[Any]) -> bool:
+    """Whether elements, or fields of them, take no bytes: NumPy finds the width of `str` for given values only."""
+    if dtype.subdtype is not None:
+        return _is_without_width(dtype.subdtype[0])
+    if dtype.names is not None:
+        return any(_is_without_width(dtype[name]) for name in dtype.names)
+    return dtype.itemsize == 0
+
+
+def check_extent(shape: tuple[int, ...], dtype: Any, what: str = "an array") -> None:
+    """Refuse what is too large for NumPy and for any file; `BadRequest`. `what` is for the message."""
+    from pyplantx.specs.npy import MOST_AXES
+
+    if len(shape) > MOST_AXES:
+        raise BadRequest(f"{what} of {len(shape)} axes can't be allocated: NumPy knows {MOST_AXES} at most")
+    nbytes = math.prod(length or 1 for length in shape) * dtype.itemsize  # NumPy leaves out empty axes, too
+    if nbytes > _MOST_BYTES:
+        raise BadRequest(
+            f"{what} of {dtype} {shape} can't be allocated: {nbytes:,} bytes are more than any file holds",
+            hint=f"{_MOST_BYTES:,} bytes at most; of empty axes the others count",
+        )
 
 
 class _ArrayAllocation:

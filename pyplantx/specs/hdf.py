@@ -183,7 +183,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What `create_dataset` is called with; `BadRequest` for what can't be."""
     from pyplantx.specs import filters
-    from pyplantx.specs.arrays import checked_dtype, checked_shape
+    from pyplantx.specs.arrays import check_extent, checked_dtype, checked_shape
     from pyplantx.specs.chunks import check_alone, choose
 
     if unknown:
@@ -193,6 +193,7 @@ def _settings(
     check_alone(chunks, axis, blocks)
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
+    check_extent(lengths, made, "an HDF array")
     settings = {"shape": lengths, "dtype": made, "maxshape": maxshape, "fillvalue": fillvalue}
     given = filters.settings(compression, compression_opts, shuffle)
     if maxshape is None and 0 in lengths:
@@ -201,7 +202,9 @@ def _settings(
     if chunks in (None, True, False) and lengths and (asked or compression or shuffle or maxshape is not None):
         limits = _limits(maxshape, len(lengths))
         chunks = choose(lengths, made.itemsize, maxshape=limits, axis=axis, blocks=blocks)
-    return {**settings, "chunks": checked_shape(chunks, "chunks") if chunks else None, **given}
+    cut = checked_shape(chunks, "chunks") if chunks else None
+    check_extent(cut or (), made, "a chunk")
+    return {**settings, "chunks": cut, **given}
 
 
 def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:
@@ -298,7 +301,7 @@ def _created(file: Any, settings: dict[str, Any]) -> Any:
     dtype = settings["dtype"]
     try:
         dataset = file.create_dataset(_NAME, **settings)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise BadRequest(f"HDF5 can't keep such an array: {error}", hint=_what_to_change(settings)) from error
     if dataset.dtype != dtype:
         raise BadRequest(f"HDF5 keeps {dtype} as {dataset.dtype}", hint=_ANY_DTYPE)

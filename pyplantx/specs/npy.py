@@ -32,7 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _MAGIC = b"\x93NUMPY"
 _ALIGN = 64
 _LONGEST_HEADER = 1 << 20
-_MOST_AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
+MOST_AXES = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 
 
 class Header(NamedTuple):
@@ -310,7 +310,7 @@ def _parse(text: bytes, encoding: str, offset: int, part: str) -> Header:
 def _is_shape(shape: Any) -> bool:
     return (
         type(shape) is tuple
-        and len(shape) <= _MOST_AXES
+        and len(shape) <= MOST_AXES
         and all(type(length) is int and length >= 0 for length in shape)
     )
 

@@ -155,7 +155,7 @@ def _settings(
     **unknown: Any,
 ) -> dict[str, Any]:
     """What ``zarr.create_array`` is called with; `BadRequest` for what can't be."""
-    from pyplantx.specs.arrays import checked_dtype, checked_shape
+    from pyplantx.specs.arrays import check_extent, checked_dtype, checked_shape
 
     if unknown:
         raise unknown_options("a Zarr array", unknown, _OPTIONS)
@@ -167,16 +167,20 @@ def _settings(
     if made.itemsize not in _KINDS.get(made.kind, ()) or not made.isnative:
         raise BadRequest(
             f"Zarr doesn't keep {made} as it is",
-            hint="Ingredient.Type.array and specs.HdfArraySpec keep any fixed-width dtype",
+            hint="Ingredient.Type.array keeps any fixed-width dtype; so does specs.HdfArraySpec, but for str and dates",
         )
+    check_extent(lengths, made, "a Zarr array")
     if chunks is None or chunks is True:
         aim = max(_AIM, 2 * math.prod(lengths) * made.itemsize // _MOST_FILES) if shards is None else 1 << 20
         chunks = choose(lengths, made.itemsize, axis=axis, blocks=blocks, aim=aim)
+    cut = checked_shape(lengths if chunks is False else chunks, "chunks")
+    files = None if shards is None else checked_shape(shards, "shards")
+    check_extent(files or cut, made, "a chunk")
     return {
         "shape": lengths,
         "dtype": made,
-        "chunks": checked_shape(lengths if chunks is False else chunks, "chunks"),
-        "shards": None if shards is None else checked_shape(shards, "shards"),
+        "chunks": cut,
+        "shards": files,
         "compressors": _codec(zarr, compression, compression_opts),
         "fill_value": made.type(0) if fillvalue is None else fillvalue,
     }
@@ -196,7 +200,13 @@ class _ZarrAllocation:
         self._stage = stage
         self._folder = os.path.dirname(stage.path(_HEAD))
         array = _created(zarr, self._folder, settings)
-        self._watcher = Watcher(tuple(array.shape), array.dtype, bool(array.fill_value.tobytes().strip(b"\0")))
+        try:
+            self._watcher = Watcher(tuple(array.shape), array.dtype, bool(array.fill_value.tobytes().strip(b"\0")))
+        except MemoryError as error:
+            nbytes = math.prod(array.shape) * array.dtype.itemsize
+            raise BadRequest(
+                f"a Zarr array of {nbytes:,} bytes can't be allocated: there is too little memory to list its blocks"
+            ) from error
         self.handle = ZarrArray(array, watcher=self._watcher)
 
     def seal(self) -> Written:

@@ -309,6 +309,36 @@ def test_impossible_allocations(options, message, tmp_path):
         SPEC.allocate(FolderStage(str(tmp_path)), **options)
 
 
+ALLOCATING = [SPEC, specs.HdfArraySpec(), specs.ZarrArraySpec()]
+
+
+@pytest.mark.parametrize("spec", ALLOCATING, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("dtype", [str, bytes, np.void, "U0", [("a", "f4", (2,)), ("b", str)]])
+def test_texts_without_width_are_refused(spec, dtype, tmp_path):
+    pytest.importorskip({"hdf": "h5py", "zarr": "zarr"}.get(spec.name, "numpy"))
+    with pytest.raises(BadRequest, match="no room, so each would come out empty\n.*dtype='U20'"):
+        spec.allocate(FolderStage(str(tmp_path)), shape=(3,), dtype=dtype)
+
+
+@pytest.mark.parametrize("spec", ALLOCATING, ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    ("options", "figure"),
+    [
+        ({"shape": (10**12, 10**12)}, "8,000,000,000,000,000,000,000,000 bytes"),
+        ({"shape": 1 << 63}, "73,786,976,294,838,206,464 bytes"),
+        ({"shape": (0, 1 << 63)}, "73,786,976,294,838,206,464 bytes"),
+        ({"shape": (1,) * 70}, "70 axes"),
+        ({"shape": (10, 10), "chunks": (10**12, 10**12)}, "a chunk .*8,000,000,000,000,000,000,000,000 bytes"),
+    ],
+)
+def test_absurd_shapes_are_refused_with_figures(spec, options, figure, tmp_path):
+    pytest.importorskip({"hdf": "h5py", "zarr": "zarr"}.get(spec.name, "numpy"))
+    if spec is SPEC and "chunks" in options:
+        return
+    with pytest.raises(BadRequest, match=figure):
+        spec.allocate(FolderStage(str(tmp_path)), dtype="f8", **options)
+
+
 def test_no_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -194,6 +194,7 @@ def test_layouts(stage, tmp_path):
         ({"shape": (3,), "dtype": object}, "Python objects"),
         ({"shape": (3,), "compression": "zip"}, "compression='zip' is not possible"),
         ({"shape": (3,), "chunks": (9,)}, "HDF5 can't keep"),
+        ({"shape": (3,), "maxshape": (1 << 65,)}, "HDF5 can't keep"),
         ({"shape": (3,), "external": "x"}, "have external="),
         ({"shape": (-3,)}, "negative"),
     ],

@@ -220,6 +220,7 @@ def test_minus_zero_is_no_fill_value(stage):
         ({"shape": 4, "order": "F"}, "have order="),
         ({"shape": 4, "dtype": ">f8"}, "doesn't keep >f8"),
         ({"shape": 4, "dtype": "S3"}, r"doesn't keep \|S3"),
+        ({"shape": 4, "dtype": "U3"}, "so does specs.HdfArraySpec, but for str and dates"),
         ({"shape": 4, "compression": "lzma"}, "compression='lzma' is not possible"),
         ({"shape": 4, "compression": "gzip", "compression_opts": {"speed": 1}}, "is not for 'gzip'"),
         ({"shape": (4, 4), "chunks": 4}, "one positive length per axis"),
@@ -232,6 +233,15 @@ def test_minus_zero_is_no_fill_value(stage):
 def test_bad_options(stage, options, message):
     with pytest.raises(BadRequest, match=message):
         SPEC.allocate(stage, **options)
+
+
+def test_too_little_memory_for_the_list_of_blocks_is_told_with_figures(stage, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "Watcher", no_memory)
+    with pytest.raises(BadRequest, match="a Zarr array of 4,000 bytes can't be allocated: there is too little memory"):
+        SPEC.allocate(stage, shape=1000)
 
 
 def test_chunks_are_chosen_by_the_access(stage):
