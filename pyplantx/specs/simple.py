@@ -45,11 +45,12 @@ class SimpleSpec(BuiltinSpec):
         return Written(self.services.encode(value))
 
     def write_tiny(self, value: Any, most: int) -> tuple[str, bytes, Digest] | None:
-        """`write` without a stage: part, bytes and digest, if there are at most so many bytes; else None.
+        """`write` without a stage: part, bytes and digest; None if there are more, or it is for `write` to refuse.
 
         Most values of quick reactors are small numbers: a stage costs more than all the rest.
         """
-        if type(value) not in _MOSTLY_TINY and len(value) > most:
+        kind = type(value)
+        if kind not in _MOSTLY_TINY and (kind not in SIMPLE or len(value) > most):
             return None
         data = dump_json(value)
         return (_JSON_PART, data, self.services.encode(value)) if len(data) <= most else None

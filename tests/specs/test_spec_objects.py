@@ -215,6 +215,11 @@ def test_the_plants_own_objects_are_refused_with_advice(tmp_path):
             assert f"value['it']: {what} can't be stored" in str(caught.value) and advice in caught.value.hint
 
 
+def test_the_masked_constant_is_itself():
+    with stored(specs.ObjectSpec(), {"it": np.ma.masked}) as entry:
+        assert entry.open()["it"] is np.ma.masked
+
+
 def test_what_a_reactor_forgot_to_wait_for_is_named(tmp_path):
     @SubreactorFunc
     def sub(pipe):

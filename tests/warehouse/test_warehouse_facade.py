@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyplantx import specs
+from pyplantx import Ingredient, specs
 from pyplantx.core.trace import ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_text
@@ -74,6 +74,13 @@ def test_tiny_values_need_no_record(warehouse: Warehouse) -> None:
     assert ref.inline is not None and warehouse.has(ref)
     warehouse.sync()
     assert list(warehouse._reader.scan("objects")) == []
+
+
+@pytest.mark.parametrize("value", [[1, 2], (), {}, object(), np.float64(3), np.ma.masked, type("S", (str,), {})("x")])
+def test_what_is_not_simple_is_refused_as_such(warehouse: Warehouse, value: Any) -> None:
+    """A short list was stored, and could not be opened; others ended in an error of Python's own."""
+    with pytest.raises(CannotStore, match="not a simple value"):
+        warehouse.store("x", value, Ingredient.Type.simple)
 
 
 def test_equal_content_is_kept_once(warehouse: Warehouse) -> None:
