@@ -18,13 +18,26 @@ def _path_state(value: Any) -> object:
     return str(value)
 
 
+_SPARSE_PARTS = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
+_SPARSE_FIELDS = frozenset(
+    {*_SPARSE_PARTS, "coords", "dtype", "shape", "maxprint", "has_sorted_indices", "has_canonical_format"}
+)
+
+
 def sparse_state(value: Any) -> object:
-    """The parts of a scipy.sparse matrix or array."""
-    parts = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
+    """The parts of a scipy.sparse matrix or array, and what its user has hung on it."""
     fields = object.__getattribute__(value, "__dict__")
     coords = fields.get("coords", ())
-    content = [fields[part] for part in parts if part in fields]
-    return [tuple(value.shape), str(value.dtype), content, list(coords), fields.get("_dict")]
+    content = [fields[part] for part in _SPARSE_PARTS if part in fields]
+    state = [tuple(value.shape), str(value.dtype), content, list(coords), fields.get("_dict")]
+    hung = hung_on_sparse(value)
+    return [*state, hung] if hung else state
+
+
+def hung_on_sparse(value: Any) -> dict[str, object]:
+    """Attributes of a scipy.sparse matrix or array that SciPy knows nothing of; those with underscores are its own."""
+    fields = object.__getattribute__(value, "__dict__")
+    return {name: item for name, item in fields.items() if name[:1] != "_" and name not in _SPARSE_FIELDS}
 
 
 def _variable_state(variable: Any) -> object:

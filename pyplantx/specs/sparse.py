@@ -12,6 +12,7 @@ from typing import Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotStore, DamagedObject
+from pyplantx.fingerprint.states import hung_on_sparse
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
@@ -89,6 +90,9 @@ def _why_not(value: Any) -> str | None:
     kind = type(value)
     if not kind.__module__.startswith("scipy.sparse.") or getattr(value, "format", None) not in _FORMATS:
         return f"a {type_name(kind)}, not a sparse matrix or array of SciPy itself"
+    hung = hung_on_sparse(value)
+    if hung:
+        return f"a {type_name(kind)} with attributes of its own: {', '.join(hung)}"
     trouble = why_not(value.dtype)
     return None if trouble is None else f"a sparse matrix that .npy can't keep: {trouble}"
 

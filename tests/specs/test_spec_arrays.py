@@ -148,6 +148,23 @@ def test_sparse_elements_that_scipy_makes_no_empty_matrix_of(kind, dtype, full_c
         assert received.dtype == matrix.dtype and received.data.tobytes() == matrix.data.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc", "bsr", "coo", "dia", "lil", "dok"])
+def test_attributes_that_hang_on_a_sparse_matrix_come_back(kind, tmp_path):
+    sparse = pytest.importorskip("scipy.sparse")
+    matrices = [sparse.csr_array(np.eye(3)).asformat(kind) for _ in range(3)]
+    registry, digests = specs.SpecRegistry(), []
+    assert registry.infer(matrices[0]).name == "sparse"
+    matrices[1].note, matrices[2].note = "a", "b"
+    for matrix in matrices[1:]:
+        with pytest.raises(CannotStore, match="attributes of its own: note"):
+            specs.ScipySparseSpec().write(matrix, FolderStage(str(tmp_path)))
+        assert registry.infer(matrix).name == "object"
+        with stored(specs.ObjectSpec(), matrix) as entry:
+            assert entry.open().note == matrix.note and (entry.open().todense() == np.eye(3)).all()
+            digests.append(entry.written.digest)
+    assert digests[0] != digests[1]
+
+
 def test_layouts_share_a_digest_but_not_their_bytes():
     c = np.arange(6.0).reshape(2, 3)
     with stored(SPEC, c) as left, stored(SPEC, np.asfortranarray(c)) as right:
