@@ -23,10 +23,12 @@ from pyplantx.fingerprint.objects import (
     inner_function,
     is_code,
     library_name,
+    own_fields,
     qualified,
     static_attribute,
 )
 from pyplantx.fingerprint.pieces import (
+    ABSENT,
     Node,
     Reference,
     Slot,
@@ -64,6 +66,8 @@ _ENUM_NOISE: Final = frozenset(
     }
 )
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
+_WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
+_CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
 
 
 class Describer:
@@ -122,7 +126,7 @@ class Describer:
         if leaf is not None:
             return leaf(value)
         if value is MISSING:
-            return b"-"
+            return ABSENT
 
         def note(thing: object) -> None:
             opaque.append(f"{slot.label}: a {qualified(type(thing))}")
@@ -188,13 +192,25 @@ class Describer:
         return node
 
     def _parts(self, obj: Any) -> Node:
-        """Thin wrappers: what they hold."""
-        node = Node(obj, b"parts\0" + text(qualified(type(obj))))
-        for names in (names for cls, names in _PART_NAMES.items() if isinstance(obj, cls)):
-            for name in names:
-                node.add_slot(self.slot(obj, name, f"{label_of(obj)}.{name}", read_attribute))
-            break
+        """Thin wrappers: what they hold, and the code of their class where the project has derived one."""
+        node = Node(obj, b"parts\0")
+        self._add_class(node, obj)
+        for name in _parts_of(obj):
+            node.add_slot(self.slot(obj, name, f"{node.label}.{name}", read_attribute))
+        if type(obj) not in _WITHOUT_FIELDS:
+            fields = self.slot(obj, "", f"{node.label}: fields", _read_fields)
+            if fields.data != ABSENT:
+                node.add_slot(fields)
         return node
+
+    def _add_class(self, node: Node, obj: Any) -> None:
+        """The class of an object that is no plain value: the name of a library's, the code of the project's."""
+        cls = type(obj)
+        if cls in _PART_NAMES or self.plain_name(cls) is not None:
+            node.own += text(qualified(cls))
+        else:
+            node.own += text(cls.__qualname__)
+            node.add_ref(cls)
 
     def _code(self, code: types.CodeType) -> Node:
         record = self._record(code)
@@ -265,6 +281,8 @@ class Describer:
             node.add_text("extension", self._file_digest(file))
         else:
             self._add_whole(node, vars(module))
+        if type(module) is not types.ModuleType:
+            self._add_class(node, module)
         return node
 
     def _add_whole(self, node: Node, namespace: dict[str, Any]) -> None:
@@ -401,6 +419,22 @@ _PART_NAMES: Final[dict[Any, tuple[str, ...]]] = {
     type(functools.lru_cache(lambda: None)): ("__wrapped__",),
 }
 _PARTED: Final = tuple(_PART_NAMES)
+
+#: Those of exactly these types hold nothing else that code reads.
+_WITHOUT_FIELDS: Final = (types.MethodType, property, staticmethod, classmethod, functools.cached_property)
+
+
+def _parts_of(obj: Any) -> tuple[str, ...]:
+    return next(names for cls, names in _PART_NAMES.items() if isinstance(obj, cls))
+
+
+def _read_fields(owner: Any, key: str) -> Any:
+    """What a thin wrapper holds beside its parts: attributes that were set, fields of the project's class."""
+    fields, parts = own_fields(owner), [read_attribute(owner, name) for name in _parts_of(owner)]
+    noise = _CACHED_NOISE if isinstance(owner, functools.cached_property) else _WRAPPER_NOISE
+    counting = [name for name in sorted(fields) if name not in noise]
+    found = {name: fields[name] for name in counting if not any(fields[name] is part for part in parts)}
+    return found or MISSING
 
 
 def _compiled_name(obj: Any) -> str:

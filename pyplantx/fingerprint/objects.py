@@ -20,6 +20,8 @@ _HEAP_TYPE: Final = 1 << 9
 
 _POINTER: Final = tuple.__itemsize__
 
+_ANY_VERSION: Final = Boundary("ignore")
+
 _CODE_TYPES: Final = (
     types.FunctionType,
     types.BuiltinFunctionType,
@@ -219,9 +221,21 @@ def _module_of(value: Any) -> Any:
 
 
 def inner_function(obj: Any) -> Any:
-    """The Python function inside a compiled one (numba's dispatchers)."""
+    """The Python function inside a compiled one of a library (numba's dispatchers)."""
     inner = static_attribute(obj, "py_func") if not isinstance(obj, type) else MISSING
-    return inner if isinstance(inner, types.FunctionType) else MISSING
+    if not isinstance(inner, types.FunctionType) or library_name(type(obj), _ANY_VERSION) is None:
+        return MISSING  # an object of the project may call something of its own by that name
+    return inner
+
+
+def own_fields(obj: Any) -> dict[str, Any]:
+    """What an object itself holds: its ``__dict__``, and the slots that classes written in Python declare."""
+    fields = dict(instance_dict(obj) or {})
+    for name, member in python_slots(type(obj)):
+        item = read_slot(member, obj)
+        if item is not MISSING:
+            fields[name] = item
+    return fields
 
 
 def bound_to(obj: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
@@ -26,6 +26,10 @@ class Pin:
     def __init__(self, owner: object, text: str) -> None:
         self.owner = owner
         self.text = text
+
+
+#: What a slot holds that holds nothing.
+ABSENT: Final = b"-"
 
 
 class Slot:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
-from pyplantx.fingerprint.objects import MISSING
+from pyplantx.fingerprint.objects import MISSING, library_name
 from pyplantx.fingerprint.records import Import
 from pyplantx.tuples import NamedTuple
 
@@ -69,7 +69,7 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
     while issubclass(type(value), ModuleType):  # not isinstance(), which a dead proxy can't answer
         if boundary.is_library(value.__name__, _file(value)):
             return Target("library", boundary.name_library(value.__name__, ".".join(chain[used:])), value, used=used)
-        if used == len(chain):
+        if used == len(chain) or _is_up_to_class(value, chain[used], boundary):
             return Target("module", value=value, owner=owner, key=name, used=used)
         owner, name, used = vars(value), chain[used], used + 1
         value = _attribute(owner, name)
@@ -93,6 +93,18 @@ def _attribute(owner: dict[str, Any], name: str) -> Any:
     if value is MISSING:  # a submodule that is loaded, but not bound in its package
         value = sys.modules.get(f"{owner.get('__name__')}.{name}", MISSING)
     return value
+
+
+def _is_up_to_class(module: ModuleType, name: str, boundary: Boundary) -> bool:
+    """Whether the class of a module has a say in an attribute (``__dict__``, methods of the project's own class)."""
+    cls, own = type(module), name in vars(module)
+    if own and cls is ModuleType:
+        return False
+    defined = any(name in vars(base) for base in cls.__mro__)
+    if cls is ModuleType or library_name(cls, boundary) is not None:  # those load lazily, and are not to be woken
+        return defined and not own
+    bases = cls.__mro__[: cls.__mro__.index(ModuleType)]
+    return defined or not own or any("__getattribute__" in vars(base) for base in bases)
 
 
 def _file(module: ModuleType) -> str | None:
@@ -137,6 +149,8 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
 def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
     if chain[0] not in vars(module) and "__path__" in vars(module):
         _import_now(f"{module.__name__}.{chain[0]}")
+    if _is_up_to_class(module, chain[0], boundary):
+        return Target("module", value=module, key=chain[0])
     if _attribute(vars(module), chain[0]) is MISSING:
         return Target("missing", f"{chain[0]} of an imported module")
     if chain[0] not in vars(module):

@@ -202,6 +202,63 @@ KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
         [("return x", "return -x")],
         [],
     ),
+    "object with a py_func": (
+        "class D:\n    def __init__(self, fn, k): self.py_func, self.k = fn, k\n"
+        "    def __call__(self, x): return self.py_func(x) * self.k\n"
+        "g = D(lambda x: x, 3)\ndef f(): return g(1)",
+        [("x: x", "x: -x"), (", 3)", ", 4)"), (") * self", ") + self")],
+        [],
+    ),
+    "derived property": (
+        "class lazy(property):\n    times = 2\n    def __init__(self, fn):\n"
+        "        super().__init__(fn)\n        self.plus = 1\n"
+        "    def __get__(self, i, o): return super().__get__(i, o) * self.times + self.plus\n"
+        "class C:\n    @lazy\n    def p(self): return 1\ndef f(): return C().p",
+        [("return 1", "return 2"), ("times = 2", "times = 3"), ("plus = 1", "plus = 2"), (", o) *", ", o) -")],
+        [],
+    ),
+    "derived classmethod": (
+        "class classproperty(classmethod):\n    def __get__(self, i, o): return super().__get__(i, o)() + 1\n"
+        "class C:\n    @classproperty\n    def p(cls): return 1\ndef f(): return C.p",
+        [("return 1", "return 2"), ("+ 1", "+ 2")],
+        [],
+    ),
+    "derived staticmethod": (
+        "class S(staticmethod):\n    __slots__ = ('k',)\n"
+        "    def __call__(self, x): return super().__call__(x) + self.k\n"
+        "s = S(lambda x: x)\ns.k = 1\ndef f(): return s(1)",
+        [("x: x", "x: -x"), (") + self", ") - self"), ("s.k = 1", "s.k = 2")],
+        [],
+    ),
+    "derived cached_property": (
+        "import functools\nclass cp(functools.cached_property):\n"
+        "    def __get__(self, i, o=None): return super().__get__(i, o) + 1\n"
+        "class C:\n    @cp\n    def p(self): return 1\ndef f(): return C().p",
+        [("return 1", "return 2"), ("+ 1", "+ 2")],
+        [],
+    ),
+    "derived partial": (
+        "import functools\nclass P(functools.partial):\n    def __call__(self, *a): return super().__call__(*a) + 1\n"
+        "g = P(lambda v: v, 3)\ndef f(): return g()",
+        [("v: v", "v: -v"), (", 3)", ", 4)"), ("+ 1", "+ 2")],
+        [],
+    ),
+    "attribute of a partial": (
+        "import functools\ndef g(x): return x\nh = functools.partial(g, 1)\nh.k = 1\ndef f(): return h.k",
+        [("h.k = 1", "h.k = 2")],
+        [],
+    ),
+    "derived module": (
+        "import types\nclass M(types.ModuleType):\n    k = 1\n    def go(self): return self.k + self.j\n"
+        "m = M('m')\nm.j = 1\ndef f(): return m.go()",
+        [("k = 1", "k = 2"), ("m.j = 1", "m.j = 2"), (".k + ", ".k - ")],
+        [],
+    ),
+    "names of a derived module": (
+        "import types\nclass M(types.ModuleType):\n    k = 1\nm = M('m')\nm.j = 1\nm.other = 1\ndef f(): return m.j",
+        [("m.j = 1", "m.j = 2")],
+        [("m.other = 1", "m.other = 2"), ("k = 1", "k = 2")],
+    ),
     "module name": ("def f(): return __name__, __file__", [], [("def f", "__file__ = '/elsewhere'\ndef f")]),
     "module docstring": ("__doc__ = 'a'\ndef f(): return __doc__", [("'a'", "'b'")], []),
     "docstring that is read": ("def g(): 'a'\ndef f(): return g.__doc__", [("'a'", "'b'")], []),
@@ -294,7 +351,9 @@ def test_modules(tmp_path: Path, files: dict[str, str], file: str, old: str, new
     assert changes(tmp_path, files, file, old, new) is expected
 
 
-@pytest.mark.parametrize("use", ["getattr(utils, name)", "vars(utils)", "show(utils)", "[utils]"])
+@pytest.mark.parametrize(
+    "use", ["getattr(utils, name)", "vars(utils)", "show(utils)", "[utils]", "utils.__dict__[name]"]
+)
 def test_a_module_that_escapes_counts_as_a_whole(tmp_path: Path, use: str) -> None:
     files = {
         "app.py": f"import utils\ndef f(name, show): return {use}\n",
@@ -306,6 +365,35 @@ def test_a_module_that_escapes_counts_as_a_whole(tmp_path: Path, use: str) -> No
 def test_function_level_import_used_as_a_whole(tmp_path: Path) -> None:
     files = {"app.py": "def f(name):\n    import utils\n    return getattr(utils, name)\n", "utils.py": "A = 1\n"}
     assert changes(tmp_path, files, "utils.py", "A = 1", "A = 2")
+
+
+def test_modules_with_a_class_of_the_project(tmp_path: Path) -> None:
+    files = {
+        "app.py": "def f():\n    from odd import double\n    return double\n",
+        "odd.py": (
+            "import sys, types\nK = 1\nclass Odd(types.ModuleType):\n"
+            "    @property\n    def double(self): return self.K * 2\nsys.modules[__name__].__class__ = Odd\n"
+        ),
+    }
+    assert changes(tmp_path, files, "odd.py", "K * 2", "K * 3")
+    assert changes(tmp_path, files, "odd.py", "K = 1", "K = 2")
+
+
+def test_compiled_functions_of_a_library_count_by_the_function_inside() -> None:
+    jit = types.ModuleType("jit")
+    jit.__file__ = "/usr/lib/site-packages/jit.py"
+    exec("class D:\n    def __init__(self, fn): self.py_func, self.made = fn, object()", vars(jit))
+
+    def of(body: str) -> str:
+        names: dict[str, Any] = {"D": vars(jit)["D"]}
+        exec(f"@D\ndef g(x): return {body}\ndef f(): return g(1)", names)
+        return Fingerprinter().fingerprint(names["f"])
+
+    sys.modules["jit"] = jit
+    try:
+        assert of("x") == of("x") != of("-x")
+    finally:
+        del sys.modules["jit"]
 
 
 def test_optional_import_that_fails(tmp_path: Path) -> None:
