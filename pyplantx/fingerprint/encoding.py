@@ -275,7 +275,13 @@ class Encoder:
         if is_code(value):
             self._write_code(value)
             return
-        state = _custom_state(value, cls)
+        try:
+            state = _custom_state(value, cls)
+        except Exception:  # a hook of the user's; whoever collects what is opaque still wants the class
+            if self._opaque is None:
+                raise
+            self._refuse(value)
+            return
         if state is not MISSING:
             self._instance(value, cls, lambda me, v: me._part(b"u", state))
             return
@@ -462,7 +468,8 @@ class Encoder:
     def _refuse(self, value: Any, cause: BaseException | None = None) -> None:
         if self._opaque is None:
             raise Unencodable(f"a {qualified(type(value))} has no canonical encoding") from cause
-        self._out += b"?" + text(qualified(type(value)))
+        self._out += b"?"
+        self._class(type(value))  # leaving out the state leaves methods and class attributes in
         self._opaque(value)
 
 

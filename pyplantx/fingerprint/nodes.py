@@ -135,7 +135,7 @@ class Describer:
             return values.encode(value, stand_in, note)
         except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
             opaque.append(f"{slot.label}: {error}")
-            return b"?" + text(qualified(type(value)))
+            return b"?" + text(stand_in(type(value))) + text(type(value).__qualname__)
 
     def plain_name(self, obj: Any) -> str | None:
         """The name of a library's function, class or module that says all about it; None for everything else."""

@@ -645,6 +645,39 @@ def test_odd_globals_are_stable(made: str) -> None:
     assert of_source(source) == of_source(source)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "concurrent.futures.ThreadPoolExecutor(1)",
+        "logging.Handler()",
+        "logging.Logger('x')",
+        "threading.local()",
+        "threading.Thread()",
+        "io.TextIOBase()",
+        "weakref.WeakValueDictionary()",
+        "iter([])",  # nothing is left out, the class counts as for any instance
+    ],
+)
+def test_what_has_a_state_that_does_not_count_has_a_class_that_does(made: str) -> None:
+    base, arguments = made.rstrip(")").split("(", 1)
+    base = base if base != "iter" else "list"
+    source = (
+        f"import concurrent.futures, io, logging, threading, weakref\nclass C({base}):\n    k = 1\n"
+        f"    def work(self): return self.k + 3\nc = C({arguments})\ndef f(): return c.work()"
+    )
+    assert of_source(source) == of_source(source)
+    assert of_source(source) != of_source(source.replace("k = 1", "k = 2"))
+    assert of_source(source) != of_source(source.replace("+ 3", "+ 4"))
+
+
+def test_classes_whose_state_can_not_be_asked_for_count_by_their_code() -> None:
+    source = (
+        "class C:\n    def __fingerprint__(self): raise ValueError\n    def work(self): return 3\n"
+        "c = [C()]\ndef f(): return c"
+    )
+    assert of_source(source) == of_source(source) != of_source(source.replace("return 3", "return 4"))
+
+
 def test_dynamic_code_is_listed() -> None:
     namespace: dict[str, Any] = {}
     exec("def f(x): return eval(x)", namespace)
