@@ -30,6 +30,7 @@ from pyplantx.fingerprint.objects import (
     is_code,
     library_name,
     lineage,
+    member_fields,
     name_of,
     plain_array_class,
     python_slots,
@@ -353,10 +354,14 @@ class Encoder:
             self._out += size(len(raw)) + raw
 
     def _enum(self, value: Any) -> None:
-        self._out += b"e"
+        fields = member_fields(value)
+        self._out += b"V" if fields else b"e"
         self._class(type(value))
         self.write(value._name_)
         self.write(value._value_)
+        if fields:
+            self._out += size(len(fields))
+            self._pairs(fields.items(), ".{}")
 
     def _part(self, tag: bytes, value: Any) -> None:
         self._out += tag

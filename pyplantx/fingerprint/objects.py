@@ -100,7 +100,8 @@ def plain_array_class(array: Any) -> type:
     return next(base for base in type(array).__mro__ if qualified(base) == "numpy.ndarray")
 
 
-_BASES: Final = (dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, complex)
+_SCALARS: Final = (str, bytes, int, float, complex)
+_BASES: Final = (dict, list, tuple, set, frozenset, bytearray, *_SCALARS)
 
 
 def builtin_base(cls: type) -> type | None:
@@ -236,6 +237,23 @@ def own_fields(obj: Any) -> dict[str, Any]:
         if item is not MISSING:
             fields[name] = item
     return fields
+
+
+def member_fields(member: Any) -> dict[str, Any]:
+    """What an enum member of the project holds beside its name and value; "" is its content as a builtin."""
+    fields = {name: item for name, item in own_fields(member).items() if not _is_of_enum(member, name)}
+    base = builtin_base(type(member))
+    if base is not None:
+        content = as_builtin(member, base)
+        if base not in _SCALARS or type(member._value_) is not base or content != member._value_:
+            fields[""] = content
+    return fields if fields and library_name(type(member), _ANY_VERSION) is None else {}
+
+
+def _is_of_enum(member: Any, name: str) -> bool:
+    """Whether enum keeps an attribute for itself, or it is a property's cache, which follows from the others."""
+    own = name.startswith("_") and name.endswith("_")
+    return own or isinstance(static_attribute(type(member), name), functools.cached_property)
 
 
 def bound_to(obj: Any) -> Any:

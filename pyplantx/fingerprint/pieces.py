@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
-from pyplantx.fingerprint.objects import MISSING, class_module, static_attribute
+from pyplantx.fingerprint.objects import MISSING, class_module, member_fields, static_attribute
+from pyplantx.tuples import NamedTuple
 
 
 class Pin:
@@ -26,6 +27,21 @@ class Pin:
     def __init__(self, owner: object, text: str) -> None:
         self.owner = owner
         self.text = text
+
+
+class Member(NamedTuple):
+    """An enum member that holds more than its value.
+
+    Attributes
+    ----------
+    value : object
+        What it was made from, or what its ``__new__`` says.
+    fields : dict
+        Attributes that were set on it.
+    """
+
+    value: Any
+    fields: dict[str, Any]
 
 
 #: What a slot holds that holds nothing.
@@ -77,9 +93,12 @@ def read_class(owner: type, key: str) -> Any:
 
 
 def read_member(owner: type, key: str) -> Any:
-    """The value of an enum member."""
+    """The value of an enum member, with its other fields if it has any."""
     member = vars(owner)["_member_map_"].get(key)
-    return MISSING if member is None else member._value_
+    if member is None:
+        return MISSING
+    fields = member_fields(member)
+    return Member(member._value_, fields) if fields else member._value_
 
 
 def read_cell(owner: types.CellType, key: str) -> Any:

@@ -143,6 +143,26 @@ KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
         [("E.A", "E.B"), ("A = 1", "A = 3")],
         [],
     ),
+    "fields of enum members": (
+        "import enum\nclass E(enum.Enum):\n    A = (1, 5)\n    B = (2, 5)\n    def __new__(cls, v, mass):\n"
+        "        o = object.__new__(cls)\n        o._value_, o.mass = v, mass\n        return o\n"
+        "E.B.later = 1\ndef f(): return E.A.mass, E.B.later",
+        [("(1, 5)", "(1, 6)"), ("later = 1", "later = 2")],
+        [],
+    ),
+    "fields of an enum member alone": (
+        "import enum\nclass E(enum.Enum):\n    A = 1, 5\n    B = 1, 6\n"
+        "    def __init__(self, v, w): self.w = w\nX = E.A\nX.k = 1\ndef f(): return X",
+        [("1, 5", "1, 7"), ("k = 1", "k = 2")],
+        [],
+    ),
+    "enum members that are not their value": (
+        "import enum\nn = 2\nclass E(str, enum.Enum):\n    A = 'a'\n    def __new__(cls, v):\n"
+        "        o = str.__new__(cls, v * n)\n        o._value_ = v\n        return o\n"
+        "def f(): return E.A.upper()",
+        [("n = 2", "n = 3")],
+        [],
+    ),
     "flag": (
         "import enum\nclass E(enum.Flag):\n    A = 1\n    B = 2\ndef f(): return E.A | E.B",
         [("B = 2", "B = 4")],

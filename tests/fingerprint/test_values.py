@@ -7,6 +7,7 @@ import datetime
 import decimal
 import enum
 import functools
+import http
 import logging
 import pathlib
 import random
@@ -31,6 +32,18 @@ from pyplantx.fingerprint.code import Fingerprinter
 class Colour(enum.Enum):
     RED = 1
     BLUE = 2
+
+
+class Planet(enum.Enum):
+    EARTH = 1
+    MARS = 2
+
+    def __init__(self, number: int) -> None:
+        self.moons = number
+
+    @functools.cached_property
+    def lonely(self) -> bool:
+        return self.moons == 1
 
 
 class Left:
@@ -178,6 +191,32 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "random states": (np.random.default_rng(1), np.random.default_rng(2)),
     "ellipsis": (..., NotImplemented),
 }
+
+
+def with_moons(moons: int) -> Any:
+    found = Planet(1)
+    encoded = value.encode(found)
+    found.moons, before = moons, found.moons
+    try:
+        return value.encode(found), encoded
+    finally:
+        found.moons = before
+
+
+def test_fields_of_enum_members_are_part_of_them() -> None:
+    changed, same = with_moons(3), with_moons(1)
+    assert changed[0] != changed[1] == same[0] == same[1]
+
+
+def test_what_properties_keep_on_enum_members_is_not() -> None:
+    before = value.digest(Planet.EARTH)
+    assert Planet.EARTH.lonely and "lonely" in vars(Planet.EARTH)
+    assert value.digest(Planet.EARTH) == before
+
+
+def test_members_without_fields_are_written_as_ever() -> None:
+    assert value.encode(Colour.RED)[:1] == value.encode(http.HTTPStatus.OK)[:1] == b"e"
+    assert value.encode(Planet.EARTH)[:1] == b"V"
 
 
 def f_order(array: Any) -> Any:
