@@ -5,7 +5,6 @@ This file may know: Python's object model. It may not know: how anything is enco
 
 from __future__ import annotations
 
-import builtins
 import functools
 import sys
 import types
@@ -19,6 +18,9 @@ MISSING: Final = object()
 _HEAP_TYPE: Final = 1 << 9
 
 _POINTER: Final = tuple.__itemsize__
+
+#: Modules that make classes for others; ``exec`` without a name says "builtins".
+_MAKERS: Final = frozenset({"builtins", "types", "dataclasses"})
 
 _ANY_VERSION: Final = Boundary("ignore")
 
@@ -187,16 +189,28 @@ def _compiled_name(value: Any, boundary: Boundary) -> str | None:
     module = _module_of(value)
     if isinstance(owner, type):
         module, path = owner.__module__, f"{owner.__qualname__}.{value.__name__}"
-    if not isinstance(module, str) or not isinstance(path, str) or _claims_to_be_builtin(value, module):
+    if not isinstance(module, str) or not isinstance(path, str) or _is_named_for_its_maker(value, module):
         return None
     return boundary.name_library(module, path) if boundary.is_library(module) else None
 
 
-def _claims_to_be_builtin(value: Any, module: str) -> bool:
-    """Whether this is a class made by ``exec`` without a module name, which then says "builtins"."""
-    if module != "builtins" or not isinstance(value, type) or not value.__flags__ & _HEAP_TYPE:
+def _is_named_for_its_maker(value: Any, module: str) -> bool:
+    """Whether a class names the module of what made it: it was given no ``__module__``, and can't be found there."""
+    if not isinstance(value, type) or not value.__flags__ & _HEAP_TYPE:
         return False
-    return vars(builtins).get(value.__name__) is not value
+    if module not in _MAKERS and (type(value) is type or module not in _metaclass_modules(type(value))):
+        return False
+    held: Any = sys.modules.get(module)
+    for part in value.__qualname__.split("."):
+        held = vars(held).get(part) if isinstance(held, type | types.ModuleType) else None
+    return held is not value
+
+
+def _metaclass_modules(metaclass: type) -> set[str]:
+    """Where the ``__new__`` of Python lie that make the classes of a metaclass; `type` asks the frame for a name."""
+    makers = (vars(base).get("__new__") for base in metaclass.__mro__)
+    functions = (getattr(maker, "__func__", None) for maker in makers)
+    return {str(one.__globals__.get("__name__")) for one in functions if isinstance(one, types.FunctionType)}
 
 
 def _ufunc_module(ufunc: Any) -> str | None:

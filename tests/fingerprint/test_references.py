@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -745,6 +746,46 @@ def test_classes_of_the_project(tmp_path: Path) -> None:
         assert not printer.is_project_class(dict)
         assert not printer.is_project_class(Path)
         assert not printer.is_project_class(Fingerprinter)
+
+
+MADE = {
+    "make_dataclass": "dataclasses.make_dataclass('C', [('k', int, 3)], namespace={'m': lambda self: self.k + 1})",
+    "new_class": "types.new_class('C', (), {}, lambda ns: ns.update(m=lambda self: 1))",
+    "abstract": "type('C', (abc.ABC,), {'m': lambda self: 1})",
+    "protocol": "type('C', (typing.Protocol,), {'m': lambda self: 1})",
+    "enum": "enum.Enum('C', {'A': 1})",
+    "named tuple": "typing.NamedTuple('C', [('a', int), ('b1', int)])",
+    "metaclass of a library": "jit.Meta('C', (), {'m': lambda self: 1})",
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_classes_that_a_library_made_for_the_project(made: str, tmp_path: Path) -> None:
+    jit = types.ModuleType("jit")
+    jit.__file__ = "/usr/lib/site-packages/jit.py"
+    meta = "class Meta(type):\n    def __new__(cls, *args): return super().__new__(cls, *args)\n"
+    exec(f"{meta}class Own(metaclass=Meta): x = 1", vars(jit))
+    source = f"import abc, dataclasses, enum, types, typing, jit\nC = {MADE[made]}\ndef f(): return C(1)\n"
+    before, sys.modules["jit"] = sys.modules.get("jit"), jit
+    try:
+        first, again, after = (
+            fingerprints(tmp_path / folder, {"app.py": text}, "f")
+            for folder, text in (("a", source), ("b", source), ("c", source.replace("1", "2")))
+        )
+        assert first == again != after
+        assert not Fingerprinter().is_project_class(vars(jit)["Own"])
+    finally:
+        del sys.modules["jit"]
+        assert before is None
+
+
+@pytest.mark.parametrize(
+    "module", ["abc", "builtins", "collections.abc", "dataclasses", "enum", "numpy", "types", "typing"]
+)
+def test_classes_of_libraries_are_theirs(module: str) -> None:
+    held = vars(importlib.import_module(module))
+    classes = [one for name, one in held.items() if isinstance(one, type) and one.__name__ == name]
+    assert [one for one in classes if Fingerprinter().is_project_class(one)] == []
 
 
 def test_only_project_code_can_be_marked() -> None:
