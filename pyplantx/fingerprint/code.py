@@ -244,7 +244,7 @@ class Fingerprinter:
         for node in self._graph.reach(inner):
             _add_part(found, node.label, values.hash_bytes(bytes(node.own)))
             for slot in node.constants:
-                if not is_code(slot.value):
+                if not is_code(slot.value) or _is_other_class(slot):
                     found[slot.label] = values.hash_bytes(slot.data)
         return found
 
@@ -455,6 +455,11 @@ def _add_part(found: dict[str, Digest], label: str, digest: Digest) -> None:
         number += 1
         unique = f"{label} ({number})"
     found[unique] = digest
+
+
+def _is_other_class(slot: Slot) -> bool:
+    """Whether a global holds a class under another name, so that which one it is says more than its code does."""
+    return isinstance(slot.value, type) and slot.value.__name__ != slot.key
 
 
 def _is_reactor(obj: Any) -> bool:

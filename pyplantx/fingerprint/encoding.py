@@ -427,7 +427,7 @@ class Encoder:
 
     def _write_code(self, value: Any) -> None:
         if self._code is not None:
-            self._out += b"C" + text(self._code(value))
+            self._name(value)
         elif isinstance(value, functools.partial):
             self._instance(value, type(value), Encoder._partial)
         elif isinstance(value, types.MethodType):

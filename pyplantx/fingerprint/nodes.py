@@ -209,7 +209,6 @@ class Describer:
         if cls in _PART_NAMES or self.plain_name(cls) is not None:
             node.own += text(qualified(cls))
         else:
-            node.own += text(cls.__qualname__)
             node.add_ref(cls)
 
     def _code(self, code: types.CodeType) -> Node:

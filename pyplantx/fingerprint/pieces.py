@@ -180,8 +180,8 @@ class Node:
         self.opaque += slot.opaque
 
     def add_ref(self, obj: Any) -> None:
-        """Add other code."""
-        self.own += b">"
+        """Add other code; a class by its name too, since two may have one body, and which it is can be asked."""
+        self.own += b">" + text(obj.__qualname__) if isinstance(obj, type) else b">"
         self.refs.append(obj)
 
     def note(self, line: str) -> None:

@@ -218,6 +218,29 @@ KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
         [("return x", "return -x"), ("(x) + 1", "(x) + 2")],
         [("'doc'", "'other doc'"), ("g(x):", "g(x: int) -> int:")],
     ),
+    "twins as values": (
+        "class A: pass\nclass B: pass\nMODE = A\nCATCH = [(B,)]\ndef g(k=A): return k\n"
+        "def f(): return MODE is A, CATCH, g() is B",
+        [("MODE = A", "MODE = B"), ("[(B,)]", "[(A,)]"), ("k=A", "k=B")],
+        [("class B: pass", "class B: 'a marker'")],
+    ),
+    "twins as bases": (
+        "class A: pass\nclass B: pass\nclass M(type): pass\nclass N(type): pass\nclass C(A, metaclass=M): pass\n"
+        "def f(): return isinstance(C(), A)",
+        [("C(A", "C(B"), ("metaclass=M", "metaclass=N")],
+        [],
+    ),
+    "twins that are wrapped": (
+        "import functools\nclass A: pass\nclass B: pass\n@functools.wraps(A)\ndef g(): pass\n"
+        "def f(): return g.__wrapped__ is A",
+        [("wraps(A)", "wraps(B)")],
+        [],
+    ),
+    "twins of functions": (
+        "def a(): pass\ndef b(): pass\ng = a\ndef f(): return g()",
+        [],
+        [("g = a", "g = b")],
+    ),
     "numba dispatcher": (
         "class D:\n    def __init__(self, fn): self.py_func = fn\n@D\ndef g(x): return x\ndef f(): return g",
         [("return x", "return -x")],
@@ -438,6 +461,14 @@ def test_moves_do_not_count(tmp_path: Path) -> None:
     assert fingerprints(tmp_path / "a", one, "f") == fingerprints(tmp_path / "b", two, "f")
 
 
+def test_moves_of_classes_that_are_values_do_not_count(tmp_path: Path) -> None:
+    classes = "import threading\nclass A: pass\nclass L(threading.local, A): pass\n"
+    use = "MODE = [A]\nX = L()\ndef f(): return MODE, X\n"
+    one = {"app.py": classes + use}
+    two = {"app.py": f"from deep import *\n{use}", "deep.py": classes}
+    assert fingerprints(tmp_path / "a", one, "f") == fingerprints(tmp_path / "b", two, "f")
+
+
 def test_main_and_module_are_one(tmp_path: Path) -> None:
     source = (
         "import enum\nclass E(enum.Enum):\n    A = 1\nclass C: pass\n"
@@ -627,6 +658,16 @@ def test_parts_of_one_name_are_kept_apart() -> None:
     exec("OPS = [lambda x: 1, lambda x: 2]\ndef f(): return OPS", namespace)
     labels = [label for label in Fingerprinter().parts(namespace["f"]) if "<lambda>" in label]
     assert len(labels) == 2
+
+
+def test_parts_name_the_global_that_holds_another_class() -> None:
+    def parts(mode: str) -> dict[str, str]:
+        names: dict[str, Any] = {}
+        exec(f"class A: pass\nclass B: pass\nMODE = {mode}\ndef f(): return MODE is A or MODE is B", names)
+        return Fingerprinter().parts(names["f"])
+
+    first, second = parts("A"), parts("B")
+    assert {label for label in first if first[label] != second.get(label)} == {"constant ?.MODE"}
 
 
 def test_opaque_things_count_by_type_and_are_listed() -> None:
