@@ -65,6 +65,8 @@ _ENUM_NOISE: Final = frozenset(
         *("_unhashable_values_", "_unhashable_values_map_", "_hashable_values_", "_use_args_"),
     }
 )
+#: What `functools.singledispatch` keeps: a count of all registrations with ABCs in the process, and its cache.
+_DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
@@ -317,7 +319,10 @@ class Describer:
                 node.add_slot(self.slot(function, key, f"{node.label}: defaults", read_attribute))
 
     def _add_closure(self, node: Node, function: types.FunctionType) -> None:
+        noise = _DISPATCH_NOISE if function.__globals__ is vars(functools) else ()
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if name in noise:
+                continue
             slot = self.slot(cell, "", f"{node.label}: closure variable {name}", read_cell)
             node.own += text(name)
             node.add_slot(slot)
@@ -326,7 +331,7 @@ class Describer:
             if "__wrapped__" in attributes:
                 node.add_ref(attributes["__wrapped__"])
             for key in sorted(attributes):
-                if key not in _FUNCTION_NOISE:
+                if key not in _FUNCTION_NOISE and key not in noise:
                     node.add_slot(self.slot(attributes, key, f"{node.label}.{key}", read_item))
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:

@@ -531,6 +531,23 @@ def test_library_internals_are_not_walked() -> None:
     )
 
 
+def test_registrations_with_other_abstract_classes_do_not_count() -> None:
+    names: dict[str, Any] = {}
+    exec(
+        "import abc, collections.abc, functools\n@functools.singledispatch\ndef g(x): return 1\n"
+        "@g.register(collections.abc.Sequence)\ndef _(x): return 2\ndef f(): return g([])\n"
+        "class Other(abc.ABC): pass",
+        names,
+    )
+    before = Fingerprinter().fingerprint(names["f"])
+    names["Other"].register(int)
+    names["f"]()  # fills the cache and takes the new token
+    assert Fingerprinter().fingerprint(names["f"]) == before
+    assert Fingerprinter().opaque(names["f"]) == []
+    names["g"].register(set, len)
+    assert Fingerprinter().fingerprint(names["f"]) != before
+
+
 def test_dead_proxies_and_failing_hooks_are_listed() -> None:
     source = (
         "import weakref\nclass C: pass\nclass H:\n    def __fingerprint__(self): raise OSError('no disk')\n"
