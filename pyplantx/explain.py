@@ -50,6 +50,11 @@ class CodeChange(NamedTuple):
         return "; ".join(parts) or "its code or version changed"
 
 
+#: How many things that are not seen a printed decision names; and those that have nothing in them to be seen.
+_MOST_UNSEEN = 3
+_USUAL = (" a logging.Logger", " a logging.RootLogger", " a _thread.lock", " a _thread.RLock")
+
+
 class Decision(NamedTuple):
     """What the plant decided about a reactor, and why.
 
@@ -69,7 +74,7 @@ class Decision(NamedTuple):
         Which parts of the code changed.
     opaque : tuple of str
         What its code refers to and counts by its type only, so that changes of it are not seen. Told by
-        `Plant.why` and `Plant.explain`.
+        `Plant.why` and `Plant.explain`; the printed text names the first, loggers and locks left out.
     state : tuple of str
         Globals that running code has changed in this process: state, never a reason to run. Told as `opaque`.
     """
@@ -85,7 +90,12 @@ class Decision(NamedTuple):
     state: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.reactor}: {self.action}" + (f" ({self.reason})" if self.reason else "")
+        return f"{self.reactor}: {self.action}" + (f" ({self.reason})" if self.reason else "") + self._unseen()
+
+    def _unseen(self) -> str:
+        lines = [line for line in self.opaque if not line.endswith(_USUAL)]
+        more = f"; and {len(lines) - _MOST_UNSEEN:,} more" if len(lines) > _MOST_UNSEEN else ""
+        return f"\n    not seen: {'; '.join(lines[:_MOST_UNSEEN])}{more}" if lines else ""
 
     def __repr__(self) -> str:
         return f"<{self}>"

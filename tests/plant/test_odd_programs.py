@@ -264,3 +264,19 @@ def test_state_stays_state_for_the_next_plant_of_the_process(open_plant: Any) ->
     assert ran == ["counts"]
     assert "counting.memo" in str(told.state)
     assert "lock" in str(told.opaque)
+
+
+def test_what_is_not_seen_is_named_where_it_could_matter(open_plant: Any) -> None:
+    namespace: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "blind"}
+    exec(
+        "import logging, threading\nlock = threading.Lock()\nlog = logging.getLogger('x')\nG = (x for x in ())\n"
+        "@ReactorFunc\ndef sums(pipe): pipe.send('n', sum(G))\n"
+        "@ReactorFunc\ndef logs(pipe):\n    with lock: log.info('x')\n    pipe.send('m', 1)",
+        namespace,
+    )
+    with open_plant(namespace["sums"], namespace["logs"]) as plant:
+        plant.produce("n")
+        plant.produce("m")
+        blind, normal = str(plant.explain("n")), str(plant.explain("m"))
+    assert blind == "sums: ran (never run before)\n    not seen: constant blind.G: a builtins.generator"
+    assert normal == "logs: ran (never run before)"
