@@ -819,7 +819,7 @@ class TestResumingInOnePlant:
     @pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ArraySpec])
     @pytest.mark.parametrize(("stop", "warned"), [(25, False), (5, True)], ids=["in the next map", "damaged"])
     def test_what_does_not_match_is_told_as_damage_only_if_it_is(self, stop, warned, spec, tmp_path, caplog):
-        calls = []
+        calls = Unseen()
 
         def plus_1(part: Any) -> Any:
             calls.append(1)

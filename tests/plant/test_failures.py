@@ -109,7 +109,7 @@ def test_claims_are_given_back_whatever_ends_a_demand(open_plant, monkeypatch):
         patch.setattr(type(plant.warehouse), "sync", interrupted_again)
         with pytest.raises(KeyboardInterrupt):
             plant.produce("a")
-    monkeypatch.setattr(claims.Claims, "_wait", lambda *_: pytest.fail("somebody holds the claim"))
+    monkeypatch.setattr(claims.Claims, "wait", lambda *_: pytest.fail("somebody holds the claim"))
     with open_plant(make) as other:
         assert other.produce("a") == 1
     plant.close()
