@@ -251,7 +251,7 @@ class Plant:
             self._config,
             auxiliary=self._auxiliary,
             encode=self._fingerprinter.encode_value,
-            code=self._fingerprinter.fingerprint,
+            code=self._fingerprinter.standalone,
         )
 
     # ----------------------------------------------------------------- running

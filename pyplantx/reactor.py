@@ -80,9 +80,19 @@ class Reactor(_Wrapped):
 
 
 class Subreactor(_Wrapped):
-    """A reusable part of reactors. Made by `SubreactorFunc`; called with ``yield from`` (or ``await``)."""
+    """A reusable part of reactors. Made by `SubreactorFunc`; called with ``yield from`` (or ``await``).
+
+    Attributes
+    ----------
+    made_in : object
+        Token of the run that made it; None if it was made outside of any.
+    """
 
     __pyplantx_kind__ = "subreactor"
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self.made_in: object = None if watching.run is None else watching.run.token
 
     def __call__(self, *args: Any, **kwargs: Any) -> SubreactorCall:
         return SubreactorCall(self, args, kwargs)
@@ -110,10 +120,7 @@ class SubreactorCall:
         if self.watcher is None:
             return (yield from self._body())
         self.watcher.entered(self)
-        try:
-            return (yield from self._body())
-        finally:
-            self.watcher.left(self)
+        return (yield from self._body())
 
     def _body(self) -> Generator[Any, Any, Any]:
         result = self.subreactor.function(*self._args, **self._kwargs)

@@ -62,7 +62,9 @@ class World(Outside, Protocol):
     def forget(self, run: Run) -> None: ...
     def answer(self, reactor: Reactor, question: Question) -> Observation: ...
     def classes(self, ref: ObjectRef) -> Observation | None: ...
-    def subreactor(self, reactor: Reactor, callers: Sequence[Any], called: Any) -> Observation: ...
+    def subreactor(
+        self, reactor: Reactor, entered: Sequence[tuple[str, Any]], called: Any, is_own: bool
+    ) -> Observation | None: ...
     def entered(self, called: Any) -> None: ...
     def error_of(self, failure: Failure) -> BaseException: ...
 
@@ -85,7 +87,8 @@ class Run:
 
     __slots__ = (
         *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary", "_ahead"),
-        *("_callers", "_body", "_request", "_swallowing", "_swallowed", "_over", "_past", "_workshop", "_unchecked"),
+        *("_entered", "_body", "_request", "_swallowing", "_swallowed", "_over", "_past", "_workshop", "_unchecked"),
+        "token",
     )
 
     def __init__(
@@ -106,7 +109,8 @@ class Run:
         self._allocations: dict[str, Any] = _NO_ALLOCATIONS
         self._temporary: tuple[Any, ...] = ()
         self._unchecked: tuple[Any, ...] = ()  # receipts for what it received and is still being checked
-        self._callers: tuple[Any, ...] = ()
+        self.token = object()  # what it makes can tell by this, without keeping it alive
+        self._entered: tuple[tuple[str, Any], ...] = ()  # the subreactors that it observed, with their first places
         self._body: Any = None
         self._request: Request | None = None
         self._swallowing = False
@@ -471,13 +475,13 @@ class Run:
     def entered(self, call: SubreactorCall) -> None:
         """A subreactor call begins: its code is observed."""
         self.pending.discard(call)
-        self.note(self.world.subreactor(self.reactor, self._callers, call.subreactor))
-        self._callers += (call.subreactor,)
-        self.world.entered(call.subreactor)
-
-    def left(self, _: SubreactorCall) -> None:
-        """A subreactor call ended."""
-        self._callers = self._callers[:-1]
+        called = call.subreactor
+        observation = self.world.subreactor(self.reactor, self._entered, called, called.made_in is self.token)
+        if observation is not None:
+            self.note(observation)
+            if all(known is not called for _, known in self._entered):
+                self._entered += ((observation.key.partition(" ")[0], called),)
+        self.world.entered(called)
 
     # ----------------------------------------------------------------- errors
 

@@ -146,7 +146,7 @@ def _world(config: object | None) -> Answers:
     fingerprinter = Fingerprinter()
 
     def source() -> ConfigSource:
-        return ConfigSource(config, encode=fingerprinter.encode_value, code=fingerprinter.fingerprint)
+        return ConfigSource(config, encode=fingerprinter.encode_value, code=fingerprinter.standalone)
 
     return Answers(source, fingerprinter, _NoNotes(), _error_of, lambda subreactor: None)
 

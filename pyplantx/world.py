@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from pyplantx.reactor import Reactor
     from pyplantx.run import Run
 
-#: A path that could not be found among the caller's references is stored as "=module:qualname".
+#: A subreactor that is named nowhere in code that counts is stored as "=module:qualname".
 _BY_NAME = "="
+
+#: "3.12/0.2": what the one at the place 3.12 names at its place 0.2.
+_WITHIN = "/"
 
 _READ_SIZE = 1 << 20
 
@@ -153,35 +156,47 @@ class Answers:
 
     # ----------------------------------------------------------------- code
 
-    def subreactor(self, reactor: Reactor, callers: Sequence[Any], called: Any) -> Observation:
-        """The call of a subreactor, by the way that leads to it from the reactor."""
-        caller = callers[-1] if callers else reactor
-        path = self.fingerprinter.reference_path(caller.function, called)
-        before = [self._path_of(reactor, callers[: i + 1]) for i in range(len(callers))]
-        known = path is not None and not any(step.startswith(_BY_NAME) for step in before)
-        key = " ".join([*before, path]) if known and path else f"{_BY_NAME}{called.qualified}"
-        return Observation("subreactor", key, self.fingerprinter.fingerprint(called), called.__name__)
+    def subreactor(
+        self, reactor: Reactor, entered: Sequence[tuple[str, Any]], called: Any, is_own: bool
+    ) -> Observation | None:
+        """The call of a subreactor, by the places where the code that ran so far names it; None if that code says all.
 
-    def _path_of(self, reactor: Reactor, callers: Sequence[Any]) -> str:
-        caller = callers[-2] if len(callers) > 1 else reactor
-        path = self.fingerprinter.reference_path(caller.function, callers[-1])
-        return path if path is not None else f"{_BY_NAME}{callers[-1].qualified}"
+        Parameters
+        ----------
+        reactor : Reactor
+            Who runs.
+        entered : sequence of (str, Subreactor)
+            The subreactors that were observed before, with what finds them again.
+        called : Subreactor
+            The one that is called.
+        is_own : bool
+            Whether it was made during this run.
+        """
+        code, callers = self.fingerprinter, [reactor, *(subreactor for _, subreactor in entered)]
+        starts = ["", *(f"{start}{_WITHIN}" for start, _ in entered)]
+        places = [s + place for s, caller in zip(starts, callers, strict=True) for place in code.places(caller, called)]
+        if not places:
+            if any(code.holds(caller, called) or (is_own and code.defines(caller, called)) for caller in callers):
+                return None
+            places = [f"{_BY_NAME}{called.qualified}"]
+        return Observation("subreactor", " ".join(places), code.fingerprint(called), called.__name__)
 
     def _subreactor_digest(self, reactor: Reactor, key: str) -> Digest:
         try:
-            called = self._resolve_subreactor(reactor, key)
+            called = [self._resolve_subreactor(reactor, place) for place in key.split(" ")]
         except LookupError:
             return ABSENT
-        return self.fingerprinter.fingerprint(called)
+        if any(other is not called[0] for other in called):
+            return ABSENT  # they were one and the same
+        return self.fingerprinter.fingerprint(called[0])
 
-    def _resolve_subreactor(self, reactor: Reactor, key: str) -> Any:
-        if key.startswith(_BY_NAME):
-            return find_qualified(key[len(_BY_NAME) :])
+    def _resolve_subreactor(self, reactor: Reactor, place: str) -> Any:
         at: Any = reactor
-        for path in key.split(" "):
-            at = self.fingerprinter.resolve(at.function, path)
+        for step in place.split(_WITHIN):
+            named = step.startswith(_BY_NAME)
+            at = find_qualified(step[len(_BY_NAME) :]) if named else self.fingerprinter.at_place(at, step)
             if getattr(at, "__pyplantx_kind__", "") != "subreactor":
-                raise LookupError(path)
+                raise LookupError(place)
         return at
 
     def classes(self, ref: ObjectRef) -> Observation | None:
@@ -194,7 +209,7 @@ class Answers:
 
     def _classes_digest(self, key: str) -> Digest:
         try:
-            return hash_text(" ".join(self.fingerprinter.fingerprint(find_qualified(name)) for name in key.split(" ")))
+            return hash_text(" ".join(self.fingerprinter.standalone(find_qualified(name)) for name in key.split(" ")))
         except LookupError:
             return ABSENT
 

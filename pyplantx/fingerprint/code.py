@@ -17,11 +17,11 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.graph import Graph
-from pyplantx.fingerprint.nodes import FUNCTION, Describer
+from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_attribute
-from pyplantx.fingerprint.pieces import Pin, Slot, label_of
+from pyplantx.fingerprint.pieces import Node, Pin, Slot, label_of
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
-from pyplantx.fingerprint.references import follow, follow_import
+from pyplantx.fingerprint.references import follow
 from pyplantx.tuples import NamedTuple
 
 _T = TypeVar("_T")
@@ -115,6 +115,7 @@ class Fingerprinter:
 
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
+        self._reaches: dict[int, _Reach] = {}
         self._describer = Describer(self._boundary, self.record, self._settle)
         self._graph = Graph(self._describer.describe)
 
@@ -177,14 +178,14 @@ class Fingerprinter:
         return known[1]
 
     def encode_value(self, value: Any) -> Digest:
-        """Digest of a value, with the functions and classes inside it by their fingerprints.
+        """Digest of a value, with the functions and classes inside it by what they are on their own.
 
         Raises
         ------
         CannotFingerprint
             If something inside it has no canonical encoding; says where.
         """
-        return values.digest(value, self.fingerprint)
+        return values.digest(value, self.standalone)
 
     def is_project_class(self, cls: Any) -> bool:
         """Whether a class (or a function) belongs to the user's project, so that its code counts."""
@@ -314,68 +315,68 @@ class Fingerprinter:
         allowed = (str,) if alone else (str, int)
         return ["=", str(value)] if type(value) in allowed else ["*"]
 
-    # --- reference paths ------------------------------------------------------------------------------
+    # --- subreactors ----------------------------------------------------------------------------------
 
-    def reference_path(self, caller: Any, target: Any) -> str | None:
-        """The path by which the code of `caller` refers to `target`; None if it does not.
+    def standalone(self, obj: Any) -> Digest:
+        """The fingerprint of code that comes to reactors as a value: the subreactors that it names count at once."""
+        digest = self.fingerprint(obj)
+        named, expanded = list(self._reach(obj).subreactors), set[int]()
+        if not named:
+            return digest
+        for subreactor in named:  # grows on the way
+            if id(subreactor) not in expanded:
+                expanded.add(id(subreactor))
+                named += self._reach(subreactor).subreactors
+        return values.hash_text(" ".join([digest, *map(self.fingerprint, named)]))
+
+    def places(self, caller: Any, subreactor: Any) -> list[str]:
+        """Where the code in reach of `caller` names a subreactor, in terms that hold while its fingerprint does.
 
         Parameters
         ----------
         caller : object
             A function, reactor or subreactor.
-        target : object
-            Likewise; found by identity, through decorators that keep ``__wrapped__``.
+        subreactor : object
+            Found by identity.
 
         Returns
         -------
-        str or None
-            ``"low"``, ``"utils.low"``; ``"helper/low"`` if a helper of the caller refers to it.
+        list of str
+            ``"3.12"``: the fourth of twelve places with a subreactor, in canonical order. All of them, since
+            what led to a call is not known: any of these names may be meant for another one tomorrow.
         """
-        wanted = _unwrap(target)
-        pending, seen = [("", _unwrap(caller))], set[int]()
-        for prefix, function in pending:
-            for path, value in self._named(function):
-                inner = _unwrap(value)
-                if inner is wanted:
-                    return prefix + path
-                helper = isinstance(inner, types.FunctionType) and inner is value and id(inner) not in seen
-                if helper and self._in_project(inner.__globals__):
-                    seen.add(id(inner))
-                    pending.append((f"{prefix}{path}/", inner))
-        return None
+        named = self._reach(caller).subreactors
+        return [f"{number}.{len(named)}" for number, held in enumerate(named) if held is subreactor]
 
-    def resolve(self, caller: Any, path: str) -> Any:
-        """What today's code of `caller` means by a path of `reference_path`.
+    def at_place(self, caller: Any, place: str) -> Any:
+        """The subreactor at one of the `places` of `caller` today.
 
         Raises
         ------
         LookupError
-            If it refers to nothing by that path any more.
+            If there is none any more, or no such place.
         """
-        value = caller
-        for step in path.split("/"):
-            named = dict(self._named(_unwrap(value)))
-            if step not in named:
-                raise LookupError(f"{caller!r} refers to nothing called {path}")
-            value = named[step]
-        return value
+        named = self._reach(caller).subreactors
+        number, _, count = place.partition(".")
+        if not number.isdecimal() or count != str(len(named)):
+            raise LookupError(f"{caller!r} names {len(named)} subreactors: {place}")
+        return named[int(number)]
 
-    def _named(self, function: Any) -> Iterator[tuple[str, Any]]:
-        """The objects that a function's code names, by path."""
-        if not isinstance(function, types.FunctionType):
-            return
-        for name in function.__code__.co_freevars if function.__closure__ else ():
-            yield name, _cell_value(function, name)
-        record = self.record(function.__code__)
-        for chain in record.chains:
-            names = chain.split(".")
-            target = follow(function.__globals__, names, self._boundary)
-            if target.kind == "slot":
-                yield ".".join(names[: target.used]), target.value
-        for one in record.imports:
-            for target in follow_import(function.__globals__, one, self._boundary):
-                if target.kind == "slot":
-                    yield f"{one.module}:{target.key}", target.value
+    def holds(self, caller: Any, subreactor: Any) -> bool:
+        """Whether a subreactor counts for `caller` as a function does: it lies in a container, or in an instance."""
+        return id(_unwrap(subreactor)) in self._reach(caller).objects
+
+    def defines(self, caller: Any, subreactor: Any) -> bool:
+        """Whether the ``def`` of a subreactor stands inside code that counts for `caller`."""
+        code = getattr(_unwrap(subreactor), "__code__", None)
+        return any(code is nested for outer in self._reach(caller).codes() for nested in _nested(outer))
+
+    def _reach(self, obj: Any) -> _Reach:
+        inner = _unwrap(obj)
+        known = self._reaches.get(id(inner))
+        if known is None:
+            known = self._reaches[id(inner)] = _Reach(self._graph.reach(inner))
+        return known
 
     # --- activities and state -------------------------------------------------------------------------
 
@@ -414,6 +415,38 @@ class Fingerprinter:
     def state_changes(self) -> list[str]:
         """Labels of the globals that were changed by running code, and so never cause a run."""
         return sorted({self._state[key].slot.label for key in self._met_state if key in self._state})
+
+
+class _Reach:
+    """What lies in reach of a piece of code.
+
+    Attributes
+    ----------
+    objects : dict of int to object
+        The pieces, by identity.
+    subreactors : tuple
+        Those that are named, one for each name, in a canonical order.
+    """
+
+    __slots__ = ("objects", "subreactors")
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        met = list(nodes)
+        self.objects = {id(node.obj): node.obj for node in met}
+        markers = {id(node.obj) for node in met if node.own == SUBREACTOR}
+        self.subreactors = tuple([ref for node in met for ref in node.refs if id(ref) in markers]) if markers else ()
+
+    def codes(self) -> Iterator[types.CodeType]:
+        """The code of its functions."""
+        return (obj.__code__ for obj in self.objects.values() if type(obj) is types.FunctionType)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code objects inside another one, at any depth."""
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield const
+            yield from _nested(const)
 
 
 def _names(option: str, given: str | Sequence[str]) -> tuple[str, ...]:

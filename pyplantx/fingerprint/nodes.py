@@ -46,6 +46,9 @@ from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_imp
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
 FUNCTION: Final = b"function\0"
 
+#: All the data of a subreactor that is named: its code is asked for when it is called.
+SUBREACTOR: Final = b"subreactor\0"
+
 #: Names that Python, or IPython for its history, puts into a module by itself.
 _NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
 _HISTORY: Final = r"__doc__|__warningregistry__|In|Out|exit|quit|open|get_ipython|_(i*|i?\d+|_+|[iod]h)"
@@ -111,12 +114,13 @@ class Describer:
         refs: list[Any] = []
         opaque: list[str] = []
 
-        def stand_in(obj: object) -> str:
+        def stand_in(obj: Any) -> str:
             name = self.plain_name(obj)
             if name is not None:
                 return name
-            refs.append(obj)
-            return f"#{len(refs) - 1}"
+            held = obj is not slot.value and _is_subreactor(obj)
+            refs.append(obj.function if held else obj)  # which one lies where in a container can be seen uncalled
+            return f"subreactor #{len(refs) - 1}" if held else f"#{len(refs) - 1}"
 
         slot.now = slot.data = self._encode(slot, stand_in, opaque)
         slot.refs = slot.refs_now = tuple(refs)
@@ -186,7 +190,7 @@ class Describer:
         )
 
     def _role(self, obj: Any, kind: str) -> Node:
-        """A reactor counts as its function; a subreactor is asked for when it is called."""
+        """A reactor counts as its function; a subreactor that has a slot of its own is asked for when it is called."""
         node = Node(obj, kind.encode() + b"\0")
         if kind == "reactor":
             node.add_text("version", str(getattr(obj, "version", "")))
@@ -439,6 +443,10 @@ def _read_fields(owner: Any, key: str) -> Any:
     counting = [name for name in sorted(fields) if name not in noise]
     found = {name: fields[name] for name in counting if not any(fields[name] is part for part in parts)}
     return found or MISSING
+
+
+def _is_subreactor(obj: Any) -> bool:
+    return not isinstance(obj, type) and static_attribute(obj, "__pyplantx_kind__") == "subreactor"
 
 
 def _compiled_name(obj: Any) -> str:

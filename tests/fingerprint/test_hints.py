@@ -145,35 +145,47 @@ FILES = {
 }
 
 
-def test_reference_paths(tmp_path: Path) -> None:
+def test_places(tmp_path: Path) -> None:
     with program(tmp_path, FILES) as app:
         printer = Fingerprinter()
-        expected = {
-            "low": (app.main, app.low),
-            "utils.high": (app.main, app.utils.high),
-            "middle": (app.main, app.utils.mid),
-            "utils:late": (app.main, app.utils.late),
-            "helper/low": (app.through, app.low),
-            "inner": (app.closed, app.inner),
-        }
-        for path, (caller, target) in expected.items():
-            assert printer.reference_path(caller, target) == path
-            assert printer.reference_path(Role("reactor", caller), target.function) == path
-            assert printer.resolve(caller, path) is target
-        assert printer.reference_path(app.main, app.utils.other) is None
-        for path in ("other", "utils.other", "helper/high", "low/low"):
+        utils = app.utils
+        expected: list[tuple[Any, list[tuple[Any, list[str]]]]] = [
+            (app.main, [(app.low, ["0.5", "4.5"]), (utils.mid, ["1.5"]), (utils.high, ["2.5"]), (utils.late, ["3.5"])]),
+            (app.through, [(app.low, ["0.1"])]),
+            (app.closed, [(app.inner, ["0.1"])]),
+        ]
+        for caller, named in expected:
+            for target, places in named:
+                assert printer.places(caller, target) == places
+                assert printer.places(Role("reactor", caller), target) == places
+                assert {printer.at_place(caller, place) for place in places} == {target}
+        assert printer.places(app.main, utils.other) == []
+        for place in ("5.5", "0.4", "-1.5", "0", "low", ""):
             with pytest.raises(LookupError):
-                printer.resolve(app.main, path)
+                printer.at_place(app.main, place)
 
 
-def test_paths_follow_redefinition() -> None:
+def test_places_follow_redefinition() -> None:
     names: dict[str, Any] = {}
     exec("def low(pipe): yield\ndef main(pipe): yield from low(pipe)", names)
     names["low"] = first = subreactor(names["low"])
     printer = Fingerprinter()
-    assert printer.reference_path(names["main"], first) == "low"
+    assert printer.places(names["main"], first) == ["0.1"]
     names["low"] = second = subreactor(first.function)
-    assert printer.resolve(names["main"], "low") is second
+    printer.begin_activity()
+    assert printer.at_place(names["main"], "0.1") is second
+    printer.end_activity()
     del names["low"]
+    printer.begin_activity()
     with pytest.raises(LookupError):
-        printer.resolve(names["main"], "low")
+        printer.at_place(names["main"], "0.1")
+
+
+def test_what_is_held_and_what_is_defined() -> None:
+    names: dict[str, Any] = {"sub": subreactor}
+    exec("@sub\ndef low(pipe): pass\nS = [low]\ndef make():\n    @sub\n    def one(pipe): pass\n    return one", names)
+    exec("def lies(): return S\ndef says(): return low\ndef makes(): return make()", names)
+    printer, low, made = Fingerprinter(), names["low"], names["make"]()
+    assert [printer.holds(names[name], low) for name in ("lies", "says", "makes")] == [True, False, False]
+    assert [printer.defines(names[name], made) for name in ("lies", "says", "makes")] == [False, False, True]
+    assert not printer.defines(names["makes"], subreactor(print))

@@ -1,0 +1,274 @@
+"""Which subreactors count for a reactor, however it comes by them: edits of small programs, session by session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyplantx.testing import forget_reactors
+from tests.fingerprint.harness import program
+
+HEAD = """\
+import functools, types
+from pyplantx import ReactorFunc, SubreactorFunc
+{before}
+@SubreactorFunc
+def one(pipe): return (yield pipe.receive('x')) + 1
+@SubreactorFunc
+def two(pipe): return (yield pipe.receive('x')) + 100
+@SubreactorFunc
+def three(pipe): return (yield pipe.receive('x')) + 1000
+"""
+TAIL = """
+@ReactorFunc
+def a(pipe): pipe.send('x', 5)
+"""
+OTHER = """\
+from pyplantx import SubreactorFunc
+@SubreactorFunc
+def one(pipe): return (yield pipe.receive('x')) + 200
+"""
+Session = Callable[..., tuple[Any, list[str]]]
+
+
+@pytest.fixture
+def session(open_plant: Any, tmp_path: Path) -> Session:
+    """A session of a program: what it makes, and which reactors ran."""
+    number = 0
+
+    def run(source: str, before: str = "", config: Callable[[Any], Any] | None = None, **files: str) -> Any:
+        nonlocal number
+        number += 1
+        forget_reactors()
+        files = {"other.py": OTHER, **{f"{name}.py": text for name, text in files.items()}}
+        with program(tmp_path / str(number), {**files, "app.py": HEAD.format(before=before) + source + TAIL}) as app:
+            with open_plant(config=config(app) if config is not None else None) as plant:
+                value = plant.produce("out")
+            return value, plant.log.take()
+
+    return run
+
+
+def reactor(body: str, setting: str = "") -> str:
+    """A program: what is set up, and the body of the reactor."""
+    return f"{setting}\n@ReactorFunc\ndef b(pipe):\n    {body}\n    pipe.send('out', v)\n"
+
+
+EXCHANGED = {
+    "dict": ("v = yield from S['p'](pipe)", "S = {'p': one}"),
+    "list": ("v = yield from S[0](pipe)", "S = [one, two, three][0:]\nS[0] = one"),
+    "namespace": ("v = yield from S.p(pipe)", "S = types.SimpleNamespace(p=one)"),
+    "partial": ("v = yield from S(pipe)", "S = functools.partial(one)"),
+    "default": ("v = yield from h(pipe)", "def h(pipe, s=one): return s(pipe)"),
+    "keyword": ("v = yield from h(pipe)", "def h(pipe, *, s=one): return s(pipe)"),
+    "attribute": ("v = yield from h.s(pipe)", "def h(): pass\nh.s = one"),
+    "static": ("v = yield from W.s(pipe)", "class W: s = staticmethod(one)"),
+    "class attribute": ("v = yield from W.s(pipe)", "class W: s = one"),
+    "instance": (
+        "v = yield from w.go(pipe)",
+        "class W:\n    def __init__(self, s): self.s = s\n    def go(self, pipe): return self.s(pipe)\nw = W(one)",
+    ),
+    "method": (
+        "v = yield from W().go(pipe)",
+        "class W:\n    def go(self, pipe): return step(pipe)\nstep = one",
+    ),
+    "name": ("v = yield from step(pipe)", "step = one"),
+    "second name": ("v = yield from step(pipe)\n    if v < 0: yield from one(pipe)", "step = (one)"),
+    "both called": ("v = (yield from one(pipe)) + (yield from step(pipe))", "step = (one)"),
+    "argument": ("v = yield from h(pipe, step)", "def h(pipe, s): return s(pipe)\nstep = one"),
+    "argument of a subreactor": (
+        "v = yield from h(pipe, step)",
+        "@SubreactorFunc\ndef h(pipe, s): return (yield from s(pipe))\nstep = one",
+    ),
+    "answer of a subreactor": (
+        "s = yield from h(pipe)\n    v = yield from s(pipe)",
+        "@SubreactorFunc\ndef h(pipe): return step\nstep = one",
+    ),
+    "helper in a list": ("v = yield from H[0](pipe)", "def h(pipe): return step(pipe)\nH = [h]\nstep = one"),
+    "wrapped": (
+        "v = yield from w(pipe)",
+        "def deco(f):\n    @functools.wraps(f.function)\n    def w(pipe): return f(pipe)\n    return w\nw = deco(one)",
+    ),
+    "factory": (
+        "v = yield from pick()(pipe)",
+        "def pick():\n    @SubreactorFunc\n    def sub(pipe): return (yield from step(pipe))\n    return sub\n"
+        "step = one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_exchanging_a_subreactor_is_an_edit(name: str, session: Session) -> None:
+    body, setting = EXCHANGED[name]
+    at = setting.rindex("one")
+    exchanged = f"{setting[:at]}two{setting[at + 3 :]}"
+    assert session(reactor(body, setting)) == (12 if name == "both called" else 6, ["b", "a"])
+    assert session(reactor(body, setting))[1] == []
+    expected = 111 if name == "both called" else 105
+    assert session(reactor(body, exchanged)) == (expected, ["b"])
+    assert session(reactor(body, exchanged), "PLUS = 0")[1] == []
+    edited = exchanged + "\ntwo.function.__code__ = three.function.__code__"
+    value, ran = session(reactor(body, edited))
+    assert ran == ["b"] and value == expected + 900
+
+
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_exchanging_the_module_it_comes_from_is_an_edit(name: str, session: Session) -> None:
+    body, setting = EXCHANGED[name]
+    at = setting.rindex("one")
+    setting = f"{setting[:at]}chosen{setting[at + 3 :]}"
+    both = name == "both called"
+    assert session(reactor(body, f"chosen = one\n{setting}")) == (12 if both else 6, ["b", "a"])
+    source = reactor(body, f"from other import one as chosen\n{setting}")
+    assert session(source) == (211 if both else 205, ["b"])
+    assert session(source, other=OTHER.replace("200", "300")) == (311 if both else 305, ["b"])
+
+
+MOVED = {
+    "name": ("v = yield from one(pipe)", ""),
+    "attribute": ("v = yield from W.s(pipe)", "class W: s = staticmethod(one)"),
+    "dict": ("v = yield from S['p'](pipe)", "S = {'p': one}"),
+    "method": ("v = yield from W().go(pipe)", "class W:\n    def go(self, pipe): return one(pipe)"),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_moving_a_subreactor_is_no_edit(name: str, session: Session) -> None:
+    body, setting = MOVED[name]
+    assert session(reactor(body, setting)) == (6, ["b", "a"])
+    moved = OTHER.replace("200", "1")
+    assert session(reactor(body, f"from other import one\n{setting}"), other=moved) == (6, [])
+    edited = OTHER.replace("200", "2")
+    assert session(reactor(body, f"from other import one\n{setting}"), other=edited) == (7, ["b"])
+
+
+NOT_CALLED = {
+    "name": ("v = yield from one(pipe)\n    if v < 0: yield from two(pipe)", ""),
+    "class attribute": ("v = yield from W.s(pipe)", "class W: s = one; t = two"),
+    "static": ("v = yield from W.s(pipe)", "class W: s = staticmethod(one); t = staticmethod(two)"),
+    "helper": ("v = yield from h(pipe, True)", "def h(pipe, first): return one(pipe) if first else two(pipe)"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_CALLED)
+def test_a_named_subreactor_that_is_not_called_costs_nothing(name: str, session: Session) -> None:
+    body, setting = NOT_CALLED[name]
+    assert session(reactor(body, setting)) == (6, ["b", "a"])
+    assert session(reactor(body, f"{setting}\ntwo.function.__code__ = three.function.__code__")) == (6, [])
+
+
+@pytest.mark.parametrize(
+    ("setting", "edited"),
+    [
+        ("S = {one: 1, two: 2}", "S = {two: 1, one: 2}"),
+        ("S = [(one, 1), (two, 2)]", "S = [(two, 1), (one, 2)]"),
+        ("S = {'a': one, 'b': two}", "S = {'b': one, 'a': two}"),
+    ],
+)
+def test_which_one_lies_where_counts_uncalled(setting: str, edited: str, session: Session) -> None:
+    body = "n = dict(S)\n    v = n['a'] is one if 'a' in n else n[one]\n    yield from three(pipe)"
+    first, ran = session(reactor(body, setting))
+    assert ran == ["b", "a"]
+    second, ran = session(reactor(body, edited))
+    assert ran == ["b"] and second != first
+
+
+MADE = {
+    "factory": (
+        "v = yield from pick(2)(pipe)",
+        "def pick(n):\n    @SubreactorFunc\n    def sub(pipe): return (yield pipe.receive('x')) + n\n    return sub",
+    ),
+    "nested": (
+        "@SubreactorFunc\n    def sub(pipe): return (yield pipe.receive('x')) + 2\n    v = yield from sub(pipe)",
+        "",
+    ),
+    "constant of its own": (
+        "@SubreactorFunc\n    def sub(pipe): return (yield pipe.receive('x')) + K\n    v = yield from sub(pipe)",
+        "K = 2",
+    ),
+    "made by a subreactor": (
+        "s = yield from pick(pipe, 2)\n    v = yield from s(pipe)",
+        "@SubreactorFunc\ndef pick(pipe, n):\n    @SubreactorFunc\n    def sub(pipe):\n"
+        "        return (yield pipe.receive('x')) + n\n    return sub",
+    ),
+    "made by a method": (
+        "v = yield from W(2).make()(pipe)",
+        "class W:\n    def __init__(self, n): self.n = n\n    def make(self):\n        @SubreactorFunc\n"
+        "        def sub(pipe): return (yield pipe.receive('x')) + self.n\n        return sub",
+    ),
+    "made in advance": (
+        "v = yield from S[2](pipe)",
+        "def pick(n):\n    @SubreactorFunc\n    def sub(pipe): return (yield pipe.receive('x')) + n\n    return sub\n"
+        "S = {n: pick(n) for n in (2, 3)}",
+    ),
+    "closed over": (
+        "v = yield from pick(two_more)(pipe)",
+        "def pick(f):\n    @SubreactorFunc\n    def sub(pipe): return f((yield pipe.receive('x')))\n    return sub\n"
+        "def two_more(x): return x + 2",
+    ),
+    "decorated": (
+        "v = yield from pick(2)(pipe)",
+        "def deco(f):\n    @functools.wraps(f)\n    def w(pipe): return (yield from f(pipe))\n    return w\n"
+        "def pick(n):\n    @SubreactorFunc\n    @deco\n    def sub(pipe): return (yield pipe.receive('x')) + n\n"
+        "    return sub",
+    ),
+    "named inside": (
+        "v = yield from pick()(pipe)",
+        "@SubreactorFunc\ndef low(pipe): return (yield pipe.receive('x')) + 2\n"
+        "def pick():\n    @SubreactorFunc\n    def sub(pipe): return (yield from low(pipe))\n    return sub",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_one_that_no_name_leads_to_is_recalled_until_it_is_edited(name: str, session: Session) -> None:
+    body, setting = MADE[name]
+    assert session(reactor(body, setting)) == (7, ["b", "a"])
+    assert session(reactor(body, setting), "# moved by a line\n") == (7, [])
+    edited = reactor(body, setting).replace("2", "9")
+    assert session(edited) == (14, ["b"])
+    assert session(edited)[1] == []
+
+
+def test_one_that_was_made_before_the_run_and_found_by_computed_text_is_no_part_of_it(session: Session) -> None:
+    """The code that made it counts for the reactor, and what it was made with does not."""
+    make = (
+        "def pick(n):\n    @SubreactorFunc\n    def sub(pipe): return (yield pipe.receive('x')) + n\n    return sub\n"
+    )
+    source = reactor(
+        "import importlib\n    v = yield from getattr(importlib.import_module('app'), 'S')(pipe)\n    pick"
+    )
+    assert session(make + source + "S = pick(2)") == (7, ["b", "a"])
+    assert session(make + source + "S = pick(3)") == (8, ["b"])
+
+
+def test_one_that_a_module_defines_when_the_run_imports_it_by_computed_text(session: Session) -> None:
+    source = reactor("import importlib\n    v = yield from importlib.import_module('other').one(pipe)")
+    assert session(source) == (205, ["b", "a"])
+    assert session(source) == (205, [])
+    assert session(source, other=OTHER.replace("200", "300")) == (305, ["b"])
+
+
+def test_what_a_config_names_counts_at_once(session: Session) -> None:
+    def config(app: Any) -> Any:
+        return {"step": app.h}
+
+    source = "def h(pipe): return step(pipe)\nstep = one\n" + reactor("v = yield from config['step'](pipe)")
+    source = source.replace("b(pipe)", "b(pipe, config)")
+    assert session(source, config=config) == (6, ["b", "a"])
+    assert session(source, config=config)[1] == []
+    assert session(source.replace("step = one", "step = two"), config=config) == (105, ["b"])
+
+
+def test_what_the_class_of_an_ingredient_names_counts_at_once(session: Session) -> None:
+    source = (
+        "class W:\n    def go(self, pipe): return step(pipe)\nstep = one\n"
+        "@ReactorFunc\ndef c(pipe): pipe.send('w', W())\n"
+        + reactor("w = yield pipe.receive('w')\n    v = yield from w.go(pipe)")
+    )
+    assert session(source) == (6, ["b", "c", "a"])
+    assert session(source) == (6, [])
+    assert session(source.replace("step = one", "step = two"))[0] == 105
