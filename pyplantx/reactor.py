@@ -164,10 +164,20 @@ def _takes_config(function: Callable[..., Any]) -> bool:
 
 
 def _signature_takes_config(function: Callable[..., Any]) -> bool:
+    """`_takes_config` of a wrapper: by its own parameters, unless it hands on whatever it is given."""
     import inspect
 
+    wrapped = getattr(function, "__wrapped__", None)
+    try:
+        given = list(inspect.signature(function, follow_wrapped=False).parameters.values())
+    except ValueError:  # compiled, and says nothing about itself
+        if wrapped is None:
+            raise
+        return _takes_config(wrapped)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    second = [p for p in inspect.signature(function).parameters.values() if p.kind in kinds][1:2]
+    second = [p for p in given if p.kind in kinds][1:2]
+    if wrapped is not None and not second and any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in given):
+        return _takes_config(wrapped)
     return any(p.name == "config" or p.default is inspect.Parameter.empty for p in second)
 
 

@@ -134,6 +134,53 @@ def test_decorated_functions_and_callable_objects(open_plant: Any) -> None:
         ReactorFunc(reactors[0])
 
 
+def _inject(function: Any) -> Any:
+    @functools.wraps(function)
+    def with_value(pipe: Any) -> Any:
+        return function(pipe, 7)
+
+    return with_value
+
+
+def _choose(function: Any) -> Any:
+    @functools.wraps(function)
+    def with_config(pipe: Any, config: Any) -> Any:
+        return function(pipe, config["k"])
+
+    return with_config
+
+
+def _hand_on(function: Any) -> Any:
+    @functools.wraps(function)
+    def with_all(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return with_all
+
+
+@pytest.mark.parametrize(
+    ("decorators", "expected"),
+    [
+        ((), {"k": 3}),
+        ((_inject,), 7),
+        ((_choose,), 3),
+        ((_hand_on,), {"k": 3}),
+        ((_inject, _hand_on), 7),
+        ((_hand_on, _choose), 3),
+    ],
+)
+def test_a_decorator_may_take_or_give_the_config(open_plant: Any, decorators: Any, expected: Any) -> None:
+    def main(pipe: Any, value: Any) -> None:
+        pipe.send("out", value if type(value) is int else {"k": value["k"]})
+
+    decorated: Any = main
+    for decorator in decorators:
+        decorated = decorator(decorated)
+    assert ReactorFunc(functools.lru_cache(decorated)).takes_config == (_inject not in decorators)
+    with open_plant(ReactorFunc(decorated), config={"k": 3}) as plant:
+        assert plant.produce("out") == expected
+
+
 def test_after_a_clash_the_plant_says_the_same_again(open_plant: Any) -> None:
     def make(n: int) -> Any:
         @ReactorFunc
