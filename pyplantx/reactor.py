@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
@@ -96,6 +97,12 @@ class Subreactor(_Wrapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> SubreactorCall:
         return SubreactorCall(self, args, kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """A method, where the function would be one."""
+        if instance is None or not isinstance(self.function, types.FunctionType):
+            return self
+        return types.MethodType(self, instance)
 
     def __repr__(self) -> str:
         return f"<subreactor {self.qualified}>"

@@ -272,3 +272,50 @@ def test_what_the_class_of_an_ingredient_names_counts_at_once(session: Session) 
     assert session(source) == (6, ["b", "c", "a"])
     assert session(source) == (6, [])
     assert session(source.replace("step = one", "step = two"))[0] == 105
+
+
+METHODS = """\
+class Base:
+    @SubreactorFunc
+    def low(self, pipe): return (yield pipe.receive('x')) + self.n
+    @SubreactorFunc
+    def unused(self, pipe): return (yield pipe.receive('x')) + 3
+class W(Base):
+    def __init__(self, n): self.n = n
+    @SubreactorFunc
+    def high(self, pipe): return (yield from self.low(pipe)) * 2
+    @classmethod
+    @SubreactorFunc
+    def of_class(cls, pipe): return (yield pipe.receive('x')) + cls.k
+    @SubreactorFunc
+    @staticmethod
+    def static(pipe): return (yield pipe.receive('x')) + 4
+    k = 5
+w = W(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "edits"),
+    [
+        ("v = yield from w.high(pipe)", {"* 2": "* 5", "+ self.n": "+ self.n + 1", "W(1)": "W(9)"}),
+        ("v = yield from W(2).high(pipe)", {"* 2": "* 5", "+ self.n": "+ self.n + 1"}),
+        ("v = yield from W.low(w, pipe)", {"+ self.n": "+ self.n + 1", "W(1)": "W(9)"}),
+        ("v = yield from super(W, w).low(pipe)", {"+ self.n": "+ self.n + 1"}),
+        ("m = w.high\n    v = yield from m(pipe)", {"* 2": "* 5"}),
+        ("v = yield from METHOD(pipe)", {"* 2": "* 5", "+ self.n": "+ self.n + 1", "W(1)": "W(9)"}),
+        ("v = yield from METHODS[0](pipe)", {"* 2": "* 5", "+ self.n": "+ self.n + 1", "W(1)": "W(9)"}),
+        ("v = yield from w.of_class(pipe)", {"k = 5": "k = 6", "+ cls.k": "- cls.k"}),
+        ("v = yield from w.static(pipe)", {"+ 4": "+ 5"}),
+        ("v = yield from W.static(pipe)", {"+ 4": "+ 5"}),
+    ],
+)
+def test_subreactors_may_be_methods(body: str, edits: dict[str, str], session: Session) -> None:
+    source = reactor(body, METHODS + "METHOD = w.high\nMETHODS = [w.high]")
+    value, ran = session(source)
+    assert ran == ["b", "a"]
+    assert session(source, "# moved by a line") == (value, [])
+    assert session(source.replace("+ 3", "+ 4")) == (value, [])
+    for before, after in edits.items():
+        edited, ran = session(source.replace(before, after))
+        assert edited != value and ran == ["b"], before
