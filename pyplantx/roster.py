@@ -120,6 +120,7 @@ class Roster:
         for id in self._reactors:
             if id not in self._roots:
                 self.root(id)
+        self._fingerprinter.freeze(())
 
     def parts(self, id: ReactorId) -> dict[str, Digest]:
         """Label to digest of each piece of code that counts for a reactor."""

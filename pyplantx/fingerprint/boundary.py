@@ -52,6 +52,11 @@ class Boundary:
         How much of a library's version counts.
     track, library : sequence of str
         Package names (with everything below them) that count as project, or as library, wherever they lie.
+
+    Attributes
+    ----------
+    imported : int
+        How many imports were carried out so far because code would import a module.
     """
 
     def __init__(self, versions: str = "minor", track: Sequence[str] = (), library: Sequence[str] = ()) -> None:
@@ -60,6 +65,7 @@ class Boundary:
         self._library = tuple(library)
         self._known: dict[tuple[str, str | None], bool] = {}
         self._versions: dict[str, str] = {}
+        self.imported = 0
 
     @property
     def policy(self) -> Policy:

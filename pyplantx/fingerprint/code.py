@@ -15,7 +15,6 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
-from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_attribute
@@ -116,6 +115,7 @@ class Fingerprinter:
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
         self._reaches: dict[int, _Reach] = {}
+        self._frozen = False
         self._describer = Describer(self._boundary, self.record, self._settle)
         self._graph = Graph(self._describer.describe)
 
@@ -151,13 +151,25 @@ class Fingerprinter:
         if known is not None:
             return known[0]
         if type(obj) is types.FunctionType:
-            digest = self._closed(obj) or self._graph.root(obj)
+            digest = self._closed(obj) or self._root(obj)
         elif _has_role(obj):
             digest = self.fingerprint(obj.function)
         else:
-            digest = self._graph.root(obj)
+            digest = self._root(obj)
         self._known[id(obj)] = (digest, obj)
         return digest
+
+    def _root(self, obj: Any) -> Digest:
+        """The root of a piece of code, after all imports that describing it takes: they may fill what others read."""
+        before = self._boundary.imported
+        root = self._graph.root(obj)
+        while self._boundary.imported != before and not self._frozen:
+            before = self._boundary.imported
+            if self._describer.look_again():
+                self._graph = Graph(self._describer.describe)
+                self._reaches.clear()
+                root = self._graph.root(obj)
+        return root
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
         """The fingerprint of a function that refers to nothing, without building a graph; else None."""
@@ -195,6 +207,7 @@ class Fingerprinter:
         """Fingerprint all of `objs` now, before anything that they refer to is changed by running them."""
         for obj in objs:
             self.fingerprint(obj)
+        self._frozen = True  # what changes from now on was changed by running code
 
     # --- code records ---------------------------------------------------------------------------------
 
@@ -390,22 +403,16 @@ class Fingerprinter:
     def end_activity(self) -> None:
         """Note which globals changed while the activity lasted: they are state, not constants."""
         self._active = False
-        for key, slot in self._describer.slots.items():
-            value = slot.read(slot.owner, slot.key)
-            if value is slot.value and (type(value) in LEAVES or is_code(value) or value is MISSING):
-                continue
-            after = Slot(slot.owner, slot.key, slot.label, value, slot.read)
-            self._describer.fill(after)
-            if not _same(after, (slot.now, slot.refs_now)):
-                self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
-                self._met_state.add(key)
+        for key, slot, after in self._describer.changed_slots():
+            self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
+            self._met_state.add(key)
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""
         state = self._state.get((id(slot.owner), slot.key))
         if state is None:
             return slot
-        if state.slot.owner is slot.owner and _same(slot, state.after):
+        if state.slot.owner is slot.owner and slot.holds(*state.after):
             slot.data, slot.refs = state.before
             self._met_state.add((id(slot.owner), slot.key))
         else:
@@ -472,13 +479,6 @@ def _to_pattern(pieces: Pieces) -> str:
     from pyplantx.fingerprint.hints import to_pattern  # needed on a cold start only
 
     return to_pattern(pieces) or ""
-
-
-def _same(slot: Slot, content: tuple[bytes, tuple[Any, ...]]) -> bool:
-    data, refs = content
-    if slot.now != data or len(slot.refs_now) != len(refs):
-        return False
-    return all(mine is theirs for mine, theirs in zip(slot.refs_now, refs, strict=True))
 
 
 def _add_part(found: dict[str, Digest], label: str, digest: Digest) -> None:

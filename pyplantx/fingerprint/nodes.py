@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
@@ -97,6 +97,7 @@ class Describer:
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
+        self._missed = False  # whether a name was not found that has no slot
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -108,6 +109,28 @@ class Describer:
             self.fill(slot)
             known = self.slots[id(owner), key] = self._settle(slot)
         return known
+
+    def changed_slots(self) -> Iterator[tuple[tuple[int, str], Slot, Slot]]:
+        """The slots that hold something else by now: key, as it was, as it is."""
+        for key, slot in self.slots.items():
+            value = slot.read(slot.owner, slot.key)
+            if value is slot.value and (type(value) in LEAVES or value is MISSING or is_code(value)):
+                continue
+            after = Slot(slot.owner, slot.key, slot.label, value, slot.read)
+            self.fill(after)
+            if not after.holds(slot.now, slot.refs_now):
+                yield key, slot, after
+
+    def look_again(self) -> bool:
+        """Forget the slots that changed, and all that was said with the help of names; whether there were any."""
+        changed = [key for key, *_ in self.changed_slots()]
+        for key in changed:
+            del self.slots[key]
+        again = bool(changed) or self._missed
+        if again:
+            self._references.clear()
+            self._missed = False
+        return again
 
     def fill(self, slot: Slot) -> None:
         """Encode what a slot holds."""
@@ -341,17 +364,18 @@ class Describer:
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
         place, whole = id(namespace), False
+        # imports first: plug-ins may register themselves in what a global holds
+        brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
         for chain in record.chains:
             reference = self._references.get((place, chain))
             if reference is None:
                 reference = self._references[place, chain] = self._refer(namespace, chain)
             reference.add_to(node)
             whole = whole or reference.finds_names
-        for one in record.imports:
-            for target in follow_import(namespace, one, self._boundary):
-                reference = _to_reference(target, target.key or target.text, self._target_slot(target))
-                reference.add_to(node)
-                whole = whole or reference.finds_names
+        for target in brought:
+            reference = _to_reference(target, target.key or target.text, self._target_slot(target))
+            reference.add_to(node)
+            whole = whole or reference.finds_names
         if whole:
             self._add_whole(node, namespace)
 
@@ -365,6 +389,7 @@ class Describer:
 
     def _target_slot(self, target: Target) -> Slot | None:
         if target.kind not in ("slot", "missing") or not target.key:
+            self._missed = self._missed or target.kind == "missing"
             return None
         label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
         return self.slot(target.owner, target.key, label, read_item, target.value)

@@ -76,6 +76,12 @@ class Slot:
         self.refs_now: tuple[Any, ...] = ()
         self.opaque: tuple[str, ...] = ()
 
+    def holds(self, data: bytes, refs: tuple[Any, ...]) -> bool:
+        """Whether this is what it held when it was looked at."""
+        if self.now != data or len(self.refs_now) != len(refs):
+            return False
+        return all(mine is theirs for mine, theirs in zip(self.refs_now, refs, strict=True))
+
     @property
     def framed(self) -> bytes:
         """What the slot adds to the data of a node."""

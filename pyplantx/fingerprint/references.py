@@ -136,7 +136,7 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
         for chain in wanted or [[]]:
             yield Target("library", boundary.name_library(name, ".".join(chain)), sys.modules.get(name, MISSING))
         return
-    module = _import_now(name)
+    module = _import_now(name, boundary)
     if module is None:
         yield Target("missing", f"import {name}")
     elif wanted is None:
@@ -148,7 +148,7 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
 
 def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
     if chain[0] not in vars(module) and "__path__" in vars(module):
-        _import_now(f"{module.__name__}.{chain[0]}")
+        _import_now(f"{module.__name__}.{chain[0]}", boundary)
     if _is_up_to_class(module, chain[0], boundary):
         return Target("module", value=module, key=chain[0])
     if _attribute(vars(module), chain[0]) is MISSING:
@@ -171,11 +171,14 @@ def _is_library(name: str, boundary: Boundary) -> bool:
     return boundary.is_library(top)
 
 
-def _import_now(name: str) -> ModuleType | None:
+def _import_now(name: str, boundary: Boundary) -> ModuleType | None:
     """Import a project module, as the run would; None if that fails (then the run fails or copes as well)."""
     import importlib
 
+    known = name in sys.modules
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except Exception:  # foreign code: whatever its import raises means "missing", which counts as such
         return None
+    boundary.imported += not known and name in sys.modules  # one that fails is tried again and again
+    return module
