@@ -381,8 +381,7 @@ class Fingerprinter:
 
     def defines(self, caller: Any, subreactor: Any) -> bool:
         """Whether the ``def`` of a subreactor stands inside code that counts for `caller`."""
-        code = getattr(_unwrap(subreactor), "__code__", None)
-        return any(code is nested for outer in self._reach(caller).codes() for nested in _nested(outer))
+        return id(getattr(_unwrap(subreactor), "__code__", None)) in self._reach(caller).nested()
 
     def _reach(self, obj: Any) -> _Reach:
         inner = _unwrap(obj)
@@ -435,17 +434,21 @@ class _Reach:
         Those that are named, one for each name, in a canonical order.
     """
 
-    __slots__ = ("objects", "subreactors")
+    __slots__ = ("_nested", "objects", "subreactors")
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         met = list(nodes)
         self.objects = {id(node.obj): node.obj for node in met}
         markers = {id(node.obj) for node in met if node.own == SUBREACTOR}
         self.subreactors = tuple([ref for node in met for ref in node.refs if id(ref) in markers]) if markers else ()
+        self._nested: dict[int, types.CodeType] | None = None
 
-    def codes(self) -> Iterator[types.CodeType]:
-        """The code of its functions."""
-        return (obj.__code__ for obj in self.objects.values() if type(obj) is types.FunctionType)
+    def nested(self) -> dict[int, types.CodeType]:
+        """The code objects inside those of its functions, by identity."""
+        if self._nested is None:
+            codes = [obj.__code__ for obj in self.objects.values() if type(obj) is types.FunctionType]
+            self._nested = {id(inner): inner for code in codes for inner in _nested(code)}
+        return self._nested
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
