@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyplantx.config.view import ConfigView
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
+from pyplantx.fingerprint.nodes import COMPILED
 from pyplantx.fingerprint.value import hash_text
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ class _Reader:
             self._function(value)
         elif isinstance(value, types.MethodType):
             self._several((value.__func__, value.__self__))
+        elif _is_bound(value):
+            self.found.append(value.__name__)
+            self.take(value.__self__)
         elif isinstance(value, functools.partial):
             self._several((value.func, *value.args, sorted(value.keywords), *_in_order(value.keywords), vars(value)))
         elif type(value) in _CONTAINERS:
@@ -175,6 +179,8 @@ class _Reader:
         """A value that is digested as a whole."""
         if self._is_unfinished(value):
             raise CannotTell(f"it has an array that is not sent yet: {type(value).__name__}")
+        if hasattr(type(value), "__next__"):
+            raise CannotTell(f"it has an iterator: {type(value).__name__}")
         if self._bytes_left is not None:
             self._bytes_left -= getattr(value, "nbytes", 0)
             if self._bytes_left < 0:
@@ -186,7 +192,7 @@ class _Reader:
             self.found.append(self._in_words(self._fingerprinter.encode_value, value))
 
     def _tell(self, code: Any) -> None:
-        opaque = self._fingerprinter.opaque(code)
+        opaque = [line for line in self._fingerprinter.opaque(code) if not line.endswith(COMPILED)]
         if opaque:
             raise CannotTell(opaque[0])
         self.found.append(self._in_words(self._fingerprinter.fingerprint, code))
@@ -197,6 +203,13 @@ class _Reader:
             return digest(value)
         except PyplantxError as error:
             raise CannotTell(str(error).splitlines()[0]) from error
+
+
+def _is_bound(value: Any) -> bool:
+    """Whether it is a compiled method of an object: ``items.append``."""
+    if not isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+        return False
+    return not isinstance(value.__self__, (types.ModuleType, type(None)))
 
 
 def _is_pipe(value: Any) -> bool:

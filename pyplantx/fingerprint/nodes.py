@@ -46,6 +46,9 @@ from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_imp
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
 FUNCTION: Final = b"function\0"
 
+#: What is said of compiled code of which nothing can be seen. It has no state that Python code could alter.
+COMPILED: Final = "compiled, and its file can't be found"
+
 #: All the data of a subreactor that is named: its code is asked for when it is called.
 SUBREACTOR: Final = b"subreactor\0"
 
@@ -269,7 +272,7 @@ class Describer:
         if bound is not MISSING:
             node.add_slot(self.slot(obj, "__self__", f"{node.label}.__self__", read_attribute, bound))
         if node.own.endswith(text("")):
-            node.note(f"{node.label}: compiled, and its file can't be found")
+            node.note(f"{node.label}: {COMPILED}")
         return node
 
     def _lifted(self, node: Node, ufunc: Any) -> Node:

@@ -192,11 +192,32 @@ def test_what_can_not_be_seen(tmp_path: Path) -> None:
     with open(tmp_path / "log", "w") as file:
         with pytest.raises(CannotTell, match="TextIOWrapper"):
             captured(lambda x: file.write("x"))
+    numbers = iter([1, 2, 3])
+    with pytest.raises(CannotTell, match="an iterator"):
+        captured(lambda x: next(numbers))
     big = np.lib.stride_tricks.as_strided(np.zeros(1), (1 << 26,), (0,))
     with pytest.raises(CannotTell, match="more than is looked at"):
         captured(lambda x: x + big[0])
     with pytest.raises(CannotTell, match="not sent yet"):
         captured(lambda x: x + big[0], is_unfinished=lambda value: value is big)
+
+
+def test_functions_of_libraries_have_no_state() -> None:
+    import scipy.fft
+    import scipy.ndimage
+
+    for function in (np.sqrt, scipy.fft.fft, functools.partial(scipy.ndimage.gaussian_filter, sigma=2)):
+        found = captured(function)
+        function(np.ones(9))
+        assert found.look(now=True)
+
+
+def test_compiled_methods_have_that_of_their_object() -> None:
+    items: list[int] = []
+    found = captured(items.append)
+    assert found.look(now=True)
+    items.append(1)
+    assert found.look(now=True) is False
 
 
 def test_dear_looks_are_rare() -> None:
