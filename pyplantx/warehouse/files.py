@@ -207,7 +207,9 @@ def remove_tree(path: str) -> None:
             os.unlink(path)
 
 
-def disk_error(error: OSError, what: str, folder: str, written: int | None = None) -> Exception:
+def disk_error(
+    error: OSError, what: str, folder: str, written: int | None = None, wanted: int | None = None
+) -> Exception:
     """The error to raise for a failed system call: in the words of the store where we have some.
 
     Parameters
@@ -220,10 +222,13 @@ def disk_error(error: OSError, what: str, folder: str, written: int | None = Non
         Where; its file system is asked for the free space.
     written : int, optional
         Bytes that there was room for, which are free again.
+    wanted : int, optional
+        Bytes that were to be written, if that is known.
     """
     if error.errno in _NO_SPACE:
         room = os.statvfs(folder)
         came = "" if written is None else f"{written:,} bytes were not enough, "
+        came = f"{wanted:,} bytes were to be written, " if wanted else came
         return WarehouseFull(
             f"{what}: no space left ({error.strerror}; {came}{room.f_bavail * room.f_frsize:,} bytes free)",
             hint=f"free some space on the file system of {folder!r}, then go on: what was finished is still there",

@@ -107,7 +107,7 @@ class Storer:
             stage = StagedObject(self._session.staging)
             return self.publish(spec, stage, spec.write(value, stage))
         except BaseException as error:
-            raise self.failure(f"ingredient {name!r} can't be stored", stage, error) from error
+            raise self.failure(f"ingredient {name!r} can't be stored", stage, error, value) from error
 
     def allocate(self, name: str, type_given: Any, options: dict[str, Any], what: str = "ingredient") -> Allocated:
         """See `Warehouse.allocate`; ``what`` says in messages what it is."""
@@ -118,14 +118,19 @@ class Storer:
         except BaseException as error:
             raise self.failure(f"{what} {name!r} can't be allocated", stage, error) from error
 
-    def failure(self, what: str, stage: StagedObject | None, error: BaseException) -> BaseException:
-        """The error to raise when storing failed: it says what can't be done. Nothing is left behind."""
+    def failure(
+        self, what: str, stage: StagedObject | None, error: BaseException, value: object = None
+    ) -> BaseException:
+        """The error to raise when storing a value failed: it says what can't be done. Nothing is left behind."""
         written = 0
         if stage is not None:
             written = stage.size_so_far()
             stage.discard()
         if isinstance(error, OSError) and not isinstance(error, PyplantxError):
-            return disk_error(error, what, self._session.layout.root, written)
+            wanted = getattr(value, "nbytes", None)
+            return disk_error(
+                error, what, self._session.layout.root, written, wanted if isinstance(wanted, int) else None
+            )
         return error.within(what) if isinstance(error, _TOLD_WITH_ITS_NAME) else error
 
     def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyplantx.errors import WarehouseFull
@@ -58,3 +59,10 @@ def _fill(ballast: Path) -> None:
         except OSError:
             pass
     os.truncate(ballast, max(0, os.path.getsize(ballast) - 64 * 1024))  # a little is left, as on real disks
+
+
+def test_the_error_says_how_much_was_wanted(small_disk: Path) -> None:
+    warehouse = Warehouse(small_disk / "plant", durability="process")
+    with pytest.raises(WarehouseFull, match="8,000,000 bytes were to be written, [0-9,]+ bytes free"):
+        send(warehouse, "x", np.ones(1_000_000))
+    warehouse.close()
