@@ -282,7 +282,12 @@ class Activity:
                 (current if self.reactors.root(found) == root else former).append(found)
         if len(set(current)) > 1:
             self.rivals[name] = list(dict.fromkeys(current))
+            current.sort(key=partial(self._outlook, name))
         return list(dict.fromkeys(current + former))
+
+    def _outlook(self, name: str, id: ReactorId) -> int:
+        """Those whose traces lead to the ingredient today come first: then the others need not run to find out."""
+        return self._trees.outlook(id, name, partial(self.world.answer, self.reactors[id]))
 
     def _observe(self, instruction: Observe) -> None:
         id, questions = instruction

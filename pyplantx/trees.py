@@ -5,9 +5,21 @@ The scheduler asks for roots and nodes and gets segments; what a run has left is
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from pyplantx.core.trace import Digest, Segment, decode_segment, graft
+from pyplantx.core.replay import Again, AskLocally, replay
+from pyplantx.core.trace import (
+    Digest,
+    Group,
+    Observation,
+    Question,
+    Segment,
+    Sent,
+    Step,
+    decode_segment,
+    graft,
+)
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 
@@ -18,6 +30,9 @@ if TYPE_CHECKING:
 
 #: A record under a root that begins so names the root of an earlier version whose traces count for this one.
 ACCEPTED = "accepted "
+
+#: See `Trees.outlook`; the better ones first.
+SENDS, HANGS, RUNS = range(3)
 
 _new = tuple.__new__  # see `core/trace.py`
 
@@ -52,6 +67,41 @@ class Trees:
         """The segment of a node."""
         return _decoded(self._warehouse.find_record(key))
 
+    def outlook(self, id: ReactorId, name: str, answer: Callable[[Question], Observation]) -> int:
+        """What a reactor's traces say of whether it sends an ingredient today, before it or anybody else is asked.
+
+        Parameters
+        ----------
+        id : str
+            The reactor.
+        name : str
+            The ingredient.
+        answer : callable
+            Today's answers to what it observes besides ingredients.
+
+        Returns
+        -------
+        int
+            `SENDS`; `HANGS` on ingredients; `RUNS` to find out, or has run and sent no such thing.
+        """
+        key, segment = self.root(id)
+        if segment is None:
+            return RUNS
+        steps: list[Step] = []
+        walk, told = replay(key, segment, self.find, hash_text, steps), None
+        while True:
+            try:
+                wish = walk.send(told)
+            except StopIteration as end:
+                return SENDS if end.value is None and name in _sent(steps) else RUNS
+            told = None
+            if isinstance(wish, Group):
+                return SENDS if name in _sent(steps) else HANGS
+            if isinstance(wish, AskLocally):
+                told = tuple(map(answer, wish.questions))
+            elif isinstance(wish, Again):
+                steps = wish.steps
+
     def grow(self, record: Record) -> tuple[Digest, Segment] | None:
         """`graft` a new trace: the key and segment to write.
 
@@ -71,6 +121,10 @@ class Trees:
     def _is_alone_since(self, id: ReactorId) -> bool:
         """Whether nobody else has written anything since the reactor was looked up."""
         return self._looked_up.get(id) == self._warehouse.foreign_changes()
+
+
+def _sent(steps: Iterable[Step]) -> list[str]:
+    return [step.name for step in steps if isinstance(step, Sent)]
 
 
 def _decoded(text: str | None) -> Segment | None:
