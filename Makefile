@@ -68,7 +68,7 @@ unit: $(VENV)/stamp-dev
 pythons: $(VENV)/stamp-dev
 	@$(PY) tests/other_pythons.py $(VENV)
 
-# The long campaign of docs/design/reliability.md: about an hour on two idle cores.
+# The long campaign of docs/design/reliability.md: about two hours on two cores.
 faults: $(VENV)/stamp-dev
 	$(PY) -m tests.faults.campaign $(FAULTS_ARGS)
 

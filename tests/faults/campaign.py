@@ -1,6 +1,6 @@
 """All harnesses in their long versions, some at a time, and the rows of the table in docs/design/reliability.md.
 
-    python -m tests.faults.campaign --table rows.md          (`make faults`) about an hour on two idle cores
+    python -m tests.faults.campaign --table rows.md          (`make faults`) about two hours on two cores
     python -m tests.faults.campaign --share 0.1              a tenth of the cases
     python -m tests.faults.campaign --only "calls --fault E"
 
