@@ -105,7 +105,9 @@ class Captured:
         chance = _chance()
         is_same = is_same and all(chance[name] == state for name, state in self._chance.items())
         self._chance = {**chance, **self._chance}  # what was loaded meanwhile counts from now on
-        self._looked, self._took = self._clock(), self._effort() - begun
+        took = self._effort() - begun
+        self._looked = self._clock()
+        self._took = min(self._took or took, took)  # the least: the garbage collector may have had its turn in it
         return is_same
 
     def _digest_of(self, values: Iterable[Any], most_bytes: int | None = _MOST_BYTES) -> Digest:

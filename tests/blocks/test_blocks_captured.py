@@ -105,7 +105,7 @@ def results(directory: Path, reactor: Any) -> tuple[list[float], float]:
         return np.array(dst).tolist(), total
 
 
-@pytest.mark.parametrize("stop_at", [5, 28])
+@pytest.mark.parametrize("stop_at", [15, 28])
 @pytest.mark.parametrize("make", [pure, *STATES])
 def test_nothing_tells_that_there_was_a_kill(make: Any, stop_at: int, tmp_path: Path) -> None:
     whole, calls = Unseen(), Unseen()
@@ -114,12 +114,8 @@ def test_nothing_tells_that_there_was_a_kill(make: Any, stop_at: int, tmp_path: 
         results(tmp_path / "killed", job(make, stop_at, calls))
     assert results(tmp_path / "killed", job(make, stop_at, calls)) == undisturbed
     again = len(calls) - len(whole)
-    if make is not pure:
-        assert again >= 4
-    elif stop_at == 5:
-        assert again == 1  # only the block in which it stopped was done again
-    else:
-        assert again <= 8  # blocks of the reduction, whose value is kept now and then
+    # What was finished is not done again, but for a few that nobody had looked at: here the map's 20, or 14.
+    assert again < 14 if make is pure else again >= 14
 
 
 def test_what_a_function_writes_besides_is_not_lost(tmp_path: Path) -> None:
