@@ -5,17 +5,17 @@ The scheduler asks for roots and nodes and gets segments; what a run has left is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyplantx.core.replay import Again, AskLocally, replay
+from pyplantx.core.state import sent_names
 from pyplantx.core.trace import (
     Digest,
     Group,
     Observation,
     Question,
     Segment,
-    Sent,
     Step,
     decode_segment,
     graft,
@@ -93,10 +93,10 @@ class Trees:
             try:
                 wish = walk.send(told)
             except StopIteration as end:
-                return SENDS if end.value is None and name in _sent(steps) else RUNS
+                return SENDS if end.value is None and name in sent_names(steps) else RUNS
             told = None
             if isinstance(wish, Group):
-                return SENDS if name in _sent(steps) else HANGS
+                return SENDS if name in sent_names(steps) else HANGS
             if isinstance(wish, AskLocally):
                 told = tuple(map(answer, wish.questions))
             elif isinstance(wish, Again):
@@ -121,10 +121,6 @@ class Trees:
     def _is_alone_since(self, id: ReactorId) -> bool:
         """Whether nobody else has written anything since the reactor was looked up."""
         return self._looked_up.get(id) == self._warehouse.foreign_changes()
-
-
-def _sent(steps: Iterable[Step]) -> list[str]:
-    return [step.name for step in steps if isinstance(step, Sent)]
 
 
 def _decoded(text: str | None) -> Segment | None:

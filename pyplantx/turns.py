@@ -54,8 +54,8 @@ class Turns:
         """The run is over, and what it left can be seen by others."""
         claim = self._claims.get(id)
         if claim is not None:
-            claim.release()
-            del self._claims[id]
+            claim.release()  # before it is forgotten: Ctrl-C may come between
+            self._claims.pop(id, None)
 
     def release_all(self) -> None:
         """The activity is over."""

@@ -205,7 +205,8 @@ class _ZarrAllocation:
         except MemoryError as error:
             nbytes = math.prod(array.shape) * array.dtype.itemsize
             raise BadRequest(
-                f"a Zarr array of {nbytes:,} bytes can't be allocated: there is too little memory to list its blocks"
+                f"a Zarr array of {nbytes:,} bytes can't be allocated: there is too little memory to list its blocks",
+                hint="is this the shape that was meant? else split it into several ingredients",
             ) from error
         self.handle = ZarrArray(array, watcher=self._watcher)
 
