@@ -215,6 +215,7 @@ class Session:
         self.scheduler = Watched(hash_text, self._look_up, self._segment)
         self.started: list[tuple[str, m.Reason]] = []
         self.recorded: list[tuple[str, tuple[Any, ...]]] = []
+        self.told: list[tuple[Any, ...]] = []  # beside `started`: what that run observed, if it was recorded
         self.declined: list[str] = []
         self.reused: list[str] = []
         self.held: set[str] = set()  # reactors of whose last pass there is a trace
@@ -395,6 +396,7 @@ class Session:
             self.recalled_from.clear()
             self._say(m.Revoked(), "")
         self.started.append((id, reason))
+        self.told.append(())
         self.held.discard(id)
         self.runs[id] = Run(id, self, ahead if self.haste.random() < self.hurries else ())
         self._step(id, lambda run: run.resume(None))
@@ -430,6 +432,7 @@ class Session:
         id, root, steps, _ = instruction
         self.held.add(id)
         self.recorded.append((id, steps))
+        self.told[max(nr for nr, (started, _) in enumerate(self.started) if started == id)] = steps
         self.index.deep.clear()
         self.index.traces.setdefault(root, []).append(steps)
         grafted = graft(root, steps, self._segment, hash_text)

@@ -152,11 +152,11 @@ def check_minimal(session: Session, before: dict[str, int], truth: Truth | None)
     answers = dict(_answers(session, truth))
     if truth is None and _was_taken_back(session, answers):
         return
-    own = {id: observations_of(steps) for id, steps in session.recorded}
-    for id, reason in session.started:
+    for (id, reason), told in zip(session.started, session.told, strict=True):
         if reason.kind in ("forced", "payload", "restarted"):
             continue
-        mine = answers | {("ingredient", key): answer for kind, key, answer in own.get(id, ()) if kind == "ingredient"}
+        own = observations_of(told)
+        mine = answers | {("ingredient", key): answer for kind, key, answer in own if kind == "ingredient"}
         root = session.root(id)
         for trace in session.index.traces.get(root, [])[: before.get(root, 0)]:
             assert not _holds(trace, mine, session), f"{id} ran ({reason}), but this trace holds: {trace}"
