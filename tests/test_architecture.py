@@ -22,6 +22,7 @@ PACKAGE = ROOT / "pyplantx"
 FLOORS = {
     "errors": 0,
     "events": 0,
+    "interrupts": 0,
     "logs": 0,
     "memory": 0,
     "tuples": 0,
@@ -62,6 +63,7 @@ FLOORS = {
 NARROWER = {
     "errors": [],
     "events": ["errors"],
+    "interrupts": [],
     "units": ["errors"],
     "memory": ["errors", "units", "tuples"],
     "warehouse.retention": ["core.trace", "units", "errors", "tuples"],
@@ -72,7 +74,7 @@ NARROWER = {
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors"],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
-    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "tuples"],
+    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "interrupts", "tuples"],
 }
 
 #: Library -> the one room whose door leads to it.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import BadRequest, ReactorError
+from pyplantx.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from pyplantx.executors.processes import WorkerProcesses
@@ -101,7 +102,8 @@ class Given:
         try:
             yield _Remote(self._executor, job, over) if self.travels else _Near(self._executor, job, over)
         finally:
-            over.set_result(None)
+            with uninterrupted():
+                over.set_result(None)
 
     def close(self) -> None:
         """It is not ours."""

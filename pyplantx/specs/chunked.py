@@ -21,6 +21,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, PyplantxError, WarehouseError
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import BlockHasher, hash_bytes
+from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.datasets import Facts, Finished
 from pyplantx.specs.filters import compression_of
 from pyplantx.specs.library import (
@@ -31,7 +32,6 @@ from pyplantx.specs.library import (
     StagedView,
     ask_for_space,
     cast,
-    uninterrupted,
     write_words,
 )
 from pyplantx.specs.rawfile import Array, RawFile, Readable

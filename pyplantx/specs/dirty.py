@@ -65,7 +65,8 @@ class BlockMap:
         self._writers = [0] * count
         self._alone: list[range] = []  # blocks to which one writer at a time may write
         self._frozen = False
-        self._change = threading.Condition()
+        self._lock = threading.RLock()  # by itself, not through the condition: see `interrupts.py`
+        self._change = threading.Condition(self._lock)
 
     def span(self, index: int) -> tuple[int, int]:
         """Where a block begins and ends, in bytes."""
@@ -78,7 +79,7 @@ class BlockMap:
 
     def touch_all(self) -> None:
         """Every block was perhaps written to: read them all."""
-        with self._change:
+        with self._lock:
             self.untouched = False
             self._states = [_TO_READ] * len(self._states)
 
@@ -90,7 +91,7 @@ class BlockMap:
         BadRequest
             If somebody is writing at this moment.
         """
-        with self._change:
+        with self._lock:
             if any(self._writers):
                 raise BadRequest(
                     "the array is sent while a thread is still writing to it", hint="join the thread before pipe.send"
@@ -116,12 +117,12 @@ class BlockMap:
         try:
             yield
         finally:
-            with self._change:
+            with self._lock:
                 self._alone.remove(write.blocks)
             self._end(write)
 
     def _begin(self, write: Write, alone: bool) -> None:
-        with self._change:
+        with self._lock:
             while self._is_taken(write.blocks, alone):
                 self._change.wait()
             if self._frozen:
@@ -140,7 +141,7 @@ class BlockMap:
         return alone and any(self._writers[blocks.start : blocks.stop])
 
     def _end(self, write: Write) -> None:
-        with self._change:
+        with self._lock:
             for index, after in zip(write.blocks, write.after):
                 self._writers[index] -= 1
                 if self._states[index] is write:  # else somebody else wrote there meanwhile

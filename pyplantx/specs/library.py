@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pyplantx.errors import BadRequest, WarehouseError
+from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
 from pyplantx.specs.scarce import Reserve, ask_for_memory
 
@@ -226,99 +225,6 @@ def _without_frames(error: BaseException) -> BaseException:
         _without_frames(error.__cause__)
     error.__context__ = None
     return error.with_traceback(None)
-
-
-#: Signals that raise exceptions where people use them to interrupt a computation.
-_INTERRUPTS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
-
-
-class _Doorkeeper:
-    """Stands in for the handlers of `_INTERRUPTS`: while it holds signals back their calls wait, else it hands them on.
-
-    Handlers raise wherever they are called, so also between the steps that give them back. No signal is dead then: the
-    handlers that follow are given back nevertheless, and until that is done their signals are handed on.
-    """
-
-    def __init__(self) -> None:
-        self._handlers: dict[signal.Signals, Callable[..., object]] = {}
-        self._waiting: list[tuple[Any, ...]] = []
-        self._holds = False
-
-    def __call__(self, *call: Any) -> None:
-        if self._holds:
-            self._waiting.append(call)
-        else:
-            self._handlers[call[0]](*call)
-
-    def hold(self) -> bool:
-        """Hold signals back from now on; False if they are held back already."""
-        taken: dict[signal.Signals, Callable[..., object]] = {}
-        for number in _INTERRUPTS:
-            handler = signal.getsignal(number)
-            if callable(handler) and handler is not self:
-                taken[number] = handler
-        if self._holds and not taken:
-            return False
-        self._handlers.update(taken)
-        try:
-            for number in taken:
-                signal.signal(number, self)
-        except BaseException:
-            self._give_back()
-            raise
-        self._holds = True
-        return True
-
-    def let_go(self) -> None:
-        """Give the handlers back, then call them for what has come meanwhile; the first error of theirs is raised."""
-        try:
-            self._give_back()
-        except BaseException:
-            self._give_back()  # one that was given back has raised: the others
-            raise
-        finally:
-            self._holds = False
-            self._handle_waiting()
-
-    def _give_back(self) -> None:
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) is self:
-                signal.signal(number, handler)
-
-    def _handle_waiting(self) -> None:
-        first: BaseException | None = None
-        while self._waiting:
-            call = self._waiting.pop(0)
-            try:
-                self._handlers[call[0]](*call)
-            except BaseException as error:
-                first = first or error
-        try:
-            if first is not None:
-                raise first
-        finally:
-            del first  # its frames have this one, and this one would have it
-
-
-_doorkeeper = _Doorkeeper()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A block at whose end signals are handled that come while it runs: Ctrl-C above all.
-
-    Python handles them when it enters a function, which would be one of ours that HDF5 has called.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are handled in the main thread only
-        return
-    outermost = False
-    try:
-        outermost = _doorkeeper.hold()
-        yield
-    finally:
-        if outermost:
-            _doorkeeper.let_go()
 
 
 def cast(library: Library, array: Array, dtype: np.dtype[Any]) -> Array:

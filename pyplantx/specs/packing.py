@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject, WarehouseError
+from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
 from pyplantx.specs.filters import Pipeline, Room, pipeline
-from pyplantx.specs.library import SPARE, uninterrupted
+from pyplantx.specs.library import SPARE
 from pyplantx.specs.parallel import for_each_block
 from pyplantx.specs.scarce import keep_freed_memory
 from pyplantx.specs.selections import Region, parse
@@ -568,8 +569,10 @@ class PackedWriter(PackedArray):
         self._mine.add(chunk)
 
     def _finish(self, chunk: Shape) -> None:
+        from pyplantx.specs.pools import result_of
+
         try:
-            self._under_way[chunk].result()
+            result_of(self._under_way[chunk])
         except Exception as error:  # kept for whoever comes next
             self._error = self._error or error
         del self._under_way[chunk]

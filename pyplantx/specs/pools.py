@@ -7,13 +7,16 @@ done by whoever hands it in. (The pool of the standard library starts its thread
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.threads import start_thread
 
 _T = TypeVar("_T")
@@ -22,18 +25,43 @@ _T = TypeVar("_T")
 _LOOK_UP_AFTER = 0.5
 
 
-def result_of(future: Future[_T]) -> _T:
-    """What ``future.result()`` gives, or raises; wakes now and then, so that no Ctrl-C goes unnoticed.
+class NoAnswer(Exception):
+    """What was waited for did not come in time."""
+
+
+def result_of(future: Future[_T], patience: float = math.inf) -> _T:
+    """What ``future.result()`` gives, or raises; Ctrl-C neither goes unnoticed nor leaves a lock behind.
 
     Python's main thread handles a signal between two steps of its own. One that comes just before it falls asleep on a
-    lock, or that the system gives to another thread, would otherwise be noticed at the next one only.
+    lock, or that the system gives to another thread, would otherwise be noticed at the next one only: it wakes now and
+    then. And it does not sleep in the future, whose lock the standard library gives back in Python code.
+
+    Parameters
+    ----------
+    future : Future
+    patience : float
+        Seconds after which it is given up.
+
+    Raises
+    ------
+    NoAnswer
+        If it was given up.
     """
-    while True:
-        try:
-            return future.result(_LOOK_UP_AFTER)
-        except TimeoutError:  # of this wait, or what the work has raised
-            if future.done():
-                return future.result()
+    over, deadline = threading.Lock(), time.monotonic() + patience
+    over.acquire()
+    with uninterrupted():
+        future.add_done_callback(lambda _: over.release())
+    while not over.acquire(timeout=_LOOK_UP_AFTER):
+        if time.monotonic() > deadline:
+            raise NoAnswer
+    with uninterrupted():
+        return future.result()
+
+
+def was_cancelled(future: Future[Any]) -> bool:
+    """Cancel what has not begun, as ``future.cancel()`` does; Ctrl-C leaves no lock behind."""
+    with uninterrupted():
+        return future.cancel()
 
 
 class SteadyPool(Executor):
@@ -57,7 +85,7 @@ class SteadyPool(Executor):
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)  # threads that wait for work which nobody has handed in yet
+        self._idle = _Idle()
         self._over = False
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
@@ -67,7 +95,7 @@ class SteadyPool(Executor):
             if self._over:
                 raise RuntimeError("no work can be handed in after shutdown")
             self._jobs.put(job)
-            is_taken = self._idle.acquire(blocking=False) or len(self._threads) == self._most or self._add_thread()
+            is_taken = self._idle.has_one() or len(self._threads) == self._most or self._add_thread()
         # One that is done here stays in the queue all the same: whoever finds it there has nothing to do.
         return job.outcome if is_taken else job.here()
 
@@ -83,11 +111,12 @@ class SteadyPool(Executor):
         with self._lock:
             self._over = True
             if cancel_futures:
-                self._cancel_all()
+                with uninterrupted():
+                    self._cancel_all()
             self._let_go()
         if wait:
             for thread in self._threads:
-                while thread.is_alive():  # as in `result_of`
+                while thread.is_alive():  # see `result_of`
                     thread.join(_LOOK_UP_AFTER)
 
     def _cancel_all(self) -> None:
@@ -117,13 +146,33 @@ class Pool(SteadyPool):
     _small = True
 
 
-def _work_on(jobs: SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
+class _Idle:
+    """How many threads wait for work that nobody has handed in yet; with a lock that no Ctrl-C can leave behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def one_more(self) -> None:
+        """Told by a thread that waits."""
+        with self._lock:
+            self._count += 1
+
+    def has_one(self) -> bool:
+        """Whether one waits, which is no longer counted then: it is to get the work."""
+        with self._lock:
+            taken = self._count > 0
+            self._count -= taken
+        return taken
+
+
+def _work_on(jobs: SimpleQueue[_Job | None], idle: _Idle) -> None:
     """What a thread of a pool does, which knows nothing of the pool itself."""
     while True:
         try:
             job = jobs.get_nowait()
-        except Empty:
-            idle.release()
+        except (Empty, MemoryError):  # as little as that takes: a thread that ends would leave work undone
+            idle.one_more()
             job = jobs.get()
         if job is None:
             return
@@ -141,10 +190,11 @@ class _Job:
 
     def __call__(self) -> None:
         """In a thread of the pool."""
-        work, outcome = self._claim(), self.outcome
-        if work is None or not outcome.set_running_or_notify_cancel():
-            return
+        outcome, work = self.outcome, None
         try:
+            work = self._claim()
+            if work is None or not outcome.set_running_or_notify_cancel():
+                return
             value = work()
         except BaseException as error:
             outcome.set_exception(error)

@@ -335,8 +335,8 @@ class RawArray:
             beside = _begin(lambda: _hash(left, write, data)) if data.nbytes >= WORTHWHILE else None
             self._writable().write_from(data, self.offset + start)
             _hash(left, write, data)
-            if beside is not None and not beside.cancel():
-                beside.result()
+            if beside is not None:
+                _end(beside)
 
     def _writable(self) -> RawFile:
         assert isinstance(self.file, RawFile)
@@ -379,6 +379,14 @@ def _begin(work: Callable[[], None]) -> Future[None] | None:
     with suppress(RuntimeError):  # no more threads can be had, or the interpreter is about to end
         return _helper().submit(work)
     return None
+
+
+def _end(beside: Future[None]) -> None:
+    """Have what was begun be over."""
+    from pyplantx.specs.pools import result_of, was_cancelled
+
+    if not was_cancelled(beside):
+        result_of(beside)
 
 
 @lru_cache(maxsize=1)

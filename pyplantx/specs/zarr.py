@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
@@ -25,7 +25,7 @@ from pyplantx.specs.masks import check_sent
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, make_compressor, unknown_options
-from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray, entering
+from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray, answer_of, entering
 
 if TYPE_CHECKING:
     from pyplantx.specs.rawfile import Readable
@@ -244,18 +244,20 @@ def _check_count(settings: dict[str, Any]) -> None:
 
 
 def _created(zarr: Any, folder: str, settings: dict[str, Any]) -> Any:
-    from pyplantx.specs.library import uninterrupted
+    from pyplantx.interrupts import uninterrupted
 
     try:
+        create = partial(
+            zarr.create_array,
+            zarr.storage.LocalStore(folder),
+            **settings,
+            filters=None,
+            zarr_format=3,
+            chunk_key_encoding={"name": "default", "separator": "."},
+            config={"write_empty_chunks": True},  # zarr takes -0.0 for 0.0 when it leaves chunks out
+        )
         with entering(), uninterrupted():  # else zarr's thread goes on, in a folder that is being removed
-            return zarr.create_array(
-                zarr.storage.LocalStore(folder),
-                **settings,
-                filters=None,
-                zarr_format=3,
-                chunk_key_encoding={"name": "default", "separator": "."},
-                config={"write_empty_chunks": True},  # zarr takes -0.0 for 0.0 when it leaves chunks out
-            )
+            return answer_of(create)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"Zarr can't keep such an array: {error}") from error
 
@@ -304,7 +306,7 @@ def _opened(parts: Iterable[str], open_part: Callable[[str], Readable], meta: Ma
     zarr = _zarr()
     try:
         with entering():
-            array = zarr.open_array(PartsStore(parts, open_part), mode="r", zarr_format=3)
+            array = answer_of(partial(zarr.open_array, PartsStore(parts, open_part), mode="r", zarr_format=3))
     except PyplantxError:
         raise
     except ZARR_ERRORS as error:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
@@ -22,9 +24,19 @@ from pyplantx.specs.selections import Region, as_tuple, fill, parse
 from pyplantx.specs.threads import small_stacks
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy as np
 
+    from pyplantx.specs.pools import SteadyPool
+
+_T = TypeVar("_T")
+
 _MEMORY = 8 << 20  #: bytes for zarr's threads and what they need besides chunks
+#: Seconds that an answer of zarr's may take, however little it reads or writes.
+PATIENCE = 120.0
+_SLOWEST = 1 << 20  #: bytes per second that the slowest disk and the best packing manage together
+_MOST_CALLERS = 32  #: threads that wait for zarr at a time
 #: What zarr makes of broken files.
 ZARR_ERRORS = (ValueError, TypeError, KeyError, IndexError, RuntimeError, OSError, AttributeError)
 
@@ -148,13 +160,13 @@ class ZarrArray(ArrayFacts):
 
     def read_block(self, selection: Any) -> Any:
         """The selected elements, as an array of their own."""
-        wanted, _ = _as_zarr_takes_it(selection, self.shape)
+        wanted, shape = _as_zarr_takes_it(selection, self.shape)
         with entering(self._at_once()), _reading():
-            return self._array[wanted]
+            return answer_of(lambda: self._array[wanted], math.prod(shape) * self.dtype.itemsize)
 
     def write_block(self, selection: Any, array: Any) -> None:
         """Write to the selected elements."""
-        from pyplantx.specs.library import uninterrupted
+        from pyplantx.interrupts import uninterrupted
 
         check_written(array, "a Zarr array")
         with self._lock, _in_our_words():
@@ -162,9 +174,10 @@ class ZarrArray(ArrayFacts):
             self.last_write = object()
             wanted, shape = _as_zarr_takes_it(selection, self.shape)
             made = _fitted(array, shape, self.dtype)
+            put = partial(self._array.__setitem__, wanted, made)
             with self._watching().writing(selection, made), entering(self._at_once()), uninterrupted():
                 with self._noting_trouble():
-                    self._array[wanted] = made
+                    answer_of(put, math.prod(shape) * self.dtype.itemsize)
 
     def _at_once(self) -> int:
         """Bytes of one file of several that zarr holds at a time."""
@@ -264,13 +277,13 @@ def _shape_of(parts: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]
 
 
 @contextmanager
-def entering(nbytes: int = 0) -> Iterator[None]:
-    """A block in which zarr is called, which starts threads: they are waited for for ever if they can't begin.
+def entering(chunk: int = 0) -> Iterator[None]:
+    """A block in which zarr is called, which starts threads.
 
     Parameters
     ----------
-    nbytes : int
-        Size of a chunk, of which there are several copies.
+    chunk : int
+        Size of a chunk in bytes, of which there are several copies.
 
     Raises
     ------
@@ -281,9 +294,50 @@ def entering(nbytes: int = 0) -> Iterator[None]:
         yield
         return
     share_one_heap()
-    ask_for_memory(_MEMORY + 4 * nbytes, "zarr")
+    ask_for_memory(_MEMORY + 4 * chunk, "zarr")
     with small_stacks():
         yield
+
+
+def answer_of(work: Callable[[], _T], nbytes: int = 0) -> _T:
+    """Call zarr, and wait for its threads no longer than makes sense.
+
+    Zarr itself waits for ever for a thread that can't begin, or whose answer got lost for want of memory. So it is
+    called in a thread that can be left behind.
+
+    Parameters
+    ----------
+    work : callable
+        Calls zarr.
+    nbytes : int
+        How much it reads or writes.
+
+    Raises
+    ------
+    WarehouseError
+        If there is no answer.
+    """
+    from pyplantx.specs.pools import NoAnswer, result_of
+
+    patience = PATIENCE + nbytes / _SLOWEST
+    future: Future[_T] = _callers().submit(work)
+    try:
+        return result_of(future, patience)
+    except NoAnswer:
+        raise WarehouseError(
+            f"zarr has given no answer for {patience:,.0f} s: one of its threads must have failed in silence",
+            hint="it may have been out of memory: give the process more, and begin a new one",
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def _callers() -> SteadyPool:
+    from pyplantx.specs.pools import SteadyPool
+
+    return SteadyPool(_MOST_CALLERS, "pyplantx zarr")
+
+
+os.register_at_fork(after_in_child=_callers.cache_clear)  # threads stay behind
 
 
 @contextmanager

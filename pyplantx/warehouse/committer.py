@@ -371,7 +371,7 @@ class Committer:
             If it can't be made so.
         """
         self._sync_files()  # what the syncer has not come to; it may be busy, or there may be none
-        with self._synced:
+        with self._lock:
             self._synced.wait_for(lambda: not self._unsynced)
         if not self.flush(self._index.lock_timeout):
             raise self._index.busy()
@@ -498,7 +498,7 @@ class Committer:
             self._objects.sync(address, record)
         except OSError as error:
             self._give_up(address, error)
-        with self._synced:
+        with self._lock:
             self._unsynced.pop(address, None)
             self._syncing.pop(address, None)
             self._synced.notify_all()

@@ -95,7 +95,8 @@ class PartCheck:
         self.damage: str | None = None
         self.cut = _cut_of(part)
         self._states = bytearray((_RIGHT_BYTE if right else _OPEN_BYTE) * self.cut.count)
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # by itself, not through the condition: see `interrupts.py`
+        self._changed = threading.Condition(self._lock)
         self._busy: dict[int, int] = {}  # thread -> the block that it is checking
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
@@ -118,7 +119,7 @@ class PartCheck:
 
     def begin(self, fd: int) -> bool:
         """Take the file's descriptor over, to check all that is not yet checked; False if there is nothing to do."""
-        with self._changed:
+        with self._lock:
             wanted = self.damage is None and not self.is_whole
             if wanted and self._fd < 0:
                 self._fd = fd
@@ -178,7 +179,7 @@ class PartCheck:
         return buffer
 
     def _claim(self) -> int | None:
-        with self._changed:
+        with self._lock:
             index = self._states.find(_OPEN_BYTE) if self._fd >= 0 else -1
             if index < 0:
                 return None
@@ -187,7 +188,7 @@ class PartCheck:
             return index
 
     def _leave(self) -> None:
-        with self._changed:
+        with self._lock:
             index = self._busy.get(threading.get_ident())
             if index is None:
                 return
@@ -203,14 +204,14 @@ class PartCheck:
 
     def _wait(self) -> None:
         """Until nobody else is at work on a block."""
-        with self._changed:
+        with self._lock:
             while self._busy.keys() - {threading.get_ident()}:
                 self._changed.wait()
             self._close_if_over()
 
     def give_up(self) -> None:
         """Let go of the file, unless somebody is still at work."""
-        with self._changed:
+        with self._lock:
             if not self._busy:
                 self._given_up = True
                 self._close()

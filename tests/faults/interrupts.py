@@ -24,6 +24,7 @@ from typing import Any
 
 import pyplantx
 from pyplantx.errors import PyplantxError
+from pyplantx.specs import zarrarray
 from tests.faults import broken, program
 from tests.faults.children import Tell, run_child, scratch
 from tests.faults.limits import warm_up
@@ -117,6 +118,7 @@ def why_not(kind: str) -> str:
 
 def suffer(directory: str, fault: Any, tell: Tell) -> None:
     """A life with the fault, and a second one without, in one process."""
+    zarrarray.PATIENCE = LIMIT / 6
     plant: Any = None
     try:
         with fault.active():

@@ -8,13 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
+from concurrent.futures import _base as futures
+from itertools import count
+from typing import Any
 
 import pytest
 
 from pyplantx.specs import pools
 from pyplantx.specs.pools import Pool, SteadyPool
 from pyplantx.specs.threads import SMALL_STACK, small_stacks, start_thread
+from tests.faults.interrupts import Lines
 
 COUNTED = """
 import resource, threading
@@ -249,3 +254,44 @@ class TestResultOf:
                     over.set()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class LinesOfLocks(Lines):
+    """Ctrl-C at the n-th line that the standard library executes with its locks."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self._files = (futures.__file__, threading.__file__)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda pool, future: pools.result_of(future), id="result_of"),
+        pytest.param(lambda pool, future: pools.was_cancelled(future), id="was_cancelled"),
+        pytest.param(lambda pool, future: pool.submit(int), id="submit"),
+        pytest.param(lambda pool, future: pool.shutdown(cancel_futures=True), id="shutdown"),
+    ],
+)
+def test_ctrl_c_leaves_no_lock_behind(use: Callable[[SteadyPool, futures.Future[int]], Any]):
+    """The standard library gives a future's lock back in Python code: a signal there would leave it taken."""
+    for n in count(1):
+        fault, over = LinesOfLocks(n), threading.Event()
+        pool = SteadyPool(1, "test")
+        pool.submit(over.wait)
+        future = pool.submit(int)
+        threading.Timer(0.01, over.set).start()
+        try:
+            with fault.active():
+                use(pool, future)
+        except KeyboardInterrupt:
+            assert fault.reached
+        over.set()
+        assert future._condition.acquire(timeout=5), f"at line {n}"
+        future._condition.release()
+        if not pool._over:
+            assert pools.result_of(pool.submit(int)) == 0
+        pool.shutdown()
+        if not fault.reached:
+            break
+    assert n > 1

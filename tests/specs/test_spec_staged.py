@@ -17,8 +17,8 @@ import pytest
 
 from pyplantx import specs
 from pyplantx.errors import DamagedObject, PyplantxError, WarehouseError, WarehouseFull
+from pyplantx.interrupts import uninterrupted
 from pyplantx.spec_tests import FolderPayload, FolderStage, stored
-from pyplantx.specs.library import uninterrupted
 
 SPEC = specs.HdfArraySpec()
 ARRAY = np.arange(6000.0).reshape(60, 100)

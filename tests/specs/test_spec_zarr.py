@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ zarr = pytest.importorskip("zarr")
 
 from pyplantx import Plant, ReactorFunc, specs  # noqa: E402
 from pyplantx import errors as err  # noqa: E402
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject  # noqa: E402
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseError  # noqa: E402
 from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
 from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
 from pyplantx.specs import masks, zarrarray  # noqa: E402
@@ -535,3 +536,24 @@ def test_damage_to_a_small_array_is_found_when_it_is_opened(tmp_path):
     os.chmod(chunk, 0o600)
     os.truncate(chunk, 8)
     assert produced() == 19900 and len(ran) == 2
+
+
+def test_an_answer_that_never_comes_is_an_error(stage, monkeypatch):
+    """Zarr waits for ever for a thread whose answer got lost; what is written then is void."""
+    allocation = SPEC.allocate(stage, shape=(10, 10), dtype="f8")
+    allocation.handle[0] = 1
+    never = threading.Event()
+    monkeypatch.setattr(zarrarray, "PATIENCE", 0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(allocation.handle.inner), "__getitem__", lambda *_: never.wait())
+        with pytest.raises(WarehouseError, match="zarr has given no answer for 0 s"):
+            allocation.handle[0]
+    assert (allocation.handle[0] == 1).all()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(allocation.handle.inner), "__setitem__", lambda *_: never.wait())
+        with pytest.raises(WarehouseError, match="no answer"):
+            allocation.handle[1] = 2
+    with pytest.raises(WarehouseError, match="no answer"):
+        allocation.handle[1] = 3
+    never.set()
+    allocation.discard()

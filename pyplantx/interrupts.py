@@ -1,0 +1,106 @@
+"""Blocks that no Ctrl-C interrupts: calls into libraries and locks of others that an exception would leave half done.
+
+Locks of our own need no such block if they are C's (`threading.Lock`, `threading.RLock`) and taken by ``with``. Those
+of `threading.Condition` and `threading.Semaphore` are given back in Python code, in which a signal may be handled.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: Signals that raise exceptions where people use them to interrupt a computation.
+_INTERRUPTS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+
+
+class _Doorkeeper:
+    """Stands in for the handlers of `_INTERRUPTS`: while it holds signals back their calls wait, else it hands them on.
+
+    Handlers raise wherever they are called, so also between the steps that give them back. No signal is dead then: the
+    handlers that follow are given back nevertheless, and until that is done their signals are handed on.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[signal.Signals, Callable[..., object]] = {}
+        self._waiting: list[tuple[Any, ...]] = []
+        self._holds = False
+
+    def __call__(self, *call: Any) -> None:
+        if self._holds:
+            self._waiting.append(call)
+        else:
+            self._handlers[call[0]](*call)
+
+    def hold(self) -> bool:
+        """Hold signals back from now on; False if they are held back already."""
+        taken: dict[signal.Signals, Callable[..., object]] = {}
+        for number in _INTERRUPTS:
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not self:
+                taken[number] = handler
+        if self._holds and not taken:
+            return False
+        self._handlers.update(taken)
+        try:
+            for number in taken:
+                signal.signal(number, self)
+        except BaseException:
+            self._give_back()
+            raise
+        self._holds = True
+        return True
+
+    def let_go(self) -> None:
+        """Give the handlers back, then call them for what has come meanwhile; the first error of theirs is raised."""
+        try:
+            self._give_back()
+        except BaseException:
+            self._give_back()  # one that was given back has raised: the others
+            raise
+        finally:
+            self._holds = False
+            self._handle_waiting()
+
+    def _give_back(self) -> None:
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) is self:
+                signal.signal(number, handler)
+
+    def _handle_waiting(self) -> None:
+        first: BaseException | None = None
+        while self._waiting:
+            call = self._waiting.pop(0)
+            try:
+                self._handlers[call[0]](*call)
+            except BaseException as error:
+                first = first or error
+        try:
+            if first is not None:
+                raise first
+        finally:
+            del first  # its frames have this one, and this one would have it
+
+
+_doorkeeper = _Doorkeeper()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block at whose end signals are handled that come while it runs: Ctrl-C above all.
+
+    Python handles them when it enters a function, which might be one of ours that HDF5 has called, or one of the
+    standard library's that is about to give a lock back. To be kept short.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread only
+        return
+    outermost = False
+    try:
+        outermost = _doorkeeper.hold()
+        yield
+    finally:
+        if outermost:
+            _doorkeeper.let_go()
