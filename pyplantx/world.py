@@ -309,6 +309,8 @@ def find_qualified(name: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in qualname.split("."):
             found = getattr(found, part)
+    except MemoryError:  # says nothing of the module
+        raise
     except Exception as error:  # a module may raise anything: it was altered, or the name is a forged one
         raise LookupError(name) from error
     return found

@@ -42,6 +42,8 @@ def _deep_copy(value: Any) -> Any:
 
     try:
         return deepcopy(value)
+    except MemoryError:  # says nothing of the value
+        raise
     except Exception:  # any class may refuse, each in its own way
         return _copy_around(value)
 
@@ -54,6 +56,8 @@ def _copy_around(value: Any) -> Any:
     for part in reversed(_parts(value)):  # a part comes before what holds it
         try:
             deepcopy(part, dict(shared))
+        except MemoryError:  # says nothing of the value
+            raise
         except Exception:
             shared[id(part)] = part
     return deepcopy(value, shared)  # at worst the memo holds `value` itself

@@ -174,6 +174,8 @@ class Node:
                 return self._holding(name, copy(group)[name])
         except KeyError:
             pass  # it said "not there", which is an answer
+        except MemoryError:  # says nothing of the config
+            raise
         except Exception as error:
             return self._make(name, FAILED, error)
         return self._make(name, ABSENT, None)
@@ -196,6 +198,8 @@ class Node:
             value = getattr(self.value, name)
         except AttributeError:
             return self._make(name, ABSENT, None, hidden)
+        except MemoryError:  # says nothing of the config
+            raise
         except Exception as error:
             return self._make(name, FAILED, error, hidden)
         return self._holding(name, value, hidden)
@@ -233,11 +237,13 @@ class Node:
         return make_key(mode, self.path)
 
     def answer(self, mode: str) -> Answer:
-        """Today's answer. Never raises: what can't be answered gets a digest that no other answer has."""
+        """Today's answer. What can't be answered gets a digest that no other answer has; only `MemoryError` is raised."""
         found = self._answers.get(mode)
         if found is None:
             try:
                 found = _ASK[mode](self)
+            except MemoryError:  # says nothing of the config
+                raise
             except Exception as error:
                 found = unanswerable(error)
             found = self._answers.setdefault(mode, found)

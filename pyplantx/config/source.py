@@ -92,7 +92,7 @@ class ConfigSource:
     # -- for replays and explanations
 
     def answer(self, key: str) -> Answer:
-        """Today's answer to the recorded question ("config", `key`). Never raises.
+        """Today's answer to the recorded question ("config", `key`). Raises nothing but `MemoryError`.
 
         Returns
         -------
@@ -114,6 +114,8 @@ class ConfigSource:
             for name in path:
                 node = node.child(name)
             return node.answer(mode)
+        except MemoryError:  # says nothing of the config
+            raise
         except Exception as error:  # whatever it is, it is not the recorded answer
             return unanswerable(error)
 

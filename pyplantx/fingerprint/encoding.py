@@ -278,6 +278,8 @@ class Encoder:
             return
         try:
             state = _custom_state(value, cls)
+        except MemoryError:  # says nothing of the value
+            raise
         except Exception:  # a hook of the user's; whoever collects what is opaque still wants the class
             if self._opaque is None:
                 raise
@@ -407,6 +409,8 @@ class Encoder:
     def _reduced(self, value: Any) -> None:
         try:
             parts = value.__reduce_ex__(4)
+        except MemoryError:  # says nothing of the value
+            raise
         except Exception as error:  # foreign code: whatever it raises means that there is no encoding
             self._refuse(value, error)
             return

@@ -165,6 +165,8 @@ class Describer:
 
         try:
             return values.encode(value, stand_in, note)
+        except MemoryError:  # says nothing of the value
+            raise
         except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
             opaque.append(f"{slot.label}: {error}")
             return b"?" + text(stand_in(type(value))) + text(type(value).__qualname__)

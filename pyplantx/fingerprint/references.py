@@ -178,6 +178,8 @@ def _import_now(name: str, boundary: Boundary) -> ModuleType | None:
     known = name in sys.modules
     try:
         module = importlib.import_module(name)
+    except MemoryError:  # says nothing of the module
+        raise
     except Exception:  # foreign code: whatever its import raises means "missing", which counts as such
         return None
     boundary.imported += not known and name in sys.modules  # one that fails is tried again and again

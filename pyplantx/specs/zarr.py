@@ -25,7 +25,8 @@ from pyplantx.specs.masks import check_sent
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, make_compressor, unknown_options
-from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray, answer_of, entering
+from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray
+from pyplantx.specs.zarrthreads import answer_of, entering
 
 if TYPE_CHECKING:
     from pyplantx.specs.rawfile import Readable

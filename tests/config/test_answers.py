@@ -448,3 +448,19 @@ def test_omegaconf_resolves_what_is_read():
     assert "value m.lr" in changed(tape, omegaconf.OmegaConf.create(text | {"base": 3}))
     with pytest.raises(omegaconf.errors.InterpolationKeyError):
         record(omegaconf.OmegaConf.create(text), lambda c: c.broken)
+
+
+def test_want_of_memory_is_no_answer():
+    class Scarce:
+        scarce = True
+
+        def __getattr__(self, name: str) -> int:
+            if Scarce.scarce:
+                raise MemoryError
+            return 1
+
+    plant_side = source(Scarce())
+    with pytest.raises(MemoryError):
+        plant_side.answer("value lr")
+    Scarce.scarce = False
+    assert plant_side.answer("value lr") == source(NS(lr=1)).answer("value lr")

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyplantx
 from pyplantx.errors import PyplantxError
-from pyplantx.specs import zarrarray
+from pyplantx.specs import zarrthreads
 from tests.faults import broken, program
 from tests.faults.children import Tell, run_child, scratch
 from tests.faults.limits import warm_up
@@ -118,7 +118,7 @@ def why_not(kind: str) -> str:
 
 def suffer(directory: str, fault: Any, tell: Tell) -> None:
     """A life with the fault, and a second one without, in one process."""
-    zarrarray.PATIENCE = LIMIT / 6
+    zarrthreads.PATIENCE = LIMIT / 6
     plant: Any = None
     try:
         with fault.active():

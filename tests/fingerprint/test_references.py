@@ -876,3 +876,16 @@ def test_extension_modules_of_the_project_count_by_their_file(tmp_path: Path) ->
                 sys.modules["_bisect"] = before
 
     assert fingerprint("a", b"") == fingerprint("b", b"") != fingerprint("c", b"recompiled")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Scarce:\n    def __reduce_ex__(self, p): raise MemoryError\nK = Scarce()\ndef f(): return K",
+        "class Scarce:\n    def __fingerprint__(self): raise MemoryError\nK = Scarce()\ndef f(): return K",
+    ],
+)
+def test_want_of_memory_is_no_property_of_a_value(source: str):
+    """It would give a fingerprint that no other process gets."""
+    with pytest.raises(MemoryError):
+        of_source(source)

@@ -23,7 +23,7 @@ from pyplantx import errors as err  # noqa: E402
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseError  # noqa: E402
 from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
 from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
-from pyplantx.specs import masks, zarrarray  # noqa: E402
+from pyplantx.specs import masks, zarrarray, zarrthreads  # noqa: E402
 from pyplantx.specs import zarr as module  # noqa: E402
 
 SPEC = specs.ZarrArraySpec()
@@ -393,8 +393,8 @@ def test_memory_for_the_threads_of_zarr_is_asked_for(stage, monkeypatch):
         raise MemoryError(f"{purpose} needs more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(zarrarray, "is_memory_limited", lambda: True)
-        patch.setattr(zarrarray, "ask_for_memory", refuse)
+        patch.setattr(zarrthreads, "is_memory_limited", lambda: True)
+        patch.setattr(zarrthreads, "ask_for_memory", refuse)
         for act in (lambda: allocation.handle[0], lambda: allocation.handle.__setitem__(0, 1)):
             with pytest.raises(MemoryError, match="zarr needs more"):
                 act()
@@ -543,7 +543,7 @@ def test_an_answer_that_never_comes_is_an_error(stage, monkeypatch):
     allocation = SPEC.allocate(stage, shape=(10, 10), dtype="f8")
     allocation.handle[0] = 1
     never = threading.Event()
-    monkeypatch.setattr(zarrarray, "PATIENCE", 0.1)
+    monkeypatch.setattr(zarrthreads, "PATIENCE", 0.1)
     with monkeypatch.context() as patch:
         patch.setattr(type(allocation.handle.inner), "__getitem__", lambda *_: never.wait())
         with pytest.raises(WarehouseError, match="zarr has given no answer for 0 s"):
