@@ -237,7 +237,7 @@ class Node:
         return make_key(mode, self.path)
 
     def answer(self, mode: str) -> Answer:
-        """Today's answer. What can't be answered gets a digest that no other answer has; only `MemoryError` is raised."""
+        """Today's answer; what can't be answered gets a digest of its own. Raises nothing but `MemoryError`."""
         found = self._answers.get(mode)
         if found is None:
             try:

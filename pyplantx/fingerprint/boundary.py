@@ -120,8 +120,14 @@ class Boundary:
 
 
 def module_file(name: str) -> str | None:
-    """File of a loaded module, read without running its ``__getattr__``."""
+    """File of a loaded module, read without running its ``__getattr__``; of one that isn't that of its package.
+
+    (Classes may name a module that nobody imports: `numpy.recarray` says ``numpy.rec``.)
+    """
     module = sys.modules.get(name)
+    while module is None and "." in name:
+        name = name.rpartition(".")[0]
+        module = sys.modules.get(name)
     if module is None:
         return None
     file = getattr(module, "__dict__", {}).get("__file__")
