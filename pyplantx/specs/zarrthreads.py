@@ -77,6 +77,9 @@ def answer_of(work: Callable[[], _T], nbytes: int = 0) -> _T:
     future: Future[_T] = _callers().submit(work)
     try:
         return result_of(future, patience)
+    except (MemoryError, RuntimeError):  # perhaps it has half begun its threads: then it waits for them for ever
+        _begin_anew()
+        raise
     except NoAnswer:
         _begin_anew()
         raise WarehouseError(
