@@ -117,6 +117,7 @@ class Activity:
         self._recorded: set[ReactorId] = set()  # those whose last runs are in the traces
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
+        self._reverted: set[ReactorId] = set()  # those whose present versions are not the last ones that ran
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._frozen = False
         self._look_around_at = 0.0
@@ -186,6 +187,15 @@ class Activity:
         self.scheduler.forget_failures()
         self._over = None
         del self._error
+
+    def last_accepted(self, root: Digest) -> Digest:
+        """The version whose traces count for that of this root, by what was accepted."""
+        return self._trees.accepted(root, self.warehouse.find_record(root))[0]
+
+    def renew_reverted(self) -> None:
+        """Note that versions are in use again that are not the last ones that ran."""
+        for id in self._reverted & (self.reused | self._recorded):
+            self.warehouse.renew_version(id, self.reactors.root(id), partial(self.reactors.parts, id))
 
     def reached(self) -> list[Digest]:
         """Addresses of all ingredients that were answered here, or that what was recalled was made from."""
@@ -278,8 +288,12 @@ class Activity:
         former: list[ReactorId] = []
         for id, root in noted:
             found = id if id in self.reactors else self.reactors.with_root(root)
-            if found is not None:
-                (current if self.reactors.root(found) == root else former).append(found)
+            if found is None:
+                continue
+            is_current = self.reactors.root(found) == root
+            (current if is_current else former).append(found)
+            if is_current and found in former:
+                self._reverted.add(found)
         if len(set(current)) > 1:
             self.rivals[name] = list(dict.fromkeys(current))
             current.sort(key=partial(self._outlook, name))
@@ -392,15 +406,19 @@ class Activity:
     def _record(self, instruction: Record) -> None:
         id, root, steps, _ = instruction
         grown = self._trees.grow(instruction)
-        if grown is not None:
+        sent = [step for step in steps if type(step) is Sent]
+        if grown is not None or self._takes_over(id, root, sent):
             self._recall.trace_written()
         self._recorded.add(id)
         entry = self._entry(id, "ran", self.decisions[id].reason)
         self.history.append(entry)
         records = [(grown[0], encode_segment(grown[1]))] if grown is not None else ()
-        sent = [step for step in steps if type(step) is Sent]
         commit = _new(Commit, (id, root, records, sent, partial(self.reactors.parts, id), entry))
         self.warehouse.commit(commit, partial(self._finished, id))
+
+    def _takes_over(self, id: ReactorId, root: Digest, sent: list[Sent]) -> bool:
+        """Whether others were the last to send what it has sent: the next demand will ask it, not them."""
+        return any(self.warehouse.producers(name)[:1] != [(id, root)] for name, _ in sent)
 
     def _finished(self, id: ReactorId) -> None:
         self._turns.release(id)

@@ -380,6 +380,7 @@ class Plant:
         self._decisions.update(activity.decisions)
         self._history += activity.history
         self.warehouse.note_reached(activity.reached())
+        activity.renew_reverted()
         self.warehouse.sync()
         for tell in self.warehouse.announcements():
             tell()
@@ -531,18 +532,21 @@ class Plant:
             Names of the reactors whose edits were accepted; those that have traces of their own are left
             alone.
         """
-        with self._activity(dry=True):
+        with self._activity(dry=True) as activity:
             ids = [self._roster.find(reactor) for reactor in _flat(reactors)]
-            accepted = [id for id in ids if self._accept(id)]
+            accepted = [id for id in ids if self._accept(id, activity)]
         self.warehouse.sync()
         return [self._roster[id].name for id in accepted]
 
-    def _accept(self, id: ReactorId) -> bool:
+    def _accept(self, id: ReactorId, activity: Activity) -> bool:
         root = self._roster.root(id)
         earlier = [version.root for version in self.warehouse.versions(id) if version.root != root]
         if not earlier or self.warehouse.find_record(root) is not None:
             return False
-        self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + earlier[0])], (), lambda: self._roster.parts(id)))
+        last = activity.last_accepted(earlier[0])
+        if last == root:
+            return False
+        self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + last)], (), lambda: self._roster.parts(id)))
         return True
 
     # ----------------------------------------------------------------- looking after the store

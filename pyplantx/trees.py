@@ -57,11 +57,21 @@ class Trees:
         """Key and segment of the root of a reactor's tree: its fingerprint, or that of an earlier version."""
         key = self._reactors.root(id)
         text = self._warehouse.find_record(key)
-        while text is not None and text.startswith(ACCEPTED):
-            key = text[len(ACCEPTED) :]
-            text = self._warehouse.find_record(key)
+        if text is not None and text.startswith(ACCEPTED):
+            key, text = self.accepted(key, text)
         self._looked_up[id] = self._warehouse.foreign_changes()
         return key, _decoded(text)
+
+    def accepted(self, key: Digest, text: str | None) -> tuple[Digest, str | None]:
+        """Where a root leads to whose record is `text`, and the record there; to itself if it only leads back."""
+        at, passed = key, set[Digest]()
+        while text is not None and text.startswith(ACCEPTED):
+            passed.add(at)
+            at = text[len(ACCEPTED) :]
+            if at in passed:  # such a ring is no traces at all: a run puts one in its place
+                return key, None
+            text = self._warehouse.find_record(at)
+        return at, text
 
     def find(self, key: Digest) -> Segment | None:
         """The segment of a node."""

@@ -101,7 +101,7 @@ class Commit(NamedTuple):
 
 
 class NewVersion(NamedTuple):
-    """A root that the reactor did not have before; `key` is the reactor's, see `name_key`."""
+    """A root that is the reactor's newest from now on; `key` is the reactor's, see `name_key`."""
 
     key: bytes
     reactor: str
@@ -413,7 +413,9 @@ class Committer:
         tables: dict[str, dict[Any, Any]] = {}
         for item in items:
             for table, key, value in item.writes:
-                tables.setdefault(table, {})[key] = value
+                rows = tables.setdefault(table, {})
+                rows.pop(key, None)  # the last one comes last
+                rows[key] = value
         for table, values in tables.items():
             _WRITERS[table](self._index, txn, values)
         entries = [item.entry for item in items if item.entry is not None]
@@ -627,21 +629,23 @@ def _put_objects(index: Index, txn: Txn, values: dict[str, Any]) -> None:
 
 def _put_versions(index: Index, txn: Txn, values: dict[str, Any]) -> None:
     lists: dict[bytes, VersionList] = {}
-    former: list[tuple[bytes, bytes]] = []
-    stale: list[bytes] = []
+    parts: dict[bytes, bytes | None] = {}  # of those that are not the newest ones; None: no longer one
     for new in values.values():
         known = lists.get(new.key) or _known_versions(index, txn, new.key)
-        roots = [(new.root, new.when)]
+        when = dict(known.roots) if known is not None else {}
+        roots = [(new.root, when.pop(new.root, new.when)), *when.items()]
         if known is not None:
-            roots += [item for item in known.roots if item[0] != new.root]
-            former.append((new.key + known.roots[0][0].encode(), encode_parts(known.parts).encode()))
-        stale += [new.key + root.encode() for root, _ in roots[MAX_VERSIONS:]]
+            parts[new.key + known.roots[0][0].encode()] = encode_parts(known.parts).encode()
+            parts[new.key + new.root.encode()] = None
+        parts.update({new.key + root.encode(): None for root, _ in roots[MAX_VERSIONS:]})
         lists[new.key] = VersionList(new.reactor, roots[:MAX_VERSIONS], new.parts)
     index.put(txn, "versions", [(key, encode_versions(record)) for key, record in lists.items()])
-    if former:
-        index.put(txn, "parts", former)
-    for parts_key in stale:
-        index.delete(txn, "parts", parts_key)
+    kept = [(key, encoded) for key, encoded in parts.items() if encoded is not None]
+    if kept:
+        index.put(txn, "parts", kept)
+    for key, encoded in parts.items():
+        if encoded is None:
+            index.delete(txn, "parts", key)
 
 
 def _known_versions(index: Index, txn: Txn, key: bytes) -> VersionList | None:

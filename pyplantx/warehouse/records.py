@@ -213,7 +213,9 @@ class VersionInfo(NamedTuple):
 
 
 class VersionList(NamedTuple):
-    """The roots of one reactor, newest first, each with the time of its first commit; and the newest one's parts.
+    """The roots of one reactor, each with the time of its first commit; and the parts of the newest one.
+
+    The newest one is the one that was in use last, and comes first.
 
     The parts of the older ones have records of their own in ``parts``: most reactors have one version only.
     """
@@ -237,6 +239,11 @@ def decode_versions(body: bytes) -> VersionList:
         return VersionList(reactor, known, _checked_parts(parts))
     except _NONSENSE as error:
         raise _no_sense("a reactor's versions", error) from error
+
+
+def is_newest(root: Digest, body: bytes) -> bool:
+    """Whether a root is the first in the record of a reactor's versions, which needn't be decoded for that."""
+    return b'[["' + root.encode() + b'"' in body  # quotes inside of names are escaped
 
 
 def decode_parts(body: bytes) -> dict[str, Digest]:

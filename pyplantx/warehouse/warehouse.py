@@ -150,7 +150,7 @@ class Warehouse:
         self._claims = Claims(self._session.layout.claims)
         self._workspaces: Workspaces | None = None
         self._work_left = os.path.isdir(os.path.join(self._session.layout.staging, RESUME))
-        self._known_roots: set[tuple[str, Digest]] = set()  # versions that the index has
+        self._newest: dict[str, Digest] = {}  # reactor -> its version that the index has as the newest
         self._without_versions: dict[str, int] = {}  # reactor without any -> `foreign_changes` when that was seen
         self._noted_at = time.monotonic()
         self._closed = False
@@ -218,18 +218,18 @@ class Warehouse:
         waiting = self._waiting.names.get(name)
         if waiting is None:
             found = self._record("names", name_key(name), records.decode_producers) or []
-            self._known_roots.update(found)  # a version is written together with what it sends first
+            self._newest.update(reversed(found))  # a version is written together with what it sends first
             return found
         base = self._name_record(name)
         return list((waiting if base is None else records.merge_name(waiting, base)).producers)
 
     def has_version(self, reactor: str, root: Digest) -> bool:
-        """Whether this version of a reactor is known to be noted already, without a look at the index."""
-        return (reactor, root) in self._known_roots
+        """Whether this version of a reactor is known to be noted as the newest, without a look at the index."""
+        return self._newest.get(reactor) == root
 
     def note_versions(self, versions: Iterable[tuple[str, Digest]]) -> None:
         """These had `has_version` before, and nothing that they stand on was removed since."""
-        self._known_roots.update(versions)
+        self._newest.update(versions)
 
     def last_ref(self, name: str) -> ObjectRef | None:
         """The last version of an ingredient that was committed under this name."""
@@ -435,17 +435,25 @@ class Warehouse:
         self._committer.commit(commit, self._new_version(commit), announce)
 
     def _new_version(self, commit: committer.Commit) -> NewVersion | None:
-        version = (commit.reactor, commit.root)
-        if version in self._known_roots:
+        if self._newest.get(commit.reactor) == commit.root:
             return None
-        self._known_roots.add(version)
+        self._newest[commit.reactor] = commit.root
         key = name_key(commit.reactor)
         if self._without_versions.pop(commit.reactor, None) != self.foreign_changes():
             body = self._reader.get("versions", key)
-            if body is not None and commit.root.encode() in body:
+            if body is not None and records.is_newest(commit.root, body):
                 return None
         parts: Mapping[str, Digest] = commit.parts() if commit.parts is not None else {}
         return NewVersion(key, commit.reactor, commit.root, time.time(), parts)
+
+    def renew_version(self, reactor: str, root: Digest, parts: Callable[[], Mapping[str, Digest]]) -> None:
+        """A version is in use again: it is the newest one from now on."""
+        if self.read_only:
+            return
+        commit = committer.Commit(reactor, root, (), (), parts)
+        version = self._new_version(commit)
+        if version is not None:
+            self._committer.commit(commit, version, None)
 
     def maybe_flush(self) -> None:
         """Write what waits, if it has waited long enough; cheap otherwise. For quiet points between reactors.

@@ -10,6 +10,7 @@ import pytest
 
 from pyplantx import ConfigBase, Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.warehouse.committer import Commit
 
 
 def make_chain() -> tuple[Any, Any]:
@@ -466,6 +467,54 @@ def test_accepted_edits_do_not_matter(open_plant: Any) -> None:
         plant.set_config(SimpleNamespace(n=2))
         assert plant.produce("x") == 2
         assert plant.log.take() == ["r"]
+
+
+def version(body: str) -> Any:
+    """A reactor "r" with this body, and two helpers."""
+    source = f"def one(): return 1\ndef two(): return 2\n@ReactorFunc\ndef r(pipe):\n    {body}\n"
+    namespace = {"ReactorFunc": ReactorFunc, "__name__": "project"}
+    exec(source, namespace)
+    return namespace["r"]
+
+
+def test_the_last_version_is_the_one_that_was_in_use_last(open_plant: Any) -> None:
+    """An experiment that was taken back is no longer what edits are compared with, or what they are accepted for."""
+    first, second = "pipe.send('x', one())", "pipe.send('x', two())"
+    for body, value in [(first, 1), (second, 2), (first, 1)]:
+        with open_plant(version(body)) as plant:
+            assert plant.produce("x") == value
+    with open_plant(version("pipe.send('x', 0 + one())")) as plant:
+        assert "two" not in str(plant.status())
+        assert plant.accept("r") == ["r"]
+        assert plant.produce("x") == 1
+
+
+def test_a_forced_run_makes_a_version_the_last_one_again(open_plant: Any) -> None:
+    for body in ("pipe.send('x', 1)", "pipe.send('x', 2)", "pipe.send('x', 1)"):
+        with open_plant(version(body)) as plant:
+            plant.run_reactor("r")
+    with open_plant(version("pipe.send('x', 1 + 0 * one())")) as plant:
+        assert plant.accept("r") == ["r"]
+        assert plant.produce("x") == 1
+
+
+def test_versions_that_were_accepted_for_one_another_hold_nothing(open_plant: Any) -> None:
+    """After damage the second may be accepted for the first, which was accepted for it."""
+    old, new = version("pipe.send('x', 1)"), version("pipe.send('x', 2)")
+    with open_plant(old) as plant:
+        assert plant.produce("x") == 1
+        root = plant._roster.root(plant._roster.find("r"))
+    with open_plant(new) as plant:
+        assert plant.accept("r") == ["r"]
+        accepted = plant._roster.root(plant._roster.find("r"))
+        plant.warehouse.commit(Commit("r", "0" * 32, [(root, "no trace")]))
+    with open_plant(old) as plant:
+        assert plant.accept("r") == []  # a record that is no trace stands in its way
+        plant.warehouse.commit(Commit("r", "0" * 32, [(root, f"accepted {accepted}")]))
+        assert plant.produce("x") == 1
+        assert plant.log.take() == ["r"]
+        assert plant.produce("x") == 1
+        assert plant.log.take() == []
 
 
 def test_the_second_parameter_is_the_config_unless_it_has_a_default(open_plant: Any) -> None:

@@ -309,3 +309,15 @@ def test_what_was_recalled_follows_what_is_made_again_meanwhile(open_plant: Any,
     with open_plant(*reactors) as plant:
         small, large = plant.produce("small", "large")
         assert (small, large[0]) == (2, 2)
+
+
+def test_who_has_run_last_sends_it_for_those_behind_too(open_plant: Any) -> None:
+    """A forced run leaves the trace that is there already, and is asked from now on."""
+    made: dict[str, Any] = {"ReactorFunc": ReactorFunc}
+    source = "@ReactorFunc(name={0!r})\ndef {0}(pipe):\n    pipe.send('x0', {1})\n"
+    exec(source.format("one", 1) + source.format("two", 2), made)
+    reactors = (made["one"], made["two"], *chain_with_two_ends(10)[1:])
+    with open_plant(*reactors, config=SimpleNamespace(side="left")) as plant:
+        for name, sent in [("one", 1), ("two", 2), ("one", 1), ("two", 2)]:
+            plant.run_reactor(name)
+            assert plant.produce("end") == plant.produce("x0") + 10 == sent + 10

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,31 @@ def test_versions_are_noted_once_newest_first(opened: Open) -> None:
     assert [version.root for version in warehouse.versions("mod.r")][:2] == [hash_text("40"), hash_text("39")]
     assert len(list(warehouse._reader.scan("parts"))) == 31
     assert warehouse.versions("other") == []
+
+
+def test_a_version_that_is_used_again_is_the_newest_one(opened: Open) -> None:
+    warehouse = opened()
+
+    def parts(number: int) -> dict[str, str]:
+        return {"function r": hash_text(str(number))}
+
+    def roots() -> list[str]:
+        return [version.root for version in warehouse.versions("mod.r")]
+
+    a, b = hash_text("1"), hash_text("2")
+    for synced in (False, True):
+        for number in (1, 2):
+            warehouse.commit(Commit("mod.r", hash_text(str(number)), parts=partial(parts, number)))
+            if synced:
+                warehouse.sync()
+        assert roots() == [b, a]
+        warehouse.renew_version("mod.r", a, partial(parts, 1))
+        assert roots() == [a, b]
+        warehouse.sync()
+        assert roots() == [a, b]
+    warehouse.renew_version("mod.r", a, lambda: pytest.fail("it is the newest one"))
+    assert [version.parts for version in warehouse.versions("mod.r")] == [parts(1), parts(2)]
+    assert len(list(warehouse._reader.scan("parts"))) == 1
 
 
 def _entry(number: int) -> HistoryEntry:
