@@ -121,6 +121,7 @@ class Activity:
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._frozen = False
         self._look_around_at = 0.0
+        self._due: deque[Callable[[], None]] = deque()  # what is still to be told of commits that are durable
         self._garbage = Garbage()
         self._over: Deliver | GiveUp | None = None
         self._error: BaseException = AssertionError("the demand was not given up")
@@ -166,11 +167,17 @@ class Activity:
             try:
                 return self._work_until_open()
             finally:
-                try:
-                    self.executor.close()
-                    self._finish(self)
-                finally:  # whatever comes between, Ctrl-C or a full disk: nobody waits for what is not done any more
-                    self._turns.release_all()
+                self._leave()
+
+    def _leave(self) -> None:
+        """Each of these, whatever comes between: Ctrl-C, a full disk, a listener that raises."""
+        try:
+            self.executor.close()
+        finally:
+            try:
+                self._finish(self)
+            finally:  # nobody waits for what is not done any more
+                self._turns.release_all()
 
     def inspect(self, names: tuple[str, ...], wanted: tuple[ReactorId, ...]) -> dict[str, ObjectRef]:
         """Replay, start nothing; the refs of those `names` that are up to date."""
@@ -222,7 +229,7 @@ class Activity:
         """Until the scheduler says that the demand is met, or can't be."""
         while self._over is None:
             self._drain()
-            self._announce()
+            self.announce()
             if self._over is None:
                 self._events.append(Idle())
 
@@ -368,7 +375,7 @@ class Activity:
         self._garbage.leave(end - begin)
         if end >= self._look_around_at:
             self.warehouse.maybe_flush()
-            self._announce()
+            self.announce()
             self._look_around_at = time.perf_counter() + _LOOK_AROUND_EVERY
 
     def _reply(self, outcome: Any) -> None:
@@ -435,9 +442,17 @@ class Activity:
         self.decisions.pop(instruction.reactor, None)
         self._turns.release(instruction.reactor)
 
-    def _announce(self) -> None:
-        for tell in self.warehouse.announcements():
-            tell()
+    def announce(self) -> None:
+        """Tell what has become durable: all of it, whatever a listener raises, who is heard then."""
+        self._due.extend(self.warehouse.announcements())
+        first: Exception | None = None
+        while self._due:
+            try:
+                self._due.popleft()()
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     # ----------------------------------------------------------------- reasons and failures
 

@@ -52,8 +52,14 @@ class Listeners:
         return bool(self._listeners) and bool(self._listeners.get(event_type))
 
     def tell(self, event_type: EventType, name: str, function: Any) -> None:
-        """Call all who listen to this kind."""
+        """Call all who listen to this kind; then the first error that one of them has raised is raised."""
         if not self._listeners:
             return
+        first: Exception | None = None
         for listener in tuple(self._listeners.get(event_type, ())):
-            listener(event_type, name, function)
+            try:
+                listener(event_type, name, function)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first

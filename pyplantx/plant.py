@@ -232,8 +232,15 @@ class Plant:
     # ----------------------------------------------------------------- config
 
     def set_config(self, config: object) -> None:
-        """Give the config: a dict, a `ConfigBase`, a dataclass, a pydantic model, any object."""
-        self._config = config
+        """Give the config: a dict, a `ConfigBase`, a dataclass, a pydantic model, any object.
+
+        Raises
+        ------
+        BadRequest
+            If a reactor tries.
+        """
+        with self._resting():
+            self._config = config
 
     @property
     def config(self) -> object | None:
@@ -241,8 +248,15 @@ class Plant:
         return self._config
 
     def mark_params_as_auxiliary(self, names: Iterable[str]) -> None:
-        """Reads of these parameters are not observed: changing them re-runs nothing."""
-        self._auxiliary.update([names] if isinstance(names, str) else names)
+        """Reads of these parameters are not observed: changing them re-runs nothing.
+
+        Raises
+        ------
+        BadRequest
+            If a reactor tries.
+        """
+        with self._resting():
+            self._auxiliary.update([names] if isinstance(names, str) else names)
 
     def _config_source(self) -> ConfigSource:
         from pyplantx.config import ConfigSource  # some milliseconds, for those who read a config
@@ -382,8 +396,7 @@ class Plant:
         self.warehouse.note_reached(activity.reached())
         activity.renew_reverted()
         self.warehouse.sync()
-        for tell in self.warehouse.announcements():
-            tell()
+        activity.announce()
 
     def _error_of(self, failure: Failure, cause: BaseException | None = None) -> BaseException:
         return error_of(

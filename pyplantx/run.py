@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
 from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
-from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, shown
+from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, shown
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
 from pyplantx.reactor import Reactor, SubreactorCall, watching
@@ -136,32 +136,36 @@ class Run:
             except PayloadMissing:
                 missing.append(name)
             except Exception as error:  # an ingredient that can't be decoded is the reactor's business
-                return self._step(self._body.throw, error)
+                return self._throw(error)
         if missing:
             return Missing(self.reactor.id, tuple(missing))
         try:
             answer = self._request.answer(values) if self._request is not None else None
         except Exception as error:  # as above: it can't be had in the form that was asked for
-            return self._step(self._body.throw, error)
+            return self._throw(error)
         return self._step(self._body.send, answer)
 
     def throw(self, failure: Failure) -> Outcome:
         """Raise a failure at its ``yield``."""
-        self._swallowing = True
         error = self.world.error_of(failure)
         before = error.__traceback__
-        outcome = self._step(self._body.throw, error)
+        outcome = self._throw(error)
         if before is not None and type(outcome) is Raised and outcome.error is error:
             error.__traceback__ = before  # it has only passed through: where each of a thousand waited says nothing
         return outcome
+
+    def _throw(self, error: BaseException) -> Outcome:
+        """Raise an error at its ``yield``; if it goes on all the same, no trace could say what that hung on."""
+        self._swallowing = True
+        return self._step(self._body.throw, error)
 
     def close(self) -> None:
         """End it without a result."""
         try:
             if self._body is not None:
                 self._body.close()
-        except RuntimeError as error:  # it yielded while being closed
-            log().warning("reactor %s did not want to end: %s", self.reactor.name, error)
+        except Exception as error:  # of a ``finally``, or it yielded while being closed: what ended it matters more
+            log().warning("reactor %s did not end well: %s", self.reactor.name, error, exc_info=error)
         finally:
             self._discard()
             self.world.forget(self)
@@ -235,7 +239,7 @@ class Run:
             self._ahead = ()
             return request
         except Exception as error:  # as in `resume`
-            go_on, given = self._body.throw, error
+            go_on, given, self._swallowing = self._body.throw, error, True
         self._steps.insert(position, ingredients_received(names, refs))
         request.taken()
         self._request = request
@@ -292,9 +296,8 @@ class Run:
         return bool(receipts) and bool(self.store.settle(receipts))
 
     def _take_steps(self) -> tuple[Step, ...]:
-        steps = tuple(self._steps)
-        self._steps.clear()
-        return steps
+        steps, self._steps = self._steps, []  # threads of the reactor may add to either, not to none
+        return tuple(steps)
 
     def _check_end(self) -> None:
         self.world.check_unchanged(self)
@@ -358,7 +361,7 @@ class Run:
         if allocation is None:
             if self._allocations:
                 self._refuse_foreign_handle(name, value)
-            ref = self.store.store(name, value, type_given)
+            ref = self._stored(name, value, type_given)
         elif _is_handle(allocation, value):
             ref = allocation.seal()
             if self._workshop is not None:
@@ -370,6 +373,13 @@ class Run:
             )
         self._sent = _with(self._sent, name)
         self._steps.append(_new(Sent, (name, ref)))
+
+    def _stored(self, name: str, value: Any, type_given: Any) -> ObjectRef:
+        try:
+            return self.store.store(name, value, type_given)
+        except WarehouseError:
+            self._swallowing = True  # as in `_throw`: a full disk is nothing that a trace tells of
+            raise
 
     def _refuse_foreign_handle(self, name: str, value: Any) -> None:
         for other, allocation in self._allocations.items():
@@ -388,6 +398,7 @@ class Run:
         try:
             allocation = self.store.allocate(name, type_given, **options)
         except PyplantxError as error:
+            self._swallowing = self._swallowing or isinstance(error, WarehouseError)
             raise error.within(f"reactor {self.reactor.name}") from error
         self._allocations = {**self._allocations, name: allocation}
         return allocation.handle
@@ -399,6 +410,7 @@ class Run:
         try:
             allocation = self.store.allocate_temp(name, type_given, **options)
         except PyplantxError as error:
+            self._swallowing = self._swallowing or isinstance(error, WarehouseError)
             raise error.within(f"reactor {self.reactor.name}") from error
         self._temporary += (allocation,)
         return allocation.handle
@@ -420,7 +432,8 @@ class Run:
         key = (observation.kind, observation.key)
         if key not in self._seen:
             self._seen = _with(self._seen, key)
-            self._steps.append(Group((observation,)))
+            step = Group((observation,))
+            self._steps.append(step)  # in one go: see `_take_steps`
 
     def observe(self, kind: str, key: str, answer: Digest, shown: str) -> None:
         """`note` in the words of the config view."""

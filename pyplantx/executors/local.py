@@ -57,8 +57,12 @@ class SerialExecutor:
 
     def close(self) -> None:
         """See `Executor.close`."""
-        for reactor in list(self._runs):
-            self.drop(reactor)
+        try:
+            while self._runs:
+                self.drop(next(reversed(self._runs)))
+        except BaseException:  # Ctrl-C in one of them: the others are ended, too
+            self.close()
+            raise
 
     def _tell(self, reactor: ReactorId, outcome: Outcome, reply: Reply) -> None:
         kind = type(outcome)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, errors
@@ -113,3 +117,147 @@ def test_claims_are_given_back_whatever_ends_a_demand(open_plant, monkeypatch):
     with open_plant(make) as other:
         assert other.produce("a") == 1
     plant.close()
+
+
+def waiting_in_a_ring() -> tuple[Any, Any]:
+    @ReactorFunc
+    def one(pipe: Any) -> Any:
+        yield pipe.receive("two")
+        pipe.send("one", 1)
+
+    @ReactorFunc
+    def two(pipe: Any) -> Any:
+        yield pipe.receive("one")
+        pipe.send("two", 2)
+
+    return one, two
+
+
+def test_errors_of_reactors_that_are_ended_hide_nothing(open_plant: Any, caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    @ReactorFunc
+    def done(pipe: Any) -> None:
+        pipe.send("done", 1)
+
+    def waits(name: str) -> Any:
+        def reactor(pipe: Any) -> Any:
+            yield pipe.receive("done")
+            try:
+                yield pipe.receive("one")
+            finally:
+                closed.append(name)
+                raise OSError(f"of {name}")
+
+        return ReactorFunc(reactor, name=name)
+
+    finished: list[str] = []
+    with open_plant(done, *waiting_in_a_ring(), waits("a"), waits("b")) as plant:
+        plant.add_event_listener(Plant.EventType.reactor_finished, lambda kind, name, function: finished.append(name))
+        with pytest.raises(errors.Deadlock) as caught:
+            plant.run_reactor("a", "b")
+        assert caught.value.__context__ is None
+        assert sorted(closed) == ["a", "b"]
+        assert finished == ["done"]
+        assert [entry["reactor"] for entry in plant.get_execution_history()] == ["done"]
+    for name in "ab":
+        assert f"reactor {name} did not end well: of {name}" in caplog.text
+
+
+def test_ctrl_c_while_one_is_ended_ends_the_others(open_plant: Any) -> None:
+    closed: list[str] = []
+
+    def waits(name: str, error: BaseException) -> Any:
+        def reactor(pipe: Any) -> Any:
+            try:
+                yield pipe.receive("one")
+            finally:
+                closed.append(name)
+                raise error
+
+        return ReactorFunc(reactor, name=name)
+
+    with open_plant(*waiting_in_a_ring(), *[waits(name, KeyboardInterrupt(name)) for name in "abc"]) as plant:
+        with pytest.raises(KeyboardInterrupt):
+            plant.run_reactor("a", "b", "c")
+        assert sorted(closed) == ["a", "b", "c"]
+
+
+def test_a_listener_that_raises_keeps_nothing_from_the_others(open_plant: Any) -> None:
+    told: list[tuple[str, str]] = []
+
+    @ReactorFunc
+    def a(pipe: Any) -> None:
+        pipe.send("a", 1)
+
+    @ReactorFunc
+    def b(pipe: Any) -> Any:
+        pipe.send("b", (yield pipe.receive("a")) + 1)
+
+    def raises(kind: Any, name: str, function: Any) -> None:
+        told.append(("raises", name))
+        raise ValueError(name)
+
+    with open_plant(a, b) as plant:
+        plant.add_event_listener(Plant.EventType.reactor_finished, raises)
+        plant.add_event_listener(Plant.EventType.reactor_finished, lambda kind, name, _: told.append(("other", name)))
+        with pytest.raises(ValueError, match="a"):
+            plant.produce("b")
+        ran = len(plant.get_execution_history())
+        with pytest.raises(ValueError, match="b") if ran == 1 else contextlib.nullcontext():
+            assert plant.produce("b") == 2
+    assert told == [("raises", "a"), ("other", "a"), ("raises", "b"), ("other", "b")]
+
+
+def test_a_run_that_caught_what_no_trace_tells_of_is_not_reused(open_plant: Any, monkeypatch: Any) -> None:
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        pipe.send("thing", {"x": Path("x")})
+        pipe.send("array", np.ones(10))
+
+    @ReactorFunc
+    def use(pipe: Any) -> Any:
+        try:
+            value = (yield pipe.receive("thing"))["x"].name
+        except errors.UntrustedStore:
+            value = "nothing"
+        pipe.send("used", value)
+
+    @ReactorFunc
+    def view(pipe: Any) -> Any:
+        try:
+            value = float((yield pipe.receive("array", as_="dask")).sum().compute())
+        except errors.MissingLibrary:
+            value = -1.0
+        pipe.send("viewed", value)
+
+    @ReactorFunc
+    def store(pipe: Any) -> None:
+        try:
+            pipe.send("large", 1)
+        except errors.WarehouseFull:
+            pipe.send("small", 0)
+        else:
+            pipe.send("small", 1)
+
+    for library in ("dask", "dask.array"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with open_plant(make, use, view, store, trust="data") as plant:
+        with monkeypatch.context() as patch:
+            patch.setattr(plant.warehouse, "store", partial(refuse_large, plant.warehouse.store))
+            assert plant.produce("used", "viewed", "small") == ("nothing", -1.0, 0)
+    for library in ("dask", "dask.array"):
+        monkeypatch.delitem(sys.modules, library)
+    with open_plant(make, use, store) as plant:
+        assert plant.produce("used", "small") == ("x", 1)
+        assert sorted(plant.log.take()) == ["store", "use"]
+    pytest.importorskip("dask.array")
+    with open_plant(make, view) as plant:
+        assert plant.produce("viewed") == 10.0
+        assert plant.log.take() == ["view"]
+
+
+def refuse_large(store: Any, name: str, *given: Any) -> Any:
+    if name == "large":
+        raise errors.WarehouseFull("there is no space left")
+    return store(name, *given)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 
 from pyplantx import Ingredient, ReactorFunc, SubreactorFunc, errors
+from pyplantx.core.trace import observations_of
+from pyplantx.trees import Trees
 
 
 def test_a_tracked_file_is_looked_at_when_it_is_asked_for(open_plant: Any, tmp_path: Path) -> None:
@@ -327,3 +331,34 @@ def test_what_is_not_seen_is_named_where_it_could_matter(open_plant: Any) -> Non
         blind, normal = str(plant.explain("n")), str(plant.explain("m"))
     assert blind == "sums: ran (never run before)\n    not seen: constant blind.G: a builtins.generator"
     assert normal == "logs: ran (never run before)"
+
+
+def test_no_read_of_a_thread_is_lost_while_its_reactor_waits(open_plant: Any) -> None:
+    """Observations come from one thread and are taken by another, many times."""
+    count = 20_000
+
+    @ReactorFunc
+    def tick(pipe: Any) -> None:
+        pipe.send("tick", 1)
+
+    @ReactorFunc
+    def busy(pipe: Any, config: Any) -> Any:
+        reader = threading.Thread(target=lambda: [config[f"k{i}"] for i in range(count)])
+        reader.start()
+        while reader.is_alive():
+            yield pipe.receive("tick")
+        pipe.send("done", 1)
+
+    traces: list[Any] = []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with open_plant(tick, busy, config={f"k{i}": i for i in range(count)}) as plant:
+            grow = Trees.grow
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Trees, "grow", lambda trees, record: traces.append(record) or grow(trees, record))
+                plant.produce("done")
+    finally:
+        sys.setswitchinterval(before)
+    steps = next(record.steps for record in traces if "busy" in record.reactor)
+    assert {key for kind, key, _ in observations_of(steps) if kind == "config"} == {f"value k{i}" for i in range(count)}

@@ -444,8 +444,18 @@ def test_a_reactor_cant_use_its_plant(open_plant: Any) -> None:
     def nested(pipe: Any) -> None:
         plant.produce("x")
 
-    with open_plant(nested) as plant, pytest.raises(errors.BadRequest, match="while it runs"):
-        plant.run_reactor(nested)
+    @ReactorFunc
+    def configures(pipe: Any) -> None:
+        plant.set_config({"lr": 2})
+
+    @ReactorFunc
+    def hides(pipe: Any) -> None:
+        plant.mark_params_as_auxiliary("lr")
+
+    with open_plant(nested, configures, hides, config={"lr": 1}) as plant:
+        for reactor in (nested, configures, hides):
+            with pytest.raises(errors.BadRequest, match="while it runs"):
+                plant.run_reactor(reactor)
 
 
 def test_accepted_edits_do_not_matter(open_plant: Any) -> None:
