@@ -361,4 +361,5 @@ def test_no_read_of_a_thread_is_lost_while_its_reactor_waits(open_plant: Any) ->
     finally:
         sys.setswitchinterval(before)
     steps = next(record.steps for record in traces if "busy" in record.reactor)
-    assert {key for kind, key, _ in observations_of(steps) if kind == "config"} == {f"value k{i}" for i in range(count)}
+    read = {key for kind, key, _ in observations_of(steps) if kind == "config"}
+    assert read >= {f"value k{i}" for i in range(count)}
