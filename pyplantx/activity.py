@@ -290,7 +290,7 @@ class Activity:
         """Who sent it before: first those whose present version did, the newest first."""
         noted = self.warehouse.producers(name)
         if len(noted) == 1 and (own := self.reactors.own(noted[0][0])) is not None:
-            return [own]
+            return [own] if self.reactors.root(own) == noted[0][1] or self._may_send_still(own, name) else []
         current: list[ReactorId] = []
         former: list[ReactorId] = []
         for id, root in noted:
@@ -304,7 +304,12 @@ class Activity:
         if len(set(current)) > 1:
             self.rivals[name] = list(dict.fromkeys(current))
             current.sort(key=partial(self._outlook, name))
-        return list(dict.fromkeys(current + former))
+        return list(dict.fromkeys(current + [id for id in former if self._may_send_still(id, name)]))
+
+    def _may_send_still(self, id: ReactorId, name: str) -> bool:
+        """Not one whose code no longer names it, where another's does: it would have to run to find that out."""
+        reactors = self.reactors
+        return reactors.hints_at(id, name) or not (reactors.declared(name) or reactors.hinted(name))
 
     def _outlook(self, name: str, id: ReactorId) -> int:
         """Those whose traces lead to the ingredient today come first: then the others need not run to find out."""

@@ -162,6 +162,10 @@ class Roster:
             self._hints = _Hints(self._fingerprinter, self)
         return self._hints.senders(name)
 
+    def hints_at(self, id: ReactorId, name: str) -> bool:
+        """Whether the code of this reactor is among `hinted`; costs no look at the code of others."""
+        return bool(_Hints(self._fingerprinter, [self._reactors[id]]).senders(name))
+
     def hinted_names(self) -> list[str]:
         """All names that the code mentions where something is sent."""
         if self._hints is None:

@@ -44,3 +44,27 @@ def test_who_sends_it_today_is_asked_first(open_plant: Callable[..., Any], first
             assert plant.produce("y") == 10 * key
             ran += plant.log.take()
     assert first or ran == []  # what hangs on an ingredient is known only when that has been asked for
+
+
+def test_who_no_longer_names_it_does_not_run_to_find_out(open_plant: Any) -> None:
+    """A line that sends was moved from one reactor to another: the old one is nobody's business."""
+    before = ("pipe.send('x', 1)", "pipe.send('y', 1)")
+    after = ("pipe.send('raw', 1)", "pipe.send('y', 1); pipe.send('x', 2)")
+    for bodies, value, runs in [(before, 1, ["load"]), (after, 2, ["prep"]), (before, 1, []), (after, 2, [])]:
+        made: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "project"}
+        for name, body in zip(("load", "prep"), bodies, strict=True):
+            exec(f"@ReactorFunc\ndef {name}(pipe):\n    {body}\n", made)
+        with open_plant(made["load"], made["prep"]) as plant:
+            assert plant.produce("x") == value
+            assert plant.log.take() == runs
+
+
+def test_who_is_edited_is_asked_where_nobody_else_names_it(open_plant: Any) -> None:
+    """What a name is made of may be beyond what code tells at a glance."""
+    for value in (1, 2):
+        made: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "project", "NAMES": {"a": "x"}}
+        source = f"@ReactorFunc\ndef load(pipe):\n    for name in NAMES.values():\n        pipe.send(name, {value})\n"
+        exec(source + "@ReactorFunc\ndef other(pipe):\n    pipe.send('y', 1)\n", made)
+        with open_plant(made["other"], made["load"]) as plant:
+            assert plant.produce("x") == value
+            assert plant.log.take() == (["other"] if value == 1 else []) + ["load"]  # at first all are strangers
