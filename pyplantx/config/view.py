@@ -277,8 +277,9 @@ def _is_item(run: Reads, group: Node, name: str) -> bool:
     item = group.child(name)
     if item.kind in (ABSENT, FAILED) or class_attribute(type(group.value), name) is not None:
         return False
-    if not is_omegaconf(type(group.value), "DictConfig"):
-        run.note(group, "class")  # it decides how attributes are found
+    if is_omegaconf(type(group.value), "DictConfig"):
+        return True  # though not the very same object: lists are converted, interpolations computed anew
+    run.note(group, "class")  # it decides how attributes are found
     return getattr(group.value, name, NOTHING) is item.value
 
 

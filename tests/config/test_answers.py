@@ -450,6 +450,18 @@ def test_omegaconf_resolves_what_is_read():
         record(omegaconf.OmegaConf.create(text), lambda c: c.broken)
 
 
+def test_attributes_of_omegaconf_are_read_one_by_one():
+    """Also those that are another object at each access: lists, and what is interpolated."""
+    omegaconf = pytest.importorskip("omegaconf")
+    text = {"root": "/data", "train": "${root}/train.csv", "steps": [1, 2], "m": {"lr": 1}, "seed": 1}
+    read: list[object] = []
+    tape = record(omegaconf.OmegaConf.create(text), lambda c: read.extend([c.train, c.steps, c["steps"], c.m.lr]))
+    assert read == ["/data/train.csv", [1, 2], [1, 2], 1]
+    assert changed(tape, omegaconf.OmegaConf.create(text | {"seed": 2, "other": 3})) == []
+    assert changed(tape, omegaconf.OmegaConf.create(text | {"root": "/"})) == ["value train"]
+    assert changed(tape, omegaconf.OmegaConf.create(text | {"steps": [1]})) == ["value steps"]
+
+
 def test_want_of_memory_is_no_answer():
     class Scarce:
         scarce = True
