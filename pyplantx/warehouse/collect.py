@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
+from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
-from pyplantx.warehouse.files import RESUME
+from pyplantx.warehouse.files import RESUME, is_address
 from pyplantx.warehouse.index import TABLES, Reader
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.resume import sweep_workspaces
@@ -68,7 +71,23 @@ class Usage(NamedTuple):
 
 Found = dict[Digest, tuple[ObjectRecord, bytes]]
 Plan = Callable[["Survey"], tuple[list[Verdict], list[Verdict]]]
-Finding = tuple[Problem, Callable[[], None]]
+
+
+class Finding(NamedTuple):
+    """A problem that one look has found.
+
+    Attributes
+    ----------
+    problem : Problem
+    holds : callable
+        Whether it is still so at a second look: others may have worked since.
+    mend : callable
+    """
+
+    problem: Problem
+    holds: Callable[[], bool]
+    mend: Callable[[], None]
+
 
 #: Share of the file system that a store may take if nobody says otherwise: one divided by this.
 _OF_FILE_SYSTEM = 4
@@ -92,22 +111,37 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
         Empty if all is well.
     """
     reader.refresh()
-    alone = False
-    try:
-        alone = session.is_alone()
-        problems = _check_records(session, reader, fix and not session.read_only)
-        found = {
-            key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)
-        }
-        for look in _CHECKS:
-            for problem, mend in look(session, reader, found):
-                mended = fix and (alone or problem.kind != "garbage") and not session.read_only
+    problems = _check_records(session, reader, fix and not session.read_only)
+    found = {key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)}
+    findings = [finding for look in _CHECKS for finding in look(session, reader, found)]
+    if fix and not session.read_only:
+        return problems + _mended(session, findings)
+    return problems + _told(session, findings)
+
+
+def _told(session: Session, findings: list[Finding]) -> list[Problem]:
+    return [finding.problem for finding in findings if finding.holds()]
+
+
+def _mended(session: Session, findings: list[Finding]) -> list[Problem]:
+    """Mend what is still so, now that nobody of this process stores anything; garbage only if no other one is here."""
+    problems = []
+    with session.stillness.still(), _alone(session) as alone:
+        for problem, holds, mend in findings:
+            if holds():
+                mended = alone or problem.kind != "garbage"
                 if mended:
                     mend()
                 problems.append(problem._replace(fixed=mended))
-        if fix:
-            session.committer.sync()
-        return problems
+        session.committer.sync()
+    return problems
+
+
+@contextmanager
+def _alone(session: Session) -> Iterator[bool]:
+    """Whether no other process has the store open; none opens it meanwhile."""
+    try:
+        yield session.is_alone()
     finally:
         try:
             session.share()
@@ -147,14 +181,29 @@ def _check_payloads(session: Session, reader: Reader, found: Found) -> Iterator[
             continue
         absent = trouble == "its payload is absent"
         problem = Problem("absent" if absent else "payload", address, trouble, absent)
-        yield problem, lambda address=address, home=record.home: _put_aside(session, address, home)  # type: ignore[misc]
+        yield Finding(
+            problem,
+            partial(_is_in_trouble, session, reader, address),
+            partial(_put_aside, session, address, record.home),
+        )
 
 
-def _trouble(session: Session, reader: Reader, address: Digest, record: ObjectRecord, payload: bytes) -> str | None:
+def _is_in_trouble(session: Session, reader: Reader, address: Digest) -> bool:
+    """Whether an object's payload is still not what it should be; files that nobody touched are not read again."""
+    if address in session.committer.waiting.sealed:
+        return False  # made again meanwhile
+    known = _record_now(session, reader, address.encode())
+    return known is not None and _trouble(session, reader, address, *known, afresh=False) is not None
+
+
+def _trouble(
+    session: Session, reader: Reader, address: Digest, record: ObjectRecord, payload: bytes, *, afresh: bool = True
+) -> str | None:
     if record.home == IN_FILES:
         if not session.objects.is_there(address):
             return "its payload is absent"
-        session.objects.forget_checked(address)
+        if afresh:
+            session.objects.forget_checked(address)
         return None if session.objects.is_whole(address, record) else "its files do not match their checksums"
     if record.home == IN_SMALL:
         stored = reader.payload(address.encode())
@@ -177,31 +226,61 @@ def _put_aside(session: Session, address: Digest, home: str) -> None:
 
 def _check_names(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
     """What a name's last version refers to is in the index (or was collected: it is made again when needed)."""
-    held = session.committer.waiting.sealed
     for _, (name, ref, _) in reader.decoded("names", records.decode_name):
-        if ref.inline is None and ref.address not in found and ref.address not in held:
-            yield Problem("name", repr(name), f"its object {ref.address} is not stored", True), _nothing
+        if ref.inline is None and ref.address not in found:
+            problem = Problem("name", repr(name), f"its object {ref.address} is not stored", True)
+            yield Finding(problem, partial(_is_unknown, session, reader, ref.address), _nothing)
+
+
+def _is_unknown(session: Session, reader: Reader, address: Digest) -> bool:
+    return not is_address(address) or _record_now(session, reader, address.encode()) is None
 
 
 def _check_files(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
     """What lies in ``objects/`` is named by the index."""
-    held = session.committer.waiting.sealed
     for address in session.objects.addresses():
-        if address in held or (address in found and found[address][0].home == IN_FILES):
+        if address in found and found[address][0].home == IN_FILES:
             continue
-        problem = Problem("garbage", session.layout.object_folder(address), "no record names it", True)
-        yield problem, lambda address=address: session.objects.remove(address)  # type: ignore[misc]
+        yield Finding(
+            Problem("garbage", session.layout.object_folder(address), "no record names it", True),
+            partial(_is_garbage, session, reader, address.encode(), IN_FILES),
+            partial(session.objects.remove, address),
+        )
 
 
 def _check_small(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
     """What lies in ``small.lmdb`` is named by the index."""
-    held = session.committer.waiting.sealed
     for key in reader.payload_sizes():
         address = key.decode(errors="replace")
-        if address in held or (address in found and found[address][0].home == IN_SMALL):
+        if address in found and found[address][0].home == IN_SMALL:
             continue
-        problem = Problem("garbage", f"small.lmdb/{address}", "no record names it", True)
-        yield problem, lambda key=key: _remove_payloads(session, [key])  # type: ignore[misc]
+        yield Finding(
+            Problem("garbage", f"small.lmdb/{address}", "no record names it", True),
+            partial(_is_garbage, session, reader, key, IN_SMALL),
+            partial(_remove_payloads, session, [key]),
+        )
+
+
+def _is_garbage(session: Session, reader: Reader, key: bytes, home: str) -> bool:
+    """Whether no record, of the index or of those that wait, says that this payload lives there."""
+    known = _record_now(session, reader, key)
+    return known is None or known[0].home != home
+
+
+def _record_now(session: Session, reader: Reader, key: bytes) -> tuple[ObjectRecord, bytes] | None:
+    """An object's record and what payload it holds, as of now: what has left the queue since is in the index."""
+    address, waiting = key.decode(errors="replace"), session.committer.waiting
+    held = waiting.sealed.get(address)
+    if held is not None:
+        return held
+    if address in waiting.gone:
+        return None
+    reader.refresh()
+    body = reader.get("objects", key)
+    try:
+        return None if body is None else records.decode_object(body)
+    except DamagedObject:
+        return None  # the scan has reported it
 
 
 _CHECKS = (_check_payloads, _check_names, _check_files, _check_small)
@@ -353,8 +432,8 @@ def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_r
     if dry_run:
         gone, kept = plan(survey(session, reader, Notes(session, reader)))
         return Collected(tuple(gone), tuple(kept), limits, dry_run=True)
-    try:
-        hindrance = _hindrance(session)
+    with session.stillness.still(), _alone(session) as alone:
+        hindrance = _hindrance(session, alone)
         found = survey(session, reader, Notes(session, reader))
         gone, kept = plan(found)
         garbage = 0
@@ -362,12 +441,6 @@ def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_r
             garbage = _remove_garbage(session, reader, everything=bool(gone))
             _remove(session, [verdict.stored.address for verdict in gone], found.homes)
         return Collected(tuple(gone), tuple(kept), limits, hindrance=hindrance, garbage=garbage)
-    finally:
-        try:
-            session.share()
-        except BaseException:  # see `check`
-            session.share()
-            raise
 
 
 def _remove(session: Session, addresses: list[Digest], homes: Mapping[Digest, str]) -> None:
@@ -397,8 +470,9 @@ def _remove_garbage(session: Session, reader: Reader, *, everything: bool) -> in
     if everything:
         sweep_workspaces(session.layout.staging, 0.0)
     found = {key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)}
-    for _, mend in (*_check_files(session, reader, found), *_check_small(session, reader, found)):
-        mend()
+    for finding in (*_check_files(session, reader, found), *_check_small(session, reader, found)):
+        if finding.holds():
+            finding.mend()
     return before - _unnamed_bytes(session, reader)
 
 
@@ -409,11 +483,11 @@ def _unnamed_bytes(session: Session, reader: Reader) -> int:
     return small + _folder_size(layout.objects) + _folder_size(os.path.join(layout.staging, RESUME))
 
 
-def _hindrance(session: Session) -> str:
+def _hindrance(session: Session, alone: bool) -> str:
     """Who might be about to use what looks unused, in words; "" if nobody."""
-    if session.active:
+    if session.stillness.active:
         return "another plant of this process is running reactors; try again when it has ended"
-    if session.is_alone():
+    if alone:
         return ""
     pids = sorted(session.other_processes())
     who = f"process {', '.join(map(str, pids))}" if pids else "another process"

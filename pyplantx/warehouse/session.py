@@ -29,6 +29,7 @@ from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import from_json, to_json
 from pyplantx.warehouse.staging import Staging, sweep_staging
+from pyplantx.warehouse.stillness import Stillness
 from pyplantx.warehouse.trust import Key, Signature, check_unsigned, key_path, load_key, read_signature, unseal_store
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Session:
         What runs here, see `running_script`.
     reached : set of Digest
         Addresses that users were answered with: they are not collected while the session lives.
-    active : set of int
-        Who of its users works just now.
+    stillness : Stillness
+        Who of its users works just now, and who keeps them from it.
     added : int
         Bytes of payloads that it has added.
     disk : int or None
@@ -95,7 +96,7 @@ class Session:
         self.users = 0
         self.script = running_script()
         self.reached: set[Digest] = set()
-        self.active: set[int] = set()
+        self.stillness = Stillness(layout.root, lock_timeout)
         self.added = 0
         self.disk: int | None = None
         self.settle: Callable[[Session], None] | None = None

@@ -13,7 +13,7 @@ from pyplantx.errors import BadRequest, CannotStore, MissingLibrary, PyplantxErr
 from pyplantx.warehouse.files import disk_error
 from pyplantx.warehouse.records import IN_FILES
 from pyplantx.warehouse.session import Session
-from pyplantx.warehouse.staging import TINY, StagedObject, tiny_ref
+from pyplantx.warehouse.staging import TINY, Sealed, StagedObject, tiny_ref
 
 if TYPE_CHECKING:
     from pyplantx.specs import SpecRegistry
@@ -138,15 +138,25 @@ class Storer:
         tiny = stage.tiny(spec.name, spec.version, written)
         if tiny is not None:
             return tiny
-        address, record, payload = sealed = stage.seal(spec.name, spec.version, written)
+        sealed = stage.seal(spec.name, spec.version, written)
+        stillness = self._session.stillness
+        try:
+            stillness.begin_storing()
+            self._keep(stage, sealed)
+        finally:
+            stillness.end_storing()
+        address, record, _ = sealed
+        return ObjectRef(record.spec, record.version, record.digest, address, record.size, record.meta)
+
+    def _keep(self, stage: StagedObject, sealed: Sealed) -> None:
+        address, record, payload = sealed
         if self._has_whole(address):
             stage.discard()
-        else:
-            if record.home == IN_FILES:
-                self._session.objects.publish(stage, sealed)
-            self._session.committer.hold(address, record, payload)
-            self._session.added += record.size
-        return ObjectRef(record.spec, record.version, record.digest, address, record.size, record.meta)
+            return
+        if record.home == IN_FILES:
+            self._session.objects.publish(stage, sealed)
+        self._session.committer.hold(address, record, payload)
+        self._session.added += record.size
 
     def _has_whole(self, address: Digest) -> bool:
         """Whether the store has these very bytes already; read back and checked, for a bad copy must not win."""

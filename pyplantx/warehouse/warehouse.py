@@ -192,15 +192,21 @@ class Warehouse:
     # -- activities
 
     def begin_activity(self) -> None:
-        """From now on look-ups are quick: one view of the index serves them all, renewed after own commits."""
+        """From now on look-ups are quick: one view of the index serves them all, renewed after own commits.
+
+        Raises
+        ------
+        StoreBusy
+            If another plant of this process is removing something, and does not come to an end.
+        """
         self._session.index.usable()
-        self._session.active.add(id(self))
+        self._session.stillness.begin_activity(id(self))
         self._reader.refresh()
         self._reader.keep(True)
 
     def end_activity(self) -> None:
         """Let the view go."""
-        self._session.active.discard(id(self))
+        self._session.stillness.end_activity(id(self))
         self._reader.keep(False)
 
     # -- looking up

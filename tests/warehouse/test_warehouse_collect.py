@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pyplantx.errors import PayloadMissing
-from pyplantx.warehouse import staging
+from pyplantx.errors import PayloadMissing, StoreBusy, WarehouseError
+from pyplantx.warehouse import collect, staging
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import fetch, send
 
@@ -93,3 +95,99 @@ def test_usage_adds_up(warehouse: Warehouse) -> None:
     used = warehouse.du()
     assert used.objects >= 2_000_000 and used.meta > 0
     assert used.total == sum(used)
+
+
+# -- other plants of the same process -------------------------------------------------------------------------------
+
+
+def in_thread(action: Callable[[], Any]) -> Any:
+    """What another thread gets by it, or the error that it meets."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(action())
+        except WarehouseError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return outcome[0]
+
+
+@pytest.mark.parametrize("fix", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_what_another_plant_finishes_during_a_check_is_no_garbage(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, size: int, fix: bool
+) -> None:
+    one, other = opened(), opened()
+    send(one, "x", "x" * size)
+    one.sync()
+    look, *others = collect._CHECKS
+
+    def works_meanwhile(*given: Any) -> Iterator[Any]:
+        yield from look(*given)
+        send(other, "y", "y" * size)
+        other.sync()
+
+    monkeypatch.setattr(collect, "_CHECKS", (works_meanwhile, *others))
+    assert one.check(fix=fix) == []
+    assert fetch(other, "y") == "y" * size
+
+
+def test_what_another_plant_has_mended_during_a_check_is_not_put_aside(
+    opened: Open, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = opened(), opened()
+    ref = send(one, "x", "x" * 1_500_000)
+    one.sync()
+    path = directory / "objects" / ref.address[:2] / ref.address / "value.json"
+    path.chmod(0o600)
+    path.write_bytes(b"?" * path.stat().st_size)
+    look, *others = collect._CHECKS
+
+    def works_meanwhile(*given: Any) -> Iterator[Any]:
+        found = list(look(*given))
+        assert [finding.problem.kind for finding in found] == ["payload"]
+        send(other, "x", "x" * 1_500_000)
+        other.sync()
+        yield from found
+
+    monkeypatch.setattr(collect, "_CHECKS", (works_meanwhile, *others))
+    assert one.check(fix=True) == []
+    assert fetch(other, "x") == "x" * 1_500_000
+
+
+def test_while_something_is_removed_nobody_begins(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = opened(lock_timeout=0.1), opened()
+    ref = send(one, "x", "x" * 1_500_000)
+    one.sync()
+    remove, met = collect._remove, []
+
+    def meets_others(*given: Any) -> None:
+        met.append(in_thread(other.begin_activity))
+        met.append(in_thread(lambda: other.store("y", "y" * 5_000)))
+        remove(*given)
+
+    monkeypatch.setattr(collect, "_remove", meets_others)
+    assert one.keeper.gc(0, None, None, False).hindrance == ""
+    assert [type(error) for error in met] == [StoreBusy] * 2 and "another thread" in str(met[0])
+    assert not one.has(ref)
+    assert in_thread(other.begin_activity) is None
+    assert "another plant" in one.keeper.gc(0, None, None, False).hindrance
+    other.end_activity()
+
+
+def test_who_removes_waits_for_what_is_being_stored(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = opened(lock_timeout=0.1), opened()
+    publish, met = one._session.objects.publish, []
+
+    def meets_others(*given: Any) -> None:
+        publish(*given)
+        met.append(in_thread(lambda: one.check(fix=True)))
+
+    monkeypatch.setattr(one._session.objects, "publish", meets_others)
+    send(other, "y", "y" * 1_500_000)
+    assert [type(error) for error in met] == [StoreBusy]
+    assert one.check(fix=True) == [] and fetch(other, "y") == "y" * 1_500_000
