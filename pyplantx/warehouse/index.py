@@ -42,6 +42,10 @@ _LONGEST_READ = 10.0
 #: Free bytes below which a failed write is blamed on the full disk.
 _NEARLY_FULL = 4 << 20
 
+#: In a forked child: what of its parent must not be ended, see `Index.forget`.
+_never_ended: list[Any] = []
+_FORK_AGAIN = "it was in use when this process was forked: fork when nobody uses it, or use a fresh process"
+
 Key = bytes
 _T = TypeVar("_T")
 if TYPE_CHECKING:
@@ -199,6 +203,12 @@ class Reader:
     def resume(self) -> None:
         self._lock.release()
 
+    def abandon(self) -> Any:
+        """In a forked child: nobody holds the lock any more; the transaction that was open, which must not be ended."""
+        self._lock = threading.RLock()
+        txn, self._txn = self._txn, None
+        return txn
+
     def _slice(self, table: str, start: Key | None, limit: int) -> list[tuple[Key, bytes]]:
         """Up to `limit` raw records from `start` on; with None the last ones, backward."""
         try:
@@ -289,6 +299,7 @@ class Index:
         self._copying = threading.RLock()  # the index is being backed up
         self._readers: list[Reader] = []
         self._paused: list[Any] = []
+        self._patience = max(_LONGEST_READ, lock_timeout)
         self._condemned: dict[tuple[str, Key], bytes] = {}  # what counts as missing
         self._senseless: dict[tuple[str, Key], bytes] = {}  # those of them that the next write removes
         self._renewed: set[str] = set()  # tables that the present transaction has written anew
@@ -573,7 +584,7 @@ class Index:
         taken: list[Any] = []
         try:
             for lock in (self._writing, self._copying):
-                if not lock.acquire(timeout=max(_LONGEST_READ, self.lock_timeout)):
+                if not lock.acquire(timeout=self._patience):
                     raise WarehouseError("a transaction of the warehouse does not end")
                 taken.append(lock)
             for reader in list(self._readers):
@@ -674,7 +685,8 @@ class Index:
         try:
             env = self._open_env(os.fsencode(folder), options)  # lmdb takes text only if it is Unicode
         except lmdb.Error as error:
-            raise WarehouseError(f"the index {folder!r} can't be opened: {error}") from error
+            hint = _FORK_AGAIN if _never_ended else ""
+            raise WarehouseError(f"the index {folder!r} can't be opened: {error}", hint=hint) from error
         except OSError as error:  # of making the folder
             raise disk_error(error, f"the index {folder!r} can't be opened", self.layout.root) from error
         self._envs.append(env)
@@ -722,20 +734,43 @@ class Index:
         self._turn.close()
 
     def pause(self) -> None:
-        """Nothing is open and nobody writes until `resume`: a fork copies no transaction."""
-        self._gate.acquire()
-        self._paused = self._pause_readers()
+        """Nothing is open and nobody writes until `resume`: a fork copies no transaction.
+
+        Raises
+        ------
+        WarehouseError
+            If somebody does not come to an end; then there is nothing to resume.
+        """
+        if not self._gate.acquire(timeout=self._patience):
+            raise WarehouseError("a transaction of the warehouse does not end")
+        try:
+            self._paused = self._pause_readers()
+        except BaseException:
+            self._gate.release()
+            raise
 
     def resume(self) -> None:
-        self._resume_readers(self._paused)
-        self._gate.release()
+        try:
+            self._resume_readers(self._paused)
+        finally:
+            self._gate.release()
 
-    def forget(self) -> None:
-        """In a forked child: let go of what belongs to the parent, and of the locks that `pause` took."""
+    def forget(self, *, paused: bool) -> None:
+        """In a forked child: let go of what belongs to the parent, and of the locks that `pause` took.
+
+        Parameters
+        ----------
+        paused : bool
+            Whether `pause` came to its end. If not, there may be transactions of threads that the child does not have,
+            and to end them would end the parent's: they are kept for ever, and the environments too.
+        """
         self._forked, self.is_usable = True, False
-        self.resume()
-        for env in self._envs:
-            env.close()
+        if paused:
+            self.resume()
+            for env in self._envs:
+                env.close()
+        else:
+            _never_ended.append((self._envs, [reader.abandon() for reader in self._readers]))
         self._turn.forget()
 
     # -- backup and the mark of a clean close

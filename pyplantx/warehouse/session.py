@@ -289,9 +289,15 @@ class Session:
         except OSError as error:  # without the mark the next opening verifies the files: slower, not wrong
             report(f"the clean end of {self.layout.root!r} could not be noted: {error.strerror}")
 
-    def forget(self) -> None:
-        """In a forked child: nothing of this is ours."""
-        self.index.forget()
+    def forget(self, *, paused: bool) -> None:
+        """In a forked child: nothing of this is ours.
+
+        Parameters
+        ----------
+        paused : bool
+            Whether nobody used the index when the process was forked.
+        """
+        self.index.forget(paused=paused)
         self.objects.checks.forget_threads()
         self.staging.forget()
         self._presence.forget()
@@ -541,26 +547,40 @@ def is_ours(path: str) -> bool:
 # -- fork and exit --------------------------------------------------------------------------------------------------
 
 
-def _each(action: Callable[[Session], None]) -> None:
-    for session in list(_sessions.values()):
-        action(session)
+_paused: list[Session] = []  # by the fork that is under way
+_in_use: list[str] = []  # what is to be told of the others
 
 
 def _before_fork() -> None:
     _sessions_lock.acquire()
-    _each(lambda session: session.index.pause())
+    for session in list(_sessions.values()):
+        try:
+            session.index.pause()
+        except WarehouseError as error:  # the fork goes on: the child lets that one be
+            _in_use.append(f"the warehouse {session.layout.root!r} was in use while this process was forked: {error}")
+        else:
+            _paused.append(session)
 
 
 def _after_fork_in_parent() -> None:
-    _each(lambda session: session.index.resume())
-    _sessions_lock.release()
+    try:
+        while _paused:
+            _paused.pop().index.resume()
+    finally:
+        _sessions_lock.release()
+    while _in_use:
+        report(_in_use.pop())  # not before the fork: the log has hooks of its own, and may not be imported yet
 
 
 def _after_fork_in_child() -> None:
     global _sessions_lock
-    _each(lambda session: session.forget())
-    _sessions.clear()
     _sessions_lock = threading.RLock()
+    inherited, paused = list(_sessions.values()), list(_paused)
+    _sessions.clear()  # first: whatever goes wrong below, none of them is ours
+    _paused.clear()
+    _in_use.clear()
+    for session in inherited:
+        session.forget(paused=session in paused)
 
 
 @atexit.register

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +262,61 @@ def test_a_forked_child_may_open_the_store_but_not_use_the_inherited_one(opened:
     assert in_child(child) == 0
     warehouse.sync()
     assert fetch(warehouse, "x") == 1 and fetch(warehouse, "y") == "y" * 50_000
+
+
+def test_a_fork_while_an_index_is_in_use_for_too_long(
+    opened: Open, directory: Path, tmp_path: Path, caplog: Any
+) -> None:
+    warehouse, other = opened(), Warehouse(tmp_path / "other")
+    send(warehouse, "x", "x" * 5_000)
+    send(other, "x", "x" * 5_000)
+    other.sync()
+    warehouse.begin_activity()
+    assert fetch(warehouse, "x") == "x" * 5_000
+    index = warehouse._session.index
+    index._patience = 0.05
+    held, over = threading.Event(), threading.Event()
+
+    def back_up() -> None:
+        with index._copying:
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=back_up)
+    thread.start()
+    held.wait()
+
+    def child() -> None:
+        for inherited in (warehouse, other):
+            with pytest.raises(WarehouseError, match="forked"):
+                inherited.find_record(hash_text("nothing"))
+            inherited.close()
+        with pytest.raises(WarehouseError, match="in use when this process was forked"):
+            Warehouse(directory)
+        with Warehouse(tmp_path / "other") as own:
+            assert fetch(own, "x") == "x" * 5_000 and own._session.pid == os.getpid()
+
+    try:
+        assert in_child(child) == 0
+    finally:
+        over.set()
+        thread.join()
+    assert [record.message for record in caplog.records if "was in use while this process was forked" in record.message]
+    for one in (warehouse, other):  # no lock is left behind, for other threads either
+        with ThreadPoolExecutor() as pool:
+            assert pool.submit(index_is_free, one._session.index).result() and fetch(one, "x") == "x" * 5_000
+    with ThreadPoolExecutor() as pool:
+        pool.submit(lambda: Warehouse(tmp_path / "third").close()).result()
+    other.close()
+
+
+def index_is_free(index: Any) -> bool:
+    """Whether another thread may read, write and copy it."""
+    locks = (index._gate, index._writing, index._copying, *[reader._lock for reader in index._readers])
+    taken = [lock for lock in locks if lock.acquire(timeout=1)]
+    for lock in taken:
+        lock.release()
+    return len(taken) == len(locks)
 
 
 def test_a_living_fork_does_not_keep_the_locks_of_a_dead_parent(opened: Open, directory: Path) -> None:
