@@ -163,10 +163,15 @@ class Waiting:
                 known = self.tables[table]
                 if value is None:
                     self.gone.discard(key)
-                elif table == "objects" or known.get(key) is value:
+                elif known.get(key) is value or (table == "objects" and self._is_same_seal(key, value)):
                     known.pop(key, None)
                     if table == "versions":
                         self._drop_root(*key)
+
+    def _is_same_seal(self, address: Digest, written: Held) -> bool:
+        """Whether what waits is what was written, with or without its payload and seconds; not what was made again."""
+        held = self.sealed.get(address)
+        return held is not None and held.record.when == written.record.when
 
     def add_version(self, new: NewVersion) -> None:
         """Note a version."""
@@ -288,10 +293,19 @@ class Committer:
         """An object counts as missing from now on; queue the removal of its record."""
         with self._lock:
             self.waiting.sealed.pop(address, None)
+            self._drop_payload(address)
             self.waiting.gone.add(address)
             if not self._index.read_only:
                 self._queue.append(_Item([("objects", address, None)], (), None, None))
                 self._touch()
+
+    def _drop_payload(self, address: Digest) -> None:
+        """Nothing of it need become durable any more; what names it waits for that no longer."""
+        if self._payloads.pop(address, None) is not None:
+            self._bytes = sum(map(len, self._payloads.values()))
+        if self._unsynced.pop(address, None) is not None:
+            self._syncing.pop(address, None)
+            self._synced.notify_all()
 
     def _name_object(
         self, address: Digest, writes: list[tuple[str, Any, Any]], seconds: float | None
@@ -496,18 +510,41 @@ class Committer:
         return None
 
     def _sync_one(self, address: Digest, record: ObjectRecord) -> None:
+        error = self._failure(address, record)
+        if isinstance(error, FileNotFoundError) and self._objects.is_there(address):
+            error = self._failure(address, record)  # between the one that was put aside and the one that replaces it
+        if isinstance(error, FileNotFoundError) and not self._objects.is_there(address):
+            self._note_gone(address, record)
+        elif error is not None:
+            self._give_up(address, record, error)
+        with self._lock:
+            if self._unsynced.get(address) is record:
+                self._unsynced.pop(address)
+                self._syncing.pop(address, None)
+            self._synced.notify_all()
+
+    def _failure(self, address: Digest, record: ObjectRecord) -> OSError | None:
+        """Sync an object; what has failed."""
         try:
             self._objects.sync(address, record)
         except OSError as error:
-            self._give_up(address, error)
-        with self._lock:
-            self._unsynced.pop(address, None)
-            self._syncing.pop(address, None)
-            self._synced.notify_all()
+            return error
+        return None
 
-    def _give_up(self, address: Digest, error: OSError) -> None:
-        """A sync that failed must not be repeated: the kernel may have dropped the data. The object is void."""
+    def _note_gone(self, address: Digest, record: ObjectRecord) -> None:
+        """An object has no files any more: they were found damaged and put aside. That is no fault of the disk."""
         with self._lock:
+            if self._unsynced.get(address) is record:
+                self.forget_object(address)
+
+    def _give_up(self, address: Digest, record: ObjectRecord, error: OSError) -> None:
+        """A sync that failed must not be repeated: the kernel may have dropped the data. The object is void.
+
+        Unless it was forgotten meanwhile: then it need not be durable any more.
+        """
+        with self._lock:
+            if self._unsynced.get(address) is not record:
+                return
             void = [item for item in self._queue if address in item.needs]
             self._queue = [item for item in self._queue if address not in item.needs]
             self.waiting.drop(void)

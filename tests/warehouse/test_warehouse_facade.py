@@ -251,6 +251,79 @@ def test_a_failed_sync_voids_the_object_and_is_told(warehouse: Warehouse, monkey
     assert fetch(warehouse, "x") == b"x" * 2_000_000
 
 
+def harm(warehouse: Warehouse, ref: Any) -> None:
+    for path in Path(warehouse._session.layout.object_folder(ref.address)).iterdir():
+        path.chmod(0o600)
+        path.write_bytes(b"?" * path.stat().st_size)
+
+
+def test_damage_that_is_found_before_the_sync_is_no_failed_disk(warehouse: Warehouse, monkeypatch: Any) -> None:
+    """What was found damaged is put aside, so its sync finds nothing there."""
+    may_sync, real = threading.Event(), warehouse._session.objects.sync
+    monkeypatch.setattr(warehouse._session.objects, "sync", lambda *object: may_sync.wait(30) and real(*object))
+    quarantine = warehouse._session.objects.quarantine
+
+    def is_synced_then(address: str) -> None:
+        quarantine(address)
+        may_sync.set()
+        with warehouse._committer._synced:
+            assert warehouse._committer._synced.wait_for(lambda: not warehouse._committer._unsynced, timeout=30)
+
+    monkeypatch.setattr(warehouse._session.objects, "quarantine", is_synced_then)
+    told: list[str] = []
+    ref = warehouse.store("x", b"x" * 2_000_000)
+    warehouse.commit(Commit("r", hash_text("r"), [(hash_text("r"), "{}")], [("x", ref)]), lambda: told.append("r"))
+    harm(warehouse, ref)
+    with pytest.raises(PayloadMissing):
+        warehouse.open(ref)
+    monkeypatch.undo()
+    warehouse.sync()
+    assert len(warehouse.announcements()) == 1 and warehouse.find_record(hash_text("r")) == "{}"
+    assert not warehouse.has(ref)
+    send(warehouse, "x", b"x" * 2_000_000)
+    warehouse.sync()
+    assert fetch(warehouse, "x") == b"x" * 2_000_000
+
+
+def test_a_sync_that_fails_after_its_object_was_forgotten_says_nothing_of_the_next_one(
+    warehouse: Warehouse, monkeypatch: Any
+) -> None:
+    committer, real = warehouse._committer, warehouse._session.objects.sync
+    begun, may_fail = threading.Event(), threading.Event()
+
+    def sync(*object: Any) -> None:
+        if not begun.is_set():
+            begun.set()
+            assert may_fail.wait(30)
+            raise OSError(5, "Input/output error", "data")
+        real(*object)
+
+    monkeypatch.setattr(warehouse._session.objects, "sync", sync)
+    ref = send(warehouse, "x", b"x" * 2_000_000)
+    assert begun.wait(30)
+    warehouse._session.objects.quarantine(ref.address)
+    committer.forget_object(ref.address)
+    send(warehouse, "x", b"x" * 2_000_000)
+    may_fail.set()
+    warehouse.sync()
+    assert fetch(warehouse, "x") == b"x" * 2_000_000
+
+
+@pytest.mark.parametrize("size", [5_000, 50_000, 2_000_000])
+def test_what_is_forgotten_and_stored_again_before_a_flush_is_kept(opened: Open, monkeypatch: Any, size: int) -> None:
+    warehouse = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(warehouse._committer, "_start_ticker", lambda: None)
+        ref = send(warehouse, "x", b"x" * size)
+        warehouse._session.objects.quarantine(ref.address)
+        warehouse._committer.forget_object(ref.address)
+        again = warehouse.store("x", b"x" * size)
+        warehouse.sync()
+        warehouse.commit(Commit("again", hash_text("again"), [], [("y", again)]))
+    warehouse.close()
+    assert fetch(opened(), "y") == b"x" * size
+
+
 def test_what_could_not_be_synced_before_its_sender_has_ended_is_not_committed(
     warehouse: Warehouse, monkeypatch: Any
 ) -> None:
