@@ -56,7 +56,8 @@ class Plant:
         Whether a received array can be written to (a private copy), or refuses that.
     verify : {"lazy", "always", "off"}
         When the files of the store are checked against their checksums: beside the computation, before its results are
-        believed, once per session; before anything is made of them, at each opening; or never.
+        believed, once per session; before anything is made of them, at each opening; or never. ``"always"`` compares
+        index files of more than 64 MiB as a whole, too, when the store is opened.
     library_versions : {"minor", "exact", "ignore"}
         How much of an installed library's version counts as code.
     track, library : iterable of str

@@ -47,6 +47,7 @@ class Layout:
         self.index = index = index or root
         self.format = os.path.join(root, "format.json")
         self.mark = os.path.join(index, "clean.json")
+        self.lifted_mark = os.path.join(index, "clean.json.open")
         self.doubt = os.path.join(index, "doubt")
         self.meta = os.path.join(index, "meta.lmdb")
         self.small = os.path.join(index, "small.lmdb")

@@ -800,6 +800,7 @@ class Index:
     def _remove_mark(self) -> None:
         if self._marked:
             remove_file(self.layout.mark)
+            remove_file(self.layout.lifted_mark)
             self._marked = False
 
 

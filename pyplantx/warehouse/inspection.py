@@ -14,6 +14,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _INDEX = "meta.lmdb"  # the folder's name; the other one holds payloads
 #: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).
-_MARKED = 64 << 20
+_MARKED = 64 << 20  # more only where that is asked for: hashing costs 0.1 s per GiB, each time
 #: Bytes that are read of it at once. Freeing larger pieces would teach malloc to take the megabytes that LMDB asks for
 #: next from its heap, and to fill them with zeros, page by page: a millisecond at each opening.
 _PIECE = 256 << 10
@@ -43,7 +44,12 @@ IsWhole = Callable[[str, Key, bytes], bool]
 
 
 def inspect_files(
-    layout: Layout, report: Callable[[str], None], is_whole: IsWhole, new_hasher: NewHasher = Hasher
+    layout: Layout,
+    report: Callable[[str], None],
+    is_whole: IsWhole,
+    new_hasher: NewHasher = Hasher,
+    *,
+    wholly: bool = False,
 ) -> None:
     """Put damaged data files aside and bring the backup of the index back. Call only while no session is open.
 
@@ -56,13 +62,16 @@ def inspect_files(
         See `IsWhole`.
     new_hasher : callable or None
         See `NewHasher`.
+    wholly : bool
+        Whether a mark is believed only if it covers the whole of both files.
     """
-    mark, is_settled = _read_mark(layout), True
+    mark, is_settled, is_believed = _read_mark(layout), True, True
     for folder in (layout.meta, layout.small):
         remove_file(os.path.join(folder, "lock.mdb"))  # stale or forged; LMDB makes a new one
         _drop_empty(os.path.join(folder, "data.mdb"))
-        if _is_as_marked(folder, mark, new_hasher):
+        if _is_as_marked(folder, mark, new_hasher, wholly):
             continue
+        is_believed = False
         if not _is_sound(folder):
             aside = layout.index_aside(os.path.basename(folder))
             os.rename(folder, aside)
@@ -74,6 +83,24 @@ def inspect_files(
             is_settled = _leave_out_damaged(layout, report, is_whole)
     if is_settled:
         remove_file(layout.doubt)
+    if _is_beyond_mark(layout):
+        _lift_mark(layout, keep=wholly and is_believed)
+
+
+def _is_beyond_mark(layout: Layout) -> bool:
+    """Whether there is more to the data files than the mark covers unless that is asked for."""
+    paths = map(_data, (layout.meta, layout.small))
+    return any(os.path.exists(path) and os.path.getsize(path) > _MARKED for path in paths)
+
+
+def _lift_mark(layout: Layout, keep: bool) -> None:
+    """Lift the mark while the store is open, because it does not cover all of the files.
+
+    LMDB may die of damage that was not looked for. There is no mark then, and all of the files is verified before LMDB
+    is given them again.
+    """
+    if os.path.lexists(layout.mark) and not keep:
+        os.rename(layout.mark, layout.lifted_mark)
 
 
 def _is_lost(layout: Layout) -> bool:
@@ -160,13 +187,13 @@ def _opened_alone(path: str, **options: Any) -> lmdb.Environment:
     return lmdb.open(os.fsencode(path), max_dbs=len(TABLES), **{**private, **options})
 
 
-def is_as_closed(layout: Layout, new_hasher: NewHasher = Hasher) -> bool:
+def is_as_closed(layout: Layout, new_hasher: NewHasher = Hasher, *, wholly: bool = False) -> bool:
     """Whether both data files are what the last clean close has left; True is good even while others may write."""
     mark = _read_mark(layout)
-    return all(_is_as_marked(folder, mark, new_hasher) for folder in (layout.meta, layout.small))
+    return all(_is_as_marked(folder, mark, new_hasher, wholly) for folder in (layout.meta, layout.small))
 
 
-def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher) -> None:
+def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher, *, wholly: bool = False) -> None:
     """`inspect_files` for those who may not write: they are told. Call only while nobody writes.
 
     Raises
@@ -176,7 +203,7 @@ def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher) -> None:
     """
     mark = _read_mark(layout)
     for folder in (layout.meta, layout.small):
-        if not _is_as_marked(folder, mark, new_hasher) and not _is_sound(folder):
+        if not _is_as_marked(folder, mark, new_hasher, wholly) and not _is_sound(folder):
             raise WarehouseError(
                 f"the index {folder!r} is damaged, so the warehouse can't be read",
                 hint="open it once so that it may write (Warehouse(directory)): the damaged file is put aside, "
@@ -190,10 +217,26 @@ def _drop_empty(data: str) -> None:
         remove_file(data)
 
 
-def write_mark(layout: Layout, *, durable: bool, new_hasher: NewHasher = Hasher) -> None:
-    """Note what both data files are, now that all sessions have closed."""
+def write_mark(layout: Layout, *, durable: bool, new_hasher: NewHasher = Hasher, wholly: bool = False) -> None:
+    """Note what both data files are, now that all sessions have closed.
+
+    Parameters
+    ----------
+    layout : Layout
+    durable : bool
+        Whether the note is synced to disk.
+    new_hasher : callable or None
+        See `NewHasher`.
+    wholly : bool
+        Whether it covers the whole of both files, however large.
+    """
+    if os.path.lexists(layout.lifted_mark):
+        if not wholly:  # nobody has written anything
+            os.rename(layout.lifted_mark, layout.mark)
+            return
+        remove_file(layout.lifted_mark)
     make = new_hasher or Hasher
-    found = {os.path.basename(folder): _describe(folder, make) for folder in (layout.meta, layout.small)}
+    found = {os.path.basename(folder): _describe(folder, make, wholly) for folder in (layout.meta, layout.small)}
     write_file(layout.mark, to_json(found).encode(), durable=durable)
 
 
@@ -208,27 +251,47 @@ def _read_mark(layout: Layout) -> dict[str, Any]:
     return mark if isinstance(mark, dict) else {}
 
 
-def _is_as_marked(folder: str, mark: Mapping[str, Any], new_hasher: NewHasher) -> bool:
-    """Whether a data file is what the last clean close has left."""
+def _is_as_marked(folder: str, mark: Mapping[str, Any], new_hasher: NewHasher, wholly: bool) -> bool:
+    """Whether a data file is what the last clean close has left; what lies beyond 64 MiB only if that is asked for."""
     if new_hasher is None:
         return False
     try:
-        is_file = stat.S_ISREG(os.lstat(os.path.join(folder, "data.mdb")).st_mode)
-        return is_file and mark.get(os.path.basename(folder)) == _describe(folder, new_hasher)
+        is_file = stat.S_ISREG(os.lstat(_data(folder)).st_mode)
+        noted = mark.get(os.path.basename(folder))
+        if not is_file or not isinstance(noted, list):
+            return False
+        found = _describe(folder, new_hasher, wholly)
+        return noted[: len(found)] == found
     except OSError:
         return False
 
 
-def _describe(folder: str, new_hasher: Callable[[], Any]) -> list[int | str]:
-    """Size of the data file and digest of its first 64 MiB."""
-    hasher, piece = new_hasher(), memoryview(bytearray(_PIECE))
-    with open(os.path.join(folder, "data.mdb"), "rb", buffering=0) as file:
-        for _ in range(_MARKED // _PIECE):
-            count = file.readinto(piece)
-            if not count:
-                break
-            hasher.update(piece[:count])
-        return [os.fstat(file.fileno()).st_size, hasher.hexdigest()]
+def _describe(folder: str, new_hasher: Callable[[], Any], wholly: bool) -> list[int | str]:
+    """Size of the data file, digest of its first 64 MiB, and if that is not all and is asked for, of all of it."""
+    hasher = new_hasher()
+    with open(_data(folder), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        _hash_more(hasher, file, _MARKED)
+        found = [size, hasher.hexdigest()]
+        if wholly and size > _MARKED:
+            _hash_more(hasher, file, size - _MARKED)
+            found.append(hasher.hexdigest())
+    return found
+
+
+def _hash_more(hasher: Any, file: FileIO, most: int) -> None:
+    """Feed the hasher with what comes next, up to that many bytes."""
+    piece = memoryview(bytearray(_PIECE))
+    while most > 0:
+        count = file.readinto(piece[: min(most, _PIECE)])
+        if not count:
+            return
+        hasher.update(piece[:count])
+        most -= count
+
+
+def _data(folder: str) -> str:
+    return os.path.join(folder, "data.mdb")
 
 
 def _is_sound(folder: str) -> bool:

@@ -84,8 +84,10 @@ class Session:
         lock_timeout: float,
         sealing: Sealing | None = None,
         wary: bool = False,
+        wholly: bool = False,
     ) -> None:
         self.layout = layout
+        self._wholly = wholly  # whether the mark of a clean close is to cover all of both files
         self.sealing = sealing
         # By what the mark of a clean close is told from a forged one; nothing, if the store is somebody else's.
         self._new_hasher: NewHasher = None if wary else Hasher if sealing is None else sealing.file_hasher
@@ -141,7 +143,7 @@ class Session:
         try:
             if self._presence.acquire():  # nobody else is here
                 pair(self.layout)
-                inspect_files(self.layout, report, self.index.is_whole, self._new_hasher)
+                inspect_files(self.layout, report, self.index.is_whole, self._new_hasher, wholly=self._wholly)
                 sweep_staging(self.layout)
                 self._sweep_workspaces()
                 sweep_claims(self.layout.claims)
@@ -175,16 +177,17 @@ class Session:
                 hint="is the path right? Only a plant or export that may write makes one",
             )
         if not os.path.exists(self._presence.path) or not os.path.exists(self._entry.path):
-            refuse_damaged(self.layout, self._new_hasher)  # a copy without the locks: nobody writes here
+            # A copy without the locks: nobody writes here.
+            refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
             return
         # Needs no lock, and an exclusive one may be more than a reader can get.
-        if is_as_closed(self.layout, self._new_hasher):
+        if is_as_closed(self.layout, self._new_hasher, wholly=self._wholly):
             self._be_present(lock_timeout)
             return
         self._enter(lock_timeout)
         try:
             if self._presence.acquire():  # nobody else is here
-                refuse_damaged(self.layout, self._new_hasher)
+                refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
             self._be_present(lock_timeout)
         finally:
             self._entry.release()
@@ -285,7 +288,8 @@ class Session:
             return
         try:
             sweep_claims(self.layout.claims)
-            write_mark(self.layout, durable=self.durability == "power", new_hasher=self._new_hasher)
+            durable = self.durability == "power"
+            write_mark(self.layout, durable=durable, new_hasher=self._new_hasher, wholly=self._wholly)
         except OSError as error:  # without the mark the next opening verifies the files: slower, not wrong
             report(f"the clean end of {self.layout.root!r} could not be noted: {error.strerror}")
 
@@ -442,6 +446,7 @@ def open_session(
     key: str | os.PathLike[str] | None = None,
     index: str | os.PathLike[str] | None = None,
     network_index: bool = False,
+    verify: str = "lazy",
 ) -> Session:
     """The session on a directory: the one that is open in this process already, or a new one.
 
@@ -449,7 +454,7 @@ def open_session(
 
     Parameters
     ----------
-    directory, durability, read_only, lock_timeout, trust, key, index, network_index
+    directory, durability, read_only, lock_timeout, trust, key, index, network_index, verify
         As in `Warehouse`.
     """
     root = os.path.realpath(directory)
@@ -464,22 +469,26 @@ def open_session(
         check_pair(layout)
         sealing = _find_sealing(layout, trust, key, read_only)
         if session is None:
-            session = _open_new(layout, durability, read_only, lock_timeout, sealing, wary=trust == "data")
+            session = Session(
+                layout,
+                durability=durability,
+                read_only=read_only,
+                lock_timeout=lock_timeout,
+                sealing=sealing,
+                wary=trust == "data",
+                wholly=verify == "always",
+            )
+            _open_new(session)
         else:
             _check_same(session, durability, read_only)
         session.users += 1
         return session
 
 
-def _open_new(
-    layout: Layout, durability: str, read_only: bool, lock_timeout: float, sealing: Sealing | None, wary: bool
-) -> Session:
-    root = layout.root
-    if not read_only:
+def _open_new(session: Session) -> None:
+    root = session.layout.root
+    if not session.read_only:
         _make_root(root)
-    session = Session(
-        layout, durability=durability, read_only=read_only, lock_timeout=lock_timeout, sealing=sealing, wary=wary
-    )
     _sessions[root] = session
     try:
         session.open()
@@ -487,7 +496,6 @@ def _open_new(
         session.leave()
         del _sessions[root]
         raise
-    return session
 
 
 def close_session(session: Session) -> None:

@@ -66,7 +66,8 @@ class Warehouse:
         Whether a received array may be changed (privately), or not at all.
     verify : {"lazy", "always", "off"}
         When files are checked: as they are read or beside the computation, once per session; before they are opened, at
-        each opening; or never.
+        each opening; or never. With ``"always"`` the files of the index are compared as a whole with what the last
+        clean close has left, else their first 64 MiB.
     encode : callable, optional
         Value -> canonical digest, for the type specs.
     is_project_class : callable, optional
@@ -138,6 +139,7 @@ class Warehouse:
             key=key,
             index=index,
             network_index=network_index,
+            verify=verify,
         )
         self._share_room(disk)
         self._committer = self._session.committer

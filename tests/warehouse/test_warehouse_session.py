@@ -95,6 +95,71 @@ def test_after_an_unclean_end_the_files_are_verified(opened: Open, directory: Pa
     assert [Path(data).parent.name for data in seen] == ["meta.lmdb", "small.lmdb"]
 
 
+@pytest.fixture
+def verified(monkeypatch: Any) -> list[str]:
+    """The data files that were verified since; their marks cover 16 kB only, as if they were larger than 64 MiB."""
+    from pyplantx.warehouse import inspection
+
+    seen, real = [], inspection._verify
+    monkeypatch.setattr(inspection, "_MARKED", 4 * 4096)
+    monkeypatch.setattr(inspection, "_verify", lambda data: seen.append(Path(data).parent.name) or real(data))
+    return seen
+
+
+def test_the_mark_of_large_files_is_lifted_while_they_are_open(
+    opened: Open, directory: Path, verified: list[str]
+) -> None:
+    """Damage beyond what it covers may kill the process: not a second time, then."""
+    filled(opened)
+    mark = (directory / "clean.json").read_bytes()
+    warehouse = opened()
+    assert not (directory / "clean.json").exists()
+    warehouse.close()
+    assert (directory / "clean.json").read_bytes() == mark and verified == []
+    for _ in range(2):  # dies: by SIGBUS, say
+        pid = os.fork()
+        if pid == 0:
+            Warehouse(directory)
+            os._exit(9)
+        os.waitpid(pid, 0)
+    expect(opened())
+    assert verified == ["meta.lmdb", "small.lmdb"]
+
+
+def test_a_lifted_mark_does_not_outlive_a_write(opened: Open, directory: Path, verified: list[str]) -> None:
+    filled(opened)
+    mark = (directory / "clean.json").read_bytes()
+    warehouse = opened()
+    send(warehouse, "new", 1)
+    warehouse.sync()
+    assert not list(directory.glob("clean.json*"))
+    warehouse.close()
+    assert (directory / "clean.json").read_bytes() != mark
+    expect(opened())
+    assert verified == []
+
+
+def test_large_files_are_compared_as_a_whole_if_that_is_asked_for(
+    opened: Open, directory: Path, verified: list[str]
+) -> None:
+    filled(opened)
+    opened(verify="always").close()  # the mark does not cover all: verified once
+    assert verified == ["meta.lmdb", "small.lmdb"]
+    for options in ({"verify": "always"}, {"verify": "always", "read_only": True}, {}):
+        warehouse = opened(**options)
+        expect(warehouse)
+        warehouse.close()
+    assert len(verified) == 2
+    data = directory / "small.lmdb" / "data.mdb"
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+    opened().close()
+    assert len(verified) == 2
+    opened(verify="always").close()
+    assert verified[2:] == ["small.lmdb"]
+
+
 @pytest.mark.parametrize("damage", ["delete", "empty", "truncate", "noise", "folder", "folder gone", "link"])
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_lost_or_damaged_index_is_replaced_by_its_backup(
