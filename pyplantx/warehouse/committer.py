@@ -29,6 +29,7 @@ from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import (
     IN_FILES,
+    IN_RECORD,
     IN_SMALL,
     MAX_PRODUCERS,
     MAX_VERSIONS,
@@ -59,6 +60,10 @@ _T = TypeVar("_T")
 PATIENCE, LIMIT = 0.025, 0.04
 #: Bytes of waiting payloads at which the plant's thread writes sooner; at which whoever adds to them writes.
 MANY_BYTES, TOO_MANY_BYTES = 8 << 20, 16 << 20
+#: Bytes from which on a payload that would live in its record may live in ``small.lmdb``: on pages of its own there.
+_MOVABLE = 2048
+#: Bytes of payloads in their records that are put at once.
+_AT_ONCE = 1 << 20
 #: Bytes of waiting payloads from which on their memory is used again for the next ones.
 _WORTH_KEEPING = 1 << 20
 #: Times the background thread looks without finding anything before it waits until it is told.
@@ -136,7 +141,9 @@ class Waiting:
         self.names: dict[str, NameRecord] = {}
         self.versions: dict[tuple[str, Digest], NewVersion] = {}
         self._roots: dict[str, tuple[Digest, ...]] = {}  # reactor -> the roots above, newest first
-        self.sealed: dict[Digest, Held] = {}
+        self.sealed: dict[Digest, Held] = {}  # to be changed by `keep` and `lose` only
+        self.in_records = 0  # bytes of the payloads above that will live in their records
+        self.unnamed: set[Digest] = set()  # of those above, what an activity has sent and no commit has named so far
         self.gone: set[Digest] = set()  # objects that count as missing, whatever the index still says
         self.tables: dict[str, dict[Any, Any]] = {
             "traces": self.traces,
@@ -146,6 +153,21 @@ class Waiting:
             "versions": self.versions,
             "objects": self.sealed,
         }
+
+    def keep(self, address: Digest, held: Held) -> None:
+        """Hold a sealed object, or another one in its place."""
+        self.lose(address)
+        self.sealed[address] = held
+        if held.record.home == IN_RECORD:
+            self.in_records += len(held.payload)
+
+    def lose(self, address: Digest) -> None:
+        """Hold it no longer."""
+        held = self.sealed.pop(address, None)
+        if held is not None and held.record.home == IN_RECORD:
+            self.in_records -= len(held.payload)
+        if self.unnamed:
+            self.unnamed.discard(address)
 
     def add_sent(self, name: str, ref: ObjectRef, producer: tuple[str, Digest]) -> NameRecord:
         """Note that `producer` has sent `name`; what is to be written for it."""
@@ -163,8 +185,11 @@ class Waiting:
                 known = self.tables[table]
                 if value is None:
                     self.gone.discard(key)
-                elif known.get(key) is value or (table == "objects" and self._is_same_seal(key, value)):
-                    known.pop(key, None)
+                elif table == "objects":
+                    if self._is_same_seal(key, value):
+                        self.lose(key)
+                elif known.get(key) is value:
+                    del known[key]
                     if table == "versions":
                         self._drop_root(*key)
 
@@ -238,9 +263,19 @@ class Committer:
 
     # -- adding to the queue (the plant's thread, or a worker's)
 
-    def hold(self, address: Digest, record: ObjectRecord, payload: bytes) -> None:
-        """Keep a sealed object at hand until a commit names it; begin to make its payload durable."""
+    def hold(self, address: Digest, record: ObjectRecord, payload: bytes, *, passing: bool = False) -> None:
+        """Keep a sealed object at hand until a commit names it; begin to make its payload durable.
+
+        Parameters
+        ----------
+        address, record, payload
+            What was sealed.
+        passing : bool
+            Whether an activity has sent it: `let_go` forgets it, if no commit has named it by then.
+        """
         with self._lock:
+            if record.home == IN_RECORD and len(payload) >= _MOVABLE and self._is_crowded():
+                record = record._replace(home=IN_SMALL)
             if record.home == IN_SMALL:
                 self._payloads[address] = payload
                 self._bytes += len(payload)
@@ -254,9 +289,29 @@ class Committer:
             # Last, so that an interrupt leaves nothing that looks stored and is not on its way to disk.
             self._void.discard(address)
             self.waiting.gone.discard(address)
-            self.waiting.sealed[address] = Held(record, payload)
-        if self._bytes > self._most_bytes:
+            self.waiting.keep(address, Held(record, payload))
+            if passing:
+                self.waiting.unnamed.add(address)
+        if self._bytes > self._most_bytes or (self._queue and self._is_crowded()):
             self.flush(self._index.lock_timeout)
+
+    def _is_crowded(self) -> bool:
+        """Whether those payloads that will be written with their records, and not before, fill half of the room."""
+        return self.waiting.in_records > self._most_bytes // 2
+
+    def let_go(self) -> None:
+        """Forget what was sent and no commit has named, now that all activities have ended: failed runs left it."""
+        if not self.waiting.unnamed:
+            return
+        with self._lock:
+            for address in list(self.waiting.unnamed):
+                self.waiting.lose(address)
+                self._drop_payload(address)
+
+    def keep_unnamed(self, address: Digest) -> None:
+        """Somebody outside of all activities is about to name it."""
+        with self._lock:
+            self.waiting.unnamed.discard(address)
 
     def commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
         """Queue what one reactor has left; nothing, if it has sent what could not be synced, which `sync` tells."""
@@ -292,7 +347,7 @@ class Committer:
     def forget_object(self, address: Digest) -> None:
         """An object counts as missing from now on; queue the removal of its record."""
         with self._lock:
-            self.waiting.sealed.pop(address, None)
+            self.waiting.lose(address)
             self._drop_payload(address)
             self.waiting.gone.add(address)
             if not self._index.read_only:
@@ -313,6 +368,7 @@ class Committer:
         """Write the object's record with this commit too, if it is not known to be durable yet."""
         held = self.waiting.sealed.get(address)
         if held is not None:
+            self.waiting.unnamed.discard(address)
             if held.record.seconds is None and seconds is not None:
                 held = self.waiting.sealed[address] = Held(held.record._replace(seconds=seconds), held.payload)
             writes.append(("objects", address, held))
@@ -548,7 +604,7 @@ class Committer:
             void = [item for item in self._queue if address in item.needs]
             self._queue = [item for item in self._queue if address not in item.needs]
             self.waiting.drop(void)
-            self.waiting.sealed.pop(address, None)
+            self.waiting.lose(address)
             self._void.add(address)  # the reactor that has sent it may still run
         self._error = WarehouseError(
             f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
@@ -654,13 +710,18 @@ def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:
 
 
 def _put_objects(index: Index, txn: Txn, values: dict[str, Any]) -> None:
-    rows = []
+    rows: list[tuple[bytes, bytes]] = []
+    size = 0
     for address, held in values.items():
         if held is None:
             index.delete(txn, "objects", address.encode())
-        else:
-            payload = b"" if held.record.home == IN_SMALL else held.payload
-            rows.append((address.encode(), encode_object(held.record, payload)))
+            continue
+        payload = b"" if held.record.home == IN_SMALL else held.payload
+        rows.append((address.encode(), encode_object(held.record, payload)))
+        size += len(payload)
+        if size > _AT_ONCE:  # each payload is copied twice on its way
+            index.put(txn, "objects", rows)
+            rows, size = [], 0
     index.put(txn, "objects", rows)
 
 

@@ -58,6 +58,12 @@ class Stillness:
         with self._lock:
             self.active.discard(who)
 
+    def when_quiet(self, action: Callable[[], None]) -> None:
+        """Do something short, unless somebody is in an activity or stores something; nobody begins meanwhile."""
+        with self._lock:
+            if not self.active and self._storing <= {threading.get_ident()}:
+                action()
+
     def begin_storing(self) -> None:
         """This thread is about to store an object: from the look whether it is there to the record that waits.
 

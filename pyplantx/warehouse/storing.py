@@ -87,10 +87,13 @@ class Storer:
         Writes the payloads.
     opener : Opener
         Tells what is there already.
+    user : int
+        Whose activities tell whether what is stored is soon named or forgotten; see `Stillness`.
     """
 
-    def __init__(self, session: Session, registry: SpecRegistry, opener: Opener) -> None:
+    def __init__(self, session: Session, registry: SpecRegistry, opener: Opener, user: int) -> None:
         self._session = session
+        self._user = user
         self._registry = registry
         self._opener = opener
         self._simple = cast("SimpleSpec", registry.get("simple"))  # unless another spec is put in its place
@@ -150,12 +153,15 @@ class Storer:
 
     def _keep(self, stage: StagedObject, sealed: Sealed) -> None:
         address, record, payload = sealed
+        committer, passing = self._session.committer, self._user in self._session.stillness.active
         if self._has_whole(address):
             stage.discard()
+            if not passing:
+                committer.keep_unnamed(address)
             return
         if record.home == IN_FILES:
             self._session.objects.publish(stage, sealed)
-        self._session.committer.hold(address, record, payload)
+        committer.hold(address, record, payload, passing=passing)
         self._session.added += record.size
 
     def _has_whole(self, address: Digest) -> bool:

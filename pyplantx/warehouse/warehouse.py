@@ -148,7 +148,7 @@ class Warehouse:
         self._opener = Opener(
             self._session, self.registry, self._reader, trust=trust, verify=verify, read_only=read_only
         )
-        self._storer = Storer(self._session, self.registry, self._opener)
+        self._storer = Storer(self._session, self.registry, self._opener, id(self))
         self._claims = Claims(self._session.layout.claims)
         self._workspaces: Workspaces | None = None
         self._work_left = os.path.isdir(os.path.join(self._session.layout.staging, RESUME))
@@ -207,9 +207,11 @@ class Warehouse:
         self._reader.keep(True)
 
     def end_activity(self) -> None:
-        """Let the view go."""
-        self._session.stillness.end_activity(id(self))
+        """Let the view go, and with the last activity of this process what failed runs have sent."""
+        stillness = self._session.stillness
+        stillness.end_activity(id(self))
         self._reader.keep(False)
+        stillness.when_quiet(self._committer.let_go)
 
     # -- looking up
 
