@@ -9,9 +9,10 @@ This file may know: workspaces, ledgers, observations, handles. It may not know:
 
 The lines of a ledger, as JSON objects:
 
-- ``{"format": 1, "reactor": id}``: the first one;
-- ``{"block": n, "wrote": [digest per output], "saw": [[kind, key, answer, shown], ...]}``: a block is finished;
-- ``{"block": n, "value": {...}, "saw": [...]}``: a reduction has come so far;
+- ``{"format": 2, "reactor": id}``: the first one;
+- ``{"block": n, "wrote": [digest per output], "read": [digest per source], "saw": [[kind, key, answer, shown], ...]}``:
+  a block is finished; of the sources only those of which nothing else tells (`pyplantx.blocks.sources`);
+- ``{"block": n, "value": {...}, "read": [digest], "saw": [...]}``: a reduction has come so far, over all it has read;
 - ``{"value": {...}, "saw": [...]}``: a checkpoint;
 - ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there.
 """
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.handles import digest_of
+from pyplantx.blocks.sources import folded
 from pyplantx.core.trace import Digest, Group, Observation, Question, Step, branch_key
 from pyplantx.errors import DamagedObject, PyplantxError
 from pyplantx.fingerprint.value import hash_text
@@ -39,11 +41,12 @@ if TYPE_CHECKING:
 
     from pyplantx.blocks.geometry import Block, Grid
     from pyplantx.blocks.handles import Handle
+    from pyplantx.blocks.sources import Sources
     from pyplantx.warehouse.resume import Workspace, Workspaces
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-_FORMAT = 1
+_FORMAT = 2
 
 #: A value is saved when so many times as much time has passed as that takes.
 WORTH = 20.0
@@ -182,6 +185,12 @@ class Record:
         log().info("reactor %s: a function of blocks has a state, so after a kill it begins anew", name)
         self.void()
 
+    def has_no_words(self) -> None:
+        """Something that was read can't be told from anything else that might be there next time."""
+        name = self._host.reactor.name
+        log().info("reactor %s: a source has elements that have no digest, so after a kill it begins anew", name)
+        self.void()
+
     def void(self) -> None:
         """What was noted is of no use to anybody."""
         self.going, self._broken = False, True
@@ -259,13 +268,13 @@ def _is_kept(value: Any) -> bool:
 
 
 _LINES = {
-    frozenset(("block", "wrote", "saw")),
-    frozenset(("block", "value", "saw")),
+    frozenset(("block", "wrote", "read", "saw")),
+    frozenset(("block", "value", "read", "saw")),
     frozenset(("value", "saw")),
     frozenset(("sealed", "address", "part", "saw")),
 }
 _FIELDS: dict[str, Callable[[Any], bool]] = {
-    **{"block": _is_number, "wrote": _are_texts, "saw": _are_observations, "value": _is_kept},
+    **{"block": _is_number, "wrote": _are_texts, "read": _are_texts, "saw": _are_observations, "value": _is_kept},
     **{"sealed": _is_number, "address": _is_text, "part": _is_text},
 }
 
@@ -413,18 +422,33 @@ class Attempt:
         Its blocks.
     outputs : dict
         Place in the loop -> the array; all untouched.
+    sources : Sources
+        What it reads besides.
     look : callable, optional
-        Of a map, whose blocks are written as a whole, whatever was in them (else what a killed run left there is
-        blanked): see `Captured.look`.
+        Of a map: see `Captured.look`. Its blocks hang on nothing but their parts of the sources.
+    in_place : bool
+        Whether an output is read. In a map that is not so, blocks are written as a whole, whatever was in them; else
+        what a killed run left there is blanked.
 
     Attributes
     ----------
     finished : frozenset of int
         Blocks that need not be done again.
+    fills, looks
+        See `Keeper`.
     """
 
-    def __init__(self, record: Record, grid: Grid, outputs: dict[int, Handle], look: Look | None = None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        grid: Grid,
+        outputs: dict[int, Handle],
+        sources: Sources,
+        look: Look | None = None,
+        in_place: bool = True,
+    ) -> None:
         self._record, self._grid, self._handles, self._look = record, grid, outputs, look
+        self._sources, self.looks, self.fills = sources, sources.places, frozenset(outputs)
         self._outputs: dict[int, Output] = {
             place: (SharedFile if handle.data_path else Spool)(handle, record, place)
             for place, handle in outputs.items()
@@ -436,7 +460,7 @@ class Attempt:
         try:
             if record.entries:
                 self._take_up()
-                self._soiled = look is None
+                self._soiled = in_place
             for output in self._outputs.values():
                 output.begin()
         except OSError as error:  # a file system without second names, say
@@ -452,7 +476,7 @@ class Attempt:
             return
         count = len(self._outputs)
         lines = [entry for entry in self._record.entries if len(entry.get("wrote", ())) == count]
-        wrote = {entry["block"]: entry["wrote"] for entry in lines if entry["block"] < self._grid.size}
+        wrote = self._of_the_same(lines)
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
@@ -463,6 +487,21 @@ class Attempt:
         elif damaged:
             log().warning("%d blocks of an interrupted run don't match their checksums and are done again", damaged)
         log().info("%d of %d blocks were finished by an interrupted run", len(self.finished), self._grid.size)
+
+    def _of_the_same(self, lines: Sequence[dict[str, Any]]) -> dict[int, list[Digest]]:
+        """Blocks whose sources are what they were, with what was written to them."""
+        last = {entry["block"]: entry for entry in lines if entry["block"] < self._grid.size}
+        if not self.looks:
+            return {index: entry["wrote"] for index, entry in last.items()}
+        blocks = map(self._grid.block, last)
+        found = {block.index for block in blocks if self._sources.of(block) == last[block.index]["read"]}
+        others = len(last) - len(found)
+        if others:
+            log().info("%d finished blocks were made from something else than is there now, and are done again", others)
+        if others and self._look is None:  # the body can read whatever it likes of them
+            self._record.begin()
+            return {}
+        return {index: entry["wrote"] for index, entry in last.items() if index in found}
 
     def _is_whole(self, written: tuple[int, Sequence[Digest]]) -> bool:
         index, digests = written
@@ -490,6 +529,13 @@ class Attempt:
         saw = self._record.saw()
         if not self._record.going:
             return _note_nothing
+        read = self._sources.taken(block)
+        if self._sources.is_altered(block):
+            self.wrote_elsewhere(None)
+            return _note_nothing
+        if read is None:
+            self._record.has_no_words()
+            return _note_nothing
         self._done = number = self._done + 1
         is_same = True if self._look is None else self._look()
         if is_same is False:
@@ -499,7 +545,7 @@ class Attempt:
 
         def note(written: dict[int, Array]) -> None:
             try:
-                entry = {"block": block.index, "wrote": list(self._digests(block, written)), "saw": saw}
+                entry = {"block": block.index, "wrote": list(self._digests(block, written)), "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
                     self._record.add(self._unsure.popleft()[1])
@@ -522,10 +568,23 @@ class Attempt:
         for place, output in self._outputs.items():
             yield output.finished(block, written.get(place))
 
+    def given(self, block: Block, place: int, part: Any) -> None:
+        """See `Keeper.given`."""
+        if self._record.going:
+            self._sources.give(block, place, part)
+
+    def watch(self, block: Block) -> None:
+        """See `Keeper.watch`."""
+        if self._record.going:
+            self._sources.watch(block)
+
     def wrote_elsewhere(self, array: Any) -> None:
         """See `Keeper.wrote_elsewhere`: what is in the array is no longer known from its blocks."""
         if self._record.going:
-            log().warning("a loop with resume=True writes otherwise than dst[block] = ..., and can't be resumed")
+            log().warning(
+                "a loop with resume=True writes otherwise than dst[block] = ... to arrays that were allocated and not "
+                "written to before, and can't be resumed"
+            )
             self._record.void()
 
     def before_send(self, array: Any) -> None:
@@ -553,8 +612,10 @@ class Reduction:
     ----------
     record : Record
         Its ledger.
-    count : int
-        How many blocks there are.
+    grid : Grid
+        Its blocks.
+    sources : Sources
+        What is read.
     look : callable
         See `Captured.look`.
     clock : callable
@@ -566,19 +627,36 @@ class Reduction:
         The value that an interrupted run has left; empty if there is none.
     finished : frozenset of int
         The blocks that it is made of.
+    fills, looks
+        See `Keeper`.
     """
 
-    def __init__(self, record: Record, count: int, look: Look, clock: Callable[[], float] = time.monotonic) -> None:
+    fills: frozenset[int] = frozenset()
+
+    def __init__(
+        self, record: Record, grid: Grid, sources: Sources, look: Look, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._record, self._look, self._clock = record, look, clock
+        self._sources, self.looks = sources, sources.places
         self.total: list[Any] = []
         self.finished: frozenset[int] = frozenset()
-        found = latest_value(record, count)
+        self._read = ""  # digest of all that went into the value
+        found = latest_value(record, grid.size)
         if found is not None:
-            entry, value = found
-            self.total, self.finished = [value], frozenset(range(entry["block"] + 1))
+            self._take_up(grid, *found)
         self._kept: dict[str, Any] | None = None
         self._saw: list[list[str]] = []
         self._saved, self._took = -math.inf, 0.0
+
+    def _take_up(self, grid: Grid, entry: dict[str, Any], value: Any) -> None:
+        finished = range(entry["block"] + 1)
+        read = ""
+        for index in finished if self.looks else ():
+            read = folded(read, self._sources.of(grid.block(index)))
+        if [read] != entry["read"]:
+            log().info("what was combined was made from something else than is there now: it is done again")
+            return self._record.begin()
+        self.total, self.finished, self._read = [value], frozenset(finished), read
 
     def keep(self, block: Block, value: Any) -> None:
         """The value after a block."""
@@ -596,6 +674,13 @@ class Reduction:
         """See `Keeper.done`."""
         self._saw += self._record.saw()
         kept, self._kept = self._kept, None
+        if not self._record.going:
+            return _note_nothing
+        parts = self._sources.taken(block)
+        if parts is None:
+            self._record.has_no_words()
+            return _note_nothing
+        read = self._read = folded(self._read, parts)
         if kept is None:
             return _note_nothing
         if not self._look(now=True):
@@ -604,9 +689,17 @@ class Reduction:
         saw, self._saw = self._saw, []
 
         def note(_: dict[int, Array]) -> None:
-            self._record.add_value({"block": block.index, "value": kept, "saw": saw})
+            self._record.add_value({"block": block.index, "value": kept, "read": [read], "saw": saw})
 
         return note
+
+    def given(self, block: Block, place: int, part: Any) -> None:
+        """See `Keeper.given`."""
+        if self._record.going:
+            self._sources.give(block, place, part)
+
+    def watch(self, block: Block) -> None:
+        """See `Keeper.watch`: a function is given parts alone."""
 
     def blank(self, block: Block) -> None:
         """See `Keeper.blank`: nothing is written."""

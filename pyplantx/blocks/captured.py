@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CHEAP, _SHARE = 0.001, 20.0
 
 #: Bytes of arrays that a function may have brought along: more would be digested for too long.
-_MOST_BYTES: Final = 256 << 20
+_MOST_BYTES: Final[int] = 256 << 20
 
 _CONTAINERS: Final = (list, tuple, dict, set, frozenset)
 _NAMED: Final = (type, types.ModuleType, types.BuiltinFunctionType)  # what they are, their names say
@@ -47,10 +47,8 @@ class Captured:
 
     Parameters
     ----------
-    functions : sequence of callable
-        What is called for the blocks.
-    values : sequence of object
-        What else the result hangs on: sources in memory, a value to begin with. They are looked at once.
+    functions : sequence of object
+        What is called for the blocks, and what else the result hangs on: a value to begin with.
     fingerprinter : Fingerprinter
         Of the plant.
     is_unfinished : callable
@@ -71,8 +69,7 @@ class Captured:
 
     def __init__(
         self,
-        functions: Sequence[Callable[..., Any]],
-        values: Sequence[Any],
+        functions: Sequence[Any],
         fingerprinter: Fingerprinter,
         is_unfinished: Callable[[Any], bool],
         clock: Callable[[], float] = time.monotonic,
@@ -80,12 +77,11 @@ class Captured:
     ) -> None:
         self._functions, self._fingerprinter = functions, fingerprinter
         self._is_unfinished, self._clock, self._effort = is_unfinished, clock, effort
-        self._before = self._digest_of(functions)
+        self.digest: Digest = self._digest_of(functions)
         self._looked, self._took = 0.0, 0.0
         self._chance = _chance()
         if not self.look(now=True):  # the first time takes longer: it reads code
             raise CannotTell("it changes while nobody uses it")
-        self.digest: Digest = hash_text(f"{self._before}\n{self._digest_of(values, None)}")
 
     def look(self, now: bool = False) -> bool | None:
         """Whether the functions are what they were; None if it is not time to look.
@@ -99,7 +95,7 @@ class Captured:
             return None
         begun = self._effort()
         try:
-            is_same = self._digest_of(self._functions) == self._before
+            is_same = self._digest_of(self._functions) == self.digest
         except (CannotTell, RuntimeError):  # changed while it was looked at
             return False
         chance = _chance()
@@ -110,8 +106,8 @@ class Captured:
         self._took = min(self._took or took, took)  # the least: the garbage collector may have had its turn in it
         return is_same
 
-    def _digest_of(self, values: Iterable[Any], most_bytes: int | None = _MOST_BYTES) -> Digest:
-        reader = _Reader(self._fingerprinter.of_present(), self._is_unfinished, most_bytes)
+    def _digest_of(self, values: Iterable[Any]) -> Digest:
+        reader = _Reader(self._fingerprinter.of_present(), self._is_unfinished)
         for value in values:
             reader.take(value)
         return hash_text("\n".join(reader.found))
@@ -120,12 +116,10 @@ class Captured:
 class _Reader:
     """Digests values with all that they reach."""
 
-    def __init__(
-        self, fingerprinter: Fingerprinter, is_unfinished: Callable[[Any], bool], most_bytes: int | None
-    ) -> None:
+    def __init__(self, fingerprinter: Fingerprinter, is_unfinished: Callable[[Any], bool]) -> None:
         self.found: list[str] = []
         self._fingerprinter, self._is_unfinished = fingerprinter, is_unfinished
-        self._bytes_left = most_bytes
+        self._bytes_left = _MOST_BYTES
         self._seen: dict[int, tuple[int, Any]] = {}  # with the values: an address may be used again
 
     def take(self, value: Any) -> None:
@@ -183,10 +177,9 @@ class _Reader:
             raise CannotTell(f"it has an array that is not sent yet: {type(value).__name__}")
         if hasattr(type(value), "__next__"):
             raise CannotTell(f"it has an iterator: {type(value).__name__}")
-        if self._bytes_left is not None:
-            self._bytes_left -= getattr(value, "nbytes", 0)
-            if self._bytes_left < 0:
-                raise CannotTell("it has brought along more than is looked at")
+        self._bytes_left -= getattr(value, "nbytes", 0)
+        if self._bytes_left < 0:
+            raise CannotTell("it has brought along more than is looked at")
         if _is_own_instance(value, self._fingerprinter):
             self._tell(type(value))
             self._several([vars(value)])

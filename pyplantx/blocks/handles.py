@@ -113,8 +113,13 @@ class Handle:
     def let_go(self, box: Box) -> None:
         """A box is not going to be used any more."""
 
-    def contents(self) -> list[Any]:
-        """Arrays of which nothing that the run has observed tells: they were made by it, and lie in memory."""
+    @property
+    def here(self) -> Handle:
+        """The array as this process reads it."""
+        return self
+
+    def arrays(self) -> list[Any]:
+        """Plain arrays in memory that say all that is in it; none if that can't be told."""
         return []
 
     # -- for outputs that are to survive a kill
@@ -195,8 +200,8 @@ class MapHandle(Handle):
         """A long scan gives its pages back first."""
         _advise(self.array[tuple(box)], COLD)
 
-    def contents(self) -> list[Any]:
-        return [] if self.allocation is not None or _is_mapped(self.array) else [self.array]
+    def arrays(self) -> list[Any]:
+        return [self.array] if self.is_plain else []
 
     @property
     def untouched(self) -> bool:
@@ -236,9 +241,8 @@ class RowsHandle(Handle):
     def part(self, box: Box) -> Any:
         return self.read(box)
 
-    def contents(self) -> list[Any]:
-        parts = (self.array.data, self.array.indices, self.array.indptr)
-        return [part for part in parts if not _is_mapped(part)]
+    def arrays(self) -> list[Any]:
+        return [self.array.data, self.array.indices, self.array.indptr]
 
     def write(self, box: Box, value: Any) -> None:
         raise BadRequest("a sparse matrix can't be filled in blocks", hint="build it whole and pipe.send it")
@@ -289,13 +293,6 @@ def _advise(part: Any, advice: int) -> bool:
     start = part.__array_interface__["data"][0]
     first = start & -mmap.PAGESIZE
     return bool(madvise()(first, start + part.nbytes - first, advice) == 0)
-
-
-def _is_mapped(array: Any) -> bool:
-    """Whether it lies in a file: a received ingredient."""
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return isinstance(array, mmap.mmap)
 
 
 def _is_blank(path: str, array: Any) -> bool:

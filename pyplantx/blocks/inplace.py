@@ -27,7 +27,7 @@ def check_output(source: Handle, out: Handle, grid: Grid, who: str) -> None:
     BadRequest
         If it is so.
     """
-    if not _has_common(source, out):
+    if not has_common(source, out):
         return
     if any(grid.halo):
         raise BadRequest(
@@ -87,7 +87,7 @@ def borders_of(handles: Sequence[Handle], grid: Grid) -> Borders | None:
     return Borders(handles[0], grid) if handles[0].array.flags.writeable else None
 
 
-def _has_common(source: Handle, out: Handle) -> bool:
+def has_common(source: Handle, out: Handle) -> bool:
     """Whether two arrays have elements in common."""
     if source.array is out.array:
         return True

@@ -51,6 +51,14 @@ class Keeper(Protocol):
     """Notes what is finished, so that it need not be done again after a kill."""
 
     finished: frozenset[int]  #: blocks that need not be done again
+    fills: frozenset[int]  #: places of the arrays whose blocks are noted when they are written
+    looks: tuple[int, ...]  #: places of the sources of which it wants to see what is handed out
+
+    def given(self, block: Block, place: int, part: Any) -> None:
+        """What of a source is about to be handed out, with the halo."""
+
+    def watch(self, block: Block) -> None:
+        """The body of the loop is about to have a block, and the arrays themselves."""
 
     def blank(self, block: Block) -> None:
         """Undo what a killed run may have written to a block, before it is handed out. In the reading thread."""
@@ -120,6 +128,7 @@ class BlockLoop:
         with self.running():
             for block in self.blocks():
                 before = None if borders is None else borders.of(block)
+                self._look_at(block)
                 yield block
                 if borders is not None and borders.of(block) != before:
                     raise refusal(self._who, block)
@@ -237,6 +246,22 @@ class BlockLoop:
         result_of(self._ahead.pop((_PREPARED, block.index)))
         self._fetching = set()
 
+    def look(self, block: Block, parts: Sequence[Any]) -> None:
+        """Show the keeper what a function is about to be given; by place."""
+        if self._keeper is not None:
+            for place in self._keeper.looks:
+                self._keeper.given(block, place, parts[place])
+
+    def _look_at(self, block: Block) -> None:
+        """`look`, where the body reads for itself."""
+        if self._keeper is None:
+            return
+        for place in self._keeper.looks:
+            ahead = self._ahead.get((place, block.index))
+            part = self._handles[place].part(block.padded) if ahead is None else result_of(ahead)
+            self._keeper.given(block, place, part)
+        self._keeper.watch(block)
+
     def finish(self, block: Block) -> None:
         """The reactor is done with a block."""
         for key in [key for key in self._ahead if key[1] == block.index]:  # it was not wanted
@@ -286,6 +311,8 @@ class BlockLoop:
                 self._keeper.wrote_elsewhere(array)
             array.write_block(tuple(block), value)
             return
+        if self._keeper is not None and place not in self._keeper.fills:
+            self._keeper.wrote_elsewhere(array)
         self.put(block, place, value if _is_unshared(value) else _copied(value))
 
     def put(self, block: Block, place: int, value: Array, dtype: Any = None) -> None:

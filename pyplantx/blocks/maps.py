@@ -174,7 +174,10 @@ def reduce_blocks(
 
 def _work(loop: BlockLoop, sources: Sequence[Handle]) -> Iterator[Work]:
     for block in loop.blocks():
-        yield block, [_part(loop, handle, block) for handle in sources]
+        parts = [_part(loop, handle, block) for handle in sources]
+        loop.look(block, parts)
+        yield block, parts
+        del parts  # the function has them, and perhaps nobody else
 
 
 def _part(loop: BlockLoop, handle: Handle, block: Block) -> Any:

@@ -103,6 +103,10 @@ class Placed(Handle):
         super().__init__(inner.array, inner.allocation)
         self.inner, self.seen = inner, seen
 
+    @property
+    def here(self) -> Handle:
+        return self.inner
+
     def part(self, box: Box) -> Any:
         """Where it lies."""
         return At(tuple(box))

@@ -18,10 +18,11 @@ from pyplantx.blocks.alterations import Alterations
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
-from pyplantx.blocks.inplace import check_output
+from pyplantx.blocks.inplace import check_output, has_common
 from pyplantx.blocks.loop import BlockLoop, Keeper
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
+from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.logs import log
 from pyplantx.resume import Attempt, Host, Record, Reduction, latest_value, place_of, save_value
@@ -119,8 +120,8 @@ class Workshop:
         grid, hands = self._cut_for(hands, handles, memory, axis, halo)
         for source in hands.sources:
             check_output(source, output, grid, self._who)
-        captured = self._captured("map_blocks", [function], hands.sources) if resume else None
-        keeper = None if captured is None else self._attempt("map", grid, {place: output}, captured)
+        captured = self._captured("map_blocks", [function]) if resume else None
+        keeper = None if captured is None else self._attempt_of_map(grid, handles, captured)
         loop = self._loop(grid, handles, progress, keeper)
         try:
             maps.map_blocks(loop, hands, output, place)
@@ -142,9 +143,8 @@ class Workshop:
         """See `Pipework.reduce_blocks`."""
         hands = self._hands("reduce_blocks", function, sources, workers)
         grid, hands = self._cut_for(hands, hands.sources, memory, axis, 0)
-        captured = self._captured("reduce_blocks", [function, combine], hands.sources, [initial]) if resume else None
-        record = None if captured is None else self._record(f"reduce\n{grid}\n{captured.digest}")
-        keeper = None if captured is None or record is None else Reduction(record, grid.size, captured.look)
+        captured = self._captured("reduce_blocks", [function, combine, initial]) if resume else None
+        keeper = None if captured is None else self._reduction(grid, hands.sources, captured)
         loop = self._loop(grid, hands.sources, progress, keeper)
         before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [initial]
         keep = keeper.keep if keeper is not None else _keep_nothing
@@ -329,24 +329,45 @@ class Workshop:
                     handle.allocation.name,
                 )
                 return None
-        return self._attempt("loop", grid, outputs)
+        sources = {place: handle for place, handle in enumerate(handles) if place not in outputs}
+        return self._attempt("loop", grid, outputs, sources)
 
-    def _captured(
-        self, what: str, functions: Sequence[Any], sources: Sequence[Handle], values: Sequence[Any] = ()
-    ) -> Captured | None:
+    def _attempt_of_map(self, grid: Grid, handles: list[Handle], captured: Captured) -> Attempt | None:
+        """Of a map, whose output comes last."""
+        *given, output = handles
+        sources = {place: handle for place, handle in enumerate(given) if not has_common(handle.here, output)}
+        in_place = len(sources) < len(given)
+        return self._attempt("map", grid, {len(given): output}, sources, captured, in_place)
+
+    def _reduction(self, grid: Grid, handles: list[Handle], captured: Captured) -> Reduction | None:
+        sources = self._sources(dict(enumerate(handles)))
+        record = self._record(f"reduce\n{grid}\n{captured.digest}\n{sources.key}")
+        return None if record is None else Reduction(record, grid, sources, captured.look)
+
+    def _sources(self, handles: dict[int, Handle], exposed: bool = False) -> Sources:
+        """What a loop reads; `exposed`: its body has the arrays."""
+        assert self._spaces is not None
+        return Sources(handles, self._run.world.fingerprinter.of_present().encode_value, self._spaces.sealed, exposed)
+
+    def _captured(self, what: str, functions: Sequence[Any]) -> Captured | None:
         """What functions of blocks stand on besides; None if it can't be told, or nothing is kept anyway."""
         if self._spaces is None:
             return None
-        held = [part for handle in sources for part in handle.contents()]
         unsent = self._run.allocation_of
         try:
-            return Captured(functions, [*values, *held], self._run.world.fingerprinter, lambda v: unsent(v) is not None)
+            return Captured(functions, self._run.world.fingerprinter, lambda v: unsent(v) is not None)
         except CannotTell as why:
             log().info("%s: after a kill %s begins anew, since the function has a state: %s", self._who, what, why)
             return None
 
     def _attempt(
-        self, kind: str, grid: Grid, outputs: dict[int, Handle], captured: Captured | None = None
+        self,
+        kind: str,
+        grid: Grid,
+        outputs: dict[int, Handle],
+        sources: dict[int, Handle],
+        captured: Captured | None = None,
+        in_place: bool = True,
     ) -> Attempt | None:
         """Of a loop that fills some arrays; None if it can't be resumed. `captured`: of a map."""
         if self._spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
@@ -355,10 +376,11 @@ class Workshop:
             log().debug("%s: a loop can't be resumed, since its output was written to before", self._who)
             return None
         standing = "" if captured is None else captured.digest
-        record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values()), standing]))
+        read = self._sources(sources, exposed=captured is None)
+        record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
         if record is None:
             return None
-        attempt = Attempt(record, grid, outputs, None if captured is None else captured.look)
+        attempt = Attempt(record, grid, outputs, read, None if captured is None else captured.look, in_place)
         self._attempts.append(attempt)
         return attempt
 

@@ -345,6 +345,17 @@ class Workspaces:
             raise DamagedObject("decoding it could run code, and the store is not trusted to hold code")
         return workspace.read_value(kept, spec)
 
+    def sealed(self, path: str) -> str | None:
+        """What a file is called in the store, if it belongs to an object: its address says what is in it; else None.
+
+        Parameters
+        ----------
+        path : str
+            Without symbolic links, as the kernel tells it.
+        """
+        objects = os.path.realpath(self._layout.objects) + os.sep
+        return path[len(objects) :] if path.startswith(objects) else None
+
     def copy_object(self, address: Digest, part: str, target: str) -> None:
         """Copy a part of a sealed object, which nobody may alter; the copy is the caller's to check.
 

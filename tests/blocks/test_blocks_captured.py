@@ -223,4 +223,4 @@ def test_dear_looks_are_rare() -> None:
 
 
 def captured(function: Any, is_unfinished: Any = lambda value: False, **options: Any) -> Captured:
-    return Captured([function], [], Fingerprinter(), is_unfinished, **options)
+    return Captured([function], Fingerprinter(), is_unfinished, **options)

@@ -1,0 +1,405 @@
+"""A block of a killed run counts only for what it was made from: a source may be filled otherwise the next time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyplantx import Plant, ReactorFunc, specs
+from tests.blocks.test_resume_kills import read_ledger
+from tests.blocks.values import Unseen
+
+ROWS, COLUMNS = 40, 2048  # more than what is digested as a whole
+BLOCK = 4  # rows
+MEMORY = 3 * BLOCK * (COLUMNS + 1) * 8  # of two arrays, one with a single column
+STOPPED_IN = 6
+
+
+class Stopped(Exception):
+    """Ends a run in the middle, as a kill does."""
+
+
+class Own:
+    """An array of nobody's."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.shape, self.dtype = inner, inner.shape, inner.dtype
+
+    def __getitem__(self, selection: Any) -> Any:
+        return self.inner[selection]
+
+
+class Settings:
+    """What the attempts of a reactor differ in, and what they have done; no reactor observes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attempt = 0
+        self.calls = Unseen()
+        self.changes: slice | None = slice(None)  # rows that each attempt fills otherwise
+
+    def __fingerprint__(self) -> str:
+        return ""  # functions of blocks have it
+
+    def value(self) -> Any:
+        """What the source is filled with."""
+        value = np.arange(ROWS * COLUMNS, dtype="f8").reshape(ROWS, COLUMNS)
+        if self.changes is not None:
+            value[self.changes] += 1000 * self.attempt
+        return value
+
+    def note(self, value: Any) -> Any:
+        """Called for each block."""
+        self.calls.append(1)
+        if self.attempt == 1 and len(self.calls) == STOPPED_IN:
+            raise Stopped
+        return value
+
+
+def allocated(spec: Any, **options: Any) -> Callable[..., Any]:
+    def make(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+        array = pipe.allocate_temp(spec, shape=value.shape, dtype=value.dtype, **options)
+        array[...] = value
+        return array
+
+    return make
+
+
+def memory_map(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    array = np.memmap(path / "raw", "f8", "w+", shape=value.shape)
+    array[...] = value
+    return array
+
+
+def altered(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    received[...] = value
+    return received
+
+
+def altered_part(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    received[...] = value
+    return received[:, :0:-1]
+
+
+def view(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    return allocated(specs.ArraySpec)(pipe, received, value, path)[:, 1:]
+
+
+def masked(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    return np.ma.MaskedArray(received, mask=value % 2000 > 990)
+
+
+def sparse(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    matrix = pytest.importorskip("scipy.sparse").csr_matrix(received)
+    matrix.data[:] = value.ravel()[-len(matrix.data) :]
+    return matrix
+
+
+SOURCES: dict[str, Callable[..., Any]] = {
+    "HDF": allocated(specs.HdfArraySpec),
+    "chunked HDF": allocated(specs.HdfArraySpec, chunks=(4, 512), compression="gzip"),
+    "npy": allocated(specs.ArraySpec),
+    "view of npy": view,
+    "memory map": memory_map,
+    "altered": altered,
+    "part of altered": altered_part,
+    "masked": masked,
+    "csr": sparse,
+    "own": lambda pipe, received, value, path: Own(value),
+    "plain": lambda pipe, received, value, path: value,
+    "Fortran": lambda pipe, received, value, path: np.asfortranarray(value),
+    "objects": lambda pipe, received, value, path: value.astype(object),
+}
+
+
+def sums(x: Any) -> Any:
+    return np.asarray(x.sum(axis=1), "f8").reshape(-1)
+
+
+def memory_for(source: Any) -> int:
+    return MEMORY * 3 // 2 + 1000 if hasattr(source, "indptr") else MEMORY
+
+
+def by_map(pipe: Any, source: Any, settings: Settings) -> Any:
+    out = pipe.allocate("x", specs.HdfArraySpec, shape=(ROWS,), dtype="f8")
+    pipe.map_blocks(lambda x: settings.note(sums(x)), source, out=out, memory=memory_for(source))
+    return out
+
+
+def by_reduction(pipe: Any, source: Any, settings: Settings) -> Any:
+    return pipe.reduce_blocks(
+        lambda x: settings.note(sums(x)), source, combine=lambda a, b: np.concatenate([a, b]), memory=memory_for(source)
+    )
+
+
+def by_loop(pipe: Any, source: Any, settings: Settings) -> Any:
+    out = pipe.allocate("x", specs.HdfArraySpec, shape=(ROWS,), dtype="f8")
+    for b in pipe.blocks(source, out, memory=memory_for(source), resume=True):
+        out[b] = settings.note(sums(source[b]))
+    return out
+
+
+WAYS = {"map": by_map, "reduce": by_reduction, "loop": by_loop}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr("pyplantx.resume.WORTH", 0.0)
+    monkeypatch.setattr("pyplantx.blocks.captured._CHEAP", 1e9)
+
+
+@pytest.fixture
+def attempts(settings: Settings) -> Callable[..., Any]:
+    """Stop a reactor in the middle, run it again; what it sends, and the blocks that it then computed."""
+    settings.calls.clear()
+
+    def run(body: Callable[..., Any], **options: Any) -> tuple[Any, int]:
+        settings.attempt = 0
+        first = settings.value()
+
+        @ReactorFunc(name="base", version="1")
+        def base(pipe: Any) -> None:
+            pipe.send("base", first)
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            received = yield pipe.receive("base")
+            settings.attempt += 1
+            pipe.send("x", body(pipe, received, settings))
+
+        with Plant(settings.path / "plant", durability="process", **options) as plant:
+            plant.add_reactors(base, reactor)
+            with pytest.raises(Stopped):
+                plant.produce("x")
+            settings.calls.clear()
+            return np.asarray(plant.produce("x")[...]), len(settings.calls)
+
+    return run
+
+
+def expected(kind: str, settings: Settings) -> Any:
+    """What an undisturbed run gives now."""
+
+    class Pipe:
+        def allocate_temp(self, spec: Any, *, shape: Any, dtype: Any, **options: Any) -> Any:
+            return np.empty(shape, dtype)
+
+    settings.attempt, received = 0, None
+    received = settings.value()
+    settings.attempt = 2
+    source = SOURCES[kind](Pipe(), received, settings.value(), settings.path)
+    return sums(getattr(source, "inner", source))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", SOURCES)
+class TestFilledByTheRun:
+    def body(self, kind: str, way: str) -> Callable[..., Any]:
+        def body(pipe: Any, received: Any, settings: Settings) -> Any:
+            return WAYS[way](pipe, SOURCES[kind](pipe, received, settings.value(), settings.path), settings)
+
+        return body
+
+    def skip(self, kind: str, way: str) -> None:
+        if way == "loop" and kind in ("csr", "npy"):
+            pytest.skip("csr has no plain loops; of an array in memory that was written to none is resumed")
+
+    def test_otherwise(self, kind, way, settings, attempts):
+        value, _ = attempts(self.body(kind, way))
+        assert value.tolist() == expected(kind, settings).tolist()
+
+    def test_in_its_last_block_alone(self, kind, way, settings, attempts):
+        settings.changes = slice(ROWS - 1, ROWS)
+        value, _ = attempts(self.body(kind, way))
+        assert value.tolist() == expected(kind, settings).tolist()
+
+    def test_in_its_first_block_alone(self, kind, way, settings, attempts):
+        """Of a map only that is done again."""
+        self.skip(kind, way)
+        settings.changes = slice(0, 1)
+        value, calls = attempts(self.body(kind, way))
+        assert value.tolist() == expected(kind, settings).tolist()
+        assert calls < ROWS // BLOCK or way != "map"
+
+    def test_as_before(self, kind, way, settings, attempts):
+        self.skip(kind, way)
+        settings.changes = None
+        value, calls = attempts(self.body(kind, way))
+        assert value.tolist() == expected(kind, settings).tolist()
+        assert calls <= ROWS // BLOCK - STOPPED_IN + 3
+
+
+def lines(settings: Settings) -> list[dict[str, Any]]:
+    """What the ledgers say of blocks."""
+    paths = sorted(settings.path.glob("plant/staging/resume/*/*/ledger"))
+    return [line for path in paths for line in read_ledger(str(path)) if "block" in line]
+
+
+def stopped(settings: Settings, *reactors: Any, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
+    """Value of the second run, and what the first one has noted."""
+    with Plant(settings.path / "plant", durability="process", **options) as plant:
+        plant.add_reactors(*reactors)
+        with pytest.raises(Stopped):
+            plant.produce("x")
+        noted = lines(settings)
+        settings.calls.clear()
+        return np.asarray(plant.produce("x")[...]), noted
+
+
+RECEIVED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "array": (None, {}),
+    "HDF": (specs.HdfArraySpec, {}),
+    "chunked HDF": (specs.HdfArraySpec, {"chunks": (4, 512)}),
+    "Zarr": (specs.ZarrArraySpec, {"chunks": (4, 512)}),
+    "csr": (None, {}),
+}
+
+
+class TestReceived:
+    """What the run has observed is not read for it."""
+
+    ROWS = 400  # of a megabyte and more
+
+    def base(self, kind: str) -> Any:
+        @ReactorFunc(name="base", version="1")
+        def base(pipe: Any) -> None:
+            for name, offset in (("a", 0), ("b", 1)):
+                value = np.arange(self.ROWS * 512, dtype="f8").reshape(self.ROWS, 512) + offset
+                spec, options = RECEIVED[kind]
+                if kind == "csr":
+                    value = pytest.importorskip("scipy.sparse").csr_matrix(value)
+                if spec is None:
+                    pipe.send(name, value)
+                else:
+                    array = pipe.allocate(name, spec, shape=value.shape, dtype="f8", **options)
+                    array[...] = value
+                    pipe.send(name, array)
+
+        return base
+
+    def run(self, settings: Settings, kind: str, pick: Callable[..., Any], **options: Any) -> Any:
+        if kind == "Zarr":
+            pytest.importorskip("zarr")
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            both = yield pipe.receive("a", "b")
+            settings.attempt += 1
+            source = pick(both)
+            out = pipe.allocate("x", specs.HdfArraySpec, shape=source.shape[:1], dtype="f8")
+            pipe.map_blocks(lambda x: settings.note(sums(x)), source, out=out, memory=3 * 40 * 513 * 12)
+            pipe.send("x", out)
+
+        return stopped(settings, self.base(kind), reactor, **options)
+
+    def sums(self, offset: int, first: int = 0) -> list[float]:
+        value = np.arange(self.ROWS * 512, dtype="f8").reshape(self.ROWS, 512) + offset
+        return [float(total) for total in value.sum(axis=1)[first : first + 360]]
+
+    @pytest.mark.parametrize("kind", RECEIVED)
+    def test_it_tells_what_it_is(self, kind, settings):
+        value, noted = self.run(settings, kind, lambda both: both[0])
+        assert value.tolist()[:360] == self.sums(0)
+        assert len(noted) >= STOPPED_IN - 2 and all(line["read"] == [] for line in noted)
+        assert len(settings.calls) < 10
+
+    @pytest.mark.parametrize("kind", RECEIVED)
+    def test_and_which_one(self, kind, settings):
+        value, noted = self.run(settings, kind, lambda both: both[settings.attempt - 1])
+        assert noted and value.tolist()[:360] == self.sums(1)
+
+    def test_and_which_part_of_it(self, settings):
+        value, noted = self.run(settings, "array", lambda both: both[0][settings.attempt : settings.attempt + 360])
+        assert value.tolist() == self.sums(0, 2)
+        assert noted and all(line["read"] == [] for line in noted)
+
+    def test_unless_the_body_of_a_loop_may_write_to_it(self, settings):
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            source = yield pipe.receive("a")
+            settings.attempt += 1
+            out = pipe.allocate("y", specs.HdfArraySpec, shape=source.shape[:1], dtype="f8")
+            for b in pipe.blocks(source, out, memory=3 * 40 * 513 * 8, resume=True):
+                source[b] += 1
+                out[b] = settings.note(sums(source[b]))
+            pipe.send("y", out)
+            pipe.send("x", source[:, 0] + out[:])
+
+        value, noted = stopped(settings, self.base("array"), reactor)
+        assert value.tolist()[:360] == [total + 512 * (row + 1) + 1 for row, total in enumerate(self.sums(0))]
+        assert noted == []
+
+
+class TestOtherThanBlocks:
+    def test_in_place_on_what_was_not_written_to(self, settings):
+        """What a killed run has left in the block that it was writing is not read."""
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            out = pipe.allocate("x", specs.ArraySpec, shape=(40, 512), dtype="f8")
+            settings.attempt += 1
+            pipe.map_blocks(lambda x: settings.note(x + 1), out, out=out, memory=6 * 4 * 512 * 8)
+            pipe.send("x", out)
+
+        with Plant(settings.path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(Stopped):
+                plant.produce("x")
+            (path,) = settings.path.glob("plant/staging/resume/*/*/data-1")
+            with path.open("r+b") as file:  # part of its block
+                file.seek(-(40 - STOPPED_IN * 4 + 3) * 512 * 8, 2)
+                file.write(np.ones(512).tobytes())
+            settings.calls.clear()
+            assert set(np.asarray(plant.produce("x")).ravel().tolist()) == {1.0}
+        assert len(settings.calls) < 10
+
+    @pytest.mark.parametrize("kind", ["HDF", "plain"])
+    def test_a_block_of_an_array_that_was_written_to(self, kind, settings, caplog):
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            other = np.zeros((40, 8))
+            if kind == "HDF":
+                other = pipe.allocate_temp(specs.HdfArraySpec, shape=(40, 8), dtype="f8")
+                other[...] = 0
+            out = pipe.allocate("y", specs.HdfArraySpec, shape=(40, 8), dtype="f8")
+            for b in pipe.blocks(other, out, memory=6 * 4 * 8 * 8, resume=True):
+                out[b] = other[b] = settings.note(np.ones((4, 8)))
+            pipe.send("y", out)
+            pipe.send("x", other[:, 0] + out[:, 0])
+
+        value, noted = stopped(settings, reactor)
+        assert value.tolist() == [2.0] * 40 and noted == []
+        assert "writes otherwise" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [slice(None), None])
+@pytest.mark.parametrize("kind", ["npy", "memory map", "plain", "HDF"])
+def test_what_worker_processes_read_themselves(kind, changes, settings, attempts):
+    settings.changes = changes
+
+    def body(pipe: Any, received: Any, settings: Settings) -> Any:
+        source = SOURCES[kind](pipe, received, settings.value(), settings.path)
+        out = pipe.allocate("x", specs.HdfArraySpec, shape=(ROWS,), dtype="f8")
+
+        def combine(rows: Any, more: Any) -> Any:
+            settings.note(0)
+            return rows + more
+
+        room = 8 * MEMORY // 3  # for the blocks of two workers, too
+        out[...] = pipe.reduce_blocks(lambda x: x.sum(axis=1).tolist(), source, combine=combine, memory=room, workers=2)
+        return out
+
+    value, calls = attempts(body, executor="processes")
+    assert value.tolist() == expected(kind, settings).tolist()
+    assert changes is not None or calls < ROWS // BLOCK - 1
