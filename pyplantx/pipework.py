@@ -348,7 +348,7 @@ class Pipework:
         combine : callable
             Of the value so far and the value of the next block.
         initial : object, optional
-            The value to begin with; None: that of the first block.
+            The value to begin with; None: that of the first block. `combine` is given a copy, and may write into it.
         memory, axis, progress
             As in `blocks`.
         workers, resume

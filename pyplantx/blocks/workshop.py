@@ -146,7 +146,8 @@ class Workshop:
         captured = self._captured("reduce_blocks", [function, combine, initial]) if resume else None
         keeper = None if captured is None else self._reduction(grid, hands.sources, captured)
         loop = self._loop(grid, hands.sources, progress, keeper)
-        before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [initial]
+        # A copy: who goes on after a kill would not find in the given one what `combine` has written into it.
+        before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [_copy(initial)]
         keep = keeper.keep if keeper is not None else _keep_nothing
         try:
             total = maps.reduce_blocks(loop, hands, combine, before, keep)

@@ -382,6 +382,26 @@ class TestOtherThanBlocks:
         assert value.tolist() == [2.0] * 40 and noted == []
         assert "writes otherwise" in caplog.text
 
+    def test_the_value_to_begin_with(self, settings):
+        """What `combine` writes into is not the reactor's own array: after a kill it would lack what was combined."""
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            begin = np.zeros(8)
+            total = pipe.reduce_blocks(
+                lambda x: settings.note(x.sum(axis=0)),
+                np.ones((40, 8)),
+                combine=lambda a, b: np.add(a, b, out=a),
+                initial=begin,
+                memory=3 * 4 * 8 * 8,
+            )
+            pipe.send("x", np.stack([begin, total]))
+
+        value, noted = stopped(settings, reactor)
+        assert value.tolist() == [[0.0] * 8, [40.0] * 8]
+        assert noted and len(settings.calls) < 10
+
 
 @pytest.mark.parametrize("changes", [slice(None), None])
 @pytest.mark.parametrize("kind", ["npy", "memory map", "plain", "HDF"])
