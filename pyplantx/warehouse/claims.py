@@ -336,7 +336,8 @@ class Claims:
                 continue  # it has stopped waiting
 
     def _note_waiting(self, key: str) -> None:
-        with open(self._waiting_path(), "w", encoding="ascii") as file:
+        what = f"{self._folder!r} can't take a note that this process waits for another one"
+        with in_words(what, self._folder), open(self._waiting_path(), "w", encoding="ascii") as file:
             file.write(str(_number(key)))
 
     def _waiting_path(self) -> str:

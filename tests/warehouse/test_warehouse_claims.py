@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyplantx.errors import WarehouseError
+from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.warehouse import claims as claims_module
 from pyplantx.warehouse.claims import Claims
 from pyplantx.warehouse.locks import FileLock
@@ -233,3 +233,16 @@ def test_ctrl_c_leaves_no_claim_behind(tmp_path):
         if not fault.reached:
             break
     assert interrupted > 15
+
+
+def test_no_room_for_the_note_that_one_waits(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = Claims(str(tmp_path)), Claims(str(tmp_path))
+    claim = first.claim("work", 0)
+    assert claim is not None
+    monkeypatch.setattr(claims_module, "open", full, raising=False)
+    with claim, pytest.raises(WarehouseFull, match="waits for another one") as caught:
+        second.claim("work", 1)
+    assert "free some space" in caught.value.hint
