@@ -66,7 +66,7 @@ class Allocated:
                 prepare()
             return self._storer.publish(self._spec, self._stage, written)
         except BaseException as error:
-            raise self._storer.failure(f"ingredient {self.name!r} can't be stored", self._stage, error) from error
+            raise self._storer.failure(f"ingredient {self.name!r} can't be stored", self._stage, error)  # noqa: B904
 
     def discard(self) -> None:
         """Give up: close the handle, remove what was written."""
@@ -110,7 +110,7 @@ class Storer:
             stage = StagedObject(self._session.staging)
             return self.publish(spec, stage, spec.write(value, stage))
         except BaseException as error:
-            raise self.failure(f"ingredient {name!r} can't be stored", stage, error, value) from error
+            raise self.failure(f"ingredient {name!r} can't be stored", stage, error, value)  # noqa: B904
 
     def allocate(self, name: str, type_given: Any, options: dict[str, Any], what: str = "ingredient") -> Allocated:
         """See `Warehouse.allocate`; ``what`` says in messages what it is."""
@@ -119,21 +119,28 @@ class Storer:
             spec = self._registry.resolve(type_given)
             return Allocated(self, name, spec, stage, spec.allocate(stage, **options))
         except BaseException as error:
-            raise self.failure(f"{what} {name!r} can't be allocated", stage, error) from error
+            raise self.failure(f"{what} {name!r} can't be allocated", stage, error)  # noqa: B904
 
     def failure(
         self, what: str, stage: StagedObject | None, error: BaseException, value: object = None
     ) -> BaseException:
-        """The error to raise when storing a value failed: it says what can't be done. Nothing is left behind."""
+        """The error to raise when storing a value failed: it says what can't be done. Nothing is left behind.
+
+        Its cause is set here: what says enough by itself, Ctrl-C or an exception of the user's, has none.
+        """
         written = 0
         if stage is not None:
             written = stage.size_so_far()
             stage.discard()
+        told = self._in_words(what, error, written, value)
+        if told is not error:
+            told.__cause__ = error
+        return told
+
+    def _in_words(self, what: str, error: BaseException, written: int, value: object) -> BaseException:
         if isinstance(error, OSError) and not isinstance(error, PyplantxError):
-            wanted = getattr(value, "nbytes", None)
-            return disk_error(
-                error, what, self._session.layout.root, written, wanted if isinstance(wanted, int) else None
-            )
+            root, wanted = self._session.layout.root, getattr(value, "nbytes", None)
+            return disk_error(error, what, root, written, wanted if isinstance(wanted, int) else None)
         return error.within(what) if isinstance(error, _TOLD_WITH_ITS_NAME) else error
 
     def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:

@@ -261,3 +261,17 @@ def refuse_large(store: Any, name: str, *given: Any) -> Any:
     if name == "large":
         raise errors.WarehouseFull("there is no space left")
     return store(name, *given)
+
+
+def test_ctrl_c_in_a_send_is_not_its_own_cause(open_plant):
+    class Slow:
+        def __reduce_ex__(self, _):
+            raise KeyboardInterrupt
+
+    @ReactorFunc
+    def make(pipe):
+        pipe.send("a", Slow())
+
+    with open_plant(make) as plant, pytest.raises(KeyboardInterrupt) as caught:
+        plant.produce("a")
+    assert caught.value.__cause__ is None and not caught.value.__suppress_context__
