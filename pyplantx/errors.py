@@ -188,7 +188,7 @@ def check_choice(what: str, given: object, choices: Sequence[str]) -> None:
     BadRequest
         With the words, and the one that was probably meant.
     """
-    if given not in choices:
+    if not isinstance(given, str) or given not in choices:
         meant = did_you_mean(given, choices)
         possible = f"{', '.join(map(repr, choices))} are possible"
         raise BadRequest(f"{what}={shown(given)} is not possible", hint=f"{meant} {possible}".lstrip())

@@ -10,6 +10,8 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
+from pyplantx.given import check_callable, refusal
+
 
 class EventType(enum.Enum):
     """Kinds of events; also reachable as ``Plant.EventType``.
@@ -38,7 +40,17 @@ class Listeners:
         self._listeners: dict[EventType, list[Listener]] = {}
 
     def add(self, event_type: EventType, listener: Listener) -> None:
-        """Call `listener(event_type, name, function)` at every such event."""
+        """Call `listener(event_type, name, function)` at every such event.
+
+        Raises
+        ------
+        BadRequest
+            If there is no such event, or the listener can't be called.
+        """
+        if not isinstance(event_type, EventType):
+            kinds = ", ".join([kind.name for kind in EventType if kind is not EventType.unknown])
+            raise refusal("an event", event_type, f"Plant.EventType has {kinds}")
+        check_callable("a listener", listener, "def listener(event_type, name, function): ...")
         self._listeners.setdefault(event_type, []).append(listener)
 
     def remove(self, listener: Listener) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.errors import BadRequest
+from pyplantx.given import check_callable, check_flag, check_text, check_whole, refusal
 
 if TYPE_CHECKING:
     from pyplantx.blocks.geometry import Block
@@ -186,19 +187,19 @@ class Pipework:
         UnknownParameter
             If there is none; near misses are named.
         """
-        return self._run.world.read_config(self._run, name)
+        return self._run.world.read_config(self._run, _checked_parameter(name))
 
     def read_config_unregistered(self, name: str) -> Any:
         """A parameter of the config, without noting that it was read: a change re-runs nothing."""
-        return self._run.world.read_config_unregistered(name)
+        return self._run.world.read_config_unregistered(_checked_parameter(name))
 
     def peek(self, name: str, default: Any = None) -> Any:
         """`read_config_unregistered`, with a default for what is not there."""
-        return self._run.world.peek_config(name, default)
+        return self._run.world.peek_config(_checked_parameter(name), default)
 
     def has(self, name: str) -> bool:
         """Whether the config has this parameter; the answer is observed."""
-        return self._run.world.has_config(self._run, name)
+        return self._run.world.has_config(self._run, _checked_parameter(name))
 
     def track_file(self, path: str | os.PathLike[str], *, verify: bool = False) -> str:
         """Observe the content of a file that the reactor is about to read.
@@ -216,8 +217,8 @@ class Pipework:
         str
             The path.
         """
-        text = os.fsdecode(path)
-        self._run.note(self._run.world.file(text, verify))
+        text = _checked_file(path)
+        self._run.note(self._run.world.file(text, check_flag("verify=", verify)))
         return text
 
     def env(self, name: str, default: str | None = None) -> str | None:
@@ -230,6 +231,7 @@ class Pipework:
         default : str, optional
             What to return if it is not set.
         """
+        name = check_text("the name of an environment variable", name, "pipe.env('HOME')")
         value, observation = self._run.world.env(name)
         self._run.note(observation)
         return default if value is None else value
@@ -276,7 +278,8 @@ class Pipework:
             If the arrays don't go together, one row or chunk takes more than `memory`, or an array is written to that
             is read with a halo.
         """
-        return self._run.workshop().blocks(arrays, memory, axis, halo, resume, progress)
+        _check_progress(progress)
+        return self._run.workshop().blocks(arrays, memory, axis, halo, check_flag("resume=", resume), progress)
 
     def map_blocks(
         self,
@@ -323,7 +326,10 @@ class Pipework:
         With ``Plant(executor="processes")`` what `function` changes besides its result (a list, a global, a counter) is
         changed in the worker and lost. A config that it refers to counts as read as a whole: read single values before.
         """
-        self._run.workshop().map_blocks(function, sources, out, memory, axis, halo, workers, resume, progress)
+        check_callable("the function of map_blocks", function, "pipe.map_blocks(np.sqrt, source, out=target)")
+        _check_progress(progress)
+        count, resumed = _checked_workers(workers), check_flag("resume=", resume)
+        self._run.workshop().map_blocks(function, sources, out, memory, axis, halo, count, resumed, progress)
 
     def reduce_blocks(
         self,
@@ -359,8 +365,11 @@ class Pipework:
         object
             The value of all blocks; `initial` if there are none.
         """
-        workshop = self._run.workshop()
-        return workshop.reduce_blocks(function, sources, combine, initial, memory, axis, workers, resume, progress)
+        check_callable("the function of reduce_blocks", function, "pipe.reduce_blocks(np.sum, source)")
+        check_callable("combine=", combine, "combine=operator.add, or any function of two values")
+        _check_progress(progress)
+        count, resumed, workshop = _checked_workers(workers), check_flag("resume=", resume), self._run.workshop()
+        return workshop.reduce_blocks(function, sources, combine, initial, memory, axis, count, resumed, progress)
 
     def checkpoint(self, key: str, value: Any = _NOTHING, *, default: Any = None) -> Any:
         """Keep a value for the case that this run is killed, or get back what was kept last.
@@ -411,3 +420,25 @@ def _checked_name(name: Any) -> str:
     if type(name) is str or isinstance(name, str):
         return str(name)
     raise BadRequest(f"the name of an ingredient is a text, not {name!r}", hint="name it with a str")
+
+
+def _checked_parameter(name: Any) -> str:
+    if type(name) is str:
+        return name
+    return check_text("the name of a parameter", name, "pipe.read_config('lr'), or 'model.lr' for a nested one")
+
+
+def _checked_file(path: Any) -> str:
+    """A path as a text. One that no file can have is not wrong: that file is not there."""
+    if isinstance(path, (str, bytes, os.PathLike)) and (text := os.fsdecode(path)):
+        return text
+    raise refusal("the path of a file to track", path, "pipe.track_file('data.csv')")
+
+
+def _check_progress(progress: Any) -> None:
+    if progress is not None:
+        check_callable("progress=", progress, "progress=lambda done, count, seconds: print(done, count)")
+
+
+def _checked_workers(workers: Any) -> int | None:
+    return None if workers is None else check_whole("workers=", workers, "workers=1: the reactor's own thread", least=1)

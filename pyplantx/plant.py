@@ -17,6 +17,7 @@ from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
+from pyplantx.given import check_callable, check_flag, check_texts, check_wait
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry
@@ -63,7 +64,7 @@ class Plant:
     track, library : iterable of str
         Names of modules that count as the user's project, or as libraries, against appearances.
     lock_timeout : float
-        Seconds to wait for another process that holds the store.
+        Seconds to wait for another process that holds the store; ``float("inf")``: as long as it takes.
     claim_timeout : float
         Seconds to wait for another process that is running the very reactor that is needed here; after
         that it is run here too.
@@ -121,11 +122,12 @@ class Plant:
         budget = MemoryBudget(memory)
         workers = _workers_for(executor)
         room = parse_bytes(disk, "the disk budget")
+        claim_wait = check_wait("claim_timeout=", claim_timeout)
         self._fingerprinter = Fingerprinter(
-            library_versions=library_versions, track=_names(track), library=_names(library)
+            library_versions=library_versions, track=_modules("track", track), library=_modules("library", library)
         )
         self.warehouse = Warehouse(
-            os.fspath(plant_dir),
+            plant_dir,
             durability=durability,
             trust=trust,
             arrays=arrays,
@@ -152,7 +154,7 @@ class Plant:
         self._synced = -1
         self._lock = threading.RLock()
         self._active = False
-        self._claim_timeout = claim_timeout
+        self._claim_timeout = claim_wait
         self._logger = logger
 
     # ----------------------------------------------------------------- life
@@ -256,8 +258,9 @@ class Plant:
         BadRequest
             If a reactor tries.
         """
+        told = check_texts("names of parameters", names, "plant.mark_params_as_auxiliary(['verbose'])")
         with self._resting():
-            self._auxiliary.update([names] if isinstance(names, str) else names)
+            self._auxiliary.update(told)
 
     def _config_source(self) -> ConfigSource:
         from pyplantx.config import ConfigSource  # some milliseconds, for those who read a config
@@ -288,9 +291,10 @@ class Plant:
         IngredientError
             If an ingredient has no producer or two, or reactors wait for each other.
         """
+        forced = check_flag("force=", force)
         with self._activity() as activity:
             ids = tuple([self._roster.find(reactor) for reactor in _flat(reactors)])
-            activity.meet((), ids if force else (), () if force else ids)
+            activity.meet((), ids if forced else (), () if forced else ids)
         self._warn_of_rivals(activity.rivals)
 
     def produce(self, *names: str) -> Any:
@@ -449,7 +453,9 @@ class Plant:
             Keys: ``reactor``, ``id``, ``action`` ("ran" or "failed"), ``reason``, ``started`` (seconds
             since 1970), ``seconds`` (spent in the reactor).
         """
-        return list(self.warehouse.history()) if all_sessions else [entry._asdict() for entry in self._history]
+        if check_flag("all_sessions=", all_sessions):
+            return list(self.warehouse.history())
+        return [entry._asdict() for entry in self._history]
 
     def print_execution_history(self, print_function: Callable[[str], Any] = print) -> None:
         """Print one line for each run of this plant.
@@ -459,6 +465,7 @@ class Plant:
         print_function : callable
             Gets each line; ``logger.info`` will do.
         """
+        check_callable("print_function", print_function, "plant.print_execution_history(logger.info)")
         for entry in self._history:
             print_function(f"{entry.reactor}: {entry.action} in {entry.seconds:.3f} s ({entry.reason})")
 
@@ -585,7 +592,7 @@ class Plant:
             If a reactor asks.
         """
         with self._resting():
-            return self.warehouse.check(fix)
+            return self.warehouse.check(check_flag("fix=", fix))
 
     def gc(
         self,
@@ -630,7 +637,7 @@ class Plant:
         store shrinks to its budget (``Plant(disk=...)``), as it does by itself when it is closed.
         """
         with self._resting():
-            return self.warehouse.keeper.gc(max_size, keep_versions, older_than, dry_run)
+            return self.warehouse.keeper.gc(max_size, keep_versions, older_than, check_flag("dry_run=", dry_run))
 
     def du(self) -> DiskUse:
         """Who holds what on disk: ``print`` shows a table.
@@ -756,8 +763,8 @@ def _workers_for(executor: Any) -> Any:
     return workers_for(executor)
 
 
-def _names(given: str | Iterable[str]) -> str | tuple[str, ...]:
-    return given if isinstance(given, str) else tuple(given)
+def _modules(option: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    return check_texts(f"{option}=", given, f"Plant(..., {option}=['mypackage']): names of modules")
 
 
 def _flat(items: Iterable[Any]) -> Iterator[Any]:

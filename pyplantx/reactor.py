@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from pyplantx.errors import BadRequest, ReactorClash, UnknownReactor, did_you_mean
+from pyplantx.given import check_text, check_texts, refusal
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
@@ -61,10 +62,14 @@ class Reactor(_Wrapped):
         self, function: Callable[..., Any], name: str | None = None, version: str = "", sends: Iterable[str] = ()
     ) -> None:
         super().__init__(function)
+        if name is not None:
+            name = check_text("name=", name, "@ReactorFunc(name='load')")
         self.name = name or self.__name__
         self.id: ReactorId = name or self.qualified
+        if not isinstance(version, (str, int, float)):  # of what else no process knows what another one calls it
+            raise refusal("version=", version, "@ReactorFunc(version='2')")
         self.version = str(version)
-        self.sends = (sends,) if isinstance(sends, str) else tuple(sends)
+        self.sends = check_texts("sends=", sends, "@ReactorFunc(sends=('x', 'y')): names of ingredients")
         flags = _code_flags(function)
         if flags & _ASYNC_GENERATOR:
             raise BadRequest(
@@ -179,7 +184,10 @@ def _signature_takes_config(function: Callable[..., Any]) -> bool:
         given = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     except ValueError:  # compiled, and says nothing about itself
         if wrapped is None:
-            raise
+            hint = "def name(pipe): ... calls it"
+            raise BadRequest(
+                f"{function!r} does not tell its parameters, so it can't be a reactor", hint=hint
+            ) from None
         return _takes_config(wrapped)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     second = [p for p in given if p.kind in kinds][1:2]

@@ -24,6 +24,7 @@ from pyplantx.core.trace import Group, ObjectRef
 from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.failures import error_of
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.given import refusal
 from pyplantx.pipework import Pipework
 from pyplantx.reactor import Reactor, default_registry
 from pyplantx.run import Outcome, Run
@@ -52,6 +53,8 @@ class PipeworkMock(Pipework):
     """
 
     def __init__(self, ingredients: Mapping[str, Any] | None = None, config: object | None = None) -> None:
+        if ingredients is not None and not isinstance(ingredients, Mapping):
+            raise refusal("ingredients of a PipeworkMock", ingredients, "PipeworkMock({'data': [1, 2]})")
         self.ingredients = dict(ingredients or {})
         self.config = config
         self.sent: dict[str, Any] = {}
@@ -129,6 +132,8 @@ def run_reactor_to_completion(reactor: Any, pipe: PipeworkMock) -> PipeworkMock:
     NoProducer
         If it asks for something that `pipe` doesn't have, and does not catch the error.
     """
+    if not isinstance(pipe, PipeworkMock):
+        raise refusal("the pipe", pipe, "run_reactor_to_completion(reactor, PipeworkMock({'data': [1, 2]}))")
     wanted = reactor if isinstance(reactor, Reactor) else Reactor(reactor)
     with Warehouse(pipe.room(), durability="process") as warehouse:
         run = Run(wanted, _Store(pipe, warehouse), _world(pipe.config))

@@ -6,9 +6,9 @@ This file may know: numbers, texts, ``datetime.timedelta``. It may not know: dis
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from pyplantx.errors import BadRequest
+from pyplantx.errors import BadRequest, shown
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -118,13 +118,19 @@ def _parse(given: object, units: dict[str, int] | dict[str, float], most: float,
     """The number times its unit."""
     if isinstance(given, str):
         number = _parse_text(given, units)
-    elif isinstance(given, bool) or not hasattr(given, "__float__"):
-        number = None
     else:
-        number = given if isinstance(given, int) else float(given)
+        number = given if isinstance(given, int) and not isinstance(given, bool) else _as_float(given)
     if number is None or not 0 <= number <= most:  # False for what is not a number, too
-        raise BadRequest(f"{what} can't be {given!r}", hint=hint)
+        raise BadRequest(f"{what} can't be {shown(given)}", hint=hint)
     return number
+
+
+def _as_float(given: Any) -> float | None:
+    """What says that it is a number, as one; True does not."""
+    try:
+        return None if isinstance(given, bool) or not hasattr(given, "__float__") else float(given)
+    except (TypeError, ValueError, OverflowError):  # an array of several
+        return None
 
 
 def _parse_text(text: str, units: dict[str, int] | dict[str, float]) -> float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.given import check_texts, refusal
 from pyplantx.warehouse.committer import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 
@@ -38,8 +39,9 @@ def store_ingredients_to_dir(plant: Plant, names: Iterable[str], directory: str 
     NoProducer
         If an ingredient is not stored.
     """
+    _check_plant(plant)
     found = [(name, plant.find_ingredient(name)) for name in _listed(names)]  # before the directory is made
-    with Warehouse(os.fspath(directory)) as target:
+    with Warehouse(directory) as target:
         target.register_ingredient_specs(plant.warehouse.registry.added())
         sent = [(name, target.store(name, plant.warehouse.open(ref), ref.spec)) for name, ref in found]
         target.commit(Commit(_EXPORTER, hash_text(_EXPORTER), [], sent, None, None), None)
@@ -56,6 +58,7 @@ def store_reactor_inputs_to_dir(plant: Plant, reactor: Any, directory: str | os.
     directory : str or PathLike
         As in `store_ingredients_to_dir`.
     """
+    _check_plant(plant)
     store_ingredients_to_dir(plant, plant.inputs_of(reactor), directory)
 
 
@@ -87,13 +90,19 @@ def load_ingredients_from_dir(
     WarehouseError
         If the directory is not one that `store_ingredients_to_dir` has made. Nothing is written to it.
     """
-    with Warehouse(os.fspath(directory), read_only=True) as source:
+    listed = None if names is None else _listed(names)
+    with Warehouse(directory, read_only=True) as source:
         source.register_ingredient_specs(specs)
-        return {name: _load(source, name) for name in (_listed(names) if names is not None else list(source.names()))}
+        return {name: _load(source, name) for name in (list(source.names()) if listed is None else listed)}
 
 
-def _listed(names: Iterable[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+def _check_plant(plant: Any) -> None:
+    if not hasattr(plant, "find_ingredient"):
+        raise refusal("a plant", plant, "utils.store_ingredients_to_dir(plant, ['metrics'], 'for-them')")
+
+
+def _listed(names: Iterable[str]) -> tuple[str, ...]:
+    return check_texts("names of ingredients", names, "['metrics', 'model']")
 
 
 def _load(source: Warehouse, name: str) -> Any:

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "pyplantx"
 FLOORS = {
     "errors": 0,
     "events": 0,
+    "given": 0,
     "interrupts": 0,
     "logs": 0,
     "memory": 0,
@@ -62,17 +63,18 @@ FLOORS = {
 #: Rooms with a shorter list than their floor gives them: room -> rooms that it may see.
 NARROWER = {
     "errors": [],
-    "events": ["errors"],
+    "events": ["errors", "given"],
+    "given": ["errors", "units"],
     "interrupts": [],
     "units": ["errors"],
     "memory": ["errors", "units", "tuples"],
     "warehouse.retention": ["core.trace", "units", "errors", "tuples"],
     "core.*": ["core.*", "errors", "tuples"],
-    "pipework": ["blocks.*", "core.trace", "reactor", "specs.views", "units", "errors"],
+    "pipework": ["blocks.*", "core.trace", "reactor", "specs.views", "units", "errors", "given"],
     "fingerprint.*": ["fingerprint.*", "core.trace", "errors", "tuples"],
     "specs.base": ["core.trace", "errors", "tuples"],
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
-    "reactor": ["core.*", "errors"],
+    "reactor": ["core.*", "errors", "given"],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
     "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "interrupts", "tuples"],
 }

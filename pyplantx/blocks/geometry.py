@@ -7,10 +7,11 @@ the last ones along an axis may be shorter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from pyplantx.errors import BadRequest
+from pyplantx.given import check_wholes
 from pyplantx.tuples import NamedTuple
 
 #: Blocks of each array that are in flight at once: in the reactor's hands, and two being read, or written.
@@ -321,7 +322,7 @@ def _axes(extents: Sequence[Extent], axis: int | Sequence[int]) -> list[int]:
     if not extents:
         raise BadRequest("pipe.blocks() needs an array to walk through", hint="for b in pipe.blocks(src, dst): ...")
     dimensions = min(len(extent.shape) for extent in extents)
-    given = [axis] if isinstance(axis, int) else list(axis)
+    given = list(check_wholes("axis=", axis, "axis=0, axis=(0, 1)"))
     if dimensions == 0 and given == [0]:
         return []  # arrays without an axis are one block
     axes = [at + dimensions if at < 0 else at for at in given]  # in their order: halos belong to them, and who is first
@@ -344,8 +345,9 @@ def _common_lengths(extents: Sequence[Extent], covered: int) -> tuple[int, ...]:
 
 
 def _halos(halo: Any, axes: Sequence[int]) -> list[int]:
-    halos = [halo] * len(axes) if isinstance(halo, int) else list(halo)
-    if len(halos) != len(axes) or not all(isinstance(rows, int) and rows >= 0 for rows in halos):
+    given = list(check_wholes("halo=", halo, "a number of rows, or one per axis of axis=: halo=1", least=0))
+    halos = given if isinstance(halo, Iterable) else given * len(axes)
+    if len(halos) != len(axes):
         raise BadRequest(f"halo={halo!r} is not a number of rows (or one per axis of axis=)", hint="halo=1")
     return halos
 

@@ -213,7 +213,8 @@ def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
         or_padded = f" (or {padded}, with its halo)" if padded != shape else ""
         raise BadRequest(
             f"the function of map_blocks returned an array of the shape {value.shape} for {where} of an output of "
-            f"{out.shape}; it should be {shape}{or_padded}"
+            f"{out.shape}; it should be {shape}{or_padded}",
+            hint="return one element for each of the block",
         )
     if not np.can_cast(value.dtype, out.dtype, "same_kind"):
         raise BadRequest(

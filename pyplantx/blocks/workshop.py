@@ -112,7 +112,7 @@ class Workshop:
     ) -> None:
         """See `Pipework.map_blocks`."""
         output = self._handle(out)
-        if output.asks and output.allocation is None:
+        if (output.asks and output.allocation is None) or not _is_writeable(out):
             raise BadRequest(f"{self._who}: out= takes no writes: {out!r}", hint="out=pipe.allocate(...)")
         hands = self._hands("map_blocks", function, sources, workers)
         place = len(hands.sources)
@@ -158,9 +158,6 @@ class Workshop:
     def _hands(self, what: str, function: Callable[..., Any], sources: Sequence[Any], workers: int | None) -> Hands:
         """Who calls a function of blocks: the plant's workers, if there are any and nobody wants but one."""
         handles = [self._handle(array) for array in sources]
-        if workers is not None and workers < 1:
-            hint = "workers=1: the reactor's own thread"
-            raise BadRequest(f"workers={workers!r} is not a number of workers", hint=hint)
         others: Workers | None = getattr(self._run.world, "workers", None)
         if others is None or workers == 1:
             return Hands(lambda: nullcontext(function), handles, workers or 1)
@@ -409,6 +406,11 @@ class Workshop:
             return None
         self._records.append(record)
         return record
+
+
+def _is_writeable(array: Any) -> bool:
+    """Whether an array in memory takes writes; what says nothing of it does."""
+    return bool(getattr(getattr(array, "flags", None), "writeable", True))
 
 
 def _described(handle: Handle) -> str:

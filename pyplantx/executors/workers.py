@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import BadRequest, ReactorError
+from pyplantx.errors import BadRequest, ReactorError, shown
 from pyplantx.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ def workers_for(executor: Any) -> Threads | WorkerProcesses | Given | None:
     """
     if executor is None:
         return None
-    if executor == "threads":
+    if isinstance(executor, str) and executor == "threads":
         return Threads(_cores())
-    if executor == "processes":
+    if isinstance(executor, str) and executor == "processes":
         from pyplantx.executors.processes import WorkerProcesses
 
         return WorkerProcesses(_cores())
     if isinstance(executor, str) or not callable(getattr(executor, "submit", None)):
-        raise BadRequest(f"executor={executor!r} is not possible", hint=_POSSIBLE)
+        raise BadRequest(f"executor={shown(executor)} is not possible", hint=_POSSIBLE)
     return Given(executor)
 
 

@@ -97,7 +97,7 @@ class Fingerprinter:
         track: str | Sequence[str] = (),
         library: str | Sequence[str] = (),
     ) -> None:
-        if library_versions not in _POLICIES:
+        if not isinstance(library_versions, str) or library_versions not in _POLICIES:
             raise ConfigError(
                 f"library_versions={library_versions!r} is unknown",
                 hint=f"choose one of {', '.join(map(repr, _POLICIES))}",

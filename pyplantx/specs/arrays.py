@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull, shown
+from pyplantx.given import check_wholes
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import NO_RESERVE, one_line
 from pyplantx.specs.plain import type_name
@@ -240,23 +241,16 @@ def _options(
         raise unknown_options("an array", unknown, ("shape", "dtype", "order"))
     if shape is None:
         raise BadRequest("an array can't be allocated without shape=", hint="shape=(1000, 3)")
-    if order not in ("C", "F"):
-        raise BadRequest(f"order={order!r} is neither 'C' nor 'F'")
+    if not isinstance(order, str) or order not in ("C", "F"):
+        raise BadRequest(f"order={shown(order)} is neither 'C' nor 'F'", hint="order='C' keeps rows together")
     lengths, made = checked_shape(shape), checked_dtype(dtype)
     check_extent(lengths, made)
     return lengths, made, order
 
 
-def checked_shape(shape: Any, what: str = "shape") -> tuple[int, ...]:
+def checked_shape(shape: Any, what: str = "shape", least: int = 0) -> tuple[int, ...]:
     """A shape as a tuple of ints; `BadRequest` if it is none. `what` is the name of the option."""
-    lengths = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
-    try:
-        lengths = tuple(length.__index__() for length in lengths)
-    except AttributeError:
-        raise BadRequest(f"{what}={shape!r} is not a tuple of whole numbers") from None
-    if any(length < 0 for length in lengths):
-        raise BadRequest(f"{what}={shape!r} has a negative length")
-    return lengths
+    return check_wholes(f"{what}=", shape, f"{what}=(1000, 3): one whole number per axis", least)
 
 
 def checked_dtype(dtype: Any) -> Any:
@@ -267,11 +261,13 @@ def checked_dtype(dtype: Any) -> Any:
 
     try:
         made = numpy.dtype(dtype)
-    except TypeError as error:
-        raise BadRequest(f"dtype={dtype!r} is not a NumPy dtype: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"dtype={shown(dtype)} is not a NumPy dtype: {error}", hint="dtype='float32'") from error
     trouble = why_not(made)
     if trouble is not None:
-        raise BadRequest(f"an array of {made} can't be allocated: {trouble}")
+        raise BadRequest(
+            f"an array of {made} can't be allocated: {trouble}", hint="dtype='float64', 'S20', or the like"
+        )
     if _is_without_width(made):
         raise BadRequest(
             f"an array of {dtype!r} can't be allocated: its texts would have no room, so each would come out empty",

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, Final
 
-from pyplantx.errors import BadRequest
+from pyplantx.errors import BadRequest, shown
+from pyplantx.given import check_wholes, several, whole
 from pyplantx.specs.selections import Region
 from pyplantx.tuples import NamedTuple
 
@@ -83,7 +84,7 @@ def check_alone(chunks: Any, axis: Any, blocks: Any) -> None:
     BadRequest
         If `axis` or `blocks` is given beside a shape.
     """
-    if chunks in (None, True, False) or (axis is None and blocks is None):
+    if chunks is None or isinstance(chunks, bool) or (axis is None and blocks is None):
         return
     other = f"axis={axis!r}" if blocks is None else f"blocks={blocks!r}"
     raise BadRequest(
@@ -95,13 +96,27 @@ def check_alone(chunks: Any, axis: Any, blocks: Any) -> None:
 def _limits(shape: Sequence[int], maxshape: Sequence[int | None] | None) -> Shape:
     if maxshape is None:
         return tuple(max(1, length) for length in shape)
-    if len(maxshape) != len(shape):
-        raise BadRequest(f"maxshape={tuple(maxshape)} has {len(maxshape)} axes, the array {len(shape)}")
-    return tuple(_UNLIMITED if limit is None else max(1, limit) for limit in maxshape)
+    lengths = _lengths(maxshape, least=0)
+    if lengths is None or len(lengths) != len(shape):
+        raise BadRequest(
+            f"maxshape={shown(maxshape)} does not say how far the {len(shape)} axes of the array may grow",
+            hint="one length per axis, None for an axis without limit; maxshape=True: all of them",
+        )
+    return tuple(_UNLIMITED if limit is None else max(1, limit) for limit in lengths)
+
+
+def _lengths(given: object, least: int) -> tuple[int | None, ...] | None:
+    """One length per axis, where None stands for a whole axis or no limit; None if that is not what it is."""
+    lengths = several(given)
+    if lengths is None:
+        return None
+    numbers = tuple([None if length is None else whole(length) for length in lengths])
+    wrong = any(number is None and length is not None for number, length in zip(numbers, lengths))
+    return None if wrong or any(number is not None and number < least for number in numbers) else numbers
 
 
 def _checked_axes(axis: int | Iterable[int] | None, ndim: int) -> frozenset[int]:
-    given = (0,) if axis is None else tuple(axis) if isinstance(axis, Iterable) else (axis,)
+    given = (0,) if axis is None else check_wholes("axis=", axis, "axis=0, axis=(0, 1)")
     wrong = [one for one in given if not -ndim <= one < ndim]
     if axis is not None and (wrong or not given):
         raise BadRequest(f"axis={axis!r} is no axis of an array with {ndim}", hint=f"0 to {ndim - 1}, or several")
@@ -109,12 +124,13 @@ def _checked_axes(axis: int | Iterable[int] | None, ndim: int) -> frozenset[int]
 
 
 def _checked_blocks(blocks: Sequence[int | None], limits: Shape) -> Shape:
-    if len(blocks) > len(limits) or any(length is not None and length < 1 for length in blocks):
+    lengths = _lengths(blocks, least=1)
+    if lengths is None or len(lengths) > len(limits):
         raise BadRequest(
-            f"blocks={blocks!r} is not the shape of a block of an array with {len(limits)} axes",
+            f"blocks={shown(blocks)} is not the shape of a block of an array with {len(limits)} axes",
             hint="one positive length per axis, None for a whole axis; axes left off are whole",
         )
-    padded = (*blocks, *(None for _ in limits[len(blocks) :]))
+    padded = (*lengths, *(None for _ in limits[len(lengths) :]))
     return tuple(limit if length is None else min(length, limit) for length, limit in zip(padded, limits))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, shown
 from pyplantx.fingerprint.value import BLOCK, combine, hash_bytes
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.plain import type_name
@@ -53,11 +53,12 @@ class FileSpec(BuiltinSpec):
         Allocation
             Its handle is the path at which to create the file.
         """
-        suffix = options.pop("suffix", "")
+        suffix = options.pop("suffix", None)
         if options:
             raise unknown_options("a file", options, ("suffix",))
-        if suffix and not (isinstance(suffix, str) and _SUFFIX.fullmatch(suffix)):
-            raise BadRequest(f"{suffix!r} can't be the ending of a file", hint='use one like ".png" or ".tar.gz"')
+        suffix = "" if suffix is None else suffix
+        if not isinstance(suffix, str) or (suffix and not _SUFFIX.fullmatch(suffix)):
+            raise BadRequest(f"{shown(suffix)} can't be the ending of a file", hint='use one like ".png" or ".tar.gz"')
         return _FileAllocation(stage.path(f"file{suffix}"), suffix)
 
     def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:

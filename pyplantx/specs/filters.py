@@ -23,6 +23,7 @@ from functools import cache, partial
 from typing import Any, Final
 
 from pyplantx.errors import CannotStore, DamagedObject, MissingLibrary, check_choice
+from pyplantx.given import check_flag
 from pyplantx.specs.services import OptionalLibrary, make_compressor
 from pyplantx.tuples import NamedTuple
 
@@ -82,7 +83,7 @@ def settings(compression: str | None, options: Any = None, shuffle: bool | None 
     MissingLibrary
         If it needs hdf5plugin, and that is not installed.
     """
-    given = {} if shuffle is None else {"shuffle": shuffle}
+    given = {} if shuffle is None else {"shuffle": check_flag("shuffle=", shuffle)}
     if compression is None:
         return given
     check_choice("compression", compression, COMPRESSIONS)

@@ -13,7 +13,7 @@ import atexit
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +191,7 @@ def _settings(
     if shape is None:
         raise BadRequest("an HDF array can't be allocated without shape=", hint="shape=(500, 1000)")
     check_alone(chunks, axis, blocks)
+    chunks = chunks if chunks is None or isinstance(chunks, bool) else checked_shape(chunks, "chunks", least=1)
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
     check_extent(lengths, made, "an HDF array")
@@ -202,7 +203,7 @@ def _settings(
     if chunks in (None, True, False) and lengths and (asked or compression or shuffle or maxshape is not None):
         limits = _limits(maxshape, len(lengths))
         chunks = choose(lengths, made.itemsize, maxshape=limits, axis=axis, blocks=blocks)
-    cut = checked_shape(chunks, "chunks") if chunks else None
+    cut = None if isinstance(chunks, bool) else chunks or None
     check_extent(cut or (), made, "a chunk")
     return {**settings, "chunks": cut, **given}
 
@@ -211,7 +212,7 @@ def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:
     """How far the axes may grow, of what h5py takes for it."""
     if maxshape is True:
         return (None,) * ndim
-    return tuple(maxshape) if hasattr(maxshape, "__iter__") else None if maxshape is None else (maxshape,)
+    return tuple(maxshape) if isinstance(maxshape, Iterable) else None if maxshape is None else (maxshape,)
 
 
 class _HdfAllocation:

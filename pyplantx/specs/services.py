@@ -143,4 +143,7 @@ def make_compressor(make: Callable[..., _T], compression: str, options: Any, lev
     try:
         return make(**named)
     except (TypeError, ValueError, KeyError) as error:
-        raise BadRequest(f"compression_opts={shown(options)} is not for {compression!r}: {error}") from error
+        raise BadRequest(
+            f"compression_opts={shown(options)} is not for {compression!r}: {error}",
+            hint="leave it out, or give a level: compression_opts=3",
+        ) from error

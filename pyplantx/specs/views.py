@@ -59,7 +59,7 @@ def check_form(as_: str, name: str) -> None:
     BadRequest
         With the form that was probably meant.
     """
-    if as_ not in _FORMS:
+    if not isinstance(as_, str) or as_ not in _FORMS:
         hint = f"{did_you_mean(as_, _FORMS)} one of {', '.join(map(repr, _FORMS))}".lstrip()
         raise BadRequest(f"the ingredient {name!r} can't be received as {as_!r}", hint=hint)
 

@@ -163,6 +163,7 @@ def _settings(
     if shape is None:
         raise BadRequest("a Zarr array can't be allocated without shape=", hint="shape=(500, 1000)")
     check_alone(chunks, axis, blocks)
+    chunks = chunks if chunks is None or isinstance(chunks, bool) else checked_shape(chunks, "chunks", least=1)
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
     if made.itemsize not in _KINDS.get(made.kind, ()) or not made.isnative:
@@ -175,7 +176,7 @@ def _settings(
         aim = max(_AIM, 2 * math.prod(lengths) * made.itemsize // _MOST_FILES) if shards is None else 1 << 20
         chunks = choose(lengths, made.itemsize, axis=axis, blocks=blocks, aim=aim)
     cut = checked_shape(lengths if chunks is False else chunks, "chunks")
-    files = None if shards is None else checked_shape(shards, "shards")
+    files = None if shards is None else checked_shape(shards, "shards", least=1)
     check_extent(files or cut, made, "a chunk")
     return {
         "shape": lengths,
@@ -235,7 +236,9 @@ class _ZarrAllocation:
 def _check_count(settings: dict[str, Any]) -> None:
     files = settings["shards"] or settings["chunks"]
     if len(files) != len(settings["shape"]) or 0 in files:
-        raise BadRequest(f"chunks of {files} don't fit an array of {settings['shape']}: one positive length per axis")
+        raise BadRequest(
+            f"chunks of {files} don't fit an array of {settings['shape']}", hint="one positive length per axis"
+        )
     count = math.prod(-(-length // part) for length, part in zip(settings["shape"], files))
     if count > _MOST_FILES:
         raise BadRequest(
@@ -260,7 +263,7 @@ def _created(zarr: Any, folder: str, settings: dict[str, Any]) -> Any:
         with entering(), uninterrupted():  # else zarr's thread goes on, in a folder that is being removed
             return answer_of(create)
     except (ValueError, TypeError, OverflowError) as error:
-        raise BadRequest(f"Zarr can't keep such an array: {error}") from error
+        raise BadRequest(f"Zarr can't keep such an array: {error}", hint="correct the option that it names") from error
 
 
 def _filled(allocation: Allocation, source: Any) -> Written:

@@ -169,7 +169,9 @@ def _read_key(path: str) -> bytes:
 
 def _check_owner(path: str, info: os.stat_result) -> None:
     if not stat.S_ISREG(info.st_mode):
-        raise UntrustedStore(f"the key {path!r} is not an ordinary file")
+        raise UntrustedStore(
+            f"the key {path!r} is not an ordinary file", hint="key= is the path of a file that pyplantx makes"
+        )
     if info.st_uid not in (os.geteuid(), 0):
         raise UntrustedStore(f"the key {path!r} belongs to another user", hint="use one of your own")
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import BadRequest, StoreReadOnly, check_choice
+from pyplantx.errors import BadRequest, StoreReadOnly, WarehouseError, check_choice
+from pyplantx.given import check_flag, check_path, check_wait
 from pyplantx.memory import MemoryBudget
 from pyplantx.specs.registry import SpecRegistry
 from pyplantx.specs.services import Services
@@ -38,6 +39,8 @@ _T = TypeVar("_T")
 
 _DURABILITIES = ("power", "process")
 _TRUSTS = ("own", "data", "signed")
+
+_SOME_FOLDER = "name a folder, such as 'plant'; '.' is the one that you work in"
 
 #: Seconds after which a session notes what it has reached up to then.
 _NOTED_EVERY = 30.0
@@ -119,7 +122,7 @@ class Warehouse:
         network_index: bool = False,
     ) -> None:
         _check_options(durability, trust, arrays, verify, key)
-        self.directory = os.path.realpath(directory)
+        self.directory = os.path.realpath(_absolute(check_path("the directory of a store", directory, _SOME_FOLDER)))
         self.read_only = read_only
         self.memory = memory if memory is not None else MemoryBudget()
         services = Services(
@@ -134,11 +137,11 @@ class Warehouse:
             self.directory,
             durability=durability,
             read_only=read_only,
-            lock_timeout=lock_timeout,
+            lock_timeout=check_wait("lock_timeout=", lock_timeout),
             trust=trust,
-            key=key,
-            index=index,
-            network_index=network_index,
+            key=None if key is None else _absolute(os.path.expanduser(check_path("key=", key, "key='~/project.key'"))),
+            index=None if index is None else _absolute(check_path("index=", index, "index='/scratch/me/project'")),
+            network_index=check_flag("network_index=", network_index),
             verify=verify,
         )
         self._share_room(disk)
@@ -609,6 +612,17 @@ class Warehouse:
             raise StoreReadOnly(
                 f"the warehouse {self.directory!r} was opened with read_only=True", hint="open it without, to write"
             )
+
+
+def _absolute(path: str) -> str:
+    """The path, seen from the folder that is worked in now."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise WarehouseError(
+            f"{path!r} leads nowhere: the folder that is worked in was removed",
+            hint="change to a folder that is there, or give the whole path",
+        ) from None
 
 
 def _settle(session: Session) -> None:

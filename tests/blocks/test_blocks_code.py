@@ -232,7 +232,7 @@ class TestPlants:
     def reactors(self, helper: ModuleType) -> list[Any]:
         @ReactorFunc(name="work", sends="x")
         def work(pipe: Any) -> None:
-            pipe.send("x", pipe.reduce_blocks(helper.counted, np.ones(10), combine=None))
+            pipe.send("x", pipe.reduce_blocks(helper.counted, np.ones(10), combine=max))
 
         @ReactorFunc(name="changes", sends="y")
         def changes(pipe: Any) -> None:

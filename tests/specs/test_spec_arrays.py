@@ -312,9 +312,9 @@ def test_allocated_shapes(shape, tmp_path):
     ("options", "message"),
     [
         ({}, "without shape="),
-        ({"shape": (2, -1)}, "negative"),
-        ({"shape": "ab"}, "whole numbers"),
-        ({"shape": (1.5,)}, "whole numbers"),
+        ({"shape": (2, -1)}, r"shape=\(2, -1\) is not possible"),
+        ({"shape": "ab"}, "one whole number per axis"),
+        ({"shape": (1.5,)}, "one whole number per axis"),
         ({"shape": 3, "dtype": object}, "Python objects"),
         ({"shape": 3, "dtype": "nonsense"}, "not a NumPy dtype"),
         ({"shape": 3, "order": "X"}, "neither"),

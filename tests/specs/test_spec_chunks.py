@@ -148,7 +148,7 @@ def test_pieces_select_what_numpy_selects(shape, data):
         ({"axis": 0, "blocks": (1, 1)}, "not both"),
         ({"blocks": (1, 1, 1)}, "not the shape of a block"),
         ({"blocks": (0, 1)}, "not the shape of a block"),
-        ({"maxshape": (None,)}, "has 1 axes, the array 2"),
+        ({"maxshape": (None,)}, "does not say how far the 2 axes"),
     ],
 )
 def test_bad_requests(options, message):

@@ -225,7 +225,7 @@ def test_minus_zero_is_no_fill_value(stage):
         ({"shape": 4, "compression": "lzma"}, "compression='lzma' is not possible"),
         ({"shape": 4, "compression": "gzip", "compression_opts": {"speed": 1}}, "is not for 'gzip'"),
         ({"shape": (4, 4), "chunks": 4}, "one positive length per axis"),
-        ({"shape": (4, 4), "chunks": (0, 4)}, "one positive length per axis"),
+        ({"shape": (4, 4), "chunks": (0, 4)}, "chunks=.*one whole number per axis"),
         ({"shape": (4, 4), "chunks": (2, 2), "shards": (3, 3)}, "Zarr can't keep such an array"),
         ({"shape": (100, 100), "chunks": (1, 1)}, "can't have 10,000 files"),
         ({"shape": 4, "fillvalue": "x"}, "Zarr can't keep such an array"),
