@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.reactor import Reactor
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+_HERE = os.path.dirname(__file__)
 _NOTE = "pyplantx: in reactor "
 
 #: Of a long list a person reads the beginning and the end.
@@ -172,4 +172,4 @@ def _tracebacks(tb: TracebackType | None) -> list[TracebackType]:
 
 
 def _is_ours(tb: TracebackType) -> bool:
-    return os.path.abspath(tb.tb_frame.f_code.co_filename).startswith(_HERE + os.sep)
+    return tb.tb_frame.f_code.co_filename.startswith(_HERE + os.sep)

@@ -76,7 +76,7 @@ class Answers:
         self._make_config, self.fingerprinter, self._notes = make_config, fingerprinter, notes
         self._made_config: ConfigSource | None = None
         self._error_of, self.entered = error_of, on_subreactor
-        self._folder = os.getcwd()
+        self._folder = working_folder()
         self._errors: dict[ReactorId, BaseException] = {}
 
     # ----------------------------------------------------------------- errors
@@ -221,7 +221,8 @@ class Answers:
         A relative path is kept as such (the project may be moved), unless the reactor has changed the working
         directory: replays look from where the plant was called.
         """
-        key = path if os.path.isabs(path) or os.getcwd() == self._folder else os.path.abspath(path)
+        now = working_folder()
+        key = path if os.path.isabs(path) or now == self._folder else os.path.normpath(os.path.join(now, path))
         return Observation("file", key, self._path_digest(key, verify))
 
     def _path_digest(self, path: str, verify: bool) -> Digest:
@@ -263,6 +264,14 @@ class Answers:
         value = _in_environment(name)
         answer = ABSENT if value is None else hash_text(value)
         return value, Observation("env", name, answer)
+
+
+def working_folder() -> str:
+    """Where relative paths begin; "" if that folder was removed: then nothing is found by one."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -49,7 +49,7 @@ class Job(NamedTuple):
         A pickled callable, which is given the parts of a block. If it has a method ``differences``, that gives labels
         of what is imported here and is not what the sender has.
     folder : str
-        The working directory.
+        The working directory; "" if there is none.
     path, argv : list of str
         As in ``sys``.
     """
@@ -63,7 +63,15 @@ class Job(NamedTuple):
 
 def packed(function: Callable[..., Any], pickler: MakePickler) -> Job:
     """The job to call a function with the parts of each block."""
-    return Job(os.urandom(8).hex(), encode(function, pickler), os.getcwd(), list(sys.path), list(sys.argv))
+    return Job(os.urandom(8).hex(), encode(function, pickler), _folder(), list(sys.path), list(sys.argv))
+
+
+def _folder() -> str:
+    """Where this process works; "" if that folder was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def main(fd: int) -> None:
@@ -113,7 +121,8 @@ class _Worker:
     def _taken_up(self, job: Job) -> Message:
         try:
             sys.path[:], sys.argv[:] = job.path, job.argv
-            os.chdir(job.folder)
+            if job.folder:
+                os.chdir(job.folder)
             self._do = _decoded_job(job.code)
         except _Differs as error:
             return encode(("differs", error.labels))

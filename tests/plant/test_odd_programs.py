@@ -17,6 +17,9 @@ from pyplantx.core.trace import observations_of
 from pyplantx.trees import Trees
 
 
+from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
+
+
 def test_a_tracked_file_is_looked_at_when_it_is_asked_for(open_plant: Any, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
 
@@ -72,6 +75,37 @@ def test_a_tracked_folder(open_plant: Any, tmp_path: Path) -> None:
         (folder / "deep" / "c").write_text("1")
         plant.produce("names")
         assert plant.log.take() == ["names", "names"]
+
+
+class TestAWorkingFolderThatWasRemoved:
+    @pytest.fixture(autouse=True)
+    def nowhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)  # and back, at the end
+        (tmp_path / "gone").mkdir()
+        os.chdir("gone")
+        os.rmdir(tmp_path / "gone")
+
+    def test_is_no_reason_not_to_produce(self, open_plant: Any) -> None:
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            pipe.send("there", os.path.exists(pipe.track_file("some.csv")))
+
+        @ReactorFunc
+        def fail(pipe: Any) -> None:
+            exec(compile("raise ValueError('as it came')", "<relative>", "exec"))
+            pipe.send("never", 1)
+
+        with open_plant(make, fail) as plant:
+            assert plant.produce("there") is False
+            plant.produce("there")
+            assert plant.log.take() == ["make"]
+            with pytest.raises(ValueError, match="as it came"):
+                plant.produce("never")
+
+    def test_a_relative_folder_leads_nowhere(self) -> None:
+        with pytest.raises(errors.WarehouseError, match="was removed") as caught:
+            Plant("plant")
+        assert "whole path" in caught.value.hint
 
 
 def test_another_working_directory_inside_a_reactor(
