@@ -198,6 +198,7 @@ _CHANGES: dict[str, Callable[[Observation, Observation, Describe], str]] = {
     "subreactor": _change_of_subreactor,
     "classes": _change_of_classes,
     "file": _change_of_file,
+    "verified": _change_of_file,
     "env": _change_of_env,
 }
 

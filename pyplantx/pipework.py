@@ -208,9 +208,10 @@ class Pipework:
         ----------
         path : str or PathLike
             The file; that it does not exist is an observation too. Of a folder, names and contents of all
-            that is in it.
+            that is in it, and in the folders that links in it lead to.
         verify : bool
-            Read the file even if device, inode, size and times are as they were noted.
+            Read the file even if device, inode, size and times are as they were noted: now, and whenever the plant
+            looks whether the reactor is up to date.
 
         Returns
         -------

@@ -31,6 +31,9 @@ _BY_NAME = "="
 #: "3.12/0.2": what the one at the place 3.12 names at its place 0.2.
 _WITHIN = "/"
 
+#: The kind of question of ``track_file(path, verify=True)``.
+_READ_EACH_TIME = "verified"
+
 _READ_SIZE = 1 << 20
 
 #: Nanoseconds.
@@ -106,8 +109,8 @@ class Answers:
             return Observation(kind, key, self._subreactor_digest(reactor, key))
         if kind == "classes":
             return Observation(kind, key, self._classes_digest(key))
-        if kind == "file":
-            return self.file(os.path.join(self._folder, key), False)._replace(key=key)
+        if kind == "file" or kind == _READ_EACH_TIME:
+            return self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
         if kind == "env":
             return self.env(key)[1]
         return Observation(kind, key, _unanswerable())
@@ -218,17 +221,19 @@ class Answers:
     def file(self, path: str, verify: bool) -> Observation:
         """The content of a file or folder now; a file is read only if its stat differs from what was noted.
 
+        With `verify` it is read in any case, by replays as well: so that is part of the question.
+
         A relative path is kept as such (the project may be moved), unless the reactor has changed the working
         directory: replays look from where the plant was called.
         """
         now = working_folder()
         key = path if os.path.isabs(path) or now == self._folder else os.path.normpath(os.path.join(now, path))
-        return Observation("file", key, self._path_digest(key, verify))
+        return Observation(_READ_EACH_TIME if verify else "file", key, self._path_digest(key, verify, {}))
 
-    def _path_digest(self, path: str, verify: bool) -> Digest:
+    def _path_digest(self, path: str, verify: bool, met: dict[tuple[int, int], int]) -> Digest:
         try:
             if os.path.isdir(path):
-                return self._folder_digest(path, verify)
+                return self._folder_digest(path, verify, met)
             with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
                 return self._digest_of_open(file, path, verify)
         except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: no file can be called so
@@ -236,14 +241,19 @@ class Answers:
         except OSError as error:  # no permission: an answer of its own; opening it will tell the user
             return hash_text(f"unreadable: {error.errno}")
 
-    def _folder_digest(self, path: str, verify: bool) -> Digest:
-        """Names and contents of all that is in a folder; a link to a folder counts by where it leads."""
+    def _folder_digest(self, path: str, verify: bool, met: dict[tuple[int, int], int]) -> Digest:
+        """Names and contents of all that is in a folder, and in those that links in it lead to.
+
+        One that was `met` before, on another way or in a circle of links, counts by which of them it is.
+        """
+        stat = os.stat(path)
+        known = met.get((stat.st_dev, stat.st_ino))
+        if known is not None:
+            return hash_text(f"folder {known}")
+        met[stat.st_dev, stat.st_ino] = len(met)
         lines = ["folder"]
-        with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                link = entry.is_symlink() and entry.is_dir()
-                digest = hash_text(os.readlink(entry.path)) if link else self._path_digest(entry.path, verify)
-                lines.append(f"{len(entry.name)} {entry.name} {digest}")
+        for name in sorted(os.listdir(path)):
+            lines.append(f"{len(name)} {name} {self._path_digest(os.path.join(path, name), verify, met)}")
         return hash_text("\n".join(lines))
 
     def _digest_of_open(self, file: Any, path: str, verify: bool) -> Digest:

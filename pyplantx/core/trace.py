@@ -31,7 +31,8 @@ class Question(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``"ingredient"``, ``"classes"``, ``"config"``, ``"subreactor"``, ``"file"`` or ``"env"``.
+        ``"ingredient"``, ``"classes"``, ``"config"``, ``"subreactor"``, ``"file"``,
+        ``"verified"`` (a file that is read each time) or ``"env"``.
     key : str
         What was asked for; its form belongs to whoever answers this kind.
     """

@@ -20,6 +20,9 @@ from pyplantx.trees import Trees
 from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 
 
+from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors, world
+
+
 def test_a_tracked_file_is_looked_at_when_it_is_asked_for(open_plant: Any, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
 
@@ -75,6 +78,58 @@ def test_a_tracked_folder(open_plant: Any, tmp_path: Path) -> None:
         (folder / "deep" / "c").write_text("1")
         plant.produce("names")
         assert plant.log.take() == ["names", "names"]
+
+
+def test_folders_that_links_lead_to_are_tracked(open_plant: Any, tmp_path: Path) -> None:
+    folder, real = tmp_path / "data", tmp_path / "real"
+    folder.mkdir()
+    (real / "deep").mkdir(parents=True)
+    (real / "x").write_text("1")
+    (folder / "train").symlink_to(real)
+    (folder / "again").symlink_to(real)
+    (folder / "self").symlink_to(folder)
+    (real / "deep" / "back").symlink_to(folder)
+    (folder / "nowhere").symlink_to(tmp_path / "none")
+
+    @ReactorFunc
+    def read(pipe: Any) -> None:
+        pipe.send("text", Path(pipe.track_file(folder), "train", "x").read_text())
+
+    with open_plant(read) as plant:
+        for text in ("1", "2"):
+            (real / "x").write_text(text)
+            assert plant.produce("text") == text
+            assert plant.produce("text") == text
+        assert plant.log.take() == ["read", "read"]
+        (real / "deep" / "new").write_text("")
+        plant.produce("text")
+        assert plant.log.take() == ["read"]
+        (real / "deep" / "back").unlink()
+        (real / "deep" / "back").symlink_to(real)
+        plant.produce("text")
+        assert plant.log.take() == ["read"]
+
+
+def test_a_file_that_is_to_be_read_each_time_is_read_by_replays_too(
+    open_plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system whose times can't be relied on; simulated."""
+    monkeypatch.setattr(world, "_stat_key", lambda stat: [stat.st_size])
+    monkeypatch.setattr(world, "_is_settled", lambda stat: True)
+    path = tmp_path / "f"
+
+    def read(pipe: Any) -> None:
+        pipe.send("text", Path(pipe.track_file(path, verify=True)).read_text())
+
+    def read_once(pipe: Any) -> None:
+        pipe.send("noted", Path(pipe.track_file(path)).read_text())
+
+    with open_plant(ReactorFunc(read), ReactorFunc(read_once)) as plant:
+        for text in ("1", "2"):
+            path.write_text(text)
+            assert plant.produce("noted") == "1"
+            assert plant.produce("text") == text
+        assert str(plant.why("read")) == f"read: ran (file {path} changed)"
 
 
 class TestAWorkingFolderThatWasRemoved:
