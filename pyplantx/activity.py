@@ -119,6 +119,7 @@ class Activity:
         self._busy: dict[ReactorId, float] = {}
         self._reverted: set[ReactorId] = set()  # those whose present versions are not the last ones that ran
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
+        self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
         self._frozen = False
         self._look_around_at = 0.0
         self._due: deque[Callable[[], None]] = deque()  # what is still to be told of commits that are durable
@@ -186,6 +187,27 @@ class Activity:
             self._drain()
         refs = {name: self.scheduler.known(name) for name in names}
         return {name: ref for name, ref in refs.items() if ref is not None}
+
+    def inspect_with_payloads(self, wanted: tuple[ReactorId, ...]) -> None:
+        """`inspect`, and see whether the payloads are there that somebody would want to have.
+
+        These are of what nobody receives, for that is asked for from outside, and of what those receive who would run.
+        Nothing is read. Of whatever else a digest is enough.
+        """
+        self.inspect((), wanted)
+        names = self._received_by_nobody(wanted) | self._would_get
+        while names:
+            refs = {name: self.scheduler.known(name) for name in sorted(names)}
+            gone = [name for name, ref in refs.items() if ref is not None and not self.warehouse.has(ref)]
+            self._would_get = set()
+            if gone:
+                self._events.append(Missing("", tuple(gone)))
+                self._drain()
+            names = self._would_get - refs.keys()
+
+    def _received_by_nobody(self, ids: tuple[ReactorId, ...]) -> set[str]:
+        sent = {step.name for id in ids for step in self.scheduler.trace(id) if type(step) is Sent}
+        return sent.difference(*[self.scheduler.inputs(id) for id in ids])
 
     def let_go(self) -> None:
         """Nobody asks any more. Errors lead to frames, these to values and back here: what they hold goes now."""
@@ -326,6 +348,7 @@ class Activity:
         id, reason, ahead, node = instruction
         self._note_decision(id, "would run" if self.dry else "ran", reason)
         if self.dry:
+            self._would_get.update([name for given in ahead for name in given.names])
             self._events.append(Declined(id))
         elif self._turns.take(id, node, reason):
             self._run(id, ahead)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
 from pyplantx.activity import Activity
-from pyplantx.errors import BadRequest, NoProducer, near_misses
+from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, near_misses
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
@@ -481,9 +481,16 @@ class Plant:
         ------
         NoProducer
             If there is none.
+        PayloadMissing
+            If that version was collected, or is damaged.
         """
         _check_names("fetch_ingredient", (name,))
-        return self.warehouse.open(self.find_ingredient(name))
+        ref = self.find_ingredient(name)
+        try:
+            return self.warehouse.open(ref)
+        except PayloadMissing as error:
+            hint = error.hint or f"plant.produce({name!r}) makes it again"
+            raise PayloadMissing(f"ingredient {name!r}: {error.message}", hint=hint) from error
 
     def find_ingredient(self, name: str) -> ObjectRef:
         """Where `fetch_ingredient` finds its value: type, digest, address, size.
@@ -519,7 +526,8 @@ class Plant:
     def is_ingredient_known(self, name: str) -> bool:
         """Whether `fetch_ingredient` would return a value."""
         _check_names("is_ingredient_known", (name,))
-        return self._up_to_date(name) is not None or self.warehouse.last_ref(name) is not None
+        ref = self._up_to_date(name) or self.warehouse.last_ref(name)
+        return ref is not None and self.warehouse.has(ref)
 
     def _up_to_date(self, name: str) -> ObjectRef | None:
         with self._activity(dry=True) as activity:
@@ -531,9 +539,13 @@ class Plant:
         return NoProducer(f"no ingredient {name!r} is stored", hint=hint)
 
     def status(self) -> Status:
-        """What would run now, and why. Runs nothing."""
+        """What would run now, and why. Runs nothing.
+
+        Of what no reactor receives, and of what those receive that would run, the payload has to be there; it is not
+        read. Of what is only passed on to reactors that are up to date nobody needs it.
+        """
         with self._activity(dry=True) as activity:
-            activity.inspect((), tuple([reactor.id for reactor in self._roster]))
+            activity.inspect_with_payloads(tuple([reactor.id for reactor in self._roster]))
             return Status(tuple([activity.prospect(reactor.id) for reactor in self._roster]))
 
     def accept(self, *reactors: Any) -> list[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.index import Index, Reader
 
 _OBJECT = "object"  #: name of the type whose values are pickles
+_AGAIN = "plant.produce(...) makes again what was collected or damaged"
 
 _T = TypeVar("_T")
 
@@ -157,7 +158,9 @@ class Opener:
         known = self.find(ref.address)
         if known is None:
             where = self._session.layout.root
-            raise PayloadMissing(f"the {ref.spec} object {ref.address} is not in the warehouse {where!r}")
+            raise PayloadMissing(
+                f"the {ref.spec} object {ref.address} is not in the warehouse {where!r} any more", hint=_AGAIN
+            )
         if known[0].home == IN_FILES:
             return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
         own = self._own_payload(ref.address, *known) if in_place else None
@@ -233,7 +236,7 @@ def _are_right(record: ObjectRecord, parts: Mapping[str, bytes | memoryview]) ->
 
 
 def _was_damaged(ref: ObjectRef) -> PayloadMissing:
-    return PayloadMissing(f"the {ref.spec} object {ref.address} was damaged and is put aside")
+    return PayloadMissing(f"the {ref.spec} object {ref.address} was damaged and is put aside", hint=_AGAIN)
 
 
 def _tiny_part(inline: str) -> tuple[str, bytes]:

@@ -124,6 +124,45 @@ def test_what_is_not_there_can_not_be_pinned(open_plant: Callable[..., Any]) -> 
             plant.pin("squares")
 
 
+def test_status_looks_whether_what_somebody_wants_is_there(open_plant: Callable[..., Any]) -> None:
+    @ReactorFunc
+    def doubled(pipe: Any) -> Any:
+        x = yield pipe.receive("squares")
+        pipe.send("doubled", x * pipe.read_config("factor"))
+
+    def told(plant: Plant) -> list[str]:
+        return [str(decision) for decision in plant.status()]
+
+    reactors = (*ALL, doubled)
+    for offset in (1, 2):
+        with open_plant(*reactors, config={"offset": offset, "factor": 2}) as plant:
+            plant.produce("total", "doubled")
+    with open_plant(*reactors, config={"offset": 2, "factor": 2}) as plant:
+        plant.produce("total")
+        plant.gc(keep_versions=1)
+    with open_plant(*ALL, config={"offset": 1}) as plant:
+        assert told(plant) == ["numbers: up to date", "squares: up to date", "total: up to date"]
+        plant.produce("total")
+        assert plant.log.take() == []  # a digest of what is gone is enough
+        assert not plant.is_ingredient_known("squares") and plant.is_ingredient_known("total")
+        with pytest.raises(PayloadMissing, match="'squares'") as caught:
+            plant.fetch_ingredient("squares")
+        assert "plant.produce" in caught.value.hint
+    gone = [f"{name}: would run (the stored content of {name!r} is gone)" for name in ("numbers", "squares")]
+    with open_plant(*reactors, config={"offset": 1, "factor": 2}) as plant:
+        assert told(plant) == [
+            *gone,
+            "total: up to date",
+            "doubled: would run (the stored content of 'doubled' is gone)",
+        ]
+    with open_plant(*reactors, config={"offset": 1, "factor": 3}) as plant:
+        assert told(plant)[:3] == [*gone, "total: up to date"]
+        assert told(plant)[3].startswith("doubled: would run (config factor")
+        plant.produce("doubled")
+        assert sorted(plant.log.take()) == ["doubled", "numbers", "squares"]
+        assert set(told(plant)) == {f"{reactor.name}: up to date" for reactor in reactors}
+
+
 def test_what_was_fetched_stays_while_the_plant_is_open(open_plant: Callable[..., Any]) -> None:
     for offset in (1, 2):
         with open_plant(*ALL, config={"offset": offset}) as plant:
