@@ -475,7 +475,7 @@ class Plant:
         """The value of an ingredient, without running anything.
 
         The version that belongs to today's code and config, if that is known; else the last one that
-        was stored, which a line in the log says.
+        was stored, which a warning in the log says.
 
         Raises
         ------
@@ -506,7 +506,7 @@ class Plant:
             ref = self.warehouse.last_ref(name)
             if ref is None:
                 raise self._error_of_unknown(name)
-            log().info("ingredient %r is not up to date: the last stored version is returned", name)
+            log().warning("ingredient %r is not up to date: the last stored version is taken", name)
         self.warehouse.note_reached(() if ref.inline is not None else (ref.address,))
         return ref
 

@@ -363,6 +363,22 @@ def test_explain_why_and_status(open_plant: Any) -> None:
             plant.fetch_ingredient("dubled")
 
 
+def test_a_value_that_is_not_of_today_comes_with_a_warning(open_plant: Any, caplog: pytest.LogCaptureFixture) -> None:
+    @ReactorFunc
+    def source(pipe: Any) -> None:
+        pipe.send("x", pipe.read_config("start"))
+
+    with open_plant(source, config={"start": 1}) as plant:
+        plant.produce("x")
+        plant.fetch_ingredient("x")
+        assert not caplog.records
+        plant.set_config({"start": 2})
+        assert plant.fetch_ingredient("x") == 1
+    assert [(record.levelname, "'x' is not up to date" in record.message) for record in caplog.records] == [
+        ("WARNING", True)
+    ]
+
+
 def test_listeners_and_durability_events(open_plant: Any) -> None:
     events: list[tuple[str, str]] = []
     with open_plant(*make_chain(), config=SimpleNamespace(start=3)) as plant:
