@@ -20,7 +20,7 @@ from pyplantx.fingerprint.memo import PackedMemo
 from pyplantx.given import check_callable, check_flag, check_texts, check_wait
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
-from pyplantx.reactor import Reactor, ReactorFunc, default_registry
+from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
 from pyplantx.roster import Roster
 from pyplantx.trees import ACCEPTED
 from pyplantx.units import parse_bytes
@@ -427,7 +427,7 @@ class Plant:
         return near_misses(name, {*self.warehouse.names(), *self._roster.hinted_names()} - {name})
 
     def _subreactor_started(self, subreactor: Any) -> None:
-        self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, subreactor.function)
+        self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, function_of(subreactor))
 
     # ----------------------------------------------------------------- events and history
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Ste
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, shown
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
-from pyplantx.reactor import Reactor, SubreactorCall, watching
+from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
 
 if TYPE_CHECKING:
     from pyplantx.blocks.workshop import Workshop
@@ -30,6 +31,10 @@ _FINISHED = object()
 _NOTHING_SEEN: frozenset[tuple[str, str]] = frozenset()
 _NOTHING_SENT: frozenset[str] = frozenset()
 _NO_ALLOCATIONS: dict[str, Any] = {}  # replaced, never changed
+
+#: Held by whoever touches what runs have heard from other threads.
+_hearing = threading.Lock()
+os.register_at_fork(after_in_child=everybody.forked)
 
 #: Flag of the code of an ``async def``.
 _COROUTINE = 0x80
@@ -66,6 +71,7 @@ class World(Outside, Protocol):
         self, reactor: Reactor, entered: Sequence[tuple[str, Any]], called: Any, is_own: bool
     ) -> Observation | None: ...
     def entered(self, called: Any) -> None: ...
+    def named(self, code: Any) -> Sequence[Any]: ...
     def error_of(self, failure: Failure) -> BaseException: ...
 
 
@@ -88,7 +94,7 @@ class Run:
     __slots__ = (
         *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary", "_ahead"),
         *("_entered", "_body", "_request", "_swallowing", "_swallowed", "_over", "_past", "_workshop", "_unchecked"),
-        "token",
+        *("token", "_heard"),
     )
 
     def __init__(
@@ -111,6 +117,7 @@ class Run:
         self._unchecked: tuple[Any, ...] = ()  # receipts for what it received and is still being checked
         self.token = object()  # what it makes can tell by this, without keeping it alive
         self._entered: tuple[tuple[str, Any], ...] = ()  # the subreactors that it observed, with their first places
+        self._heard: tuple[tuple[Any, bool], ...] = ()  # what other threads did with subreactors since it spoke last
         self._body: Any = None
         self._request: Request | None = None
         self._swallowing = False
@@ -296,6 +303,8 @@ class Run:
         return bool(receipts) and bool(self.store.settle(receipts))
 
     def _take_steps(self) -> tuple[Step, ...]:
+        if self._heard:
+            self._note_heard()
         steps, self._steps = self._steps, []  # threads of the reactor may add to either, not to none
         return tuple(steps)
 
@@ -465,10 +474,12 @@ class Run:
         if self._past is None or self._swallowed or self._swallowing:
             return None
         root, told = self._past()
-        return root, (*told, *self._steps)
+        return root, (*told, *self.recent())
 
     def recent(self) -> Sequence[Step]:
         """What it has observed and sent since it spoke last."""
+        if self._heard:
+            self._note_heard()
         return self._steps
 
     def answer(self, question: Question) -> Observation:
@@ -485,16 +496,50 @@ class Run:
         """A subreactor call was made."""
         self.pending.add(call)
 
-    def entered(self, call: SubreactorCall) -> None:
-        """A subreactor call begins: its code is observed."""
+    def begun(self, call: SubreactorCall) -> None:
+        """A subreactor call that was made in the reactor's own thread begins, perhaps in another one."""
         self.pending.discard(call)
-        called = call.subreactor
-        observation = self.world.subreactor(self.reactor, self._entered, called, called.made_in is self.token)
+
+    def entered(self, call: SubreactorCall) -> None:
+        """A subreactor call begins in the reactor's own thread: its code is observed."""
+        self.pending.discard(call)
+        self._observe_code(call.subreactor)
+        self.world.entered(call.subreactor)
+
+    def took(self, subreactor: Any, whole: bool = False) -> None:
+        """The function of a subreactor was taken, which may be called; or (`whole`) all that it names with it."""
+        self._observe_code(subreactor)
+        if whole:
+            self.count_named(subreactor)
+
+    def count_named(self, code: Any) -> None:
+        """Code goes where its calls can't be seen: the subreactors that it names are observed at once."""
+        for subreactor in self.world.named(code):
+            self._observe_code(subreactor)
+
+    def _observe_code(self, subreactor: Any) -> None:
+        is_own = subreactor.made_in is self.token
+        observation = self.world.subreactor(self.reactor, self._entered, subreactor, is_own)
         if observation is not None:
             self.note(observation)
-            if all(known is not called for _, known in self._entered):
-                self._entered += ((observation.key.partition(" ")[0], called),)
-        self.world.entered(called)
+            if all(known is not subreactor for _, known in self._entered):
+                self._entered += ((observation.key.partition(" ")[0], subreactor),)
+
+    def heard(self, subreactor: Any, whole: bool) -> None:
+        """`took`, of another thread. Nothing is looked at there: it may go on while this one looks at code, too."""
+        with _hearing:
+            if (subreactor, whole) not in self._heard:
+                self._heard += ((subreactor, whole),)
+
+    def _note_heard(self) -> None:
+        """Observe what was heard, ahead of what was sent meanwhile: that may be made of it."""
+        with _hearing:
+            heard, self._heard = self._heard, ()
+        heard = tuple(sorted(heard, key=lambda pair: pair[0].qualified))  # threads have no order
+        since, self._steps = self._steps, []
+        for subreactor, whole in heard:
+            self.took(subreactor, whole)
+        self._steps += since
 
     # ----------------------------------------------------------------- errors
 

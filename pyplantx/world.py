@@ -184,6 +184,10 @@ class Answers:
             places = [f"{_BY_NAME}{called.qualified}"]
         return Observation("subreactor", " ".join(places), code.fingerprint(called), called.__name__)
 
+    def named(self, code: Any) -> Sequence[Any]:
+        """The subreactors that code names, and those that they name."""
+        return self.fingerprinter.named(code)
+
     def _subreactor_digest(self, reactor: Reactor, key: str) -> Digest:
         try:
             called = [self._resolve_subreactor(reactor, place) for place in key.split(" ")]

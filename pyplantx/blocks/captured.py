@@ -190,7 +190,7 @@ class _Reader:
         opaque = [line for line in self._fingerprinter.opaque(code) if not line.endswith(COMPILED)]
         if opaque:
             raise CannotTell(opaque[0])
-        self.found.append(self._in_words(self._fingerprinter.fingerprint, code))
+        self.found.append(self._in_words(self._fingerprinter.standalone, code))
 
     @staticmethod
     def _in_words(digest: Callable[[Any], Digest], value: Any) -> Digest:

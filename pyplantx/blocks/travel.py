@@ -24,6 +24,7 @@ from pyplantx.blocks.spaced import Spaced, has_gaps
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.fingerprint.agreement import Agreement, NamedCode
 from pyplantx.logs import log
+from pyplantx.reactor import Uncounted, Watched
 from pyplantx.specs.builtin import code_pickler
 from pyplantx.specs.refusals import advice, refusal
 from pyplantx.tuples import NamedTuple
@@ -73,7 +74,7 @@ class Errand:
             values = [self._read(*each) for each in zip(self._sources, parts)]
         except (OSError, PyplantxError) as error:
             return Unread(f"{type(error).__name__}: {error}")
-        return self._function(*values)
+        return Watched(self._function, Uncounted())(*values)  # who sent it has counted all that it names
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._function, self._sources, self._named)  # in this order: pickling fills the last one

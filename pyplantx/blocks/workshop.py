@@ -25,6 +25,7 @@ from pyplantx.blocks.progress import Tell
 from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.logs import log
+from pyplantx.reactor import Deputy, Watched
 from pyplantx.resume import Attempt, Host, Record, Reduction, latest_value, place_of, save_value
 from pyplantx.units import Size, parse_bytes
 
@@ -46,6 +47,7 @@ class Owner(Host, Protocol):
     def world(self) -> Any: ...
     def unsent(self) -> Sequence[Any]: ...
     def allocation_of(self, handle: Any) -> Any: ...
+    def count_named(self, code: Any) -> None: ...
 
 
 class Workshop:
@@ -163,7 +165,9 @@ class Workshop:
             return Hands(lambda: nullcontext(function), handles, workers or 1)
         count, fixed = workers or others.count, workers is not None
         if not others.travels:
-            return Hands(lambda: others.begin(function), handles, count, fixed=fixed)
+            watched = Watched(function, Deputy(self._run))
+            return Hands(lambda: others.begin(watched), handles, count, fixed=fixed)
+        self._run.count_named(function)
         job, placed = travel.pack(function, handles, what, others, self._run.world.fingerprinter)
         return Hands(lambda: travel.calling(others, job, placed), placed, count, count, elsewhere=True, fixed=fixed)
 

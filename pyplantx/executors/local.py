@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyplantx.run import Outcome, Run
 
 from pyplantx.core.messages import Asked, Missing
+from pyplantx.reactor import everybody
 
 
 class SerialExecutor:
@@ -24,6 +25,7 @@ class SerialExecutor:
 
     def __init__(self) -> None:
         self._runs: dict[ReactorId, Run] = {}
+        everybody.join(self)
 
     def start(self, reactor: ReactorId, make_run: Callable[[], Run], reply: Reply) -> None:
         """See `Executor.start`."""
@@ -50,6 +52,10 @@ class SerialExecutor:
         """See `Executor.line`."""
         run = self._runs.get(reactor)
         return run.line() if run is not None else ""
+
+    def runs(self) -> Iterable[Run]:
+        """The runs that have begun and not ended; see `pyplantx.reactor.Crew`."""
+        return self._runs.copy().values()  # at once: it may change while another thread goes through it
 
     def busy(self) -> bool:
         """Never: every reply came before the call returned."""

@@ -213,8 +213,8 @@ def _content(fingerprinter: Fingerprinter, name: Name) -> Content:
     if held is MISSING:
         return Content("", {})
     if is_code(held):
-        return Content(fingerprinter.fingerprint(held), fingerprinter.parts(held))
+        return Content(fingerprinter.standalone(held), fingerprinter.parts(held))
     parts = fingerprinter.parts(held)
     own, *others = parts  # the value itself comes first, and is called by its type
     named = {f"constant {name.label}": parts[own], **{label: parts[label] for label in others}}
-    return Content(fingerprinter.fingerprint(held), named)
+    return Content(fingerprinter.standalone(held), named)

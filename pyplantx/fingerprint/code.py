@@ -17,7 +17,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
-from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_attribute
+from pyplantx.fingerprint.objects import MISSING, is_code, library_name, role_function, static_attribute
 from pyplantx.fingerprint.pieces import Node, Pin, Slot, label_of
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
 from pyplantx.fingerprint.references import follow
@@ -153,7 +153,7 @@ class Fingerprinter:
         if type(obj) is types.FunctionType:
             digest = self._closed(obj) or self._root(obj)
         elif _has_role(obj):
-            digest = self.fingerprint(obj.function)
+            digest = self.fingerprint(role_function(obj))
         else:
             digest = self._root(obj)
         self._known[id(obj)] = (digest, obj)
@@ -332,15 +332,17 @@ class Fingerprinter:
 
     def standalone(self, obj: Any) -> Digest:
         """The fingerprint of code that comes to reactors as a value: the subreactors that it names count at once."""
-        digest = self.fingerprint(obj)
+        digest, named = self.fingerprint(obj), self.named(obj)
+        return values.hash_text(" ".join([digest, *map(self.fingerprint, named)])) if named else digest
+
+    def named(self, obj: Any) -> list[Any]:
+        """The subreactors that code names, and those that they name, in a canonical order; one for each name."""
         named, expanded = list(self._reach(obj).subreactors), set[int]()
-        if not named:
-            return digest
         for subreactor in named:  # grows on the way
             if id(subreactor) not in expanded:
                 expanded.add(id(subreactor))
                 named += self._reach(subreactor).subreactors
-        return values.hash_text(" ".join([digest, *map(self.fingerprint, named)]))
+        return named
 
     def places(self, caller: Any, subreactor: Any) -> list[str]:
         """Where the code in reach of `caller` names a subreactor, in terms that hold while its fingerprint does.
@@ -514,7 +516,7 @@ def _has_role(obj: Any) -> bool:
 def _unwrap(obj: Any) -> Any:
     """The function of a reactor or subreactor, reached through whatever keeps ``__wrapped__``."""
     while _has_role(obj):
-        obj = obj.function
+        obj = role_function(obj)
     return obj
 
 

@@ -25,6 +25,7 @@ from pyplantx.fingerprint.objects import (
     library_name,
     own_fields,
     qualified,
+    role_function,
     static_attribute,
 )
 from pyplantx.fingerprint.pieces import (
@@ -49,8 +50,9 @@ FUNCTION: Final = b"function\0"
 #: What is said of compiled code of which nothing can be seen. It has no state that Python code could alter.
 COMPILED: Final = "compiled, and its file can't be found"
 
-#: All the data of a subreactor that is named: its code is asked for when it is called.
-SUBREACTOR: Final = b"subreactor\0"
+#: All the data of a subreactor that is named: its code is asked for when it is called. The number was raised when calls
+#: in other threads and the like began to be observed: no older trace has them.
+SUBREACTOR: Final = b"subreactor 2\0"
 
 #: Names that Python, or IPython for its history, puts into a module by itself.
 _NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
@@ -145,7 +147,7 @@ class Describer:
             if name is not None:
                 return name
             held = obj is not slot.value and _is_subreactor(obj)
-            refs.append(obj.function if held else obj)  # which one lies where in a container can be seen uncalled
+            refs.append(role_function(obj) if held else obj)  # which one lies where in a container can be seen uncalled
             return f"subreactor #{len(refs) - 1}" if held else f"#{len(refs) - 1}"
 
         slot.now = slot.data = self._encode(slot, stand_in, opaque)
@@ -219,10 +221,10 @@ class Describer:
 
     def _role(self, obj: Any, kind: str) -> Node:
         """A reactor counts as its function; a subreactor that has a slot of its own is asked for when it is called."""
-        node = Node(obj, kind.encode() + b"\0")
+        node = Node(obj, SUBREACTOR if kind == "subreactor" else kind.encode() + b"\0")
         if kind == "reactor":
             node.add_text("version", str(getattr(obj, "version", "")))
-            node.add_ref(obj.function)
+            node.add_ref(role_function(obj))
         return node
 
     def _parts(self, obj: Any) -> Node:

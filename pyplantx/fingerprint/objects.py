@@ -235,6 +235,11 @@ def _module_of(value: Any) -> Any:
     return module
 
 
+def role_function(obj: Any) -> Any:
+    """The function of a reactor or subreactor, which does not notice that it is looked at."""
+    return own_fields(obj)["function"]
+
+
 def inner_function(obj: Any) -> Any:
     """The Python function inside a compiled one of a library (numba's dispatchers)."""
     inner = static_attribute(obj, "py_func") if not isinstance(obj, type) else MISSING

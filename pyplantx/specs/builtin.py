@@ -152,10 +152,18 @@ def _is_named(function: Any) -> bool:
 
 def _own_way(kind: type) -> Callable[[Any], Any] | None:
     """How NumPy's objects of a class are pickled here, where NumPy's own way loses something; None for all others."""
+    if getattr(kind, "__pyplantx_kind__", "") == "subreactor":
+        return _by_name
     ours = next((base for base in kind.__mro__ if (base.__module__, base.__name__) in _OWN_WAYS), None)
     if ours is None or kind.__reduce__ is not ours.__reduce__ or kind.__reduce_ex__ is not ours.__reduce_ex__:
         return None
     return _OWN_WAYS[ours.__module__, ours.__name__]
+
+
+def _by_name(subreactor: Any) -> Any:
+    """A subreactor that its module holds under its name: that name, as with functions."""
+    subreactor.travels()
+    return subreactor.__qualname__ if _is_named(subreactor) else NotImplemented
 
 
 def _whole_text(item: Any) -> Any:

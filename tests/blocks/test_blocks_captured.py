@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, specs
+from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.fingerprint.code import Fingerprinter
 from tests.blocks.values import Unseen
@@ -214,6 +214,19 @@ def test_compiled_methods_have_that_of_their_object() -> None:
     assert found.look(now=True)
     items.append(1)
     assert found.look(now=True) is False
+
+
+def test_the_subreactors_that_it_calls_count() -> None:
+    @SubreactorFunc
+    def sub(pipe: Any, x: Any) -> Any:
+        return x + 1
+
+    def step(x: Any) -> Any:
+        return next(iter(sub(None, x)))
+
+    before = captured(step).digest
+    sub.function.__code__ = (lambda pipe, x: x + 2).__code__
+    assert captured(step).digest != before
 
 
 def test_dear_looks_are_rare() -> None:

@@ -25,6 +25,7 @@ HELPER = """
 from functools import lru_cache
 import logging
 import threading
+from pyplantx import SubreactorFunc
 
 K = 3
 CONF = {"a": 1}
@@ -50,6 +51,16 @@ def logged(part):
     with LOCK:
         LOG.info("a part")
     return part
+
+@SubreactorFunc
+def sub(part):
+    return part + 6
+
+def calls(part):
+    try:
+        next(iter(sub(part)))
+    except StopIteration as end:
+        return end.value
 
 class Single:
     factor = 2
@@ -168,6 +179,13 @@ class TestWhatDiffersIsRefused:
         pool.close()
         with other_values(part):
             called(pool, helper.f)
+
+    def test_a_subreactor(self, make, helper, pool):
+        assert called(pool, helper.calls) == 7
+        make(HELPER.replace("part + 6", "part + 60"))
+        pool.close()
+        with other_values("helper_code.calls"):
+            called(pool, helper.calls)
 
     def test_a_class(self, helper, pool):
         thing = helper.Thing()

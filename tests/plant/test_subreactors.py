@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyplantx import SubreactorFunc
+from pyplantx.errors import BadRequest
 from pyplantx.testing import forget_reactors
 from tests.fingerprint.harness import program
 
@@ -39,13 +43,15 @@ def session(open_plant: Any, tmp_path: Path) -> Session:
     """A session of a program: what it makes, and which reactors ran."""
     number = 0
 
-    def run(source: str, before: str = "", config: Callable[[Any], Any] | None = None, **files: str) -> Any:
+    def run(
+        source: str, before: str = "", config: Callable[[Any], Any] | None = None, executor: Any = None, **files: str
+    ) -> Any:
         nonlocal number
         number += 1
         forget_reactors()
         files = {"other.py": OTHER, **{f"{name}.py": text for name, text in files.items()}}
         with program(tmp_path / str(number), {**files, "app.py": HEAD.format(before=before) + source + TAIL}) as app:
-            with open_plant(config=config(app) if config is not None else None) as plant:
+            with open_plant(config=config(app) if config is not None else None, executor=executor) as plant:
                 value = plant.produce("out")
             return value, plant.log.take()
 
@@ -272,6 +278,109 @@ def test_what_the_class_of_an_ingredient_names_counts_at_once(session: Session) 
     assert session(source) == (6, ["b", "c", "a"])
     assert session(source) == (6, [])
     assert session(source.replace("step = one", "step = two"))[0] == 105
+
+
+PLUS = """
+import inspect, threading
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from pyplantx import Ingredient
+@SubreactorFunc
+def plus(pipe, x=5): return x + 1
+def drive(call):
+    try: next(iter(call))
+    except StopIteration as end: return end.value
+def part(x): return drive(plus(None, x))
+"""
+IN_A_THREAD = "with ThreadPoolExecutor(1) as pool: v = pool.submit({}).result()"
+MAPPED = (
+    "out = np.zeros(4)\n    pipe.map_blocks({}, np.full(4, 5.0), out=out, workers=2, memory='200B')\n"
+    "    v = int(out[3])"
+)
+SENT = (
+    "f = yield pipe.receive('f')\n    v = yield from {}(pipe)",
+    "class W:\n    def __init__(self, f): self.f = f\n"
+    "@ReactorFunc\ndef c(pipe): pipe.send('f', {}, Ingredient.Type.object)",
+)
+#: Ways to the code of a subreactor that are no call in the reactor's own thread.
+WAYS: dict[str, tuple[str, str, Any]] = {
+    "function": ("v = plus.function(pipe)", "", None),
+    "wrapped": ("v = plus.__wrapped__(pipe)", "", None),
+    "unwrap": ("v = inspect.unwrap(plus)(pipe)", "", None),
+    "computed": ("v = getattr(plus, 'func' + 'tion')(pipe)", "", None),
+    "function of a method": ("v = W.f.function(pipe)", "class W: f = plus", None),
+    "in a subreactor": ("v = yield from h(pipe)", "@SubreactorFunc\ndef h(pipe): return plus.function(pipe)", None),
+    "thread": (IN_A_THREAD.format("part, 5"), "", None),
+    "call of another thread": (IN_A_THREAD.format("drive, plus(pipe)"), "", None),
+    "function in a thread": (IN_A_THREAD.format("lambda: plus.function(pipe)"), "", None),
+    "call made at import": ("v = drive(CALLS.pop())", "CALLS = [plus(None)]", None),
+    "map in threads": (MAPPED.format("lambda x: part(x)"), "", "threads"),
+    "map in processes": (MAPPED.format("lambda x: part(x)"), "", "processes"),
+    "map in processes, by name": (MAPPED.format("part"), "", "processes"),
+    "sent in a dict": (SENT[0].format("f['g']"), SENT[1].format("{'g': plus}"), None),
+    "sent in an instance": (SENT[0].format("f.f"), SENT[1].format("W(plus)"), None),
+    "sent as it is": (SENT[0].format("f"), SENT[1].format("plus"), None),
+    "function of a sent one": (
+        "f = yield pipe.receive('f')\n    v = f['g'].function(pipe)",
+        SENT[1].format("{'g': plus}"),
+        None,
+    ),
+    "while an ingredient is made again": (
+        "f = yield pipe.receive('f')\n    v = f.v",
+        SENT[1].format("W(1)").replace("class W:", "class W:\n    def __setstate__(self, state): self.v = part(5)"),
+        None,
+    ),
+    "in a thread of one that waits": (
+        "found = []\n    def work(): GO.wait(9); found.append(part(5)); DONE.set()\n"
+        "    threading.Thread(target=work).start()\n    yield pipe.receive('y')\n    v = found[0]",
+        "GO, DONE = threading.Event(), threading.Event()\n"
+        "@ReactorFunc\ndef c(pipe):\n    GO.set(); DONE.wait(9)\n    pipe.send('y', 1)",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_edit_is_seen_whichever_way_leads_to_the_code(way: str, session: Session) -> None:
+    body, setting, executor = WAYS[way]
+    source = PLUS + reactor(body, setting)
+    assert session(source, executor=executor)[0] == 6
+    assert session(source, executor=executor) == (6, [])
+    value, ran = session(source.replace("x + 1", "x + 200"), executor=executor)
+    assert value == 205 and "b" in ran
+    assert session(source.replace("x + 1", "x + 200"), executor=executor) == (205, [])
+
+
+def test_one_that_a_sent_one_names_counts_where_it_is_called(session: Session) -> None:
+    setting = "@SubreactorFunc\ndef h(pipe): return (yield from plus(pipe))\n" + SENT[1].format("{'g': h}")
+    source = PLUS + reactor(SENT[0].format("f['g']"), setting)
+    assert session(source) == (6, ["b", "c"])
+    assert session(source) == (6, [])
+    assert session(source.replace("x + 1", "x + 200"))[0] == 205
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_where_no_plant_can_see_a_call_it_is_an_error(how: str, session: Session) -> None:
+    body = (
+        "import multiprocessing\n    from concurrent.futures import ProcessPoolExecutor\n"
+        f"    context = multiprocessing.get_context('{how}')\n"
+        "    with ProcessPoolExecutor(1, context) as pool: v = pool.submit(part, 5).result()"
+    )
+    with pytest.raises(BadRequest, match="the subreactor plus is called in a process that was started by another one"):
+        session(PLUS + reactor(body))
+
+
+def test_without_a_plant_it_is_a_generator_like_any_other() -> None:
+    @SubreactorFunc
+    def plus(pipe: Any, x: int) -> int:
+        return x + 1
+
+    with pytest.raises(StopIteration) as end:
+        next(iter(plus(None, 5)))
+    assert end.value.value == 6 and plus.function(None, 5) == 6
+    assert copy.copy(plus) is plus and copy.deepcopy([plus])[0] is plus
+    assert list(inspect.signature(plus).parameters) == ["pipe", "x"]
+    assert inspect.signature(type(plus))
 
 
 METHODS = """\
