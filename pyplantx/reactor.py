@@ -398,19 +398,34 @@ def _signature_takes_config(function: Callable[..., Any]) -> bool:
 class Registry:
     """The reactors that are known under each id, in order of definition.
 
-    A second definition of an id replaces the first (a notebook cell run again), unless both were made
-    from one and the same code (a loop, a factory): then `resolve` has to tell whether they differ.
+    A definition replaces an earlier one of the same function (a notebook cell run again), unless both were made
+    from one and the same code (a loop, a factory): then `resolve` has to tell whether they differ. Another
+    function of the same id is a clash, as long as it is there. A script that is imported by one of its own modules
+    defines its reactors twice; those of ``__main__`` count.
     """
 
     def __init__(self) -> None:
         self._reactors: dict[ReactorId, list[Reactor]] = {}
+        self._places: dict[tuple[str, str], Reactor] = {}
         self.changes = 0  #: grows with every definition
 
     def add(self, reactor: Reactor) -> None:
         """Note a reactor."""
         self.changes += 1
-        same_code = [r for r in self._reactors.get(reactor.id, ()) if _code(r) is _code(reactor) and r is not reactor]
-        self._reactors[reactor.id] = [*same_code, reactor]
+        place = place_of(reactor)
+        twin = self._twin(reactor, self._places.get(place))
+        if twin is not None:
+            if twin.__module__ == "__main__":
+                return
+            del self._reactors[twin.id]
+        self._places[place] = reactor
+        others = [r for r in self._reactors.get(reactor.id, ()) if r is not reactor and not _replaces(reactor, r)]
+        self._reactors[reactor.id] = [*others, reactor]
+
+    def _twin(self, reactor: Reactor, at_place: Reactor | None) -> Reactor | None:
+        if at_place is not None and is_twin(at_place, reactor):
+            return at_place
+        return next((other for other in self._reactors.get(reactor.id, ()) if is_twin(other, reactor)), None)
 
     def resolve(self, fingerprint: Callable[[Reactor], object]) -> list[Reactor]:
         """The reactors, one for each id.
@@ -424,8 +439,10 @@ class Registry:
 
     @staticmethod
     def _only(id: ReactorId, reactors: list[Reactor], fingerprint: Callable[[Reactor], object]) -> Reactor:
-        if len(reactors) > 1 and len({fingerprint(reactor) for reactor in reactors}) > 1:
-            raise clash(id)
+        if len(reactors) == 1:
+            return reactors[0]
+        for one in reactors[:-1]:
+            check_clash(one, reactors[-1], fingerprint)
         return reactors[-1]
 
     def __iter__(self) -> Iterator[Reactor]:
@@ -434,15 +451,67 @@ class Registry:
     def clear(self) -> None:
         """Forget all reactors."""
         self._reactors.clear()
+        self._places.clear()
         self.changes += 1
 
 
-def clash(id: ReactorId) -> ReactorClash:
-    """The error for two different reactors under one id."""
-    return ReactorClash(
-        f"two different reactors are called {id!r}",
-        hint="reactors made in a loop or by a factory need names of their own: @ReactorFunc(name=f'load-{i}')",
-    )
+def check_clash(one: Reactor, other: Reactor, fingerprint: Callable[[Reactor], object]) -> None:
+    """Look at two reactors of one id.
+
+    Raises
+    ------
+    ReactorClash
+        If they are different ones, and neither is a later definition of the other.
+    """
+    if _code(one) is _code(other):
+        if one is not other and fingerprint(one) != fingerprint(other):
+            raise ReactorClash(
+                f"two different reactors are called {one.id!r}",
+                hint="reactors made in a loop or by a factory need names of their own: @ReactorFunc(name=f'load-{i}')",
+            )
+    elif not _replaces(other, one) and _is_there(one):
+        raise ReactorClash(
+            f"two different reactors are called {one.id!r}: {described(one)} and {described(other)}",
+            hint=f"give each a name= of its own; if one is the other under a new name, first: del {one.__qualname__}",
+        )
+
+
+def described(reactor: Reactor) -> str:
+    """A reactor by where its function stands: "app:load_a (app.py:12)"."""
+    code = getattr(reactor.function, "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+    return f"{reactor.qualified}{where}"
+
+
+def place_of(reactor: Reactor) -> tuple[str, str]:
+    """File and qualified name: the same for a script and for the module that it is when it is imported."""
+    code = getattr(reactor.function, "__code__", None)
+    return ("" if code is None else code.co_filename, reactor.__qualname__)
+
+
+def is_twin(one: Reactor, other: Reactor) -> bool:
+    """Whether these are one reactor, of a script that runs as ``__main__`` and was imported besides."""
+    modules = (one.__module__, other.__module__)
+    if "__main__" not in modules or modules[0] == modules[1] or place_of(one) != place_of(other):
+        return False
+    own_names = one.id != one.qualified, other.id != other.qualified
+    file = place_of(one)[0]
+    return file != "" and not file.startswith("<") and (not any(own_names) or one.id == other.id)
+
+
+def _replaces(later: Reactor, earlier: Reactor) -> bool:
+    """Whether a reactor is a new definition of the function that another one was made of."""
+    return later.qualified == earlier.qualified and _code(later) is not _code(earlier)
+
+
+def _is_there(reactor: Reactor) -> bool:
+    """Whether its name still leads to it, as far as can be told."""
+    found: Any = sys.modules.get(reactor.__module__)
+    for part in reactor.__qualname__.split("."):
+        if part == "<locals>":
+            return True
+        found = getattr(found, part, None)
+    return found is reactor or not (found is None or isinstance(found, Reactor))
 
 
 def _code(reactor: Reactor) -> object:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pyplantx.errors import TwoProducers
+from pyplantx.errors import TwoProducers, UnknownReactor
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.reactor import Reactor, clash, unknown_reactor
+from pyplantx.reactor import Reactor, check_clash, described, is_twin, place_of, unknown_reactor
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
@@ -32,6 +32,7 @@ class Roster:
         self._by_root: dict[Digest, ReactorId] | None = None
         self._hints: _Hints | None = None
         self._declared: dict[str, list[ReactorId]] | None = None
+        self._places: dict[tuple[str, str], Reactor] | None = None
 
     def __getitem__(self, id: ReactorId) -> Reactor:
         return self._reactors[id]
@@ -51,22 +52,29 @@ class Roster:
         return len(self._reactors)
 
     def add(self, reactor: Reactor) -> None:
-        """Register a reactor; one of the same id is replaced.
+        """Register a reactor; an earlier definition of it is replaced.
 
         Raises
         ------
         ReactorClash
-            If both were made of the same code and differ (a loop or a factory without ``name=``).
+            If there is another one of the same id.
         """
-        old = self._reactors.get(reactor.id)
-        if old is not None and _same_code(old, reactor) and self.fingerprint(old) != self.fingerprint(reactor):
-            raise clash(reactor.id)
+        old = self._reactors.get(reactor.id) or self._twin(reactor)
+        if old is not None and is_twin(old, reactor):
+            if old.__module__ == "__main__":
+                return
+            del self._reactors[old.id]
+        elif old is not None:
+            check_clash(old, reactor, self.fingerprint)
         self._reactors[reactor.id] = reactor
+        if self._places is not None:
+            self._places[place_of(reactor)] = reactor
         self.refresh()
 
     def replace(self, reactors: Iterable[Reactor]) -> None:
         """Register these and no others."""
         self._reactors = {reactor.id: reactor for reactor in reactors}
+        self._places = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -83,9 +91,7 @@ class Roster:
             If there is none, or several have that name.
         """
         if isinstance(wanted, Reactor):
-            if wanted.id in self._reactors:
-                return wanted.id
-            raise unknown_reactor(wanted.id, self._reactors)
+            return self._find_reactor(wanted)
         if not isinstance(wanted, str):
             return self._find_function(wanted)
         if wanted in self._reactors:
@@ -94,6 +100,24 @@ class Roster:
         if len(named) == 1:
             return named[0]
         raise unknown_reactor(wanted, [reactor.name for reactor in self] if not named else named)
+
+    def _find_reactor(self, wanted: Reactor) -> ReactorId:
+        held = self._reactors.get(wanted.id) or self._twin(wanted)
+        if held is None:
+            raise unknown_reactor(wanted.id, self._reactors)
+        if held is wanted or is_twin(held, wanted) or self.fingerprint(held) == self.fingerprint(wanted):
+            return held.id
+        raise UnknownReactor(
+            f"the plant's reactor {wanted.id!r} is another one: {described(held)}, not {described(wanted)}",
+            hint="it was defined a second time: give the new one, or plant.add_reactor(...) the one that is meant",
+        )
+
+    def _twin(self, reactor: Reactor) -> Reactor | None:
+        """The same reactor under another id; see `is_twin`."""
+        if self._places is None:
+            self._places = {place_of(other): other for other in self}
+        other = self._places.get(place_of(reactor))
+        return other if other is not None and is_twin(other, reactor) else None
 
     def _find_function(self, function: object) -> ReactorId:
         for reactor in self:
@@ -197,8 +221,3 @@ class _Hints:
         """Exact names first, then patterns."""
         fitting = [id for pattern, id in self._patterns if pattern.fullmatch(name)]
         return list(dict.fromkeys([*self.names.get(name, ()), *fitting]))
-
-
-def _same_code(one: Reactor, other: Reactor) -> bool:
-    code = getattr(one.function, "__code__", None)
-    return one is not other and code is not None and code is getattr(other.function, "__code__", None)
