@@ -118,6 +118,11 @@ class BlockLoop:
         return self._grid.size
 
     @property
+    def current(self) -> int:
+        """Number of the block that was handed out last; -1 before the first."""
+        return self._current
+
+    @property
     def todo(self) -> list[int]:
         """Numbers of the blocks that are to be done."""
         finished = self._keeper.finished if self._keeper is not None else frozenset()

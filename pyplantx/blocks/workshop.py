@@ -68,7 +68,7 @@ class Workshop:
         self._checkpoints: dict[str, tuple[Record, Alterations]] = {}
         self._warned = False
         self._kept: dict[str, Callable[[], Any]] = {}  # by this run, since it spoke last
-        self._count = 0
+        self._counts: dict[tuple[int, ...], int] = {}  # block of each open loop -> loops that were begun in it
         self._late: BaseException | None = None
 
     # ----------------------------------------------------------------- what pipes offer
@@ -394,8 +394,10 @@ class Workshop:
     def _record(self, what: str, numbered: bool = True) -> Record | None:
         """The ledger for a piece of work at this point of the run; None if there can't be one."""
         if numbered:
-            self._count += 1
-            what = f"{self._count} {what}"
+            # In a loop that goes on after a kill the first one is that of another block.
+            where = tuple([loop.current for loop in self._loops])
+            self._counts[where] = number = self._counts.get(where, 0) + 1
+            what = f"{where} {number} {what}"
         spaces, key = self._spaces, place_of(self._run, what)
         if spaces is None or key is None:
             return None

@@ -403,6 +403,41 @@ class TestOtherThanBlocks:
         assert noted and len(settings.calls) < 10
 
 
+class TestLoopsInLoops:
+    """Which one a loop is must not hang on how many blocks of the outer one are left out."""
+
+    def test_belong_to_the_block_of_the_outer_one(self, settings):
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            out = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="f8")
+            for b in pipe.blocks(out, memory=3 * 4 * 8, resume=True):
+                settings.note(0)
+                inner = pipe.allocate_temp(specs.HdfArraySpec, shape=(40,), dtype="f8")
+                for c in pipe.blocks(inner, memory=3 * 4 * 8, resume=True):
+                    inner[c] = np.full(c.shape, b.index)
+                out[b] = inner[:4]
+            pipe.send("x", out)
+
+        value, noted = stopped(settings, reactor)
+        assert value.tolist() == [row // 4 for row in range(40)]
+        assert noted and len(settings.calls) < 10
+
+    def test_the_one_after_it_is_found_again(self, settings):
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            first = pipe.allocate_temp(specs.HdfArraySpec, shape=(40,), dtype="f8")
+            for b in pipe.blocks(first, memory=3 * 4 * 8, resume=True):
+                first[b] = pipe.reduce_blocks(len, np.ones(12), memory=3 * 4 * 8)
+            out = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="f8")
+            pipe.map_blocks(settings.note, first, out=out, memory=6 * 4 * 8)
+            pipe.send("x", out)
+
+        value, _ = stopped(settings, reactor)
+        assert set(value.tolist()) == {12.0} and len(settings.calls) < 10
+
+
 @pytest.mark.parametrize("changes", [slice(None), None])
 @pytest.mark.parametrize("kind", ["npy", "memory map", "plain", "HDF"])
 def test_what_worker_processes_read_themselves(kind, changes, settings, attempts):
