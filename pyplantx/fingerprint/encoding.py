@@ -38,7 +38,7 @@ from pyplantx.fingerprint.objects import (
     read_slot,
     static_attribute,
 )
-from pyplantx.fingerprint.states import NEVER, STATES, is_inconstant, sparse_state
+from pyplantx.fingerprint.states import NEVER, STATES, is_inconstant, is_sparse, sparse_state
 
 Code = Callable[[object], str]
 Opaque = Callable[[object], None]
@@ -309,7 +309,7 @@ class Encoder:
             self._out += b"D" + arrays.describe_dtype(value)
         elif "enum.Enum" in bases:
             self._container(value, Encoder._enum)
-        elif class_module(cls).startswith("scipy.sparse."):
+        elif is_sparse(class_module(cls), bases):
             self._out += b"x" + text(f"scipy.sparse.{cls.__qualname__}")
             self._container(value, lambda me, v: me.write(sparse_state(v)))
         else:

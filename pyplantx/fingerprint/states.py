@@ -19,9 +19,19 @@ def _path_state(value: Any) -> object:
 
 
 _SPARSE_PARTS = ("data", "indices", "indptr", "row", "col", "offsets", "rows")
+#: What SciPy keeps on a matrix beside its content: what follows from that, and how much of it is printed.
 _SPARSE_FIELDS = frozenset(
-    {*_SPARSE_PARTS, "coords", "dtype", "shape", "maxprint", "has_sorted_indices", "has_canonical_format"}
+    {
+        *(*_SPARSE_PARTS, "coords", "_dict", "shape", "_shape", "dtype", "maxprint", "_maxprint"),
+        *("has_sorted_indices", "_has_sorted_indices", "has_canonical_format", "_has_canonical_format"),
+    }
 )
+_SPARSE_BASES = frozenset({"scipy.sparse._base._spbase", "scipy.sparse._base.spmatrix", "scipy.sparse.base.spmatrix"})
+
+
+def is_sparse(module: str, bases: Iterable[str]) -> bool:
+    """Whether a class of this module, with bases of these names, is one of SciPy's sparse matrices or arrays."""
+    return module.startswith("scipy.sparse.") and not _SPARSE_BASES.isdisjoint(bases)
 
 
 def sparse_state(value: Any) -> object:
@@ -35,9 +45,9 @@ def sparse_state(value: Any) -> object:
 
 
 def hung_on_sparse(value: Any) -> dict[str, object]:
-    """Attributes of a scipy.sparse matrix or array that SciPy knows nothing of; those with underscores are its own."""
+    """Attributes of a scipy.sparse matrix or array that SciPy knows nothing of."""
     fields = object.__getattribute__(value, "__dict__")
-    return {name: item for name, item in fields.items() if name[:1] != "_" and name not in _SPARSE_FIELDS}
+    return {name: item for name, item in fields.items() if name not in _SPARSE_FIELDS}
 
 
 def _variable_state(variable: Any) -> object:
