@@ -207,21 +207,34 @@ def _head(*numbers: int) -> str:
 
 
 def _imports(code: CodeType, found: list[Instruction]) -> list[Import]:
-    return [_import(code, found, i) for i, one in enumerate(found) if one.name == "IMPORT_NAME"]
+    places = [i for i, one in enumerate(found) if one.name == "IMPORT_NAME"]
+    return [one for at in places for one in _import(code, found, at)]
 
 
-def _import(code: CodeType, found: list[Instruction], at: int) -> Import:
+def _import(code: CodeType, found: list[Instruction], at: int) -> list[Import]:
     level, names = (code.co_consts[one.arg] if one.kind == CONST else None for one in found[at - 2 : at])
     level = level if isinstance(level, int) else 0
     module = found[at].arg
     if names:
-        return Import(level, module, list(names), None)
+        return [Import(level, module, _from_names(list(names), found, at + 1), None)]
     end = at + 1
     while "." in module and found[end].name in ("IMPORT_FROM", "SWAP", "POP_TOP"):  # import a.b as c
         end += 1
-    bound_whole = end > at + 1 or "." not in module
-    chains = _local_chains(found, end) if bound_whole else None
-    return Import(level, module, None, chains)
+    chains = _local_chains(found, end)
+    if end > at + 1 or "." not in module:
+        return [Import(level, module, None, chains)]
+    if chains is None:
+        return [Import(level, module, None, None)]
+    return [Import(level, module, None, []), Import(level, module.partition(".")[0], None, chains)]
+
+
+def _from_names(names: list[str], found: list[Instruction], start: int) -> list[str]:
+    """What a ``from`` import brings in, each name with the attributes that are taken from it, if nothing else is."""
+    brought: list[str] = []
+    for at, name in zip(range(start, len(found), 2), names):
+        chains = _local_chains(found, at + 1) if found[at].arg == name else None
+        brought += [".".join([name, *chain]) for chain in chains] if chains else [name]
+    return brought
 
 
 def _local_chains(found: list[Instruction], store: int) -> list[list[str]] | None:
@@ -229,9 +242,18 @@ def _local_chains(found: list[Instruction], store: int) -> list[list[str]] | Non
     if found[store].name != "STORE_FAST":
         return None
     slot = found[store].arg
-    uses = [i for i, one in enumerate(found) if one.kind == LOCAL and one.arg == slot and i != store]
-    chains = [_attributes(found, i + 1) if found[i].name == "LOAD_FAST" else [] for i in uses]
+    uses = [i for i, one in enumerate(found) if one.kind == LOCAL and one.arg == slot]
+    others = [i for i in uses if i != store and not _binds_the_same(found, i, store)]
+    chains = [_attributes(found, i + 1) if found[i].name == "LOAD_FAST" else [] for i in others]
     return chains if all(chains) else None
+
+
+def _binds_the_same(found: list[Instruction], at: int, store: int) -> bool:
+    """Whether two stores bind a name to one package: ``import a.b`` and ``import a.c`` both bind ``a``."""
+    one, other = found[at - 1], found[store - 1]
+    if found[at].name != "STORE_FAST" or not one.name == other.name == "IMPORT_NAME":
+        return False
+    return bool(one.arg.partition(".")[0] == other.arg.partition(".")[0])
 
 
 def _attributes(found: list[Instruction], start: int) -> list[str]:

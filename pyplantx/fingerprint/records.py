@@ -15,8 +15,11 @@ from typing import Final
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
 
-#: Raised when the normal form or the record changes: old records are then never found again.
+#: Raised when the normal form changes: all code is other code then.
 VERSION: Final = "1"
+
+#: Raised when the record changes, or what it says: old records are then never found again.
+_RECORDS: Final = b"2"
 
 #: Begins everything that is hashed about code: instructions mean something for one minor version only.
 DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
@@ -24,7 +27,7 @@ DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
 #: The pieces of a name that is sent, see ``hints.py``.
 Pieces = list[list[str]]
 
-_RAW_DOMAIN: Final = DOMAIN.encode() + b"raw\0"
+_RAW_DOMAIN: Final = DOMAIN.encode() + b"raw " + _RECORDS + b"\0"
 _quote: Final = json.encoder.encode_basestring_ascii
 _encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode: Final = json.JSONDecoder().raw_decode
@@ -51,7 +54,8 @@ class Import(NamedTuple):
     module : str
         What is imported.
     names : list of str or None
-        ``from module import names``; None for ``import module``.
+        ``from module import names``, each with the attributes taken from it if it is used in no other way
+        ("u.f"); None for ``import module``.
     chains : list of list of str or None
         For ``import module`` bound to a local: the attribute chains taken from it; None if it is used in
         other ways too, so that all of it counts.

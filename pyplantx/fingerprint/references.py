@@ -131,7 +131,7 @@ def _absolute(namespace: dict[str, Any], one: Import) -> str:
 
 
 def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
-    wanted = [[n] for n in one.names] if one.names else one.chains
+    wanted = [n.split(".") for n in one.names] if one.names else one.chains
     if _is_library(name, boundary):
         for chain in wanted or [[]]:
             yield Target("library", boundary.name_library(name, ".".join(chain)), sys.modules.get(name, MISSING))
