@@ -12,15 +12,9 @@ from typing import Any
 
 import pytest
 
-from pyplantx import Ingredient, ReactorFunc, SubreactorFunc, errors
+from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors, world
 from pyplantx.core.trace import observations_of
 from pyplantx.trees import Trees
-
-
-from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
-
-
-from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors, world
 
 
 def test_a_tracked_file_is_looked_at_when_it_is_asked_for(open_plant: Any, tmp_path: Path) -> None:
