@@ -370,7 +370,11 @@ class Run:
         if allocation is None:
             if self._allocations:
                 self._refuse_foreign_handle(name, value)
-            ref = self._stored(name, value, type_given)
+            try:
+                ref = self.store.store(name, value, type_given)
+            except WarehouseError:
+                self._swallowing = True  # as in `_throw`: a full disk is nothing that a trace tells of
+                raise
         elif _is_handle(allocation, value):
             ref = allocation.seal()
             if self._workshop is not None:
@@ -382,13 +386,6 @@ class Run:
             )
         self._sent = _with(self._sent, name)
         self._steps.append(_new(Sent, (name, ref)))
-
-    def _stored(self, name: str, value: Any, type_given: Any) -> ObjectRef:
-        try:
-            return self.store.store(name, value, type_given)
-        except WarehouseError:
-            self._swallowing = True  # as in `_throw`: a full disk is nothing that a trace tells of
-            raise
 
     def _refuse_foreign_handle(self, name: str, value: Any) -> None:
         for other, allocation in self._allocations.items():

@@ -237,7 +237,8 @@ def _module_of(value: Any) -> Any:
 
 def role_function(obj: Any) -> Any:
     """The function of a reactor or subreactor, which does not notice that it is looked at."""
-    return own_fields(obj)["function"]
+    held = instance_dict(obj)
+    return held["function"] if held and "function" in held else own_fields(obj)["function"]
 
 
 def inner_function(obj: Any) -> Any:

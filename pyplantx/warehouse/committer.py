@@ -735,7 +735,8 @@ def _put_versions(index: Index, txn: Txn, values: dict[str, Any]) -> None:
         if known is not None:
             parts[new.key + known.roots[0][0].encode()] = encode_parts(known.parts).encode()
             parts[new.key + new.root.encode()] = None
-        parts.update({new.key + root.encode(): None for root, _ in roots[MAX_VERSIONS:]})
+        for root, _ in roots[MAX_VERSIONS:]:
+            parts[new.key + root.encode()] = None
         lists[new.key] = VersionList(new.reactor, roots[:MAX_VERSIONS], new.parts)
     index.put(txn, "versions", [(key, encode_versions(record)) for key, record in lists.items()])
     kept = [(key, encoded) for key, encoded in parts.items() if encoded is not None]
