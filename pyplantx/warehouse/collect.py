@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
 from pyplantx.errors import DamagedObject
@@ -69,6 +68,8 @@ class Usage(NamedTuple):
         return sum(self)
 
 
+_T = TypeVar("_T")
+
 Found = dict[Digest, tuple[ObjectRecord, bytes]]
 Plan = Callable[["Survey"], tuple[list[Verdict], list[Verdict]]]
 
@@ -89,6 +90,9 @@ class Finding(NamedTuple):
     mend: Callable[[], None]
 
 
+#: The kind of what no record names.
+_GARBAGE = "garbage"
+
 #: Share of the file system that a store may take if nobody says otherwise: one divided by this.
 _OF_FILE_SYSTEM = 4
 
@@ -103,7 +107,7 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
     reader : Reader
     fix : bool
         Remove what is wrong, and garbage too if nobody else has the store open. What is removed is made again when
-        it is needed.
+        it is needed. Only while garbage is removed nobody else can open the store.
 
     Returns
     -------
@@ -115,33 +119,44 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
     found = {key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)}
     findings = [finding for look in _CHECKS for finding in look(session, reader, found)]
     if fix and not session.read_only:
-        return problems + _mended(session, findings)
+        return problems + session.stillness.while_still(lambda: _mended(session, findings))
     return problems + _told(session, findings)
 
 
 def _told(session: Session, findings: list[Finding]) -> list[Problem]:
-    return [finding.problem for finding in findings if finding.holds()]
+    """What is still so; what another process may be about to name is no garbage.
+
+    That is asked first: who has gone since has named what he wanted to, and the second look sees it.
+    """
+    shared = session.others_may_store()
+    return [
+        finding.problem for finding in findings if finding.holds() and not (shared and finding.problem.kind == _GARBAGE)
+    ]
 
 
 def _mended(session: Session, findings: list[Finding]) -> list[Problem]:
     """Mend what is still so, now that nobody of this process stores anything; garbage only if no other one is here."""
-    problems = []
-    with session.stillness.still(), _alone(session) as alone:
-        for problem, holds, mend in findings:
-            if holds():
-                mended = alone or problem.kind != "garbage"
-                if mended:
-                    mend()
-                problems.append(problem._replace(fixed=mended))
-        session.committer.sync()
+    problems = _mend([finding for finding in findings if finding.problem.kind != _GARBAGE])
+    session.committer.sync()
+    garbage = [finding for finding in findings if finding.problem.kind == _GARBAGE and finding.holds()]
+    if garbage:
+        problems += _while_alone(session, lambda alone: _mend(garbage) if alone else [])
     return problems
 
 
-@contextmanager
-def _alone(session: Session) -> Iterator[bool]:
-    """Whether no other process has the store open; none opens it meanwhile."""
+def _mend(findings: list[Finding]) -> list[Problem]:
+    problems = []
+    for problem, holds, mend in findings:
+        if holds():
+            mend()
+            problems.append(problem._replace(fixed=True))
+    return problems
+
+
+def _while_alone(session: Session, work: Callable[[bool], _T]) -> _T:
+    """Do something that wants to know whether no other process has the store open; none opens it meanwhile."""
     try:
-        yield session.is_alone()
+        return work(session.is_alone())
     finally:
         try:
             session.share()
@@ -242,7 +257,7 @@ def _check_files(session: Session, reader: Reader, found: Found) -> Iterator[Fin
         if address in found and found[address][0].home == IN_FILES:
             continue
         yield Finding(
-            Problem("garbage", session.layout.object_folder(address), "no record names it", True),
+            Problem(_GARBAGE, session.layout.object_folder(address), "no record names it", True),
             partial(_is_garbage, session, reader, address.encode(), IN_FILES),
             partial(session.objects.remove, address),
         )
@@ -255,7 +270,7 @@ def _check_small(session: Session, reader: Reader, found: Found) -> Iterator[Fin
         if address in found and found[address][0].home == IN_SMALL:
             continue
         yield Finding(
-            Problem("garbage", f"small.lmdb/{address}", "no record names it", True),
+            Problem(_GARBAGE, f"small.lmdb/{address}", "no record names it", True),
             partial(_is_garbage, session, reader, key, IN_SMALL),
             partial(_remove_payloads, session, [key]),
         )
@@ -432,7 +447,8 @@ def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_r
     if dry_run:
         gone, kept = plan(survey(session, reader, Notes(session, reader)))
         return Collected(tuple(gone), tuple(kept), limits, dry_run=True)
-    with session.stillness.still(), _alone(session) as alone:
+
+    def remove(alone: bool) -> Collected:
         hindrance = _hindrance(session, alone)
         found = survey(session, reader, Notes(session, reader))
         gone, kept = plan(found)
@@ -441,6 +457,8 @@ def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_r
             garbage = _remove_garbage(session, reader, everything=bool(gone))
             _remove(session, [verdict.stored.address for verdict in gone], found.homes)
         return Collected(tuple(gone), tuple(kept), limits, hindrance=hindrance, garbage=garbage)
+
+    return session.stillness.while_still(lambda: _while_alone(session, remove))
 
 
 def _remove(session: Session, addresses: list[Digest], homes: Mapping[Digest, str]) -> None:

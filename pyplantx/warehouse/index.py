@@ -455,17 +455,27 @@ class Index:
         if not self._gate.acquire(timeout=wait):
             return False
         try:
-            if not self._turn.acquire(wait):
-                return False
-            try:
-                self._turn.sign()
-                with in_words(f"the index of {self.layout.root!r} can't be written", self.layout.root):
-                    self._write(*take())
-            finally:
-                self._turn.release()
+            return self._write_in_turn(take, wait)
         finally:
             self._gate.release()
+
+    def _write_in_turn(self, take: Callable[[], Batch], wait: float) -> bool:
+        try:
+            if not self._turn.acquire(wait):
+                return False
+            self._turn.sign()
+            with in_words(f"the index of {self.layout.root!r} can't be written", self.layout.root):
+                self._write(*take())
+        finally:
+            self._end_turn()
         return True
+
+    def _end_turn(self) -> None:
+        try:
+            self._turn.release()
+        except BaseException:  # Ctrl-C in there: nobody else could write any more
+            self._turn.release()
+            raise
 
     def note_commit(self, number: int) -> None:
         """The index is seen to be at this commit; LMDB numbers them, whoever makes them."""

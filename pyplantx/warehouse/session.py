@@ -220,13 +220,23 @@ class Session:
         now = time.monotonic()
         if now - self._looked_around > _LOOK_AROUND_EVERY:
             self._looked_around = now
-            try:
-                with os.scandir(self.layout.staging) as entries:
-                    names = {entry.name.partition(".")[0] for entry in entries}
-                    self._others = not names <= {self.id, RESUME}
-            except FileNotFoundError:  # read from a copy without empty folders: nobody can work in that
-                self._others = False
+            self._others = self._have_others_staged()
         return self._others
+
+    def others_may_store(self) -> bool:
+        """Whether another process may have stored what it is still to name; asks for no lock."""
+        if not self._have_others_staged():
+            return False
+        holders = self._presence.processes()
+        return holders != {self.pid}  # without ourselves among them the system does not tell
+
+    def _have_others_staged(self) -> bool:
+        try:
+            with os.scandir(self.layout.staging) as entries:
+                names = {entry.name.partition(".")[0] for entry in entries}
+                return not names <= {self.id, RESUME}
+        except FileNotFoundError:  # read from a copy without empty folders: nobody can work in that
+            return False
 
     def share(self) -> None:
         """Be one of several again; after `is_alone`, whatever it said: trying gives the shared lock away."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 from pyplantx.errors import StoreBusy
+
+_T = TypeVar("_T")
 
 
 class Stillness:
@@ -83,9 +85,8 @@ class Stillness:
             self._storing.discard(threading.get_ident())
             self._changed.notify_all()
 
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """Nobody of this process begins an activity or stores something meanwhile. Activities that have begun go on.
+    def while_still(self, work: Callable[[], _T]) -> _T:
+        """Do something while nobody of this process begins an activity or stores anything; activities go on.
 
         Raises
         ------
@@ -97,12 +98,19 @@ class Stillness:
             with self._lock:
                 self._wait_for(lambda: self._is_free() and self._storing <= {me})
                 self._still = me
-            yield
+            return work()
         finally:
-            with self._lock:
-                if self._still == me:
-                    self._still = 0
-                self._changed.notify_all()
+            try:
+                self._go_on(me)
+            except BaseException:  # Ctrl-C in there: the others would wait in vain
+                self._go_on(me)
+                raise
+
+    def _go_on(self, me: int) -> None:
+        with self._lock:
+            if self._still == me:
+                self._still = 0
+            self._changed.notify_all()
 
     def _is_free(self) -> bool:
         return self._still in (0, threading.get_ident())

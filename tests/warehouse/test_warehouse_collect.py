@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from pyplantx.errors import PayloadMissing, StoreBusy, WarehouseError
 from pyplantx.warehouse import collect, staging
 from pyplantx.warehouse.warehouse import Warehouse
-from tests.warehouse.stores import fetch, send
+from tests.warehouse.stores import ROOT, fetch, send
 
 Open = Callable[..., Warehouse]
 SIZES = (5_000, 50_000, 1_500_000)
@@ -191,3 +194,55 @@ def test_who_removes_waits_for_what_is_being_stored(opened: Open, monkeypatch: p
     send(other, "y", "y" * 1_500_000)
     assert [type(error) for error in met] == [StoreBusy]
     assert one.check(fix=True) == [] and fetch(other, "y") == "y" * 1_500_000
+
+
+# -- other processes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fix", [True, False])
+def test_others_may_open_the_store_while_it_is_checked(
+    opened: Open, directory: Path, monkeypatch: pytest.MonkeyPatch, fix: bool
+) -> None:
+    warehouse = opened()
+    send(warehouse, "x", "x" * 1_500_000)
+    trouble, code = collect._trouble, "import sys; from pyplantx.warehouse.warehouse import Warehouse as W; "
+    command = [sys.executable, "-c", code + "W(sys.argv[1], lock_timeout=0.2).close()", str(directory)]
+
+    def meets_others(*given: Any, **options: Any) -> str | None:
+        subprocess.run(command, check=True, cwd=ROOT)
+        return trouble(*given, **options)
+
+    monkeypatch.setattr(collect, "_trouble", meets_others)
+    assert warehouse.check(fix=fix) == []
+
+
+STORE = """
+import sys
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.warehouse import Commit, Warehouse
+
+with Warehouse(sys.argv[1]) as warehouse:
+    sent = [(f"y{size}", warehouse.store("y", "y" * size)) for size in (50_000, 1_500_000)]
+    warehouse.sync()
+    print("stored", flush=True)
+    sys.stdin.readline()
+    warehouse.commit(Commit("r", hash_text("r"), [], sent))
+"""
+
+
+@pytest.mark.parametrize("how", ["names it", "is killed"])
+def test_what_another_process_is_still_to_name_is_no_garbage(opened: Open, directory: Path, how: str) -> None:
+    warehouse = opened()
+    command = [sys.executable, "-c", STORE, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout is not None and other.stdout.readline() == "stored\n"
+        assert warehouse.check() == [] and warehouse.check(fix=True) == []
+        if how == "is killed":
+            other.send_signal(signal.SIGKILL)
+        else:
+            other.communicate("now\n")
+    found = [problem.kind for problem in warehouse.check()]
+    assert found == (["garbage"] * 2 if how == "is killed" else [])
+    assert [problem.fixed for problem in warehouse.check(fix=True)] == [True] * len(found)
+    assert warehouse.check() == []
+    assert how == "is killed" or fetch(warehouse, "y50000") == "y" * 50_000
