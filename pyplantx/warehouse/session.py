@@ -603,13 +603,25 @@ def _after_fork_in_child() -> None:
 
 @atexit.register
 def _close_all() -> None:
-    """What was queued when the interpreter ends is written all the same."""
+    """What was queued when the interpreter ends is written all the same, in each store that can be closed."""
     with _sessions_lock:
-        sessions = list(_sessions.values())
+        sessions = [session for session in _sessions.values() if session.pid == os.getpid()]
         _sessions.clear()
-    for session in sessions:
-        if session.pid == os.getpid() and not session.index.closed:
+    errors = [error for error in map(_close_error, sessions) if error is not None]
+    for error in errors[1:]:
+        report(str(error))
+    if errors:
+        raise errors[0]
+
+
+def _close_error(session: Session) -> Exception | None:
+    """Close a session, if that was not done; what went wrong."""
+    try:
+        if not session.index.closed:
             session.close()
+    except Exception as error:
+        return error
+    return None
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -384,6 +384,26 @@ def index_is_free(index: Any) -> bool:
     return len(taken) == len(locks)
 
 
+def test_a_store_that_cannot_be_closed_keeps_none_from_being_closed(tmp_path: Path) -> None:
+    script = """
+import os, shutil, sys
+from pyplantx.warehouse.warehouse import Warehouse
+from tests.warehouse.stores import send
+stores = [Warehouse(os.path.join(sys.argv[1], name)) for name in ("gone", "gone too", "left")]
+for store in stores:
+    send(store, "x", "x" * 5_000)
+for store in stores[:2]:
+    shutil.rmtree(store.directory)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT)
+    assert "WarehouseError" in done.stderr
+    assert all(f"{tmp_path / name}'" in done.stderr for name in ("gone", "gone too"))
+    assert (tmp_path / "left" / "clean.json").exists()
+    with Warehouse(tmp_path / "left") as left:
+        assert fetch(left, "x") == "x" * 5_000
+
+
 def test_a_living_fork_does_not_keep_the_locks_of_a_dead_parent(opened: Open, directory: Path) -> None:
     script = """
 import os, sys
