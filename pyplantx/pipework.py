@@ -383,7 +383,8 @@ class Pipework:
         What is allocated and not sent is lost with the process. So a value that is kept after something allocated was
         written to, since the first call with this key, is not found by the next run (which the log says): it would go
         on behind that write. Fill arrays before that call, by `map_blocks` or `blocks`, or without checkpoints. An
-        array on a memory map that has content by then is read as a whole each time something is kept.
+        array on a memory map that has content by then is read as a whole each time something is kept. In a loop that
+        goes on by itself after a kill, nothing is kept for the next run, and the loop is done anew.
 
         Parameters
         ----------

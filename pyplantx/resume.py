@@ -39,6 +39,7 @@ from pyplantx.warehouse.files import read_ordinary
 if TYPE_CHECKING:
     import numpy as np
 
+    from pyplantx.blocks.alterations import Others
     from pyplantx.blocks.geometry import Block, Grid
     from pyplantx.blocks.handles import Handle
     from pyplantx.blocks.sources import Sources
@@ -190,6 +191,13 @@ class Record:
         name = self._host.reactor.name
         log().info("reactor %s: a source has elements that have no digest, so after a kill it begins anew", name)
         self.void()
+
+    def keeps_more(self) -> None:
+        """A value is kept, or asked for, by who is given the blocks: those that are left out would not do that."""
+        if self.going:
+            name = self._host.reactor.name
+            log().warning("reactor %s: a loop that calls pipe.checkpoint can't be resumed after a kill", name)
+            self.void()
 
     def void(self) -> None:
         """What was noted is of no use to anybody."""
@@ -426,6 +434,8 @@ class Attempt:
         What it reads besides.
     look : callable, optional
         Of a map: see `Captured.look`. Its blocks hang on nothing but their parts of the sources.
+    others : Others, optional
+        Of a plain loop: what its body must not write to.
     in_place : bool
         Whether an output is read. In a map that is not so, blocks are written as a whole, whatever was in them; else
         what a killed run left there is blanked.
@@ -445,9 +455,11 @@ class Attempt:
         outputs: dict[int, Handle],
         sources: Sources,
         look: Look | None = None,
+        others: Others | None = None,
         in_place: bool = True,
     ) -> None:
         self._record, self._grid, self._handles, self._look = record, grid, outputs, look
+        self._others = others
         self._sources, self.looks, self.fills = sources, sources.places, frozenset(outputs)
         self._outputs: dict[int, Output] = {
             place: (SharedFile if handle.data_path else Spool)(handle, record, place)
@@ -530,7 +542,7 @@ class Attempt:
         if not self._record.going:
             return _note_nothing
         read = self._sources.taken(block)
-        if self._sources.is_altered(block):
+        if self._sources.is_altered(block) or self._others is not None and self._others.are_altered():
             self.wrote_elsewhere(None)
             return _note_nothing
         if read is None:
@@ -586,6 +598,10 @@ class Attempt:
                 "written to before, and can't be resumed"
             )
             self._record.void()
+
+    def kept_elsewhere(self) -> None:
+        """See `Keeper.kept_elsewhere`."""
+        self._record.keeps_more()
 
     def before_send(self, array: Any) -> None:
         """An array is about to be sent: it must not be altered through our name of its file any more."""
@@ -706,6 +722,10 @@ class Reduction:
 
     def wrote_elsewhere(self, array: Any) -> None:
         """See `Keeper.wrote_elsewhere`: what a function writes besides is no part of the value."""
+
+    def kept_elsewhere(self) -> None:
+        """See `Keeper.kept_elsewhere`."""
+        self._record.keeps_more()
 
 
 def latest_value(record: Record, count: int | None = None) -> tuple[dict[str, Any], Any] | None:

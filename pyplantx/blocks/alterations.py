@@ -48,6 +48,31 @@ class Alterations:
         return self._found
 
 
+class Others:
+    """What was allocated besides what a loop fills: who writes to it in the body leaves more behind than blocks.
+
+    Datasets and files tell. Arrays on memory maps don't, and are not read for it.
+
+    Parameters
+    ----------
+    allocations : sequence of Allocated
+        Those that are not sent yet, without those of the loop.
+    """
+
+    def __init__(self, allocations: Sequence[Any]) -> None:
+        self._before = [(each, _mark(each)) for each in allocations]
+
+    def are_altered(self) -> bool:
+        """Whether one of them was written to since this was made."""
+        return any(_mark(each) != mark for each, mark in self._before)
+
+
+def _mark(allocation: Any) -> Any:
+    """Another one after each write, as far as that can be told without reading."""
+    handle = allocation.handle
+    return _state_of_file(handle) if isinstance(handle, (str, os.PathLike)) else getattr(handle, "last_write", None)
+
+
 def _state(allocation: Any) -> Any:
     """Equal for an allocation that nobody has altered meanwhile; what is of an unknown kind never equals itself."""
     handle = allocation.handle

@@ -69,6 +69,9 @@ class Keeper(Protocol):
     def wrote_elsewhere(self, array: Any) -> None:
         """The loop wrote to an array otherwise than block by block."""
 
+    def kept_elsewhere(self) -> None:
+        """A value was kept for after a kill, or asked for, while a block was worked on."""
+
 
 class BlockLoop:
     """Hands out blocks. Iterate over it once.
@@ -85,6 +88,8 @@ class BlockLoop:
         See `Progress`.
     keeper : Keeper, optional
         Without one nothing is kept.
+    resumes : bool
+        Whether one was wanted.
     on_late_error : callable, optional
         Told of an error of the writing thread when the loop can't raise it any more.
     """
@@ -97,10 +102,12 @@ class BlockLoop:
         *,
         progress: Callable[[int, int, float], object] | None = None,
         keeper: Keeper | None = None,
+        resumes: bool = False,
         on_late_error: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._grid, self._handles, self._who = grid, handles, who
         self._tell, self._keeper, self._on_late_error = progress, keeper, on_late_error
+        self._resumes = resumes
         self._places = {id(handle.array): place for place, handle in enumerate(handles)}
         self._readers = Pool(1, "pyplantx-read")
         self._writers = Pool(1, "pyplantx-write")
@@ -121,6 +128,16 @@ class BlockLoop:
     def current(self) -> int:
         """Number of the block that was handed out last; -1 before the first."""
         return self._current
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is under way, and was meant to be gone on with after a kill."""
+        return self._open and self._resumes
+
+    def keeps_more(self) -> None:
+        """See `Keeper.kept_elsewhere`."""
+        if self.goes_on and self._keeper is not None:
+            self._keeper.kept_elsewhere()
 
     @property
     def todo(self) -> list[int]:

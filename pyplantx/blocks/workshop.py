@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
-from pyplantx.blocks.alterations import Alterations
+from pyplantx.blocks.alterations import Alterations, Others
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
@@ -94,7 +94,7 @@ class Workshop:
 
     def _walk(self, grid: Grid, handles: list[Handle], resume: bool, progress: Tell | None) -> Iterator[Block]:
         keeper = self._attempt_of_loop(grid, handles) if resume else None
-        loop = self._loop(grid, handles, progress, keeper)
+        loop = self._loop(grid, handles, progress, keeper, resume)
         try:
             yield from loop
         finally:
@@ -124,7 +124,7 @@ class Workshop:
             check_output(source, output, grid, self._who)
         captured = self._captured("map_blocks", [function]) if resume else None
         keeper = None if captured is None else self._attempt_of_map(grid, handles, captured)
-        loop = self._loop(grid, handles, progress, keeper)
+        loop = self._loop(grid, handles, progress, keeper, resume)
         try:
             maps.map_blocks(loop, hands, output, place)
         finally:
@@ -147,7 +147,7 @@ class Workshop:
         grid, hands = self._cut_for(hands, hands.sources, memory, axis, 0)
         captured = self._captured("reduce_blocks", [function, combine, initial]) if resume else None
         keeper = None if captured is None else self._reduction(grid, hands.sources, captured)
-        loop = self._loop(grid, hands.sources, progress, keeper)
+        loop = self._loop(grid, hands.sources, progress, keeper, resume)
         # A copy: who goes on after a kill would not find in the given one what `combine` has written into it.
         before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [_copy(initial)]
         keep = keeper.keep if keeper is not None else _keep_nothing
@@ -173,6 +173,7 @@ class Workshop:
 
     def restore(self, key: str, default: Any) -> Any:
         """What was kept under a key; see `Pipework.checkpoint`."""
+        self._keeps_more()
         if key in self._kept:
             return self._kept[key]()
         record = self._checkpoint(key)
@@ -181,14 +182,25 @@ class Workshop:
 
     def keep(self, key: str, value: Any) -> None:
         """Keep a value under a key; see `Pipework.checkpoint`."""
-        record = self._checkpoint(key)
+        self._keeps_more()
+        record = None if self._is_in_loop() else self._checkpoint(key)
         lasts = record is not None and not self._has_altered(key)
         self._kept[key] = save_value(record, value) if record and lasts else partial(_copy, _copy(value))
+
+    def _keeps_more(self) -> None:
+        for loop in self._loops:
+            loop.keeps_more()
+
+    def _is_in_loop(self) -> bool:
+        """Whether a loop is open that goes on by itself."""
+        return any(loop.goes_on for loop in self._loops)
 
     def _checkpoint(self, key: str) -> Record | None:
         known = self._checkpoints.get(key)
         if known is not None and known[0].going:
             return known[0]
+        if self._is_in_loop():  # it is done anew after a kill, and has to find then what it finds now
+            return None
         record = self._record(f"checkpoint {len(key)}:{key}", numbered=False)
         if record is not None:
             self._settle()
@@ -305,8 +317,11 @@ class Workshop:
             log().debug("%s: there is not enough memory for %d workers at once", self._who, hands.threads)
             hands = fewer
 
-    def _loop(self, grid: Grid, handles: list[Handle], progress: Tell | None, keeper: Keeper | None) -> BlockLoop:
-        loop = BlockLoop(grid, handles, self._who, progress=progress, keeper=keeper, on_late_error=self._note_late)
+    def _loop(
+        self, grid: Grid, handles: list[Handle], progress: Tell | None, keeper: Keeper | None, resume: bool
+    ) -> BlockLoop:
+        late = self._note_late
+        loop = BlockLoop(grid, handles, self._who, progress=progress, keeper=keeper, resumes=resume, on_late_error=late)
         self._loops.append(loop)
         return loop
 
@@ -382,9 +397,16 @@ class Workshop:
         record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
         if record is None:
             return None
-        attempt = Attempt(record, grid, outputs, read, None if captured is None else captured.look, in_place)
+        look = None if captured is None else captured.look
+        others = Others(self._beside(outputs)) if captured is None else None
+        attempt = Attempt(record, grid, outputs, read, look, others, in_place)
         self._attempts.append(attempt)
         return attempt
+
+    def _beside(self, outputs: dict[int, Handle]) -> list[Any]:
+        """What is allocated and not sent, without the outputs of a loop."""
+        filled = [handle.allocation for handle in outputs.values()]
+        return [each for each in self._run.unsent() if each not in filled]
 
     @property
     def _spaces(self) -> Workspaces | None:

@@ -382,6 +382,65 @@ class TestOtherThanBlocks:
         assert value.tolist() == [2.0] * 40 and noted == []
         assert "writes otherwise" in caplog.text
 
+    @pytest.mark.parametrize("kind", ["HDF", "Zarr", "file"])
+    def test_something_that_it_does_not_name(self, kind, settings, caplog):
+        if kind == "Zarr":
+            pytest.importorskip("zarr")
+        spec, options = (specs.HdfArraySpec if kind == "HDF" else specs.ZarrArraySpec), {"shape": 10, "dtype": "f8"}
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            beside = pipe.allocate("y", "file") if kind == "file" else pipe.allocate("y", spec, **options)
+            out = pipe.allocate("z", specs.HdfArraySpec, shape=(40,), dtype="f8")
+            for b in pipe.blocks(out, memory=3 * 4 * 8, resume=True):
+                if kind == "file":
+                    with Path(beside).open("a") as file:
+                        file.write("1")
+                else:
+                    beside[b.index] = 1
+                out[b] = settings.note(np.ones(4))
+            found = len(Path(beside).read_text()) if kind == "file" else int(beside[:].sum())
+            pipe.send("y", beside)
+            pipe.send("z", out)
+            pipe.send("x", np.array([found]))
+
+        value, noted = stopped(settings, reactor)
+        assert value.tolist() == [10] and noted == []
+        assert "writes otherwise" in caplog.text
+
+    @pytest.mark.parametrize("after", [False, True])
+    @pytest.mark.parametrize("way", ["loop", "map", "reduce"])
+    def test_a_value_that_is_carried_from_block_to_block(self, way, after, settings, caplog):
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+
+            def number(x: Any) -> Any:
+                before = pipe.checkpoint("blocks", default=0)
+                pipe.checkpoint("blocks", before + 1)
+                return settings.note(x + before)
+
+            ones = np.ones(40)
+            out = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="f8")
+            if way == "map":
+                pipe.map_blocks(number, ones, out=out, memory=6 * 4 * 8)
+            elif way == "reduce":
+                out[:] = pipe.reduce_blocks(number, ones, combine=lambda a, b: [*a, *b], memory=3 * 4 * 8)
+            else:
+                for b in pipe.blocks(ones, out, memory=6 * 4 * 8, resume=True):
+                    out[b] = number(ones[b])
+            pipe.checkpoint("blocks", 100)
+            if after and settings.attempt == 1:
+                raise Stopped
+            pipe.send("x", out)
+
+        settings.calls.extend([1] * 20 * after)  # not in the loop
+        value, noted = stopped(settings, reactor)
+        assert noted == [] and len(settings.calls) == 10
+        assert value.tolist() == [1 + row // 4 for row in range(40)]
+        assert "pipe.checkpoint can't be resumed" in caplog.text
+
     def test_the_value_to_begin_with(self, settings):
         """What `combine` writes into is not the reactor's own array: after a kill it would lack what was combined."""
 
