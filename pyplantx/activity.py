@@ -121,7 +121,7 @@ class Activity:
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
         self._frozen = False
-        self._look_around_at = 0.0
+        self._look_around_at = self._step_begun = 0.0
         self._due: deque[Callable[[], None]] = deque()  # what is still to be told of commits that are durable
         self._garbage = Garbage()
         self._over: Deliver | GiveUp | None = None
@@ -392,11 +392,11 @@ class Activity:
     def _step(self, id: ReactorId, step: Callable[[ReactorId, Any, Reply], None], argument: Any) -> None:
         """Let the executor run user code; then is a quiet point to write what waits."""
         self._garbage.enter()
-        begin = time.perf_counter()
+        self._step_begun = begin = time.perf_counter()
         try:
             step(id, argument, self._reply)
         except BaseException:  # Ctrl-C; what a reactor raises comes as an event
-            self._note_interruption(id)
+            self._note_run(id, "interrupted")
             raise
         end = time.perf_counter()
         self._busy[id] += end - begin
@@ -411,7 +411,7 @@ class Activity:
         if kind is Raised:
             self._note_failure(outcome)
         elif kind is Ended and not outcome.reusable:
-            self.history.append(self._entry(outcome.reactor, "ran", self.decisions[outcome.reactor].reason))
+            self._note_run(outcome.reactor, "ran")
         elif kind is Asked and outcome.reactor in self._forced:
             for name in outcome.names:
                 self._outside.setdefault(name, 0)
@@ -425,13 +425,15 @@ class Activity:
         note_shortage(outcome.error)
         self.world.note_error(outcome.reactor, outcome.error)
         self._turns.release(outcome.reactor)
-        before = self.decisions[outcome.reactor]
-        self.decisions[outcome.reactor] = before._replace(action="failed")
-        self.history.append(self._entry(outcome.reactor, "failed", str(before.reason)))
+        self._note_run(outcome.reactor, "failed")
 
-    def _note_interruption(self, id: ReactorId) -> None:
-        self.decisions[id] = self.decisions[id]._replace(action="interrupted")
-        self.history.append(self._entry(id, "interrupted", self.decisions[id].reason))
+    def _note_run(self, id: ReactorId, action: str) -> None:
+        """Tell the history, in the last step of a run, of one that leaves nothing else behind."""
+        decision = self.decisions[id] = self.decisions[id]._replace(action=action)
+        before = self._entry(id, action, str(decision.reason))
+        entry = before._replace(seconds=before.seconds + time.perf_counter() - self._step_begun)
+        self.history.append(entry)
+        self.warehouse.note_run(entry)
 
     def _name(self, id: ReactorId) -> str:
         return self.reactors[id].name if id else ""

@@ -450,8 +450,8 @@ class Plant:
         Returns
         -------
         list of dict
-            Keys: ``reactor``, ``id``, ``action`` ("ran" or "failed"), ``reason``, ``started`` (seconds
-            since 1970), ``seconds`` (spent in the reactor).
+            Keys: ``reactor``, ``id``, ``action`` ("ran", "failed" or "interrupted"), ``reason``, ``started``
+            (seconds since 1970), ``seconds`` (spent in the reactor).
         """
         if check_flag("all_sessions=", all_sessions):
             return list(self.warehouse.history())
@@ -723,11 +723,13 @@ class Plant:
     def _last_decision(self, id: ReactorId) -> Decision:
         if id in self._decisions:
             return self._decisions[id] or up_to_date(self._roster[id].name)
-        for entry in reversed(list(self.warehouse.history())):
-            if entry.get("id") == id:
-                reactor, action, reason = [str(entry.get(what)) for what in ("reactor", "action", "reason")]
-                return Decision(reactor, action, reason)
-        return Decision(self._roster[id].name, "unknown", "never run on this store")
+        entry = self.warehouse.last_run(id)
+        if entry is not None:
+            reactor, action, reason = [str(entry.get(what)) for what in ("reactor", "action", "reason")]
+            return Decision(reactor, action, reason)
+        known = self.warehouse.versions(id)
+        reason = "run so long ago that the history is not searched for it" if known else "never run on this store"
+        return Decision(self._roster[id].name, "unknown", reason)
 
     def explain(self, name: str) -> Decision:
         """`why` of the reactor that sends an ingredient.

@@ -344,6 +344,11 @@ class Committer:
             if not patient:
                 self._touch()
 
+    def note_run(self, entry: HistoryEntry) -> None:
+        """Queue what the history tells of a run that leaves nothing else; it goes with whatever comes next."""
+        with self._lock:
+            self._queue.append(_new(_Item, ([], (), entry, None)))
+
     def forget_object(self, address: Digest) -> None:
         """An object counts as missing from now on; queue the removal of its record."""
         with self._lock:

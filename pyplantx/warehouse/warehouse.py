@@ -42,6 +42,9 @@ _TRUSTS = ("own", "data", "signed")
 
 _SOME_FOLDER = "name a folder, such as 'plant'; '.' is the one that you work in"
 
+#: How many commits of the history are looked through at most for the last run of a reactor, and how many at first.
+LOOK_BACK, _FIRST_LOOK = 100_000, 64
+
 #: Seconds after which a session notes what it has reached up to then.
 _NOTED_EVERY = 30.0
 
@@ -287,13 +290,34 @@ class Warehouse:
         limit : int, optional
             At most this many, the newest ones.
         """
+        entries = [entry for batch in self._last_batches(limit or 1 << 62) for entry in self._entries(*batch)]
+        return entries[-limit:] if limit else entries
+
+    def last_run(self, reactor: str) -> dict[str, Any] | None:
+        """The newest entry of the run history about a reactor; None if the last `LOOK_BACK` commits have none.
+
+        They are read from the end, and decoded only where the reactor is named.
+        """
+        named, looked, most = records.to_json(reactor).encode(), 0, _FIRST_LOOK
+        while (batches := self._last_batches(most)) and len(batches) > looked:
+            for key, body in reversed(batches[: len(batches) - looked]):
+                entries = self._entries(key, body) if named in body else []
+                found = [entry for entry in entries if entry.get("id") == reactor]
+                if found:
+                    return found[-1]
+            if most >= LOOK_BACK:
+                break
+            looked, most = len(batches), min(most * 8, LOOK_BACK)
+        return None
+
+    def _last_batches(self, most: int) -> list[tuple[bytes, bytes]]:
+        """The entries of the last commits, as they are stored; newest last."""
         self._committer.flush(self._session.index.lock_timeout)
         self._reader.refresh()
-        batches = self._reader.tail("history", limit or 1 << 62)
-        index = self._session.index
-        read = [decoded(index, "history", key, body, records.decode_history) for key, body in batches]
-        entries = [entry for batch in read if batch is not None for entry in batch]
-        return entries[-limit:] if limit else entries
+        return self._reader.tail("history", most)
+
+    def _entries(self, key: bytes, body: bytes) -> list[dict[str, Any]]:
+        return decoded(self._session.index, "history", key, body, records.decode_history) or []
 
     def get_code(self, raw: Digest) -> str | None:
         """What is known about a code object, by its raw digest."""
@@ -446,6 +470,11 @@ class Warehouse:
         """
         self._writable()
         self._committer.commit(commit, self._new_version(commit), announce)
+
+    def note_run(self, entry: records.HistoryEntry) -> None:
+        """Have the history tell of a run that failed, or that leaves nothing which could be used again."""
+        if not self.read_only:
+            self._committer.note_run(entry)
 
     def _new_version(self, commit: committer.Commit) -> NewVersion | None:
         if self._newest.get(commit.reactor) == commit.root:
