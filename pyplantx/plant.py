@@ -210,6 +210,8 @@ class Plant:
             If something else is given.
         ReactorClash
             If two different reactors have one name.
+        TwoProducers
+            If two declare with ``sends=`` that they send one ingredient.
         """
         self._explicit = True
         for reactor in _flat(reactors):

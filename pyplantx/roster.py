@@ -31,7 +31,7 @@ class Roster:
         self._roots: dict[ReactorId, Digest] = {}
         self._by_root: dict[Digest, ReactorId] | None = None
         self._hints: _Hints | None = None
-        self._declared: dict[str, list[ReactorId]] | None = None
+        self._declared: dict[str, ReactorId] = {}  # by ``sends=``: the ingredient to who sends it
         self._places: dict[tuple[str, str], Reactor] | None = None
 
     def __getitem__(self, id: ReactorId) -> Reactor:
@@ -58,29 +58,44 @@ class Roster:
         ------
         ReactorClash
             If there is another one of the same id.
+        TwoProducers
+            If another one declares to send the same.
         """
-        old = self._reactors.get(reactor.id) or self._twin(reactor)
-        if old is not None and is_twin(old, reactor):
-            if old.__module__ == "__main__":
+        old, others = self._reactors.get(reactor.id) or self._twin(reactor), self._declared
+        if old is not None:
+            is_same = is_twin(old, reactor)
+            if is_same and old.__module__ == "__main__":
                 return
+            if not is_same:
+                check_clash(old, reactor, self.fingerprint)
+            others = {name: id for name, id in others.items() if id != old.id}
+        self._declared = _with_declared(others, reactor)
+        if old is not None and old.id != reactor.id:
             del self._reactors[old.id]
-        elif old is not None:
-            check_clash(old, reactor, self.fingerprint)
         self._reactors[reactor.id] = reactor
         if self._places is not None:
             self._places[place_of(reactor)] = reactor
         self.refresh()
 
     def replace(self, reactors: Iterable[Reactor]) -> None:
-        """Register these and no others."""
-        self._reactors = {reactor.id: reactor for reactor in reactors}
-        self._places = None
+        """Register these and no others.
+
+        Raises
+        ------
+        TwoProducers
+            If two of them declare to send the same.
+        """
+        registered = {reactor.id: reactor for reactor in reactors}
+        declared: dict[str, ReactorId] = {}
+        for reactor in registered.values():
+            declared = _with_declared(declared, reactor)
+        self._reactors, self._declared, self._places = registered, declared, None
         self.refresh()
 
     def refresh(self) -> None:
         """Forget what was read from the code: it may have changed."""
         self._roots.clear()
-        self._hints = self._declared = self._by_root = None
+        self._hints = self._by_root = None
 
     def find(self, wanted: object) -> ReactorId:
         """Id of a reactor that is given as such, by its id, or by its name.
@@ -161,24 +176,8 @@ class Roster:
     # ----------------------------------------------------------------- who sends it?
 
     def declared(self, name: str) -> list[ReactorId]:
-        """Who declares to send an ingredient.
-
-        Raises
-        ------
-        TwoProducers
-            If two do.
-        """
-        if self._declared is None:
-            self._declared = {}
-            for reactor in self:
-                for sent in reactor.sends:
-                    self._declared.setdefault(sent, []).append(reactor.id)
-        found = self._declared.get(name, [])
-        if len(found) > 1:
-            raise TwoProducers(
-                f"two reactors declare to send {name!r}: {found[0]} and {found[1]}", hint="correct one `sends=`"
-            )
-        return found
+        """Who declares to send an ingredient: one reactor at most."""
+        return [self._declared[name]] if name in self._declared else []
 
     def hinted(self, name: str) -> list[ReactorId]:
         """Whose code mentions the name, or a pattern that it fits, where something is sent."""
@@ -221,3 +220,15 @@ class _Hints:
         """Exact names first, then patterns."""
         fitting = [id for pattern, id in self._patterns if pattern.fullmatch(name)]
         return list(dict.fromkeys([*self.names.get(name, ()), *fitting]))
+
+
+def _with_declared(others: dict[str, ReactorId], reactor: Reactor) -> dict[str, ReactorId]:
+    """What reactors declare to send, with one more of them: the same dictionary, unless that can't be."""
+    for name in reactor.sends:
+        if others.get(name, reactor.id) != reactor.id:
+            raise TwoProducers(
+                f"two reactors declare to send {name!r}: {others[name]} and {reactor.id}",
+                hint="correct one `sends=`; after renaming one in a notebook: pyplantx.testing.forget_reactors()",
+            )
+    others.update(dict.fromkeys(reactor.sends, reactor.id))
+    return others

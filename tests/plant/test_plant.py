@@ -379,6 +379,39 @@ def test_a_value_that_is_not_of_today_comes_with_a_warning(open_plant: Any, capl
     ]
 
 
+class TestTwoDeclarations:
+    """``sends=`` of two reactors for one ingredient is an error whoever has run before, and before anything runs."""
+
+    @staticmethod
+    def declared(name: str, *sends: str) -> Any:
+        code = "lambda pipe: [pipe.send(ingredient, name) for ingredient in sends]"
+        return ReactorFunc(name=name, sends=sends)(eval(code, {"name": name, "sends": sends}))  # new code each time
+
+    def test_where_reactors_are_registered(self, open_plant: Any) -> None:
+        one, two = self.declared("one", "a", "q"), self.declared("two", "q")
+        with open_plant(one) as plant:
+            assert plant.produce("q") == "one"
+            with pytest.raises(errors.TwoProducers, match="'q': one and two"):
+                plant.add_reactor(two)
+            assert plant.get_reactors() == [one] and plant.produce("q") == "one"
+
+    def test_where_they_register_themselves(self, open_plant: Any) -> None:
+        self.declared("one", "q")
+        with open_plant() as plant:
+            assert plant.produce("q") == "one"
+            self.declared("two", "b", "q")
+            for ask in (lambda: plant.produce("q"), lambda: plant.produce("b"), plant.status):
+                with pytest.raises(errors.TwoProducers, match="'q': one and two"):
+                    ask()
+            self.declared("two", "b")
+            assert plant.produce("q", "b") == ("one", "two")
+
+    def test_of_one_reactor_the_last_definition_counts(self, open_plant: Any) -> None:
+        with open_plant(self.declared("one", "q", "q")) as plant:
+            plant.add_reactors(self.declared("one", "r"), self.declared("two", "q"))
+            assert plant.produce("q", "r") == ("two", "one")
+
+
 def test_listeners_and_durability_events(open_plant: Any) -> None:
     events: list[tuple[str, str]] = []
     with open_plant(*make_chain(), config=SimpleNamespace(start=3)) as plant:
