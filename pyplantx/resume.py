@@ -469,6 +469,8 @@ class Attempt:
         self._done = self._sure = 0  # blocks that are done; those up to which the function is known to have no state
         self._unsure: deque[tuple[int, dict[str, Any]]] = deque()
         self._soiled = False
+        self._written: dict[int, Sequence[Digest]] = {}  # block -> digests, of all that are done
+        self._marks: dict[int, object] = {}  # the last write to each output when the loop was over
         try:
             if record.entries:
                 self._take_up()
@@ -492,6 +494,7 @@ class Attempt:
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
+        self._written = {index: wrote[index] for index in self.finished}
         damaged = len(wrote) - len(self.finished)
         if damaged and len(wrote) == self._grid.size and not self._has_copies:
             # The loop had ended, so what came after it may have written to the same file, a second map in place, say.
@@ -557,7 +560,8 @@ class Attempt:
 
         def note(written: dict[int, Array]) -> None:
             try:
-                entry = {"block": block.index, "wrote": list(self._digests(block, written)), "read": read, "saw": saw}
+                wrote = self._written[block.index] = list(self._digests(block, written))
+                entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
                     self._record.add(self._unsure.popleft()[1])
@@ -579,6 +583,19 @@ class Attempt:
     def _digests(self, block: Block, written: dict[int, Array]) -> Iterator[Digest]:
         for place, output in self._outputs.items():
             yield output.finished(block, written.get(place))
+
+    def over(self) -> None:
+        """The loop has ended, and writes nothing more."""
+        self._marks = {place: getattr(handle.array, "last_write", None) for place, handle in self._handles.items()}
+
+    def content_of(self, array: Any) -> Digest | None:
+        """The digest of an output that all blocks have filled, and nobody has written to since; else None."""
+        for number, (place, handle) in enumerate(self._handles.items()):
+            mark = self._marks.get(place)
+            if handle.array is array and mark is not None and mark is array.last_write:
+                wrote = [self._written[index][number] for index in sorted(self._written)]
+                return hash_text("\n".join([str(self._grid), *wrote])) if len(wrote) == self._grid.size else None
+        return None
 
     def given(self, block: Block, place: int, part: Any) -> None:
         """See `Keeper.given`."""

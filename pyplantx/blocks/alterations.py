@@ -8,15 +8,24 @@ This file may know: handles of arrays, files. It may not know: loops, ledgers.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from pyplantx.blocks.handles import digest_of, handle_of
+from pyplantx.blocks.geometry import blocks_of, cut
+from pyplantx.blocks.handles import Handle, digest_of, handle_of
+from pyplantx.core.trace import Digest
+from pyplantx.fingerprint.value import hash_bytes, hash_text
+from pyplantx.logs import log
+from pyplantx.warehouse.files import read_ordinary
 
 #: What is as it was allocated.
 _BLANK = None
+
+#: Bytes of datasets and files that are read to know what is in them.
+_MOST_BYTES: Final[int] = 256 << 20
 
 
 class Alterations:
@@ -28,10 +37,15 @@ class Alterations:
     ----------
     allocations : sequence of Allocated
         Those that are not sent yet; no loop is writing to them now.
+
+    Attributes
+    ----------
+    before : dict
+        Allocation -> how it was then.
     """
 
     def __init__(self, allocations: Sequence[Any]) -> None:
-        self._before = {allocation: _state(allocation) for allocation in allocations}
+        self.before = {allocation: _state(allocation) for allocation in allocations}
         self._found: str | None = None
 
     def first(self, allocations: Sequence[Any]) -> str | None:
@@ -43,9 +57,57 @@ class Alterations:
             Those that are not sent yet, with those that have come since.
         """
         if self._found is None:
-            altered = (each for each in allocations if _state(each) != self._before.get(each, _BLANK))
+            altered = (each for each in allocations if _state(each) != self.before.get(each, _BLANK))
             self._found = next((each.name for each in altered), None)
         return self._found
+
+
+class Contents:
+    """What is in everything that was allocated: a kept value may have been made from it.
+
+    Parameters
+    ----------
+    known : callable
+        Dataset -> digest of its content if that is known without reading, else None.
+    """
+
+    def __init__(self, known: Callable[[Any], Digest | None]) -> None:
+        self._known = known
+        self._read: dict[Any, tuple[Any, Digest]] = {}  # allocation -> its mark, and its digest then
+
+    def of(self, states: Mapping[Any, Any]) -> Digest | None:
+        """A digest; "" if nothing was written to, None if there is too much to be read, or it can't be.
+
+        Parameters
+        ----------
+        states : mapping
+            See `Alterations.before`.
+        """
+        found, left = [], _MOST_BYTES
+        for each, state in states.items():
+            digest, read = ("", 0) if state is _BLANK else self._of(each, state, left)
+            if digest is None:
+                return None
+            left -= read
+            found.append(f"{len(each.name)}:{each.name} {digest}")
+        return hash_text("\n".join(found)) if any(state is not _BLANK for state in states.values()) else ""
+
+    def _of(self, allocation: Any, state: Any, most: int) -> tuple[Digest | None, int]:
+        """The digest of one, and how many bytes were read for it."""
+        handle = allocation.handle
+        if isinstance(handle, (str, os.PathLike)):
+            return _content_of_file(handle, most)
+        if not hasattr(handle, "read_block"):
+            return (state if isinstance(state, str) else None), 0
+        mark, digest = self._read.get(allocation, (None, None))
+        digest = digest if mark is state else self._known(handle)
+        if digest is not None:
+            return digest, 0
+        size = math.prod(handle.shape) * handle.dtype.itemsize
+        if size > most:
+            return None, 0
+        self._read[allocation] = state, _content_of(handle_of(handle, allocation))
+        return self._read[allocation][1], size
 
 
 class Others:
@@ -85,6 +147,23 @@ def _state(allocation: Any) -> Any:
         fortran = handle.flags.f_contiguous and not handle.flags.c_contiguous
         return _BLANK if handle_of(handle, allocation).untouched else digest_of(handle.T if fortran else handle)
     return object()
+
+
+def _content_of(dataset: Handle) -> Digest:
+    """The digest of a dataset's elements, which are read block by block."""
+    grid = cut([dataset.extent], 4 * _MOST_BYTES)
+    return hash_text("\n".join([str(grid), *[dataset.digest(block) for block in blocks_of(grid)]]))
+
+
+def _content_of_file(path: str | os.PathLike[str], most: int) -> tuple[Digest | None, int]:
+    try:
+        if os.stat(path).st_size > most:
+            return None, 0
+        data = read_ordinary(os.fspath(path))
+    except OSError as error:  # a folder, say
+        log().debug("%s is not digested: %s", path, error)
+        return None, 0
+    return hash_bytes(data), len(data)
 
 
 def _state_of_file(path: str | os.PathLike[str]) -> tuple[int, int, int] | None:

@@ -130,6 +130,11 @@ class BlockLoop:
         return self._current
 
     @property
+    def keeper(self) -> Keeper | None:
+        """Who notes what is finished."""
+        return self._keeper
+
+    @property
     def goes_on(self) -> bool:
         """Whether it is under way, and was meant to be gone on with after a kill."""
         return self._open and self._resumes

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
-from pyplantx.blocks.alterations import Alterations, Others
+from pyplantx.blocks.alterations import Alterations, Contents, Others
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 #: For those who have no budget of their own (a test without a plant).
 _MEMORY = 256 * 10**6
+
+_TOO_MUCH = (
+    "%s: what pipe.checkpoint(%r) keeps is not restored after a kill: what was allocated and written to before is too "
+    "large to be compared with what the next run has there. Fill it with pipe.map_blocks or pipe.blocks(..., "
+    "resume=True), or send it from a reactor of its own"
+)
 
 
 class Owner(Host, Protocol):
@@ -66,6 +72,8 @@ class Workshop:
         self._attempts: list[Attempt] = []
         self._records: list[Record] = []
         self._checkpoints: dict[str, tuple[Record, Alterations]] = {}
+        self._contents = Contents(self._content_of)
+        self._unkept: set[str] = set()  # keys whose values are of no use to the next run, since this one spoke last
         self._warned = False
         self._kept: dict[str, Callable[[], Any]] = {}  # by this run, since it spoke last
         self._counts: dict[tuple[int, ...], int] = {}  # block of each open loop -> loops that were begun in it
@@ -201,11 +209,26 @@ class Workshop:
             return known[0]
         if self._is_in_loop():  # it is done anew after a kill, and has to find then what it finds now
             return None
-        record = self._record(f"checkpoint {len(key)}:{key}", numbered=False)
-        if record is not None:
-            self._settle()
-            self._checkpoints[key] = record, Alterations(self._run.unsent())
+        if self._spaces is None or key in self._unkept:
+            return None
+        self._settle()
+        alterations = Alterations(self._run.unsent())
+        content = self._contents.of(alterations.before)
+        record = None
+        if content is None:
+            log().warning(_TOO_MUCH, self._who, key)
+        else:
+            record = self._record(f"checkpoint {len(key)}:{key} {content}", numbered=False)
+        if record is None:
+            self._unkept.add(key)
+        else:
+            self._checkpoints[key] = record, alterations
         return record
+
+    def _content_of(self, dataset: Any) -> Digest | None:
+        """The digest of what a loop has filled, if that is known."""
+        found = (attempt.content_of(dataset) for attempt in self._attempts)
+        return next((digest for digest in found if digest is not None), None)
 
     def _has_altered(self, key: str) -> bool:
         """Whether what was allocated has been altered since a key was first asked for: the next run has it as it was.
@@ -254,6 +277,7 @@ class Workshop:
         for record in self._records:
             record.going = False
         self._kept.clear()
+        self._unkept.clear()
 
     def check(self) -> None:
         """Raise what a loop that was left early could not raise."""
@@ -290,6 +314,7 @@ class Workshop:
         self._records, self._attempts = [], []
         self._checkpoints.clear()
         self._kept.clear()
+        self._unkept.clear()
 
     # ----------------------------------------------------------------- making things
 
@@ -328,6 +353,8 @@ class Workshop:
     def _over(self, loop: BlockLoop) -> None:
         if loop in self._loops:
             self._loops.remove(loop)
+        if isinstance(loop.keeper, Attempt):
+            loop.keeper.over()
 
     def _note_late(self, error: BaseException) -> None:
         self._late = self._late or error

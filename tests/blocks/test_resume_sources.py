@@ -462,6 +462,76 @@ class TestOtherThanBlocks:
         assert noted and len(settings.calls) < 10
 
 
+def scratch_file(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+    name = Path(pipe.allocate("y", "file"))
+    name.write_bytes(value.tobytes())
+    return name
+
+
+def sum_of(scratch: Any) -> float:
+    if isinstance(scratch, Path):
+        return float(np.frombuffer(scratch.read_bytes(), "f8").sum())
+    return float(np.asarray(scratch[...]).sum())
+
+
+class TestCheckpoints:
+    """A value may have been made from what was allocated, and that is filled anew by the next run."""
+
+    KINDS = {**{kind: SOURCES[kind] for kind in ("HDF", "chunked HDF", "npy")}, "file": scratch_file}
+
+    def sums(self, settings: Settings, fill: Callable[..., Any]) -> Any:
+        """The sum of what was filled, twice: half of it kept by a checkpoint."""
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            scratch = fill(pipe, None, settings.value(), settings.path)
+            total = pipe.checkpoint("total", default=[])
+            for number in range(len(total), 2):
+                if number == 1 and settings.attempt == 1:
+                    raise Stopped
+                total = [*total, sum_of(scratch)]
+                settings.calls.append(number)
+                pipe.checkpoint("total", total)
+            if isinstance(scratch, Path):
+                pipe.send("y", scratch)
+            pipe.send("x", np.array(total))
+
+        value, _ = stopped(settings, reactor)
+        return value.tolist()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_filled_otherwise(self, kind, settings):
+        assert self.sums(settings, self.KINDS[kind]) == [settings.value().sum()] * 2
+        assert settings.calls == [0, 1]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_filled_as_before(self, kind, settings):
+        settings.changes = None
+        assert self.sums(settings, self.KINDS[kind]) == [settings.value().sum()] * 2
+        assert settings.calls == [1]
+
+    @pytest.mark.parametrize("kind", ["HDF", "file"])
+    def test_too_large_to_be_compared(self, kind, settings, monkeypatch, caplog):
+        monkeypatch.setattr("pyplantx.blocks.alterations._MOST_BYTES", 1000)
+        settings.changes = None
+        assert self.sums(settings, self.KINDS[kind]) == [settings.value().sum()] * 2
+        assert settings.calls == [0, 1] and "too large to be compared" in caplog.text
+
+    @pytest.mark.parametrize("changes", [slice(0, 1), None])
+    def test_filled_in_blocks_it_is_known(self, changes, settings, monkeypatch):
+        monkeypatch.setattr("pyplantx.blocks.alterations._MOST_BYTES", 1000)
+        settings.changes = changes
+
+        def fill(pipe: Any, received: Any, value: Any, path: Path) -> Any:
+            out = pipe.allocate_temp(specs.HdfArraySpec, shape=value.shape, dtype="f8")
+            pipe.map_blocks(lambda x: x, value, out=out, memory=6 * 4 * 2048 * 8)
+            return out
+
+        assert self.sums(settings, fill) == [settings.value().sum()] * 2
+        assert settings.calls == ([1] if changes is None else [0, 1])
+
+
 class TestLoopsInLoops:
     """Which one a loop is must not hang on how many blocks of the outer one are left out."""
 
