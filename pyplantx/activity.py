@@ -47,7 +47,7 @@ from pyplantx.errors import PayloadMissing
 from pyplantx.events import EventType
 from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
-from pyplantx.failures import describe_request_chain, error_of, is_described
+from pyplantx.failures import describe_request_chain, error_of, is_described, note_opened
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.recall import Recall
 from pyplantx.run import Run
@@ -276,6 +276,9 @@ class Activity:
                 values.append(self.warehouse.open(ref))
             except PayloadMissing:
                 missing.append(name)
+            except Exception as error:
+                note_opened(error, name)
+                raise
         return values, tuple(missing)
 
     # ----------------------------------------------------------------- looking up

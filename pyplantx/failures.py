@@ -65,6 +65,11 @@ def error_of(
     return kind(message.format(name=repr(failure.name), reactors=" and ".join(names)), hint=hint)
 
 
+def note_opened(error: BaseException, name: str) -> None:
+    """Note in an error which stored ingredient was being opened."""
+    error.add_note(f"pyplantx: raised while the stored ingredient {name!r} was opened")
+
+
 #: Kind of failure -> its error, what happened, what to do.
 _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
     "two producers": (

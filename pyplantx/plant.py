@@ -14,7 +14,7 @@ from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, near_misses
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import error_of, trim
+from pyplantx.failures import error_of, note_opened, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
 from pyplantx.given import check_callable, check_flag, check_texts, check_wait
@@ -493,6 +493,9 @@ class Plant:
         except PayloadMissing as error:
             hint = error.hint or f"plant.produce({name!r}) makes it again"
             raise PayloadMissing(f"ingredient {name!r}: {error.message}", hint=hint) from error
+        except Exception as error:
+            note_opened(error, name)
+            raise
 
     def find_ingredient(self, name: str) -> ObjectRef:
         """Where `fetch_ingredient` finds its value: type, digest, address, size.

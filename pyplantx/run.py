@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
 from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, shown
+from pyplantx.failures import note_opened
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
 from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
@@ -139,7 +140,7 @@ class Run:
         missing: list[str] = []
         for name, ref in zip(names, refs, strict=True):
             try:
-                values.append(self._receive(ref))
+                values.append(self._receive(name, ref))
             except PayloadMissing:
                 missing.append(name)
             except Exception as error:  # an ingredient that can't be decoded is the reactor's business
@@ -241,7 +242,7 @@ class Run:
         position = len(self._steps)
         go_on, given = self._body.send, None
         try:
-            given = request.answer([self._receive(ref) for ref in refs])
+            given = request.answer([self._receive(*each) for each in zip(names, refs, strict=True)])
         except PayloadMissing:
             self._ahead = ()
             return request
@@ -421,8 +422,12 @@ class Run:
         self._temporary += (allocation,)
         return allocation.handle
 
-    def _receive(self, ref: ObjectRef) -> Any:
-        value, receipt = self.store.open_unchecked(ref)
+    def _receive(self, name: str, ref: ObjectRef) -> Any:
+        try:
+            value, receipt = self.store.open_unchecked(ref)
+        except Exception as error:
+            note_opened(error, name)
+            raise
         if receipt is not None:
             self._unchecked += (receipt,)
         if ref.meta:

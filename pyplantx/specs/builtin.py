@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
+from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, MissingLibrary, PayloadMissing
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import map_file, one_line, slices
 from pyplantx.specs.plain import type_name
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PICKLE_PART = "value.pickle"
 _OWN_PART = 64 * 1024  #: buffers from here on are parts of their own
 _FUNCTIONS = frozenset({types.FunctionType, type(cache(lambda: None))})
+_PICKLERS = frozenset({"pyplantx", "pickle", "dill"})  #: packages whose code runs while nothing of the object's does
 _NESTED = "value is nested too deeply to be pickled"
 
 
@@ -57,7 +58,10 @@ class ObjectSpec(BuiltinSpec):
             raise DamagedObject(f"an object's parts don't match its record: {', '.join(sorted(payload.parts()))}")
         data = self._bytes(payload, _PICKLE_PART, writable=False)
         buffers = [self._bytes(payload, part, self.services.writable) for part in parts]
-        return _unpickled(data, buffers, "dill" in meta)
+        try:
+            return _unpickled(data, buffers, "dill" in meta)
+        except ModuleNotFoundError as error:
+            raise _without_module(error, meta.get("classes", ())) from error
 
     def preview(self, payload: Payload, meta: Mapping[str, Any], version: int) -> str:
         codec = "dill" if "dill" in meta else "pickle"
@@ -294,14 +298,14 @@ def _unpickled(data: Any, buffers: list[Any], with_dill: bool) -> Any:
         if with_dill:
             return _load_with_dill(data, buffers)
         return pickle.loads(data, buffers=buffers)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise DamagedObject(f"the payload of an object is not a whole pickle: {error}") from error
-    except (MemoryError, ImportError) as error:
-        if isinstance(error, ModuleNotFoundError):
+    except Exception as error:
+        if _runs_in(error) not in _PICKLERS:  # in code of the object's class, or in a module that is imported for it
+            raise
+        if isinstance(error, (pickle.UnpicklingError, EOFError)):
+            raise DamagedObject(f"the payload of an object is not a whole pickle: {error}") from error
+        if isinstance(error, AttributeError):  # a name that its module does not have (any more)
             raise _not_here(error) from error
         raise
-    except Exception as error:
-        raise _not_here(error) from error
 
 
 def _load_with_dill(data: Any, buffers: list[Any]) -> Any:
@@ -310,6 +314,36 @@ def _load_with_dill(data: Any, buffers: list[Any]) -> Any:
     with OptionalLibrary("dill", "an object that was stored by dill"):
         import dill
     return dill.Unpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+def _runs_in(error: BaseException) -> str:
+    """The package of the innermost code that an exception comes from; compiled code does not show."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def _without_module(error: ModuleNotFoundError, classes: Iterable[str]) -> Exception:
+    """The error for an object that takes a module that is not there.
+
+    Parameters
+    ----------
+    error : ModuleNotFoundError
+        Says which one.
+    classes : iterable of str
+        The project's classes in the object, as "module:qualname".
+    """
+    missing = error.name
+    if missing is None:  # raised by somebody else than Python
+        return error
+    if any(f"{name.partition(':')[0]}.".startswith(f"{missing}.") for name in classes):
+        return _not_here(error)
+    package = missing.partition(".")[0]
+    return MissingLibrary(
+        f"a stored object needs the package {package!r}, which can't be imported: {error}",
+        hint=f"pip install {package}",
+    )
 
 
 def _not_here(error: Exception) -> PayloadMissing:

@@ -84,6 +84,7 @@ class Opener:
         spec = self._registry.get(ref.spec, ref.version)
         if spec.executes_code and not self.trusts_code():
             raise self._distrust(ref)
+        payload: Payload | None = None
         try:
             if ref.inline is not None and spec is self._simple:
                 return self._simple.open_tiny(*_tiny_part(ref.inline)), None
@@ -94,6 +95,10 @@ class Opener:
         except DamagedObject as error:
             self._put_aside(ref.address, str(error))
             raise _was_damaged(ref) from error
+        except Exception as error:  # of code in an object, or of a library; unless that is not what was stored
+            if type(payload) is FilePayload and payload.is_unchecked and self.settle([payload]):
+                raise _was_damaged(ref) from error
+            raise
         return value, payload if type(payload) is FilePayload and payload.is_unchecked else None
 
     def settle(self, receipts: Iterable[FilePayload]) -> list[Digest]:

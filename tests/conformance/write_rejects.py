@@ -130,8 +130,13 @@ REJECTS: dict[str, dict[str, tuple[Any, dict[str, Any], str]]] = {
         ),
         "class-that-is-gone": (
             {"value.pickle": b"\x80\x05cno_such_module\nModel\n."},
-            {"type": "no_such_module.Model"},
+            {"type": "no_such_module.Model", "classes": ["no_such_module:Model"]},
             "can't be made again",
+        ),
+        "library-that-is-missing": (
+            {"value.pickle": b"\x80\x05cno_such_module\nModel\n."},
+            {"type": "no_such_module.Model"},
+            "needs the package 'no_such_module'",
         ),
     },
     "array": {
