@@ -58,6 +58,39 @@ def _describe_fields(dtype: Any) -> bytes:
     return b"".join(parts)
 
 
+def beside_layout(dtype: Any, path: tuple[str, ...] = ()) -> list[tuple[object, ...]]:
+    """What a dtype says that is not in `describe_dtype`, since no file of elements keeps it; [] for plain ones.
+
+    Metadata (the names of an HDF enumeration, what a string of HDF is), titles of fields, the class of records, and
+    what strings of variable width take for missing.
+    """
+    found: list[tuple[object, ...]] = []
+    if dtype.metadata:
+        found.append((path, "metadata", dict(dtype.metadata)))
+    if dtype.subdtype is not None:
+        found += beside_layout(dtype.subdtype[0], (*path, "[]"))
+    elif dtype.names is not None:
+        found += _beside_fields(dtype, path)
+    elif dtype.kind == "T":
+        found += [(path, name, getattr(dtype, name)) for name in ("na_object", "coerce") if _is_set(dtype, name)]
+    return found
+
+
+def _beside_fields(dtype: Any, path: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+    if dtype.type.__name__ != "void":
+        yield path, "class", dtype.type
+    for name in dtype.names:
+        field, _, *title = dtype.fields[name]
+        if title:
+            yield (*path, name), "title", title[0]
+        yield from beside_layout(field, (*path, name))
+
+
+def _is_set(dtype: Any, name: str) -> bool:
+    """Whether an option of variable-width strings differs from what they have without being told."""
+    return hasattr(dtype, name) and (name != "coerce" or not dtype.coerce)
+
+
 def _shape(shape: Sequence[int]) -> bytes:
     return size(len(shape)) + b"".join(size(int(n)) for n in shape)
 
@@ -85,6 +118,11 @@ def block_size(itemsize: int) -> int:
 def is_elementwise(dtype: Any) -> bool:
     """Whether the raw bytes say nothing (object pointers, variable-width strings)."""
     return bool(dtype.hasobject) or dtype.kind == "T"
+
+
+def has_metadata(dtype: Any) -> bool:
+    """Whether a dtype carries metadata, itself or in a field."""
+    return any(kind == "metadata" for _, kind, _ in beside_layout(dtype))
 
 
 def c_order_buffers(array: Any) -> Iterator[Any]:

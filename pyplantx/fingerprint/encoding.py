@@ -302,10 +302,13 @@ class Encoder:
     def _write_numeric(self, value: Any, cls: type, bases: list[str]) -> bool:
         """Write arrays, numpy scalars, dtypes, sparse matrices and enum members; False if it is none."""
         if "numpy.ndarray" in bases:
+            self._beside_layout(value.dtype)
             self._write_array(value, cls)
         elif "numpy.generic" in bases:
+            self._beside_layout(value.dtype)
             self._write_scalar(value)
         elif "numpy.dtype" in bases:
+            self._beside_layout(value)
             self._out += b"D" + arrays.describe_dtype(value)
         elif "enum.Enum" in bases:
             self._container(value, Encoder._enum)
@@ -315,6 +318,11 @@ class Encoder:
         else:
             return False
         return True
+
+    def _beside_layout(self, dtype: Any) -> None:
+        beside = arrays.beside_layout(dtype)
+        if beside:
+            self._part(b"G", beside)
 
     def _write_array(self, value: Any, cls: type) -> None:
         name = arrays.class_tag(cls)

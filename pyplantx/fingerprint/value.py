@@ -204,9 +204,14 @@ def digest(value: Any, code: Code | None = None) -> Digest:
     leaf = encoding.LEAVES.get(type(value))
     if leaf is not None:
         return xxh3_128_hexdigest(leaf(value))
-    if class_name(type(value)) in arrays.PLAIN and not arrays.is_elementwise(value.dtype):
+    if class_name(type(value)) in arrays.PLAIN and not _is_encoded(value.dtype):
         return _plain_array(value, "")
     return xxh3_128_hexdigest(encode(value, code))
+
+
+def _is_encoded(dtype: Any) -> bool:
+    """Whether an array of this dtype has no array digest: nobody writes it block by block."""
+    return arrays.is_elementwise(dtype) or arrays.has_metadata(dtype)
 
 
 def class_name(cls: type) -> str:

@@ -19,7 +19,7 @@ from numpy.lib import format as npy_format
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
-from pyplantx.fingerprint.arrays import c_order_buffers
+from pyplantx.fingerprint.arrays import c_order_buffers, has_metadata
 from pyplantx.fingerprint.value import Hasher, array_header, block_size, combine
 from pyplantx.specs import writeback
 from pyplantx.specs.base import Layout, Payload, Stage
@@ -54,15 +54,15 @@ class Header(NamedTuple):
 
 def why_not(dtype: np.dtype[Any]) -> str | None:
     """Why arrays of this dtype can't be kept bit-equal in a ``.npy`` file; None if they can."""
-    return _why_not(dtype, dtype.type.__name__, dtype.metadata is not None)
+    return _why_not(dtype, dtype.type.__name__, has_metadata(dtype))
 
 
 @lru_cache(maxsize=512)
-def _why_not(dtype: np.dtype[Any], _: str, has_metadata: bool) -> str | None:
+def _why_not(dtype: np.dtype[Any], _: str, metadata: bool) -> str | None:
     # Equal dtypes may differ in their scalar type and metadata, so these are part of the key.
     if dtype.hasobject:
         return "its elements are Python objects"
-    if has_metadata:
+    if metadata:
         return "its dtype carries metadata"
     if dtype.kind == "T" or dtype.type.__module__ != "numpy":
         return f"the dtype {dtype} is not one of NumPy's own fixed-width ones"

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 
 from pyplantx.fingerprint import value
+from pyplantx.fingerprint.arrays import beside_layout
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.states import hung_on_sparse
 
@@ -60,3 +61,35 @@ def test_what_scipy_keeps_on_a_sparse_matrix_does_not_count(name: str, kind: str
     for form in (matrix, matrix.T, matrix.copy(), matrix.tocsr(), matrix.tocoo(), matrix @ matrix, matrix.astype("f4")):
         assert hung_on_sparse(form) == {}
     assert value.digest(matrix) == fresh
+
+
+# --- dtypes -------------------------------------------------------------------------------------------------
+
+DTYPES = {
+    "enumeration": ("h5py.enum_dtype({'CAT': 1}, basetype='i1')", "CAT", "DOG"),
+    "string": ("h5py.string_dtype('utf-8')", "utf-8", "ascii"),
+    "string of a width": ("h5py.string_dtype('utf-8', 5)", "utf-8", "ascii"),
+    "varying length": ("h5py.vlen_dtype(np.dtype('i4'))", "i4", "i8"),
+    "metadata": ("np.dtype('f8', metadata={'unit': 'm'})", "'m'", "'s'"),
+    "a field": ("np.dtype([('a', np.dtype('f8', metadata={'unit': 'm'}))])", "'m'", "'s'"),
+    "a sub-array": ("np.dtype((np.dtype('f8', metadata={'unit': 'm'}), (2,)))", "'m'", "'s'"),
+    "title": ("np.dtype([(('long', 'a'), 'f8')])", "long", "short"),
+    "records": ("np.dtype((np.void, [('a', 'f8')]))", "np.void", "np.record"),
+    "array": ("np.zeros(2, np.dtype('f8', metadata={'unit': 'm'}))", "'m'", "'s'"),
+    "array of objects": ("np.zeros(2, h5py.string_dtype('utf-8'))", "utf-8", "ascii"),
+    "scalar": ("np.zeros(2, [('a', np.dtype('f8', metadata={'unit': 'm'}))])[0]", "'m'", "'s'"),
+}
+if hasattr(getattr(np, "dtypes", None), "StringDType"):
+    DTYPES["missing strings"] = ("np.dtypes.StringDType(na_object=None)", "None", "''")
+    DTYPES["strict strings"] = ("np.dtypes.StringDType(coerce=True)", "True", "False")
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_what_a_dtype_says_beside_its_layout_counts(name: str) -> None:
+    source, old, new = DTYPES[name]
+    check_edit(f"import h5py\nimport numpy as np\nK = {source}", old, new)
+
+
+def test_plain_dtypes_say_nothing_beside_their_layout() -> None:
+    for dtype in ("f8", "O", "M8[ns]", "U3", [("a", "i4"), ("b", "f8", (2,))]):
+        assert beside_layout(np.dtype(dtype)) == []

@@ -214,6 +214,7 @@ OTHERS = {
     "objects": np.array([{}, None]),
     "objects inside": np.zeros(2, [("a", "O")]),
     "metadata": np.zeros(2, np.dtype("f8", metadata={"unit": "m"})),
+    "metadata inside": np.zeros(2, [("a", np.dtype("f8", metadata={"unit": "m"}))]),
     "overlap": np.zeros(2, {"names": ["a", "b"], "formats": ["i4", "f4"], "offsets": [0, 0]}),
     "strings": np.array(["a", "b"], dtype=np.dtypes.StringDType())
     if hasattr(np.dtypes, "StringDType")
@@ -228,6 +229,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("value", OTHERS.values(), ids=OTHERS)
 def test_other_arrays_are_objects(value, tmp_path):
+    assert SPEC.recognise(np.zeros(2, [("a", "f8")]))  # equal to one with metadata, so they could be mixed up
     assert not SPEC.recognise(value)
     assert specs.SpecRegistry().infer(value).name == "object"
     with pytest.raises(CannotStore):
