@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import is_library_file
@@ -63,7 +63,7 @@ def _cell_state(cell: Any) -> object:
 def _outcome(ask: Callable[[], object]) -> tuple[object, ...]:
     try:
         return (ask(),)
-    except (LookupError, ValueError):  # how context variables and cells say that they hold nothing
+    except (LookupError, ValueError, NameError, AttributeError):  # how they say that they hold nothing, or not yet
         return ()
 
 
@@ -71,6 +71,17 @@ def _compared(key: Any) -> object:
     import gc  # `functools.cmp_to_key` shows its function to nobody else
 
     return [held for held in gc.get_referents(key) if held is not type(key)]
+
+
+#: What the variables of `typing` are asked for; the bounds, defaults and values of 3.12 are computed when asked.
+_VARIABLE: Final = (
+    *("__name__", "__bound__", "__constraints__", "__covariant__", "__contravariant__"),
+    *("__infer_variance__", "__default__", "__type_params__", "__value__"),
+)
+
+
+def _typing_state(variable: Any) -> object:
+    return [_outcome(partial(getattr, variable, name)) for name in _VARIABLE]
 
 
 #: Exact type -> its state, as a value that can be encoded.
@@ -106,6 +117,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "_io.StringIO": lambda value: (value.getvalue(), value.tell()),
     "_io.BytesIO": lambda value: (value.getvalue(), value.tell()),
     "weakref.ReferenceType": lambda value: value(),
+    "typing.NewType": lambda value: (value.__name__, value.__supertype__),
+    "typing.ForwardRef": lambda value: (value.__forward_arg__, value.__forward_is_class__),
+    **dict.fromkeys((f"typing.{n}" for n in ("TypeVar", "TypeVarTuple", "ParamSpec", "TypeAliasType")), _typing_state),
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
     "numpy.random._generator.Generator": lambda value: value.bit_generator.state,
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
