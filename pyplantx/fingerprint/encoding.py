@@ -38,6 +38,7 @@ from pyplantx.fingerprint.objects import (
     read_slot,
     static_attribute,
 )
+from pyplantx.fingerprint.reductions import Unsteady, is_look_up, left_out, reduction
 from pyplantx.fingerprint.states import NEVER, STATES, is_inconstant, is_sparse, sparse_state
 
 Code = Callable[[object], str]
@@ -276,6 +277,9 @@ class Encoder:
         if is_code(value):
             self._write_code(value)
             return
+        if cls is Unsteady:
+            self._unsteady(value)
+            return
         try:
             state = _custom_state(value, cls)
         except MemoryError:  # says nothing of the value
@@ -416,7 +420,7 @@ class Encoder:
 
     def _reduced(self, value: Any) -> None:
         try:
-            parts = value.__reduce_ex__(4)
+            parts = reduction(value)
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # foreign code: whatever it raises means that there is no encoding
@@ -424,7 +428,12 @@ class Encoder:
             return
         if isinstance(parts, str):
             self._out += b"g" + text(parts)
-            return
+        else:
+            self._write_parts(parts)
+        if self._code is not None or is_look_up(parts):
+            self._left_out(left_out(value, parts))
+
+    def _write_parts(self, parts: tuple[Any, ...]) -> None:
         function, arguments, state, items, pairs = (*parts, None, None, None)[:5]
         self._out += b"R"
         self._name(function)
@@ -434,6 +443,23 @@ class Encoder:
         self.write(state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])
+
+    def _left_out(self, fields: list[tuple[str, Any]]) -> None:
+        """Write fields beside a reduction. It can do without them, so none of them makes a value unencodable."""
+        if not fields:
+            return
+        self._out += b"h" + size(len(fields))
+        outer, self._opaque = self._opaque, self._opaque or _ignore
+        try:
+            self._pairs(fields, ".{}")
+        finally:
+            self._opaque = outer
+
+    def _unsteady(self, part: Unsteady) -> None:
+        self._out += b"?"
+        self._class(part.kind)
+        if self._opaque is not None:
+            self._opaque(part.owner)
 
     # --- code -----------------------------------------------------------------------------------------
 
@@ -488,6 +514,10 @@ class Encoder:
         self._out += b"?"
         self._class(type(value))  # leaving out the state leaves methods and class attributes in
         self._opaque(value)
+
+
+def _ignore(thing: object) -> None:
+    """What counts by its type is of no interest to whoever gave no function for it."""
 
 
 def _custom_state(value: Any, cls: type) -> Any:

@@ -140,7 +140,8 @@ def read_slot(member: Any, value: Any) -> Any:
         return MISSING
 
 
-_PICKLING: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
+#: Methods by which a class tells pickle what its state is.
+PICKLING: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
 
 
 def has_own_reduce(cls: type) -> bool:
@@ -148,7 +149,7 @@ def has_own_reduce(cls: type) -> bool:
     for base in cls.__mro__:
         if base in _BASES or base is object:
             return False
-        if any(name in vars(base) for name in _PICKLING):
+        if any(name in vars(base) for name in PICKLING):
             return True
     return False
 

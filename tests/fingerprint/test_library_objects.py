@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from pyplantx.fingerprint.states import hung_on_sparse
 
 def both_ways(source: str) -> tuple[str, str, list[str]]:
     """The fingerprint of code that refers to a global ``K``, the digest of ``K`` itself, what is not seen."""
+    for library in ("h5py", "toolz"):
+        if library in source:
+            pytest.importorskip(library)
     names: dict[str, Any] = {}
     exec(f"{source}\ndef f(): return K", names)
     printer = Fingerprinter()
@@ -93,3 +97,174 @@ def test_what_a_dtype_says_beside_its_layout_counts(name: str) -> None:
 def test_plain_dtypes_say_nothing_beside_their_layout() -> None:
     for dtype in ("f8", "O", "M8[ns]", "U3", [("a", "i4"), ("b", "f8", (2,))]):
         assert beside_layout(np.dtype(dtype)) == []
+
+
+# --- objects that pickle by name, and those that leave functions out ----------------------------------------
+
+CURRIED = "import toolz\n@toolz.curry\ndef scale(k, x): return k * x\n"
+NAMED = """
+class Task:
+    def __init__(self, function, rate): self.function, self.rate = function, rate
+    def __call__(self, x): return self.function(x)
+    def __reduce__(self): return "K"
+K = Task(lambda x: x + 1, 5)
+"""
+KEYED = """
+REGISTER = {}
+def find(key): return REGISTER[key]
+class Task:
+    def __init__(self, key, function, rate):
+        self.key, self.function, self.rate = key, function, rate
+        REGISTER[key] = self
+    def __reduce__(self): return find, (self.key,)
+K = Task("one", lambda x: x + 1, 5)
+"""
+SAVED = """
+class Task:
+    def __init__(self, function, rate): self.function, self.rate = function, rate
+    def __getstate__(self): return {"rate": self.rate}
+K = Task(lambda x: x + 1, 5)
+K.cache = 7
+"""
+COUNTED = """
+import collections
+class Counts(collections.Counter):
+    pass
+K = Counts("abc")
+K.rate = 5
+"""
+LEFT_OUT = {
+    "curry": (f"{CURRIED}K = scale", "k * x", "k + x"),
+    "curry with arguments": (f"{CURRIED}K = scale(5)", "k * x", "k + x"),
+    "curry, an argument": (f"{CURRIED}K = scale(5)", "(5)", "(6)"),
+    "a name, its function": (NAMED, "x + 1", "x + 2"),
+    "a name, its field": (NAMED, "5)", "6)"),
+    "a key, its function": (KEYED, "x + 1", "x + 2"),
+    "a key, its field": (KEYED, "5)", "6)"),
+    "a function that is not saved": (SAVED, "x + 1", "x + 2"),
+    "a field beside a builtin": (COUNTED, "= 5", "= 6"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_a_reduction_leaves_out_counts_where_it_says_too_little(name: str) -> None:
+    check_edit(*LEFT_OUT[name])
+
+
+def test_a_cache_that_is_not_saved_does_not_count() -> None:
+    assert both_ways(SAVED) == both_ways(SAVED.replace("cache = 7", "cache = 8"))
+
+
+def test_names_in_libraries_say_all() -> None:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    for thing in (NoReturn, Callable):
+        assert b"h" + (1).to_bytes(8, "little") not in value.encode(thing)
+
+
+def test_a_field_that_has_no_encoding_counts_by_its_class_beside_a_name() -> None:
+    source = "import threading\n" + NAMED.replace("5)", "threading.Lock())")
+    assert both_ways(source)[1] == both_ways(source)[1] != both_ways(source.replace("Lock", "Event"))[1]
+    assert both_ways(source)[2] == ["constant ?.K: a _thread.lock"]
+
+
+# --- objects that change when they are looked at ------------------------------------------------------------
+
+COUNTS = """
+class Tracker:
+    def __init__(self, low): self.low, self.saves = low, 0
+    def __getstate__(self):
+        self.saves += 1
+        return {"state": [dict(self.__dict__)]}
+K = Tracker(2)
+def f(): return K
+"""
+FILLS = """
+class Lazy:
+    def __init__(self, low): self.low, self.total = low, None
+    def __getstate__(self):
+        self.total = self.low * 2
+        return dict(self.__dict__)
+K = Lazy(2)
+def f(): return K
+"""
+NORM = "from matplotlib.colors import Normalize\nK = Normalize(0, 2)\ndef f(): return K"
+STAMPED = """
+import time
+class Stamped:
+    def __init__(self, low): self.low = low
+    def __reduce__(self): return Stamped, (self.low,), {"at": time.perf_counter()}
+K = Stamped(2)
+def f(): return K
+"""
+RESTLESS = {"counts": COUNTS, "fills a cache": FILLS, "matplotlib": NORM, "stamps": STAMPED}
+
+
+@pytest.mark.parametrize("name", RESTLESS)
+def test_looking_changes_nothing(name: str) -> None:
+    source = RESTLESS[name]
+    if "matplotlib" in source:
+        pytest.importorskip("matplotlib")
+    names: dict[str, Any] = {}
+    exec(source, names)
+    printer = Fingerprinter()
+    digest = printer.encode_value(names["K"])
+    looks = set()
+    for _ in range(3):
+        printer.begin_activity()
+        looks.add(printer.fingerprint(names["f"]))
+        printer.end_activity()
+    assert len(looks) == 1
+    assert printer.state_changes() == []
+    assert printer.encode_value(names["K"]) == digest
+    for low in ("K.low = 3", "K.vmax = 3"):
+        exec(low, names)
+    assert printer.encode_value(names["K"]) != digest
+
+
+def test_a_number_that_changes_when_it_is_looked_at_is_listed() -> None:
+    assert both_ways(COUNTS)[2] == ["constant ?.K: a builtins.Tracker"]
+    assert both_ways(FILLS)[2] == []
+
+
+# --- types that are made by calls ---------------------------------------------------------------------------
+
+TYPES = {
+    "new type": ("NewType('Price', int)", "int", "float"),
+    "new type, in a list": ("[NewType('Price', int)]", "int", "float"),
+    "name": ("NewType('Price', int)", "Price", "Cost"),
+    "bound": ("TypeVar('T', bound=int)", "int", "float"),
+    "constraints": ("TypeVar('T', int, str)", "str", "float"),
+    "variance": ("TypeVar('T', covariant=True)", "covariant", "contravariant"),
+    "text": ("TypeVar('T', bound='int')", "'int'", "'str'"),
+    "parameters": ("ParamSpec('P', bound=int)", "int", "float"),
+    "reference": ("ForwardRef('int')", "int", "str"),
+    "alias": ("List[NewType('Price', int)]", "int", "float"),
+    "annotated": ("Annotated[int, NewType('Price', int)]", "Price', int", "Price', str"),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_types_that_are_made_by_calls_count_with_what_they_are_made_of(name: str) -> None:
+    source, old, new = TYPES[name]
+    names = "Annotated, ForwardRef, List, NewType, ParamSpec, TypeVar"
+    check_edit(f"from typing import {names}\nK = {source}", old, new)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in 3.12")
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        ("type K = int", "int", "str"),
+        ("type K = dict[str, K] | int", "int", "str"),
+        ("def g[T: int](x: T) -> T: return x\nK = g.__type_params__", "int", "str"),
+    ],
+)
+def test_statements_that_make_types(source: str, old: str, new: str) -> None:
+    check_edit(source, old, new)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in 3.12")
+def test_an_alias_of_what_is_not_there_yet_is_none() -> None:
+    assert both_ways("type K = Later") == both_ways("type K = Later")

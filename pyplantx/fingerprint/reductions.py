@@ -1,0 +1,151 @@
+"""What an object tells pickle of itself, what of that is another thing each time, and what it leaves out.
+
+This file may know: Python's object model and what pickle asks for. It may not know: how anything is encoded or
+hashed.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from typing import Any, Final
+
+from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.objects import (
+    PICKLING,
+    builtin_base,
+    class_module,
+    is_code,
+    library_name,
+    own_fields,
+    static_attribute,
+)
+
+_LEAVES: Final = (type(None), bool, int, float, complex, str, bytes)
+_LIBRARIES: Final = Boundary("ignore")
+
+#: Where something lies and what is written about it: not what it is.
+_LOCATION: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
+
+_NO_FIELDS: Final[list[tuple[str, Any]]] = []
+
+
+class Unsteady:
+    """Stands for a number in a reduction that is another one each time: a count of the saves, the time of day.
+
+    Texts and bytes that change are left as they are: all that an object is may be packed into them.
+
+    Attributes
+    ----------
+    owner : object
+        Whose part it is.
+    kind : type
+        Its class.
+    """
+
+    __slots__ = ("kind", "owner")
+
+    def __init__(self, owner: object, kind: type) -> None:
+        self.owner, self.kind = owner, kind
+
+
+def reduction(value: Any) -> Any:
+    """What an object tells pickle, with an `Unsteady` for each number that changes with being asked for.
+
+    Methods written in Python are asked twice, and a third time if they answered differently: the first answer may
+    have filled a cache.
+    """
+    parts = value.__reduce_ex__(4)
+    if isinstance(parts, str) or not _pickles_in_python(type(value)):
+        return parts
+    again = value.__reduce_ex__(4)
+    if _steady(parts, again, value) is parts:
+        return parts
+    return _steady(again, value.__reduce_ex__(4), value)
+
+
+def _pickles_in_python(cls: type) -> bool:
+    return any(isinstance(static_attribute(cls, name), types.FunctionType) for name in PICKLING)
+
+
+def _steady(one: Any, other: Any, owner: object) -> Any:
+    """`one` itself if `other` has the same numbers, as far as plain containers go; else a copy with stand-ins."""
+    kind = type(one)
+    if kind in (int, float):
+        same = type(other) is not kind or one == other or one != one
+        return one if same else Unsteady(owner, kind)
+    if one is other or type(other) is not kind or kind not in (tuple, list, dict) or len(one) != len(other):
+        return one
+    if kind is dict:
+        found = {key: _steady(item, other.get(key, item), owner) for key, item in one.items()}
+        return found if any(found[key] is not one[key] for key in one) else one
+    items = [_steady(mine, theirs, owner) for mine, theirs in zip(one, other, strict=True)]
+    return kind(items) if any(new is not old for new, old in zip(items, one, strict=True)) else one
+
+
+def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
+    """The fields of an object that its reduction does not show, though they say what it is.
+
+    Parameters
+    ----------
+    value : object
+        The object.
+    parts : str or tuple
+        Its reduction.
+
+    Returns
+    -------
+    list of (str, object)
+        All fields where the reduction is a look-up (a name, or a function of the project and a key), or is that of
+        a builtin that does not know what a class derived from it holds; else the functions and classes only: pickle
+        can't keep most of them, so they are left out, or a name stands for them. What else is left out is a cache,
+        or was not meant to count.
+    """
+    fields = own_fields(value)
+    if not fields or (isinstance(parts, str) and _lies_in_library(value, parts)):
+        return _NO_FIELDS
+    everything = builtin_base(type(value)) is not None or is_look_up(parts)
+    candidates = [
+        (name, item) for name, item in fields.items() if name not in _LOCATION and (everything or is_code(item))
+    ]
+    told = _told(parts) if candidates else ()
+    return [(name, item) for name, item in candidates if id(item) not in told]
+
+
+def is_look_up(parts: Any) -> bool:
+    """Whether a reduction says where an object is to be found, not what it is."""
+    if isinstance(parts, str):
+        return True
+    function, arguments = parts[:2]
+    if any(part is not None for part in parts[2:]) or not all(type(part) in _LEAVES for part in arguments):
+        return False
+    inner = function.__func__ if isinstance(function, types.MethodType) else function
+    return isinstance(inner, types.FunctionType) and library_name(inner, _LIBRARIES) is None
+
+
+def _lies_in_library(value: Any, path: str) -> bool:
+    """Whether a library's module holds an object under that name, so that the name says all."""
+    module = static_attribute(value, "__module__")
+    module = module if isinstance(module, str) else class_module(type(value))
+    if not _LIBRARIES.is_library(module):
+        return False
+    held: Any = sys.modules.get(module)
+    for part in path.split("."):
+        held = vars(held).get(part) if isinstance(held, type | types.ModuleType) else None
+    return held is value
+
+
+def _told(parts: Any) -> set[int]:
+    """Identities of all that lies in a reduction, and in the plain containers inside it."""
+    pending, met = [parts], set[int]()
+    while pending:
+        item = pending.pop()
+        if id(item) in met:
+            continue
+        met.add(id(item))
+        if type(item) in (tuple, list):
+            pending += item
+        elif type(item) is dict:
+            pending += item.values()
+    return met
