@@ -370,7 +370,7 @@ class Describer:
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
-        place, whole = id(namespace), False
+        place, whole = id(namespace), record.dynamic
         # imports first: plug-ins may register themselves in what a global holds
         brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
         for chain in record.chains:
@@ -385,6 +385,8 @@ class Describer:
             whole = whole or reference.finds_names
         if whole:
             self._add_whole(node, namespace)
+            found = "eval, exec, globals(), sys.modules, import_module"
+            node.note(f"{node.label}: finds code by computed text ({found}); only its own module counts")
 
     def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to, found once per module and activity."""

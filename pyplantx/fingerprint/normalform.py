@@ -38,8 +38,11 @@ _FLAGS: Final = 0x04 | 0x08 | 0x20 | 0x80 | 0x100 | 0x200
 _OPTIMIZED: Final = 0x01
 _SEES_LOCALS: Final = frozenset({"locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe"})
 _SEES_DOCS: Final = frozenset({"__doc__", "getdoc"})
-_DYNAMIC: Final = frozenset({"eval", "exec", "globals", "__import__", "import_module"})
-_TELLING: Final = _SEES_LOCALS | _SEES_DOCS | _DYNAMIC
+#: What finds modules by their names, given as text; these and others that find code by computed text.
+_IMPORTERS: Final = frozenset({"__import__", "import_module"})
+_DYNAMIC: Final = _IMPORTERS | {"exec", "globals", "eval"}
+_DYNAMIC_ATTRIBUTES: Final = _IMPORTERS | {"__globals__", "f_globals"}
+_TELLING: Final = _SEES_LOCALS | _SEES_DOCS | _DYNAMIC | _DYNAMIC_ATTRIBUTES
 #: Stores at the head of a class body that tell where it stands, not what it does.
 _CLASS_NOISE: Final = frozenset({"__qualname__", "__doc__", "__firstlineno__", "__static_attributes__"})
 
@@ -126,11 +129,22 @@ class _Normaliser:
     def _note_telling(self) -> None:
         names = self._code.co_names
         self._keep_names = self._keep_names or not _SEES_LOCALS.isdisjoint(names)
-        self._found.dynamic = self._found.dynamic or not _DYNAMIC.isdisjoint(names)
+        self._note_dynamic(list(instructions(self._code, self._body.units)))
         if not _SEES_DOCS.isdisjoint(names):
             loads = (one for one in instructions(self._code, self._body.units) if one.kind == NAME)
             if any(one.arg in _SEES_DOCS and one.name != "STORE_NAME" for one in loads):
                 self._found.sees_docs = True
+
+    def _note_dynamic(self, loads: list[Instruction]) -> None:
+        """Note what is imported by a text that stands in the code, and whether code is found by computed text."""
+        for at, one in enumerate(loads):
+            if one.kind != NAME or one.arg not in (_DYNAMIC_ATTRIBUTES if one.name == "LOAD_ATTR" else _DYNAMIC):
+                continue
+            imported = _literal_import(self._code, loads, at) if one.arg in _IMPORTERS else None
+            if imported is not None:
+                self._found.imports.append(imported)
+            else:
+                self._found.dynamic = True
 
     def _drop_class_noise(self) -> None:
         """Blank the stores of constants that say where a class body stands."""
@@ -226,6 +240,22 @@ def _import(code: CodeType, found: list[Instruction], at: int) -> list[Import]:
     if chains is None:
         return [Import(level, module, None, None)]
     return [Import(level, module, None, []), Import(level, module.partition(".")[0], None, chains)]
+
+
+def _literal_import(code: CodeType, found: list[Instruction], at: int) -> Import | None:
+    """What ``import_module("pkg.mod")`` imports, at the place where that is loaded; None if it can't be known."""
+    after = found[at + 1 : at + 4]
+    name = code.co_consts[after[0].arg] if after and after[0].kind == CONST else None
+    if not isinstance(name, str) or not name.strip("."):
+        return None
+    module = name.lstrip(".")
+    level = len(name) - len(module)
+    if level and (after[1].arg != "__package__" or after[-1].name != "CALL"):  # relative to something computed
+        return None
+    package, _, last = module.rpartition(".")
+    if found[at].arg == "__import__" or not (package or level):
+        return Import(level, module, None, None)
+    return Import(level, package, [last], None)
 
 
 def _from_names(names: list[str], found: list[Instruction], start: int) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
@@ -22,7 +22,15 @@ LOCATION: Final = frozenset(
 )
 
 _FINDERS: Final = (globals, eval, exec)
-_LIBRARY_FINDERS: Final = ("sys:modules", *(f"builtins:{finder.__name__}" for finder in _FINDERS))
+#: Functions of libraries that find code by text. What `import_module` is given is looked at where it has that name.
+_MODULE_FINDERS: Final = frozenset(
+    {"importlib.import_module", "pydoc.locate", "pkgutil.resolve_name", "runpy.run_module", "runpy.run_path"}
+)
+_LIBRARY_FINDERS: Final = (
+    "sys:modules",
+    *(f"builtins:{finder.__name__}" for finder in _FINDERS),
+    *(name.replace(".", ":") for name in sorted(_MODULE_FINDERS) if not name.endswith("import_module")),
+)
 
 
 class Target(NamedTuple):
@@ -57,7 +65,13 @@ class Target(NamedTuple):
         """Whether this finds what the caller's own module holds by names that are computed."""
         if self.kind == "library":
             return self.text.startswith(_LIBRARY_FINDERS)
-        return any(self.value is finder for finder in _FINDERS)
+        return self._finds_modules or any(self.value is finder for finder in _FINDERS)
+
+    @property
+    def _finds_modules(self) -> bool:
+        if type(self.value) is not FunctionType or self.key == "import_module":
+            return False
+        return f"{self.value.__module__}.{self.value.__qualname__}" in _MODULE_FINDERS
 
 
 def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) -> Target:
@@ -163,7 +177,7 @@ def _is_library(name: str, boundary: Boundary) -> bool:
     top = name.partition(".")[0]
     if name in sys.modules or top in sys.modules:
         return boundary.is_library(name if name in sys.modules else top)
-    for finder in sys.meta_path:
+    for finder in sys.meta_path if top else ():  # ".mod": relative, in a module without a package
         find = getattr(finder, "find_spec", None)
         spec = find(top, None) if find else None
         if spec is not None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fingerprint.harness import fingerprints
+from pyplantx.fingerprint.code import Fingerprinter
+from tests.fingerprint.harness import fingerprints, program
 
 PACKAGE = {
     "pkg/__init__.py": "",
@@ -64,3 +65,59 @@ def test_two_names_for_one_import_are_kept_apart(tmp_path: Path) -> None:
     files = {**PACKAGE, "app.py": "def f():\n    from pkg import u as a, u as b\n    return a.f(1), b.g()\n"}
     assert moved(tmp_path / "a", files, "x + 1", "x + 2")
     assert moved(tmp_path / "b", files, "return 2", "return 0")
+
+
+# --- modules and names that are found by text ---------------------------------------------------------------
+
+FINDERS = [
+    "import importlib\ndef f(): return importlib.import_module(__name__).helper()",
+    "from importlib import import_module as load\ndef f(): return load('app').helper()",
+    "import importlib\nload = importlib.import_module\ndef f(): return load(__name__).helper()",
+    "def f():\n    from importlib import import_module\n    return import_module(__name__).helper()",
+    "def f(): return __import__(__name__).helper()",
+    "import pydoc\ndef f(): return pydoc.locate(__name__ + '.helper')()",
+    "from pkgutil import resolve_name\ndef f(name): return resolve_name(name)()",
+    "import runpy\ndef f(): return runpy.run_module(__name__)['helper']()",
+    "def f(g): return g.__globals__['helper']()",
+    "import sys\ndef f(): return sys._getframe().f_globals['helper']()",
+    "class C:\n    def m(self): return __import__(__name__).helper()\ndef f(): return C().m()",
+]
+
+
+@pytest.mark.parametrize("source", FINDERS)
+def test_own_module_of_code_that_finds_modules_by_text_counts(source: str, tmp_path: Path) -> None:
+    files = {"app.py": f"{source}\ndef helper(): return 1\n"}
+    assert moved(tmp_path / "code", files, "return 1", "return 2")
+    with program(tmp_path / "seen", files) as app:
+        assert any("finds code by computed text" in line for line in Fingerprinter().opaque(app.f))
+
+
+@pytest.mark.parametrize(
+    ("call", "literal"),
+    [
+        ("import_module('pkg.u').f(1)", True),
+        ("import_module('.u', __package__ or 'pkg').f(1)", False),
+        ("__import__('pkg.u').u.f(1)", True),
+    ],
+)
+def test_a_module_that_a_text_in_the_code_names_counts(call: str, literal: bool, tmp_path: Path) -> None:
+    source = f"from importlib import import_module\ndef f(): return {call}\ndef helper(): return 5\n"
+    files = {**PACKAGE, "app.py": source}
+    assert moved(tmp_path / "named", files, "x + 1", "x + 2") is literal
+    assert moved(tmp_path / "own", files, "return 5", "return 6") is not literal
+
+
+def test_a_relative_import_without_a_package_is_missing(tmp_path: Path) -> None:
+    source = "def f():\n    try: from .u import g\n    except ImportError: g = K\n    return g\nK = 1\n"
+    assert moved(tmp_path, {"app.py": source}, "K = 1", "K = 2")
+
+
+def test_a_relative_module_that_a_text_in_the_code_names_counts(tmp_path: Path) -> None:
+    source = "import importlib\ndef f(): return importlib.import_module('.u', __package__).f(1)\n"
+    files = {**PACKAGE, "pkg/w.py": source, "app.py": "from pkg.w import f\n"}
+    assert moved(tmp_path, files, "x + 1", "x + 2")
+
+
+def test_beside_a_module_that_a_text_names_its_package_does_not_count(tmp_path: Path) -> None:
+    source = "from importlib import import_module\nimport pkg.v\ndef f(): return import_module('pkg.u').f(1)\n"
+    assert not moved(tmp_path, {**PACKAGE, "app.py": source}, "return 3", "return 4")
