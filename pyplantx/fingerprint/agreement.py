@@ -152,7 +152,7 @@ class NamedCode:
             self._add_whole(module)
         record = self._now.record(function.__code__)
         for chain in record.chains:
-            names = chain.split(".")
+            names = chain.lstrip("@").split(".")
             head: Any = namespace.get(names[0])
             if issubclass(type(head), ModuleType):  # not isinstance(), which a dead proxy can't answer
                 self._followed.add(head.__name__)

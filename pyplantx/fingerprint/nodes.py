@@ -21,6 +21,7 @@ from pyplantx.fingerprint.objects import (
     bound_to,
     called_by_ufunc,
     inner_function,
+    instance_dict,
     is_code,
     library_name,
     own_fields,
@@ -41,7 +42,7 @@ from pyplantx.fingerprint.pieces import (
     read_member,
     static_pin,
 )
-from pyplantx.fingerprint.records import Record
+from pyplantx.fingerprint.records import Record, mentioned
 from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_import
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
@@ -341,6 +342,8 @@ class Describer:
         self._add_defaults(node, function)
         self._add_closure(node, function)
         self._add_references(node, function, record)
+        if record.queries:
+            self._add_mentioned(node, function)
         node.documented, node.sees_docs = True, record.sees_docs
         if record.dynamic:
             found = "eval, exec, globals(), import_module"
@@ -374,9 +377,7 @@ class Describer:
         # imports first: plug-ins may register themselves in what a global holds
         brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
         for chain in record.chains:
-            reference = self._references.get((place, chain))
-            if reference is None:
-                reference = self._references[place, chain] = self._refer(namespace, chain)
+            reference = self._references.get((place, chain)) or self._refer_first(namespace, chain)
             reference.add_to(node)
             whole = whole or reference.finds_names
         for target in brought:
@@ -388,8 +389,34 @@ class Describer:
             found = "eval, exec, globals(), sys.modules, import_module"
             node.note(f"{node.label}: finds code by computed text ({found}); only its own module counts")
 
-    def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
+    def _add_mentioned(self, node: Node, function: types.FunctionType) -> None:
+        """Add what texts that a query may be given name; those in the code itself are in its record."""
+        held = [slot.value for slot in node.constants]
+        cells = [read_cell(cell, "") for cell in function.__closure__ or ()]
+        held += [*cells, function.__defaults__, function.__kwdefaults__]
+        held += [instance_dict(thing) for thing in held if not is_code(thing)]
+        namespace = function.__globals__
+        for chain in sorted(mentioned(held)):
+            self._mention(namespace, chain).add_to(node)
+
+    def _refer_first(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to, found once per module and activity."""
+        reference = self._mention(namespace, chain[1:]) if chain[0] == "@" else self._refer(namespace, chain)
+        self._references[id(namespace), chain] = reference
+        return reference
+
+    def _mention(self, namespace: dict[str, Any], chain: str) -> Reference:
+        """What a name in a text comes to, if it is one that a text may be meant to name."""
+        names = chain.split(".")
+        target = follow(namespace, names, self._boundary)
+        self._missed = self._missed or target.kind == "missing"
+        meant = target.kind in ("slot", "library") or (target.kind == "module" and len(names) > 1)
+        if names[0] in LOCATION or not meant or static_attribute(target.value, "__pyplantx_kind__") == "reactor":
+            return Reference(namespace, b"")  # the name of an ingredient is often that of a reactor
+        return self._refer(namespace, chain)
+
+    def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
+        """What a name comes to."""
         names = chain.split(".")
         if names[0] in LOCATION:
             return Reference(namespace, b"")

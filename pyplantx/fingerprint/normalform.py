@@ -9,6 +9,7 @@ tells why each step is there.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from types import CodeType
 from typing import Final
 
@@ -31,7 +32,7 @@ from pyplantx.fingerprint.bytecode import (
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.flow import Flow, Walk
 from pyplantx.fingerprint.hints import VERBS, find_hints
-from pyplantx.fingerprint.records import DOMAIN, Import, Pieces, Record, pieces_to_json
+from pyplantx.fingerprint.records import DOMAIN, Import, Pieces, Record, mentioned, pieces_to_json, variables_in
 
 #: VARARGS, VARKEYWORDS, GENERATOR, COROUTINE, ITERABLE_COROUTINE, ASYNC_GENERATOR
 _FLAGS: Final = 0x04 | 0x08 | 0x20 | 0x80 | 0x100 | 0x200
@@ -42,7 +43,14 @@ _SEES_DOCS: Final = frozenset({"__doc__", "getdoc"})
 _IMPORTERS: Final = frozenset({"__import__", "import_module"})
 _DYNAMIC: Final = _IMPORTERS | {"exec", "globals", "eval"}
 _DYNAMIC_ATTRIBUTES: Final = _IMPORTERS | {"__globals__", "f_globals"}
-_TELLING: Final = _SEES_LOCALS | _SEES_DOCS | _DYNAMIC | _DYNAMIC_ATTRIBUTES
+#: What takes a text and looks up its names in the function that calls it: pandas, xarray, numexpr; SQL over tables
+#: in variables; formulas. The last two names are common for other things: they need a text right behind them.
+_FORMULAS: Final = frozenset(
+    {"dmatrix", "dmatrices", "from_formula", "model_matrix", "ols", "wls", "gls", "glm", "logit"}
+)
+_QUERIES: Final = frozenset({"query", "eval", "sql", "sql_expr", "evaluate", "execute"}) | _FORMULAS
+_UNSURE: Final = frozenset({"evaluate", "execute"})
+_TELLING: Final = _SEES_LOCALS | _SEES_DOCS | _DYNAMIC | _DYNAMIC_ATTRIBUTES | _QUERIES
 #: Stores at the head of a class body that tell where it stands, not what it does.
 _CLASS_NOISE: Final = frozenset({"__qualname__", "__doc__", "__firstlineno__", "__static_attributes__"})
 
@@ -63,19 +71,22 @@ def normalise(code: CodeType) -> Record:
     found = _Findings()
     digest = _Normaliser(code, found).digest()
     hints = pieces_to_json(found.sent)
-    return Record(digest, sorted(found.chains), found.imports, found.sees_docs, found.dynamic, hints)
+    if found.queries:
+        found.chains.update(f"@{chain}" for chain in mentioned(_texts(code)))
+    chains = sorted(found.chains)
+    return Record(digest, chains, found.imports, found.sees_docs, found.dynamic, found.queries, hints)
 
 
 class _Findings:
     """What a code object and those nested in it name; the fields are those of `Record`."""
 
-    __slots__ = ("chains", "dynamic", "imports", "sees_docs", "sent")
+    __slots__ = ("chains", "dynamic", "imports", "queries", "sees_docs", "sent")
 
     def __init__(self) -> None:
         self.chains = set[str]()
         self.imports: list[Import] = []
         self.sent: list[Pieces] = []
-        self.sees_docs = self.dynamic = False
+        self.sees_docs = self.dynamic = self.queries = False
 
 
 class _Normaliser:
@@ -128,11 +139,15 @@ class _Normaliser:
 
     def _note_telling(self) -> None:
         names = self._code.co_names
-        self._keep_names = self._keep_names or not _SEES_LOCALS.isdisjoint(names)
-        self._note_dynamic(list(instructions(self._code, self._body.units)))
+        loads = list(instructions(self._code, self._body.units))
+        queries = not _QUERIES.isdisjoint(names) and any(_is_query(self._code, loads, at) for at in range(len(loads)))
+        self._found.queries = self._found.queries or queries
+        shown = _SEES_LOCALS.intersection(names) - {"eval"} or any(one.arg == "eval" for one in loads if _is_plain(one))
+        self._keep_names = self._keep_names or queries or bool(shown)
+        self._note_dynamic(loads)
         if not _SEES_DOCS.isdisjoint(names):
-            loads = (one for one in instructions(self._code, self._body.units) if one.kind == NAME)
-            if any(one.arg in _SEES_DOCS and one.name != "STORE_NAME" for one in loads):
+            named = (one for one in loads if one.kind == NAME)
+            if any(one.arg in _SEES_DOCS and one.name != "STORE_NAME" for one in named):
                 self._found.sees_docs = True
 
     def _note_dynamic(self, loads: list[Instruction]) -> None:
@@ -203,6 +218,8 @@ class _Normaliser:
         leaf = LEAVES.get(type(const))
         if leaf is not None:
             known = leaf(const).hex()
+            if type(const) is str and "@" in const:
+                self._found.chains.update(variables_in(const))
         elif isinstance(const, CodeType):
             known = "code " + _Normaliser(const, self._found, self._keep_names).digest()
         else:
@@ -215,6 +232,36 @@ class _Normaliser:
 def _head(*numbers: int) -> str:
     """Arguments (all, positional only, keyword only) and flags."""
     return f"{DOMAIN}{numbers}"
+
+
+# --- texts ------------------------------------------------------------------------------------------------
+
+
+def _is_query(code: CodeType, found: list[Instruction], at: int) -> bool:
+    """Whether what is loaded here is handed a text with names of this function's; ``model.eval()`` is not."""
+    one, then = found[at], found[at + 1 : at + 2]
+    if one.kind != NAME or one.arg not in _QUERIES or not then or one.name.startswith("STORE"):
+        return False
+    if one.name == "IMPORT_FROM":
+        return True
+    if one.arg in _UNSURE or one.name != "LOAD_ATTR":
+        return then[0].kind == CONST and isinstance(code.co_consts[then[0].arg], str)
+    return not (then[0].name == "CALL" and then[0].raw == 0)
+
+
+def _is_plain(one: Instruction) -> bool:
+    """Whether this loads a name that is no attribute of anything."""
+    return one.kind == NAME and one.name != "LOAD_ATTR"
+
+
+def _texts(code: CodeType) -> Iterator[object]:
+    """The constants that the instructions of a code object load, nested code included; no docstrings."""
+    for one in instructions(code, Body(code).units):
+        const = code.co_consts[one.arg] if one.kind == CONST else None
+        if isinstance(const, CodeType):
+            yield from _texts(const)
+        else:
+            yield const
 
 
 # --- imports ------------------------------------------------------------------------------------------------

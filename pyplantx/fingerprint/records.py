@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import marshal
+import re
 import sys
+from collections.abc import Iterable
 from types import CodeType
 from typing import Final
 
@@ -42,6 +44,27 @@ def pieces_to_json(sent: list[Pieces]) -> str:
     """The same for the pieces of names, four times as fast."""
     names = ["],[".join([",".join(map(_quote, piece)) for piece in pieces]) for pieces in sent]
     return f"[[[{']],[['.join(names)}]]]" if names else ""
+
+
+_DOTTED: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_names_in: Final = re.compile(rf"(?<![\w.]){_DOTTED}").findall
+_CONTAINERS: Final = (list, tuple, set, frozenset, dict)
+
+#: The names in a text that pandas takes for variables: ``"x > @LIMIT"``.
+variables_in: Final = re.compile(rf"(?<!\w)@{_DOTTED}").findall
+
+
+def mentioned(things: Iterable[object]) -> set[str]:
+    """The names, with the attributes taken from them, in some texts, and in those inside containers."""
+    found, pending, seen = set[str](), list(things), set[int]()
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            found.update(_names_in(one))
+        elif isinstance(one, _CONTAINERS) and id(one) not in seen:
+            seen.add(id(one))
+            pending += [*one, *one.values()] if isinstance(one, dict) else one
+    return found
 
 
 class Import(NamedTuple):
@@ -79,6 +102,9 @@ class Record(NamedTuple):
     imports : list of Import
     sees_docs, dynamic : bool
         Whether docstrings are read; whether code or modules are found by computed text.
+    queries : bool
+        Whether a text is handed to what looks up its names in the caller (``df.query("x > @LIMIT")``). Those in
+        texts of the code itself are among `chains`, each behind a "@".
     hints : str
         Names that are sent, as JSON (`sent` reads it); "" if there are none.
     """
@@ -88,12 +114,13 @@ class Record(NamedTuple):
     imports: list[Import]
     sees_docs: bool = False
     dynamic: bool = False
+    queries: bool = False
     hints: str = ""
 
     @property
     def is_closed(self) -> bool:
         """Whether the digest alone says it all: nothing is referred to."""
-        return not (self.chains or self.imports or self.sees_docs or self.dynamic)
+        return not (self.chains or self.imports or self.sees_docs or self.dynamic or self.queries)
 
     @property
     def sent(self) -> list[Pieces]:
@@ -104,7 +131,7 @@ class Record(NamedTuple):
         """One line: digest, "." if the code is closed and "+" if not, then tab-separated fields."""
         if self.is_closed:
             return f"{self.digest}.\t{self.hints}"
-        flags = "d" * self.sees_docs + "y" * self.dynamic
+        flags = "d" * self.sees_docs + "y" * self.dynamic + "q" * self.queries
         return f"{self.digest}+{' '.join(self.chains)}\t{flags}\t{_to_json(self.imports)}\t{self.hints}"
 
     @classmethod
@@ -114,7 +141,7 @@ class Record(NamedTuple):
             return cls(text[:32], [], [], hints=text[34:])
         chains, flags, imports, hints = text[33:].split("\t")
         brought = [Import(*one) for one in json.loads(imports)] if imports else []
-        return cls(text[:32], chains.split(), brought, "d" in flags, "y" in flags, hints)
+        return cls(text[:32], chains.split(), brought, "d" in flags, "y" in flags, "q" in flags, hints)
 
 
 def is_closed(text: str) -> bool:

@@ -121,3 +121,62 @@ def test_a_relative_module_that_a_text_in_the_code_names_counts(tmp_path: Path) 
 def test_beside_a_module_that_a_text_names_its_package_does_not_count(tmp_path: Path) -> None:
     source = "from importlib import import_module\nimport pkg.v\ndef f(): return import_module('pkg.u').f(1)\n"
     assert not moved(tmp_path, {**PACKAGE, "app.py": source}, "return 3", "return 4")
+
+
+# --- names in texts that are looked up in the caller --------------------------------------------------------
+
+QUERIES = [
+    "def f(df): return df.query('age >= @LIMIT')",
+    "def f(df): return df.eval('age + LIMIT')",
+    "def f(df): return df.eval('@h(age)')",
+    "def f(df): return df.query('age >= @C.limit')",
+    "def f(df): return [one.query(f'{x} < @LIMIT') for one in df for x in 'ab']",
+    "import lib\ndef f(): return lib.eval('LIMIT + 1')",
+    "import lib\ndef f(a): return lib.evaluate('a * LIMIT')",
+    "from lib import evaluate\ndef f(a): return evaluate('a * LIMIT')",
+    "def f(a):\n    from lib import sql\n    return sql('select * from a where x > LIMIT')",
+    "def f(df): return df.query(TEXT)",
+    "def f(df, text='age >= @LIMIT'): return df.query(text)",
+    "def f(df): return df.query(RULES['old'])",
+    "def f(df): return df.query(O.text)",
+    "def keep(df, text): return df.query(text)\ndef f(df): return keep(df, 'age >= @LIMIT')",
+    "def make(text): return lambda df: df.query(text)\nf = make('age > @LIMIT')",
+    "import string\ndef f(): return string.Template('$LIMIT').substitute(globals())",
+    "def f(): return '{LIMIT}'.format(**globals())",
+    "def f(data): return smf.ols('y ~ h(x)', data)",
+]
+REST = (
+    "LIMIT = 1\ndef h(x): return x + LIMIT\nclass C:\n    limit = LIMIT\n"
+    "TEXT = 'age >= @LIMIT'\nRULES = {'old': ['age >= @LIMIT']}\nclass Options: pass\nO = Options()\nO.text = TEXT\n"
+)
+
+
+@pytest.mark.parametrize("source", QUERIES)
+def test_names_in_the_text_of_a_query_count(source: str, tmp_path: Path) -> None:
+    assert moved(tmp_path, {"app.py": f"{REST}{source}\n", "lib.py": "evaluate = sql = None"}, "LIMIT = 1", "LIMIT = 2")
+
+
+@pytest.mark.parametrize("call", ["df.query('@lo < x < @hi')", "df.eval('x + lo')", "df.query(text)"])
+def test_locals_that_a_query_may_name_keep_their_names(call: str, tmp_path: Path) -> None:
+    source = f"def f(df, text):\n    lo, hi = 1, 2\n    return {call}\n"
+    assert moved(tmp_path, {"app.py": source}, "lo, hi = 1, 2", "hi, lo = 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        ("def f(pipe): return pipe.get('train').query('x > 1')", "return 5", "return 6"),  # a reactor's name
+        ("def f(model):\n    kept = 1\n    return model.eval()", "kept", "held"),
+        ("def f(model, x):\n    kept = x\n    return model.evaluate(kept, 'train')", "kept", "held"),
+        ("def f(pipe): return pipe.get('other')", "return 7", "return 8"),
+        ("def f(df):\n    'In other words.'\n    return df.query('x > 1')", "return 7", "return 8"),
+    ],
+)
+def test_texts_that_are_no_queries_name_nothing(source: str, old: str, new: str, tmp_path: Path) -> None:
+    rest = "import catalogue_api\n@catalogue_api.reactor\ndef train(pipe): return 5\ndef other(): return 7\n"
+    assert not moved(tmp_path, {"app.py": f"{rest}{source}\n"}, old, new)
+
+
+def test_a_query_is_not_listed_as_unseen(tmp_path: Path) -> None:
+    with program(tmp_path, {"app.py": "K = 1\ndef f(df): return df.eval('x + @K')\n"}) as app:
+        assert Fingerprinter().opaque(app.f) == []
