@@ -53,25 +53,9 @@ class Problem(NamedTuple):
     fixed: bool = False
 
 
-class Usage(NamedTuple):
-    """Bytes that the parts of a store take."""
-
-    meta: int
-    small: int
-    objects: int
-    staging: int
-    quarantine: int
-    backup: int
-
-    @property
-    def total(self) -> int:
-        return sum(self)
-
-
 _T = TypeVar("_T")
 
 Found = dict[Digest, tuple[ObjectRecord, bytes]]
-Plan = Callable[["Survey"], tuple[list[Verdict], list[Verdict]]]
 
 
 class Finding(NamedTuple):
@@ -325,13 +309,10 @@ class Survey(NamedTuple):
     stored : list of Stored
     homes : dict of Digest to str
         Where each lives.
-    last : set of Digest
-        Those that are the last version of a name.
     """
 
     stored: list[Stored]
     homes: dict[Digest, str]
-    last: set[Digest]
 
 
 def survey(session: Session, reader: Reader, notes: Notes) -> Survey:
@@ -340,8 +321,7 @@ def survey(session: Session, reader: Reader, notes: Notes) -> Survey:
     found = {
         key.decode("ascii", "replace"): found[0] for key, found in reader.decoded("objects", records.decode_object)
     }
-    versions, last = _versions(reader, found)
-    named = rank_versions(versions)
+    named = rank_versions(_versions(reader, found))
     used = _last_used(notes)
     stored = [
         Stored(
@@ -353,11 +333,11 @@ def survey(session: Session, reader: Reader, notes: Notes) -> Survey:
         )
         for address, record in found.items()
     ]
-    return Survey(stored, {address: record.home for address, record in found.items()}, last)
+    return Survey(stored, {address: record.home for address, record in found.items()})
 
 
-def _versions(reader: Reader, found: Mapping[Digest, ObjectRecord]) -> tuple[dict[str, list[Digest]], set[Digest]]:
-    """Name -> addresses of its stored versions, the last sent first, then the newest; and all that were sent last.
+def _versions(reader: Reader, found: Mapping[Digest, ObjectRecord]) -> dict[str, list[Digest]]:
+    """Name -> addresses of its stored versions, the last sent first, then the newest.
 
     A last version that lives in its reference, or was collected, takes its place too.
     """
@@ -366,14 +346,12 @@ def _versions(reader: Reader, found: Mapping[Digest, ObjectRecord]) -> tuple[dic
         if address in found:
             sent.setdefault(name, set()).add(address)
     versions: dict[str, list[Digest]] = {}
-    last: set[Digest] = set()
     for _, (name, ref, _) in reader.decoded("names", records.decode_name):
         older = sent.pop(name, set()) - {ref.address}
         versions[name] = [ref.address, *sorted(older, key=lambda address: -found[address].when)]
-        last.add(ref.address)
     for name, addresses in sent.items():  # the name's own record was lost
         versions[name] = sorted(addresses, key=lambda address: -found[address].when)
-    return versions, last
+    return versions
 
 
 def _sent_in_traces(reader: Reader) -> Iterator[tuple[str, Digest]]:
@@ -415,50 +393,30 @@ def collect(session: Session, reader: Reader, limits: Limits, *, dry_run: bool =
     dry_run : bool
         Remove nothing, only tell.
     """
-    notes = Notes(session, reader)
-
-    def plan(found: Survey) -> tuple[list[Verdict], list[Verdict]]:
-        held = roots.find_roots(session, notes, limits.older_than)
-        return decide(found.stored, held, limits, time.time())
-
-    return _collect(session, reader, limits, plan, dry_run)
-
-
-def collect_former(session: Session, reader: Reader, max_size: int | None) -> Collected:
-    """Remove payloads that are not the last version of any name, cheapest first, until `max_size` is met.
-
-    Parameters
-    ----------
-    session, reader
-        As in `collect`.
-    max_size : int or None
-        Bytes that all payloads may take; None: remove all that are former versions.
-    """
-    limits = Limits(0 if max_size is None else max_size)
-
-    def plan(found: Survey) -> tuple[list[Verdict], list[Verdict]]:
-        held = {**roots.find_roots(session, Notes(session, reader)), **dict.fromkeys(found.last, "last version")}
-        return decide(found.stored, held, limits, time.time())
-
-    return _collect(session, reader, limits, plan, False)
-
-
-def _collect(session: Session, reader: Reader, limits: Limits, plan: Plan, dry_run: bool) -> Collected:
     if dry_run:
-        gone, kept = plan(survey(session, reader, Notes(session, reader)))
+        gone, kept, _ = _decided(session, reader, limits)
         return Collected(tuple(gone), tuple(kept), limits, dry_run=True)
 
     def remove(alone: bool) -> Collected:
         hindrance = _hindrance(session, alone)
-        found = survey(session, reader, Notes(session, reader))
-        gone, kept = plan(found)
+        gone, kept, homes = _decided(session, reader, limits)
         garbage = 0
         if not hindrance:
             garbage = _remove_garbage(session, reader, everything=bool(gone))
-            _remove(session, [verdict.stored.address for verdict in gone], found.homes)
+            _remove(session, [verdict.stored.address for verdict in gone], homes)
         return Collected(tuple(gone), tuple(kept), limits, hindrance=hindrance, garbage=garbage)
 
     return session.stillness.while_still(lambda: _while_alone(session, remove))
+
+
+def _decided(
+    session: Session, reader: Reader, limits: Limits
+) -> tuple[list[Verdict], list[Verdict], Mapping[Digest, str]]:
+    """What goes and what stays; and where each payload lives."""
+    notes = Notes(session, reader)
+    found = survey(session, reader, notes)
+    held = roots.find_roots(session, notes, limits.older_than)
+    return *decide(found.stored, held, limits, time.time()), found.homes
 
 
 def _remove(session: Session, addresses: list[Digest], homes: Mapping[Digest, str]) -> None:
@@ -553,24 +511,17 @@ def _holdings(stored: list[Stored], pinned: Mapping[str, list[Digest]]) -> tuple
 
 
 def _places(session: Session) -> dict[str, int]:
-    used = usage(session)
-    resumable = _folder_size(os.path.join(session.layout.staging, RESUME))
-    return {
-        "index": used.meta,
-        "small payloads": used.small,
-        "files": used.objects,
-        "being written": used.staging - resumable,
-        "unfinished work": resumable,
-        "damaged, put aside": used.quarantine,
-        "backup of the index": used.backup,
-    }
-
-
-def usage(session: Session) -> Usage:
-    """Bytes of the parts of the store, as files."""
     layout = session.layout
-    folders = (layout.meta, layout.small, layout.objects, layout.staging, layout.quarantine, layout.backup)
-    return Usage(*map(_folder_size, folders))
+    resumable = _folder_size(os.path.join(layout.staging, RESUME))
+    return {
+        "index": _folder_size(layout.meta),
+        "small payloads": _folder_size(layout.small),
+        "files": _folder_size(layout.objects),
+        "being written": _folder_size(layout.staging) - resumable,
+        "unfinished work": resumable,
+        "damaged, put aside": _folder_size(layout.quarantine),
+        "backup of the index": _folder_size(layout.backup),
+    }
 
 
 def _folder_size(folder: str) -> int:

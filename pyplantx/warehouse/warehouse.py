@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
@@ -24,12 +23,12 @@ from pyplantx.warehouse.files import RESUME, in_words
 from pyplantx.warehouse.opening import Opener, decoded
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import VersionInfo, decode_text
-from pyplantx.warehouse.session import Session, close_session, open_session, report
+from pyplantx.warehouse.session import Session, close_session, open_session
 from pyplantx.warehouse.storing import Allocated, Storer
 from pyplantx.warehouse.verify import VERIFY
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.collect import Problem, Usage
+    from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.keeper import Keeper
     from pyplantx.warehouse.resume import Workspaces
 
@@ -568,20 +567,6 @@ class Warehouse:
         self._writable()
         return self._claims.new(key)
 
-    @contextmanager
-    def work_claim(self, key: str, timeout: float = 60.0) -> Iterator[Claim | None]:
-        """Hold the claim on `key` meanwhile; what others have committed until then is visible inside.
-
-        Yields None if the claim could not be had in time: then the work is done twice, which is never wrong.
-        """
-        claim = self.claim(key, timeout)
-        self._reader.refresh()
-        try:
-            yield claim
-        finally:
-            if claim is not None:
-                claim.release()
-
     # -- looking after the store
 
     def check(self, fix: bool = False) -> list[Problem]:
@@ -591,18 +576,6 @@ class Warehouse:
         self.sync()
         with in_words(f"the warehouse {self.directory!r} can't be checked", self.directory):
             return collect.check(self._session, self._reader, fix)
-
-    def collect(self, max_size: int | None = None) -> int:
-        """Remove former versions; see `pyplantx.warehouse.collect.collect_former`. Bytes that were removed."""
-        from pyplantx.warehouse import collect
-
-        self._writable()
-        self.sync()
-        with in_words(f"the warehouse {self.directory!r} can't be collected", self.directory):
-            done = collect.collect_former(self._session, self._reader, max_size)
-        if done.hindrance:
-            report(f"the warehouse {self.directory!r} was not collected: {done.hindrance}")
-        return 0 if done.hindrance else done.freed
 
     @property
     def keeper(self) -> Keeper:
@@ -624,14 +597,6 @@ class Warehouse:
         if len(reached) > before and now - self._noted_at > _NOTED_EVERY and not self.read_only:
             self._noted_at = now
             self.keeper.note_reached()
-
-    def du(self) -> Usage:
-        """How many bytes the parts of the store take; see `pyplantx.warehouse.collect.Usage`."""
-        from pyplantx.warehouse import collect
-
-        self.sync()
-        with in_words(f"the warehouse {self.directory!r} can't be measured", self.directory):
-            return collect.usage(self._session)
 
     def _writable(self) -> None:
         if self._session.index.is_usable and not self.read_only:

@@ -316,7 +316,7 @@ def _collect(directory: str, until: float, tell: Tell) -> None:
     while time.monotonic() < until:
         with program.open_plant(directory, 1) as plant:
             try:
-                plant.warehouse.collect()
+                plant.gc(keep_versions=1)
                 plant.warehouse.check(fix=True)
             except WarehouseError as error:
                 tell(f"refused {error}")

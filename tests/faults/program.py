@@ -256,7 +256,7 @@ def use(plant: Plant, seeds: Iterable[int], tell: Tell) -> None:
             tell(f"got {name} {seed} {told(name, plant.produce(name))}")
     plant.warehouse.backup()
     tell(f"collecting {seed}")  # from here on only the last config's values must be there
-    plant.warehouse.collect()
+    plant.gc(keep_versions=1)
     plant.warehouse.check(fix=True)
 
 

@@ -127,7 +127,10 @@ def clear(warehouse: Warehouse) -> None:
 TAKING = {
     "close": (Warehouse.close, ("/warehouse/session.py", "/warehouse/locks.py", "/warehouse/warehouse.py")),
     "check": (clear, ("/warehouse/session.py", "/warehouse/locks.py", "/warehouse/stillness.py")),
-    "collect": (lambda warehouse: warehouse.collect(0), ("/warehouse/session.py", "/warehouse/locks.py")),
+    "collect": (
+        lambda warehouse: warehouse.keeper.gc(0, None, None, False),
+        ("/warehouse/session.py", "/warehouse/locks.py"),
+    ),
     "sync": (lambda warehouse: warehouse.sync(), ("/warehouse/locks.py",)),
 }
 #: Those that are tried in the campaign only.

@@ -150,7 +150,7 @@ def scripted(directory: Path, pipe: int) -> None:
     warehouse.store("lost", value_of("lost", 2))
     warehouse.allocate("file", "file", suffix=".txt").discard()
     warehouse.backup()
-    warehouse.collect()
+    warehouse.keeper.gc(None, 1, None, False)
     warehouse.close()
 
 

@@ -108,7 +108,6 @@ class Visit:
             self.attempt(what, getattr(plant, what))
         self.attempt("history", lambda: plant.get_execution_history(all_sessions=True))
         self.attempt("gc", lambda: plant.gc(dry_run=True))
-        self.attempt("usage", warehouse.du)
         self.attempt("check", lambda: [str(problem) for problem in warehouse.check()])
 
     def _ingredient(self, plant: Any, name: str) -> None:

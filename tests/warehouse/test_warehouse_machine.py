@@ -106,7 +106,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def collect(self) -> None:
-        self.warehouse.collect()
+        self.warehouse.keeper.gc(None, 1, None, False)
         self.durable = dict(self.sent)
 
     @rule(name=names)

@@ -271,10 +271,11 @@ def test_any_name_of_a_directory_will_do(tmp_path: Path, name: bytes) -> None:
         send(warehouse, "y", "y" * 50_000)
         with pytest.raises(CannotStore, match="'z'"):
             warehouse.store("z", 1, "list")
-        with warehouse.work_claim("work") as claim:
-            assert claim is not None
+        claim = warehouse.claim("work")
+        assert claim is not None
+        claim.release()
         warehouse.backup()
-        assert warehouse.check() == [] and warehouse.du().total > 2_000_000
+        assert warehouse.check() == [] and warehouse.keeper.du().total > 2_000_000
     os.unlink(os.path.join(directory, "clean.json"))
     for options in ({}, {"read_only": True}):
         with Warehouse(directory, **options) as warehouse:
@@ -488,7 +489,7 @@ def test_a_reader_needs_the_data_only(opened: Open, directory: Path, missing: st
     gone.unlink() if gone.is_file() else shutil.rmtree(gone)
     reading = opened(read_only=True)
     expect(reading)
-    assert not reading.others_present() and reading.check() == [] and reading.du().total > 0
+    assert not reading.others_present() and reading.check() == [] and reading.keeper.du().total > 0
     assert not gone.exists()
 
 
