@@ -377,7 +377,8 @@ class Pipework:
 
         ``state = pipe.checkpoint('fit', default=None)`` before a loop, ``pipe.checkpoint('fit', state)`` in it. What a
         run has kept is found by a run that had the same answers up to the first call with this key, and has them still
-        for what was observed after it. What the run has kept itself comes first. A `receive` or `send` in between can't
+        for what was observed after it; and that has the same content in what it had allocated and filled before that
+        call. What the run has kept itself comes first. A `receive` or `send` in between can't
         be repeated: ask again after it, where only what is kept from there on is found.
 
         What is allocated and not sent is lost with the process. So a value that is kept after something allocated was

@@ -460,6 +460,8 @@ class Attempt:
     ) -> None:
         self._record, self._grid, self._handles, self._look = record, grid, outputs, look
         self._others = others
+        # What the body has in its hands as memory it can write to anywhere, and nothing tells of it.
+        self._bare = {place: handle for place, handle in outputs.items() if look is None and not handle.asks}
         self._sources, self.looks, self.fills = sources, sources.places, frozenset(outputs)
         self._outputs: dict[int, Output] = {
             place: (SharedFile if handle.data_path else Spool)(handle, record, place)
@@ -475,6 +477,7 @@ class Attempt:
             if record.entries:
                 self._take_up()
                 self._soiled = in_place
+                self._blank_bare()
             for output in self._outputs.values():
                 output.begin()
         except OSError as error:  # a file system without second names, say
@@ -496,6 +499,11 @@ class Attempt:
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
         self._written = {index: wrote[index] for index in self.finished}
         damaged = len(wrote) - len(self.finished)
+        if self._bare and (damaged or self._is_anything_ahead()):
+            log().info("blocks of an interrupted run were written to by others, or damaged: the loop begins anew")
+            return self._begin_anew()
+        if self._bare:
+            self.finished = frozenset(filter(self._is_restored, self.finished))
         if damaged and len(wrote) == self._grid.size and not self._has_copies:
             # The loop had ended, so what came after it may have written to the same file, a second map in place, say.
             log().info("%d blocks of a finished loop were written to after it, or damaged, and are done again", damaged)
@@ -514,9 +522,27 @@ class Attempt:
         if others:
             log().info("%d finished blocks were made from something else than is there now, and are done again", others)
         if others and self._look is None:  # the body can read whatever it likes of them
-            self._record.begin()
+            self._begin_anew()
             return {}
         return {index: entry["wrote"] for index, entry in last.items() if index in found}
+
+    def _begin_anew(self) -> None:
+        self._record.begin()
+        self.finished, self._written = frozenset(), {}
+
+    def _is_anything_ahead(self) -> bool:
+        """Whether the killed run has written to blocks that its body had not been given yet."""
+        begun = self._record.workspace.begun()
+        blocks = [self._grid.block(index) for index in range(begun + 1, self._grid.size)]
+        return any(_has_anything(handle.read(block)) for handle in self._bare.values() for block in blocks)
+
+    def _blank_bare(self) -> None:
+        """As `blank`, at once: the body may write to the last block when it has the first one."""
+        blocks = [self._grid.block(index) for index in range(self._grid.size) if index not in self.finished]
+        for handle in self._bare.values():
+            for block in blocks:
+                if _has_anything(handle.read(block)):
+                    handle.write(block, _zeros(handle.region(block), handle.dtype))
 
     def _is_whole(self, written: tuple[int, Sequence[Digest]]) -> bool:
         index, digests = written
@@ -524,19 +550,28 @@ class Attempt:
         try:
             if not all(output.is_whole(block, digest) for output, digest in zip(self._outputs.values(), digests)):
                 return False
-            for output in self._outputs.values():
-                output.restore(block)
-            return True
         except (OSError, ValueError, PyplantxError) as error:
             log().debug("block %d can't be read back: %s", index, error)
             return False
+        return bool(self._bare) or self._is_restored(index)  # all decide whether any of them is of use
+
+    def _is_restored(self, index: int) -> bool:
+        """Put a block that is whole where it belongs; whether that can be done."""
+        try:
+            for output in self._outputs.values():
+                output.restore(self._grid.block(index))
+        except (OSError, ValueError, PyplantxError) as error:
+            log().debug("block %d can't be written: %s", index, error)
+            return False
+        return True
 
     def blank(self, block: Block) -> None:
         """See `Keeper.blank`."""
         if not self._soiled:
             return
         for place, handle in self._handles.items():
-            if isinstance(self._outputs[place], SharedFile) and _has_anything(handle.read(block)):
+            is_shared = place not in self._bare and isinstance(self._outputs[place], SharedFile)
+            if is_shared and _has_anything(handle.read(block)):
                 handle.write(block, _zeros(handle.region(block), handle.dtype))
 
     def done(self, block: Block) -> Any:
@@ -557,10 +592,12 @@ class Attempt:
             self._record.has_state()
             return _note_nothing
         self._sure = number if is_same else self._sure
+        # Now: the body of the next block may write to this one.
+        known = {place: self._outputs[place].finished(block, None) for place in self._bare}
 
         def note(written: dict[int, Array]) -> None:
             try:
-                wrote = self._written[block.index] = list(self._digests(block, written))
+                wrote = self._written[block.index] = list(self._digests(block, written, known))
                 entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
@@ -580,9 +617,9 @@ class Attempt:
     def _has_copies(self) -> bool:
         return any(isinstance(output, Spool) for output in self._outputs.values())
 
-    def _digests(self, block: Block, written: dict[int, Array]) -> Iterator[Digest]:
+    def _digests(self, block: Block, written: dict[int, Array], known: dict[int, Digest]) -> Iterator[Digest]:
         for place, output in self._outputs.items():
-            yield output.finished(block, written.get(place))
+            yield known[place] if place in known else output.finished(block, written.get(place))
 
     def over(self) -> None:
         """The loop has ended, and writes nothing more."""
@@ -604,8 +641,20 @@ class Attempt:
 
     def watch(self, block: Block) -> None:
         """See `Keeper.watch`."""
-        if self._record.going:
-            self._sources.watch(block)
+        if not self._record.going:
+            return
+        if any(_has_anything(handle.read(block)) for handle in self._bare.values()):
+            return self.wrote_elsewhere(None)  # an earlier block did
+        if self._bare:
+            self._note_begun(block)
+        self._sources.watch(block)
+
+    def _note_begun(self, block: Block) -> None:
+        try:
+            self._record.workspace.begin(block.index)
+        except OSError as error:
+            self._record.give_up(error)
+            self._record.void()
 
     def wrote_elsewhere(self, array: Any) -> None:
         """See `Keeper.wrote_elsewhere`: what is in the array is no longer known from its blocks."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Seconds after which a workspace that nobody holds is given up.
 KEPT_FOR = 7 * 24 * 3600.0
 
-_LOCK, _LEDGER = "lock", "ledger"
+_LOCK, _LEDGER, _BEGUN = "lock", "ledger", "begun"
 _CHECK = 16  #: characters of checksum in front of each line
 #: There is none, or something else in its place: what is left then is of no use, and is removed.
 _NO_LEDGER = (errno.ENOENT, errno.ELOOP, errno.EINVAL)
@@ -161,6 +161,23 @@ class Workspace:
             _remove(self.path(name))
         except FileNotFoundError:
             return
+
+    def begin(self, number: int) -> None:
+        """Note that a piece of work is begun. It survives the death of the process when this returns."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(self.path(_BEGUN), flags, 0o600)
+        try:
+            os.pwrite(fd, number.to_bytes(8, "little"), 0)
+        finally:
+            os.close(fd)
+
+    def begun(self) -> int:
+        """The last piece of work that was begun; -1 if there is none, or nothing tells."""
+        try:
+            data = read_ordinary(self.path(_BEGUN))
+        except OSError:
+            return -1
+        return int.from_bytes(data, "little") if len(data) == 8 else -1
 
     def clear(self) -> None:
         """Forget all that is in it."""

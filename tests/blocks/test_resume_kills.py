@@ -518,7 +518,8 @@ class TestDamage:
         found, found_digest = job.run()
         assert found.tobytes() == value.tobytes() and found_digest == digest
         again = len(calls_of(job.calls)) - before
-        assert len(calls) - finished + 1 <= again <= len(calls) - finished + (6 if reactor is mapped_in_memory else 1)
+        most = {mapped_in_memory: 6, walked_in_memory: finished}  # columns; a later block may have written to it
+        assert len(calls) - finished + 1 <= again <= len(calls) - finished + most.get(reactor, 1)
 
     def test_a_kept_block_that_does_not_match_is_done_again(self, tmp_path, undisturbed):
         value, digest, calls = undisturbed(compressed)

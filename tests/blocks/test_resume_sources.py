@@ -382,6 +382,30 @@ class TestOtherThanBlocks:
         assert value.tolist() == [2.0] * 40 and noted == []
         assert "writes otherwise" in caplog.text
 
+    @pytest.mark.parametrize("spec", [specs.ArraySpec, specs.HdfArraySpec])
+    @pytest.mark.parametrize("rows", ["permuted", "before", "behind", "far behind"])
+    def test_rows_of_other_blocks(self, rows, spec, settings):
+        """An array in memory tells of no write: what was written before its turn, or after it, is seen there."""
+        order = np.random.default_rng(1).permutation(40)
+        where = {"before": lambda b: slice(max(0, b.start - 6), b.stop), "behind": lambda b: slice(b.start, b.stop + 6)}
+        where["permuted"], where["far behind"] = (lambda b: np.sort(order[b])), (lambda b: slice(35, 40))
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            out = pipe.allocate("x", spec, shape=(40,), dtype="f8")
+            for b in pipe.blocks(out, memory=3 * 4 * 8, resume=True):
+                there = where[rows](b[0])
+                out[there] = out[there] + b.index + 1
+                settings.note(0)
+            pipe.send("x", out)
+
+        expected = np.zeros(40)
+        for index in range(10):
+            expected[where[rows](slice(4 * index, 4 * index + 4))] += index + 1
+        value, _ = stopped(settings, reactor)
+        assert value.tolist() == expected.tolist()
+
     @pytest.mark.parametrize("kind", ["HDF", "Zarr", "file"])
     def test_something_that_it_does_not_name(self, kind, settings, caplog):
         if kind == "Zarr":
