@@ -19,6 +19,7 @@ from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
 from pyplantx.specs.scarce import Reserve, ask_for_memory
+from pyplantx.specs.selections import HOW_TO_WRITE
 
 MEMORY = 4 << 20  #: bytes that HDF5 may take for its own structures
 _SIGNATURE = 8  #: bytes with which each HDF5 file begins
@@ -257,10 +258,12 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
     try:
         dataset[selection] = value
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(f"the value can't be written to an array of {dtype} {shape}: {error}") from error
+        raise BadRequest(
+            f"the value can't be written to an array of {dtype} {shape}: {error}", hint=HOW_TO_WRITE
+        ) from error
     except (OSError, RuntimeError) as error:
         if "conversion" in str(error):
-            raise BadRequest(f"HDF5 doesn't convert such a value to {dtype}: {error}") from error
+            raise BadRequest(f"HDF5 doesn't convert such a value to {dtype}: {error}", hint=HOW_TO_WRITE) from error
         raise
 
 

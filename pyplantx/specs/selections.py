@@ -20,6 +20,9 @@ PIECE = 4 << 20
 #: Bytes between two wanted elements up to which reading what lies between is cheaper than another system call.
 GAP = 32 << 10
 
+#: What to do where a selection or a value was refused.
+HOW_TO_WRITE = "write values of the array's type and of the selection's shape: dataset[0:10] = x.astype(dataset.dtype)"
+
 _WHOLE = slice(None)
 
 

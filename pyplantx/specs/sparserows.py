@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from pyplantx.errors import BadRequest
+from pyplantx.given import check_whole
 from pyplantx.specs.plain import type_name
 
 
@@ -58,8 +59,12 @@ def must_be(matrix: Any, form: str, trouble: str) -> None:
         raise BadRequest(f"{trouble}: this one is {found}", hint=f"matrix.to{form}() makes one (a copy in memory)")
 
 
+def _border(at: Any) -> int | None:
+    return None if at is None else check_whole("where rows or columns begin or end", at, "specs.rows(matrix, 0, 1000)")
+
+
 def _part(matrix: Any, start: int, stop: int, axis: int) -> Any:
-    begin, end, _ = slice(start, stop).indices(matrix.shape[axis])
+    begin, end, _ = slice(_border(start), _border(stop)).indices(matrix.shape[axis])
     end = max(begin, end)
     first, last = int(matrix.indptr[begin]), int(matrix.indptr[end])
     shape = list(matrix.shape)

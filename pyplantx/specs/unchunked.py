@@ -18,7 +18,7 @@ from pyplantx.specs.chunked import H5Backend
 from pyplantx.specs.datasets import Facts, Finished
 from pyplantx.specs.library import Library, StagedView, ask_for_space, cast, write_words
 from pyplantx.specs.rawfile import Array, RawArray, RawFile
-from pyplantx.specs.selections import Region, as_tuple, parse
+from pyplantx.specs.selections import HOW_TO_WRITE, Region, as_tuple, parse
 
 _T = TypeVar("_T")
 _WHOLE = slice(None)
@@ -126,7 +126,7 @@ class RawBackend:
         """See `Backend.digest_of`."""
         region = parse(selection, self._raw.shape)
         if region is None:
-            raise BadRequest(f"{selection!r} is not a rectangular region")
+            raise BadRequest(f"{selection!r} is not a rectangular region", hint="slices of step 1, one per axis")
         return self._raw.digest_of(region)
 
     def adopt(self, path: str) -> None:
@@ -191,7 +191,7 @@ def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
     try:
         return np.asarray(value, dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        raise BadRequest(f"the value can't be written to an array of {dtype}: {error}") from error
+        raise BadRequest(f"the value can't be written to an array of {dtype}: {error}", hint=HOW_TO_WRITE) from error
 
 
 def _broadcast(array: Array, wanted: tuple[int, ...]) -> Array:

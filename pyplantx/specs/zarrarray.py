@@ -18,7 +18,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.masks import check_written
-from pyplantx.specs.selections import Region, as_tuple, fill, parse
+from pyplantx.specs.selections import HOW_TO_WRITE, Region, as_tuple, fill, parse
 from pyplantx.specs.zarrthreads import answer_of, entering
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _in_our_words() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise BadRequest(f"the value can't be written to the Zarr array: {error}") from error
+        raise BadRequest(f"the value can't be written to the Zarr array: {error}", hint=HOW_TO_WRITE) from error
 
 
 @contextmanager

@@ -113,6 +113,23 @@ def test_the_form_of_what_is_received(refused: Refused) -> None:
     refused(received, ["", "x", 5, [], ["numpy"], object()])
 
 
+def test_rows_and_columns_of_a_matrix(refused: Refused) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    by_rows, by_columns = sparse.eye(4, format="csr"), sparse.eye(4, format="csc")
+    for cut, matrix in ((specs.rows, by_rows), (specs.columns, by_columns)):
+        refused(lambda value: cut(value, 0, 1), [None, 5, "x", [], object(), A])  # noqa: B023
+        refused(lambda value: cut(matrix, value, 3), NO_WHOLE)  # noqa: B023
+        refused(lambda value: cut(matrix, 0, value), NO_WHOLE)  # noqa: B023
+
+
+@pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ZarrArraySpec])
+def test_what_is_written_to_a_dataset(spec: Any, refused: Refused) -> None:
+    def write(pipe: Any, value: Any) -> None:
+        pipe.allocate_temp(spec, shape=(6, 4), dtype="f4")[:] = value
+
+    refused(piped(write), ["x", object(), [1, 2], {"a": 1}, np.ones(5)])
+
+
 @pytest.mark.parametrize("option", ALLOCATE)
 def test_options_of_an_allocation(option: str, refused: Refused) -> None:
     spec, values = ALLOCATE[option]
