@@ -135,13 +135,13 @@ class Answers:
         """See `Pipework.read_config`."""
         return self._config.read(run, name)
 
-    def read_config_unregistered(self, name: str) -> Any:
+    def read_config_unregistered(self, run: Run, name: str) -> Any:
         """See `Pipework.read_config_unregistered`."""
-        return self._config.read_unregistered(name)
+        return self._config.read_unregistered(run, name)
 
-    def peek_config(self, name: str, default: Any) -> Any:
+    def peek_config(self, run: Run, name: str, default: Any) -> Any:
         """See `Pipework.peek`."""
-        return self._config.peek(name, default)
+        return self._config.peek(run, name, default)
 
     def has_config(self, run: Run, name: str) -> bool:
         """See `Pipework.has`."""

@@ -31,7 +31,7 @@ class ConfigSource:
         Function or class -> fingerprint.
     """
 
-    __slots__ = ("encode", "code", "_config", "_auxiliary", "_root", "_runs", "_answers")
+    __slots__ = ("encode", "code", "_config", "_auxiliary", "_root", "_runs", "_unrecorded", "_answers")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class ConfigSource:
         self._auxiliary = frozenset(auxiliary)
         self._root: Node | None = None
         self._runs: dict[int, tuple[Recorder | None, ConfigRun]] = {}
+        self._unrecorded: dict[int, tuple[Recorder | None, ConfigRun]] = {}  # what the same runs read in secret
         self._answers: dict[str, Answer] = {}
 
     # -- for running reactors
@@ -71,23 +72,33 @@ class ConfigSource:
         """Whether there is such a parameter, recorded (its value is not)."""
         return self.run(recorder).has(name)
 
-    def read_unregistered(self, name: str) -> Any:
-        """The value of a parameter, not recorded."""
-        return self.run(None).read(name)
+    def read_unregistered(self, recorder: Recorder | None, name: str) -> Any:
+        """The value of a parameter, not recorded; the recorder's run has a copy of its own."""
+        return self._unrecorded_run(recorder).read(name)
 
-    def peek(self, name: str, default: object = None) -> Any:
-        """The value of a parameter, or `default`; not recorded."""
-        return self.run(None).read(name, default)
+    def peek(self, recorder: Recorder | None, name: str, default: object = None) -> Any:
+        """The value of a parameter, or `default`; as `read_unregistered`."""
+        return self._unrecorded_run(recorder).read(name, default)
+
+    def _unrecorded_run(self, recorder: Recorder | None) -> ConfigRun:
+        found = self._unrecorded.get(id(recorder))
+        if found is None:
+            found = self._unrecorded.setdefault(id(recorder), (recorder, ConfigRun(self._tree(), None)))
+        return found[1]
 
     def check_unchanged(self, recorder: Recorder | None) -> None:
         """End a recorder's run: raise `ReadOnlyConfig` if it changed what it was handed."""
         found = self._runs.pop(id(recorder), None)
+        unrecorded = self._unrecorded.pop(id(recorder), None) if self._unrecorded else None
         if found is not None:
             found[1].check_unchanged()
+        if unrecorded is not None:
+            unrecorded[1].check_unchanged()
 
     def forget(self, recorder: Recorder | None) -> None:
         """End a recorder's run that failed, unchecked."""
         self._runs.pop(id(recorder), None)
+        self._unrecorded.pop(id(recorder), None)
 
     # -- for replays and explanations
 

@@ -18,6 +18,7 @@ from pyplantx.config.keys import MODES, describe_key, make_key, parse_key
 from pyplantx.config.kinds import _FOR_ALL, LEAF, MAPPING, OBJECT, is_dunder, kind_of
 from pyplantx.config.view import ConfigView
 from pyplantx.core.trace import ABSENT
+from pyplantx.errors import ReadOnlyConfig
 
 # -- keys
 
@@ -328,9 +329,28 @@ def test_has_looks_at_presence_alone():
 
 def test_peeking_leaves_no_trace():
     plant_side = source(NS(a=[1], m=NS(b=2)))
-    assert plant_side.read_unregistered("m.b") == plant_side.peek("m").b == 2
-    assert plant_side.peek("none") is None and plant_side.peek("none", 3) == 3
-    plant_side.check_unchanged(None)
+    tape = Tape()
+    assert plant_side.read_unregistered(tape, "m.b") == plant_side.peek(tape, "m").b == 2
+    assert plant_side.peek(tape, "none") is None and plant_side.peek(tape, "none", 3) == 3
+    plant_side.check_unchanged(tape)
+    assert changed(tape, NS()) == []
+
+
+@pytest.mark.parametrize("how", ["peek", "read_unregistered"])
+def test_each_run_peeks_at_a_copy_of_its_own(how):
+    plant_side, one, other = source(NS(a=[1])), Tape(), Tape()
+    mine = getattr(plant_side, how)(one, "a")
+    assert getattr(plant_side, how)(one, "a") is mine
+    mine.append(2)
+    assert getattr(plant_side, how)(other, "a") == plant_side.read(one, "a") == [1]
+    plant_side.check_unchanged(other)
+    with pytest.raises(ReadOnlyConfig, match="a"):
+        plant_side.check_unchanged(one)
+    assert getattr(plant_side, how)(one, "a") == [1]
+    mine = getattr(plant_side, how)(one, "a")
+    mine.append(2)
+    plant_side.forget(one)
+    assert getattr(plant_side, how)(one, "a") == [1]
 
 
 def test_keys_that_are_not_text():

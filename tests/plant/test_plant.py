@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -592,3 +593,22 @@ def test_the_second_parameter_is_the_config_unless_it_has_a_default(open_plant: 
 
     with open_plant(*reactors, reads, config=SimpleNamespace(n=5)) as plant:
         assert plant.produce("part-2", "read") == (4, 5)
+
+
+def test_what_a_reactor_peeks_at_is_its_own(open_plant: Any) -> None:
+    @ReactorFunc
+    def first(pipe: Any) -> None:
+        pipe.peek("options").append(99)
+        pipe.read_config_unregistered("table")["new"] = 1
+        pipe.send("a", 1)
+
+    @ReactorFunc
+    def second(pipe: Any) -> Any:
+        with suppress(errors.ReadOnlyConfig):
+            yield pipe.receive("a")
+        pipe.send("b", [pipe.peek("options"), pipe.read_config_unregistered("table")])
+
+    with open_plant(first, second, config={"options": [1], "table": {}}) as plant:
+        assert plant.produce("b") == [[1], {}]
+        with pytest.raises(errors.ReadOnlyConfig, match="options|table"):
+            plant.produce("a")
