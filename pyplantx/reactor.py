@@ -26,7 +26,6 @@ class _Wrapped:
             raise BadRequest(f"{function!r} is decorated already", hint="decorate the plain function, once")
         if not callable(function):
             raise BadRequest(f"{function!r} is not a function", hint="decorate a function: @ReactorFunc above def")
-        vars(self)["function"] = function
         self.__doc__ = function.__doc__
         self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.__qualname__: str = getattr(function, "__qualname__", self.__name__)
@@ -64,7 +63,7 @@ class Reactor(_Wrapped):
         self, function: Callable[..., Any], name: str | None = None, version: str = "", sends: Iterable[str] = ()
     ) -> None:
         super().__init__(function)
-        self.__wrapped__ = function
+        self.function = self.__wrapped__ = function
         if name is not None:
             name = check_text("name=", name, "@ReactorFunc(name='load')")
         self.name = name or self.__name__
@@ -104,6 +103,7 @@ class Subreactor(_Wrapped):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        vars(self)["function"] = function
         self.made_in: object = watcher().token
 
     @property
@@ -406,26 +406,16 @@ class Registry:
 
     def __init__(self) -> None:
         self._reactors: dict[ReactorId, list[Reactor]] = {}
-        self._places: dict[tuple[str, str], Reactor] = {}
+        self._modules: set[str] = set()
         self.changes = 0  #: grows with every definition
 
     def add(self, reactor: Reactor) -> None:
         """Note a reactor."""
         self.changes += 1
-        place = place_of(reactor)
-        twin = self._twin(reactor, self._places.get(place))
-        if twin is not None:
-            if twin.__module__ == "__main__":
-                return
-            del self._reactors[twin.id]
-        self._places[place] = reactor
-        others = [r for r in self._reactors.get(reactor.id, ()) if r is not reactor and not _replaces(reactor, r)]
+        self._modules.add(reactor.__module__)
+        known = self._reactors.get(reactor.id)
+        others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
-
-    def _twin(self, reactor: Reactor, at_place: Reactor | None) -> Reactor | None:
-        if at_place is not None and is_twin(at_place, reactor):
-            return at_place
-        return next((other for other in self._reactors.get(reactor.id, ()) if is_twin(other, reactor)), None)
 
     def resolve(self, fingerprint: Callable[[Reactor], object]) -> list[Reactor]:
         """The reactors, one for each id.
@@ -435,10 +425,13 @@ class Registry:
         ReactorClash
             If one id was given to reactors that differ.
         """
-        return [self._only(id, reactors, fingerprint) for id, reactors in self._reactors.items()]
+        known = list(self._reactors.values())
+        if any(module != "__main__" and _is_main(module) for module in self._modules):
+            known = _without_twins(known)
+        return [self._only(reactors, fingerprint) for reactors in known]
 
     @staticmethod
-    def _only(id: ReactorId, reactors: list[Reactor], fingerprint: Callable[[Reactor], object]) -> Reactor:
+    def _only(reactors: list[Reactor], fingerprint: Callable[[Reactor], object]) -> Reactor:
         if len(reactors) == 1:
             return reactors[0]
         for one in reactors[:-1]:
@@ -451,7 +444,7 @@ class Registry:
     def clear(self) -> None:
         """Forget all reactors."""
         self._reactors.clear()
-        self._places.clear()
+        self._modules.clear()
         self.changes += 1
 
 
@@ -497,6 +490,27 @@ def is_twin(one: Reactor, other: Reactor) -> bool:
     own_names = one.id != one.qualified, other.id != other.qualified
     file = place_of(one)[0]
     return file != "" and not file.startswith("<") and (not any(own_names) or one.id == other.id)
+
+
+def _is_main(module: str) -> bool:
+    """Whether a module is the script that runs as ``__main__``."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and file == getattr(sys.modules.get("__main__"), "__file__", None)
+
+
+def _without_twins(known: list[list[Reactor]]) -> list[list[Reactor]]:
+    """The reactors without those that ``__main__`` has, too."""
+    defined = [reactor for reactors in known for reactor in reactors]
+    main = {place_of(reactor): reactor for reactor in defined if reactor.__module__ == "__main__"}
+    kept = [[reactor for reactor in reactors if not _is_in(main, reactor, reactors)] for reactors in known]
+    return list(filter(None, kept))
+
+
+def _is_in(main: dict[tuple[str, str], Reactor], reactor: Reactor, of_its_id: list[Reactor]) -> bool:
+    if reactor.__module__ == "__main__":
+        return False
+    there = main.get(place_of(reactor))
+    return any(is_twin(reactor, other) for other in (there, *of_its_id) if other is not None)
 
 
 def _replaces(later: Reactor, earlier: Reactor) -> bool:
