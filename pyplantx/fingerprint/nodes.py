@@ -503,7 +503,14 @@ def _read_fields(owner: Any, key: str) -> Any:
     noise = _CACHED_NOISE if isinstance(owner, functools.cached_property) else _WRAPPER_NOISE
     counting = [name for name in sorted(fields) if name not in noise]
     found = {name: fields[name] for name in counting if not any(fields[name] is part for part in parts)}
-    return found or MISSING
+    return found | _cache_parameters(fields) or MISSING
+
+
+def _cache_parameters(fields: dict[str, Any]) -> dict[str, Any]:
+    """How `functools.lru_cache` keeps results: which calls are taken for the same one, and which are made again."""
+    ask: Any = fields.get("cache_parameters")
+    asked = isinstance(ask, types.FunctionType) and ask.__globals__ is vars(functools)
+    return {"cache_parameters": ask()} if asked else {}
 
 
 def _is_subreactor(obj: Any) -> bool:

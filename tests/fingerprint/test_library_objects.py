@@ -268,3 +268,14 @@ def test_statements_that_make_types(source: str, old: str, new: str) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the statement is new in 3.12")
 def test_an_alias_of_what_is_not_there_yet_is_none() -> None:
     assert both_ways("type K = Later") == both_ways("type K = Later")
+
+
+# --- caches -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("typed=False", "typed=True"), ("maxsize=8", "maxsize=0"), ("x + 1", "x + 2")]
+)
+def test_how_a_cache_is_kept_counts(old: str, new: str) -> None:
+    source = "from functools import lru_cache\n@lru_cache(maxsize=8, typed=False)\ndef K(x): return x + 1"
+    check_edit(source, old, new)
