@@ -32,6 +32,7 @@ from pyplantx.fingerprint.objects import (
     lineage,
     member_fields,
     name_of,
+    own_fields,
     plain_array_class,
     python_slots,
     qualified,
@@ -39,7 +40,7 @@ from pyplantx.fingerprint.objects import (
     static_attribute,
 )
 from pyplantx.fingerprint.reductions import Unsteady, is_look_up, left_out, reduction
-from pyplantx.fingerprint.states import NEVER, STATES, is_inconstant, is_sparse, sparse_state
+from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, is_sparse, sparse_state
 
 Code = Callable[[object], str]
 Opaque = Callable[[object], None]
@@ -350,10 +351,13 @@ class Encoder:
         self._part(b"m", mask if getattr(mask, "shape", ()) or value.shape == () else bool(mask))
         fixed = type(value).__name__ == "MaskedConstant"  # whose fill value can't even be asked for
         self._part(b"v", (None if fixed else value.fill_value, value.hardmask))
+        hung = hung_on_masked(instance_dict(value) or {})
+        if hung:
+            self._part(b"d", hung)
 
     def _array_subclass(self, value: Any) -> None:
         self._elements(value.view(plain_array_class(value)), "")
-        self._part(b"d", instance_dict(value) or {})
+        self._part(b"d", own_fields(value))
 
     def _write_scalar(self, value: Any) -> None:
         dtype = value.dtype

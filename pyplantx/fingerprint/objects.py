@@ -260,6 +260,15 @@ def own_fields(obj: Any) -> dict[str, Any]:
     return fields
 
 
+def fields_added_to(obj: Any, base: type) -> dict[str, Any]:
+    """What an object holds that its class has beside those of one of its bases; nothing for that base itself."""
+    cls = type(obj)
+    if cls is base:
+        return {}
+    inherited = dict(python_slots(base))
+    return {name: item for name, item in own_fields(obj).items() if name not in inherited}
+
+
 def member_fields(member: Any) -> dict[str, Any]:
     """What an enum member of the project holds beside its name and value; "" is its content as a builtin."""
     fields = {name: item for name, item in own_fields(member).items() if not _is_of_enum(member, name)}

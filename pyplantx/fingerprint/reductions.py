@@ -16,6 +16,7 @@ from pyplantx.fingerprint.objects import (
     PICKLING,
     builtin_base,
     class_module,
+    fields_added_to,
     is_code,
     library_name,
     own_fields,
@@ -97,20 +98,28 @@ def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
     Returns
     -------
     list of (str, object)
-        All fields where the reduction is a look-up (a name, or a function of the project and a key), or is that of
-        a builtin that does not know what a class derived from it holds; else the functions and classes only: pickle
-        can't keep most of them, so they are left out, or a name stands for them. What else is left out is a cache,
-        or was not meant to count.
+        All fields where the reduction is a look-up (a name, or a function of the project and a key). Those that a
+        derived class has added, where the reduction is that of a class without a ``__dict__``, or of a builtin's
+        kind, and knows nothing of them. Of others the functions and classes: pickle can't keep most of them, so
+        they are left out, or a name stands for them. What else is left out is a cache, or not meant to count.
     """
-    fields = own_fields(value)
-    if not fields or (isinstance(parts, str) and _lies_in_library(value, parts)):
+    if isinstance(parts, str) and _lies_in_library(value, parts):
         return _NO_FIELDS
-    everything = builtin_base(type(value)) is not None or is_look_up(parts)
+    known = own_fields(value)
+    unknown = known if is_look_up(parts) else fields_added_to(value, _author(type(value)))
     candidates = [
-        (name, item) for name, item in fields.items() if name not in _LOCATION and (everything or is_code(item))
+        (name, item) for name, item in known.items() if name not in _LOCATION and (name in unknown or is_code(item))
     ]
     told = _told(parts) if candidates else ()
     return [(name, item) for name, item in candidates if id(item) not in told]
+
+
+def _author(cls: type) -> type:
+    """The class that says how instances of `cls` are pickled, if it is one that has no ``__dict__`` for more fields."""
+    for base in cls.__mro__:
+        if any(name in vars(base) for name in PICKLING):
+            return base if not base.__dictoffset__ or builtin_base(base) is not None else cls
+    return cls
 
 
 def is_look_up(parts: Any) -> bool:

@@ -6,6 +6,7 @@ not know: how anything is encoded or hashed.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
@@ -50,10 +51,45 @@ def hung_on_sparse(value: Any) -> dict[str, object]:
     return {name: item for name, item in fields.items() if name not in _SPARSE_FIELDS}
 
 
+#: What NumPy keeps on a masked array beside its elements, mask and fill value, and which follows from these.
+_MASKED_FIELDS = frozenset(
+    {"_mask", "_fill_value", "_hardmask", "_sharedmask", "_isfield", "_baseclass", "_basedict"},
+)
+
+
+def hung_on_masked(fields: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of a masked array that its user has set, the dict for such information among them."""
+    return {n: item for n, item in fields.items() if n not in _MASKED_FIELDS and (n != "_optinfo" or item)}
+
+
 def _variable_state(variable: Any) -> object:
     from contextvars import Context
 
     return variable.name, _outcome(lambda: Context().run(variable.get)), _outcome(variable.get)
+
+
+def _generator_state(generator: Any) -> object:
+    """The state of a generator of NumPy; how many others were spawned by it decides what the next of them draws."""
+    source = generator.bit_generator
+    spawned = getattr(getattr(source, "seed_seq", None), "n_children_spawned", 0)
+    return (source.state, spawned) if spawned else source.state
+
+
+def _text_state(stream: Any) -> object:
+    """Content and position of text in memory, and how it writes ends of lines, if that was said."""
+    content, ends, position, _ = stream.__getstate__()
+    return (content, position) if ends == "\n" else (content, position, ends)
+
+
+def _alias_state(alias: Any) -> object:
+    state = (alias.__origin__, alias.__args__)
+    return (*state, "*") if alias.__unpacked__ else state
+
+
+def _delayed_state(delayed: Any) -> object:
+    """What `dask.delayed` wraps; the key ends in a random number, unless it was given or the function is pure."""
+    key = delayed._key
+    return delayed._obj, delayed._pure, delayed._nout, _RANDOM_END.sub("", key) if isinstance(key, str) else key
 
 
 def _cell_state(cell: Any) -> object:
@@ -84,6 +120,8 @@ def _typing_state(variable: Any) -> object:
     return [_outcome(partial(getattr, variable, name)) for name in _VARIABLE]
 
 
+_RANDOM_END = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+
 #: Exact type -> its state, as a value that can be encoded.
 STATES: Final[dict[str, Callable[[Any], object]]] = {
     "decimal.Decimal": str,
@@ -106,7 +144,7 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "collections.deque": lambda value: (value.maxlen, list(value)),
     "collections.OrderedDict": lambda value: list(value.items()),
     "types.SimpleNamespace": lambda value: dict(vars(value)),
-    "types.GenericAlias": lambda value: (value.__origin__, value.__args__),
+    "types.GenericAlias": _alias_state,
     "types.UnionType": lambda value: value.__args__,
     "builtins.dict_keys": list,
     "builtins.dict_values": list,
@@ -114,14 +152,16 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "builtins.cell": _cell_state,
     "functools.KeyWrapper": _compared,
     "_struct.Struct": lambda value: value.format,
-    "_io.StringIO": lambda value: (value.getvalue(), value.tell()),
+    "_io.StringIO": _text_state,
     "_io.BytesIO": lambda value: (value.getvalue(), value.tell()),
     "weakref.ReferenceType": lambda value: value(),
     "typing.NewType": lambda value: (value.__name__, value.__supertype__),
     "typing.ForwardRef": lambda value: (value.__forward_arg__, value.__forward_is_class__),
     **dict.fromkeys((f"typing.{n}" for n in ("TypeVar", "TypeVarTuple", "ParamSpec", "TypeAliasType")), _typing_state),
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
-    "numpy.random._generator.Generator": lambda value: value.bit_generator.state,
+    "numpy.random._generator.Generator": _generator_state,
+    "dask.delayed.DelayedLeaf": _delayed_state,
+    "numpy.busdaycalendar": lambda value: (value.weekmask, value.holidays),
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
 }
 
@@ -133,9 +173,10 @@ NEVER: Final = frozenset(
         *("builtins.coroutine", "builtins.async_generator", "builtins.frame", "builtins.traceback"),
         *("weakref.ReferenceType", "weakref.WeakSet", "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary"),
         *("_weakrefset.WeakSet", "_weakref.ReferenceType", "_socket.socket", "sqlite3.Connection"),
-        *("weakref.ProxyType", "weakref.CallableProxyType"),
+        *("weakref.ProxyType", "weakref.CallableProxyType", "weakref.finalize"),
         *("os._Environ", "builtins.PyCapsule"),
         *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
+        *(f"h5py.{name}ID" for name in ("h5a.Attr", "h5d.Dataset", "h5f.File", "h5g.Group", "h5p.Prop")),
         *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),
     }
 )

@@ -17,7 +17,7 @@ from pyplantx.fingerprint.states import hung_on_sparse
 
 def both_ways(source: str) -> tuple[str, str, list[str]]:
     """The fingerprint of code that refers to a global ``K``, the digest of ``K`` itself, what is not seen."""
-    for library in ("h5py", "toolz"):
+    for library in ("h5py", "toolz", "dask"):
         if library in source:
             pytest.importorskip(library)
     names: dict[str, Any] = {}
@@ -279,3 +279,46 @@ def test_an_alias_of_what_is_not_there_yet_is_none() -> None:
 def test_how_a_cache_is_kept_counts(old: str, new: str) -> None:
     source = "from functools import lru_cache\n@lru_cache(maxsize=8, typed=False)\ndef K(x): return x + 1"
     check_edit(source, old, new)
+
+
+# --- parts of objects that were not looked at ---------------------------------------------------------------
+
+SUBCLASS = "import {module}\nclass C({module}.{name}): pass\nK = C({arguments})\nK.unit = 1"
+PARTS = {
+    "date": (SUBCLASS.format(module="datetime", name="date", arguments="2020, 1, 2"), "unit = 1", "unit = 2"),
+    "duration": (SUBCLASS.format(module="datetime", name="timedelta", arguments="5"), "unit = 1", "unit = 2"),
+    "decimal": (SUBCLASS.format(module="decimal", name="Decimal", arguments="5"), "unit = 1", "unit = 2"),
+    "fraction": (SUBCLASS.format(module="fractions", name="Fraction", arguments="5"), "unit = 1", "unit = 2"),
+    "path": (SUBCLASS.format(module="pathlib", name="PosixPath", arguments="'a'"), "unit = 1", "unit = 2"),
+    "mapping": (SUBCLASS.format(module="collections", name="defaultdict", arguments="int"), "unit = 1", "unit = 2"),
+    "masked array": ("import numpy as np\nK = np.ma.zeros(2)\nK.unit = 1", "unit = 1", "unit = 2"),
+    "masked array, information": ("import numpy as np\nK = np.ma.zeros(2)\nK._optinfo['a'] = 1", "= 1", "= 2"),
+    "slots of arrays": (
+        "import numpy as np\nclass A(np.ndarray):\n    __slots__ = ('a',)\nK = np.zeros(2).view(A)\nK.a = 1",
+        "a = 1",
+        "a = 2",
+    ),
+    "spawned generators": ("import numpy as np\nK = np.random.default_rng(1)\nK.spawn(5)", "(5)", "(6)"),
+    "ends of lines": ("import io\nK = io.StringIO('a', newline='')", "''", "'\\r\\n'"),
+    "unpacked alias": ("K = next(iter(tuple[int, ...]))", "next(iter(tuple[int, ...]))", "tuple[int, ...]"),
+    "calendar": ("import numpy as np\nK = np.busdaycalendar('1111100')", "1111100", "1111000"),
+    "delayed": ("import dask\nK = dask.delayed(lambda x: x + 1)", "x + 1", "x + 2"),
+    "delayed, its name": ("import dask\nK = dask.delayed(5, name='one')", "one", "two"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_other_parts_of_objects_count(name: str) -> None:
+    check_edit(*PARTS[name])
+
+
+def test_a_finalizer_is_listed() -> None:
+    names: dict[str, Any] = {}
+    exec("import weakref\nclass C: pass\nc = C()\nK = weakref.finalize(c, print)\ndef f(): return K", names)
+    assert Fingerprinter().opaque(names["f"]) == ["constant ?.K: a weakref.finalize"]
+
+
+def test_what_fractions_and_paths_keep_for_themselves_does_not_count() -> None:
+    source = SUBCLASS.format(module="pathlib", name="PosixPath", arguments="'a/b'")
+    used = f"{source}\nstr(K), hash(K), K.parts, K.name, K.suffix"
+    assert both_ways(source)[0] == both_ways(used)[0]
