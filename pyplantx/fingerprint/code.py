@@ -117,7 +117,7 @@ class Fingerprinter:
         self._reaches: dict[int, _Reach] = {}
         self._frozen = False
         self._describer = Describer(self._boundary, self.record, self._settle)
-        self._graph = Graph(self._describer.describe)
+        self._graph = Graph(self._describer.describe, self._describer.widen)
 
     @property
     def boundary(self) -> Boundary:
@@ -166,7 +166,7 @@ class Fingerprinter:
         while self._boundary.imported != before and not self._frozen:
             before = self._boundary.imported
             if self._describer.look_again():
-                self._graph = Graph(self._describer.describe)
+                self._graph = Graph(self._describer.describe, self._describer.widen)
                 self._reaches.clear()
                 root = self._graph.root(obj)
         return root
@@ -255,8 +255,16 @@ class Fingerprinter:
         if closed is not None:
             return {label_of(inner): values.hash_bytes(FUNCTION + closed[:32].encode())}
         found: dict[str, Digest] = {}
-        for node in self._graph.reach(inner):
-            _add_part(found, node.label, values.hash_bytes(bytes(node.own)))
+        self._graph.root(inner)
+        for node in self._graph.wide(inner).reach(inner):
+            own = self._graph.node(node.obj).own
+            _add_part(found, node.label, values.hash_bytes(bytes(own)))
+            if len(node.own) > len(own):
+                _add_part(
+                    found,
+                    f"docstring, names or annotations of {node.label}",
+                    values.hash_bytes(bytes(node.own[len(own) :])),
+                )
             for slot in node.constants:
                 if not is_code(slot.value) or _is_other_class(slot):
                     found[slot.label] = values.hash_bytes(slot.data)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.fingerprint.arrays import size, text
+from pyplantx.fingerprint.arrays import size
 from pyplantx.fingerprint.pieces import Node
 from pyplantx.fingerprint.value import hash_bytes
 
@@ -29,13 +29,17 @@ class Graph:
     ----------
     describe : callable
         Object -> its node.
+    widen : callable, optional
+        Node, what is read about code (as in `Record`) -> a node of the same object with that in it.
     """
 
-    def __init__(self, describe: Callable[[Any], Node]) -> None:
+    def __init__(self, describe: Callable[[Any], Node], widen: Callable[[Node, int], Node] | None = None) -> None:
         self._describe = describe
+        self._widen = widen
+        self._wide: dict[int, Graph] = {}  # of what some piece reads about others
         self._nodes: dict[int, Node] = {}  # a node keeps its object alive, so that ids stay true
         self._roots: dict[int, Digest] = {}
-        self._sees_docs: set[int] = set()
+        self._sees: dict[int, int] = {}
 
     def node(self, obj: Any) -> Node:
         """The node of an object, made once."""
@@ -45,15 +49,25 @@ class Graph:
         return node
 
     def root(self, obj: Any) -> Digest:
-        """Root digest of an object; docstrings count if anything in reach reads docstrings."""
+        """Root digest of an object; docstrings, names, annotations count if anything in reach reads them."""
         if id(obj) not in self._roots:
             node = self.node(obj)
             if all([id(ref) in self._roots for ref in node.refs]):
                 self._close([node])
             else:
                 self._visit(node)
-        root = self._roots[id(obj)]
-        return self._with_docs(obj, root) if id(obj) in self._sees_docs else root
+        wide = self.wide(obj)
+        return self._roots[id(obj)] if wide is self else wide.root(obj)
+
+    def wide(self, obj: Any) -> Graph:
+        """The graph that counts for an object whose root is known: with what is read about the pieces in its reach."""
+        sees = self._sees.get(id(obj), 0)
+        if not sees:
+            return self
+        widen, wide = self._widen, self._wide.get(sees)
+        if wide is None and widen is not None:
+            wide = self._wide[sees] = Graph(lambda obj: widen(self.node(obj), sees))
+        return wide or self
 
     def reach(self, obj: Any) -> Iterator[Node]:
         """All nodes in reach of an object, itself first, each once, in a canonical order."""
@@ -65,10 +79,6 @@ class Graph:
                 if id(ref) not in seen:
                     seen.add(id(ref))
                     pending.append(self.node(ref))
-
-    def _with_docs(self, obj: Any, root: Digest) -> Digest:
-        docs = {self._roots[id(node.obj)] + doc for node in self.reach(obj) for doc in node.docs}
-        return hash_bytes(b"D" + root.encode() + b"".join(text(doc) for doc in sorted(docs)))
 
     def _visit(self, start: Node) -> None:
         """Compute the roots of everything in reach that has none yet."""
@@ -115,9 +125,13 @@ class Graph:
             self._roots[id(members[0].obj)] = self._single(members[0])
         else:
             self._circle(members)
-        inside = (any(id(ref) in self._sees_docs for ref in member.refs) or member.sees_docs for member in members)
-        if any(inside):
-            self._sees_docs.update(id(member.obj) for member in members)
+        sees = 0
+        for member in members:
+            sees |= member.sees
+            for ref in member.refs:
+                sees |= self._sees.get(id(ref), 0)
+        if sees:
+            self._sees.update({id(member.obj): sees for member in members})
 
     def _single(self, node: Node) -> Digest:
         data = node.data

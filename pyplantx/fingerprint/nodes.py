@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -20,6 +21,7 @@ from pyplantx.fingerprint.objects import (
     MISSING,
     bound_to,
     called_by_ufunc,
+    class_module,
     inner_function,
     instance_dict,
     is_code,
@@ -34,7 +36,9 @@ from pyplantx.fingerprint.pieces import (
     Node,
     Reference,
     Slot,
+    inner_names,
     label_of,
+    names_of,
     read_attribute,
     read_cell,
     read_class,
@@ -42,7 +46,7 @@ from pyplantx.fingerprint.pieces import (
     read_member,
     static_pin,
 )
-from pyplantx.fingerprint.records import Record, mentioned
+from pyplantx.fingerprint.records import ANNOTATIONS, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
 from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_import
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
@@ -154,6 +158,10 @@ class Describer:
         slot.now = slot.data = self._encode(slot, stand_in, opaque)
         slot.refs = slot.refs_now = tuple(refs)
         slot.opaque = tuple(opaque)
+        if b"__" in slot.now:
+            slot.sees = read_by_text(slot.now.decode("latin-1"))
+        elif type(slot.value) is types.FunctionType:
+            slot.sees = READ_BY.get(slot.value.__name__, 0)  # `from inspect import signature as look`
 
     def _encode(self, slot: Slot, stand_in: Callable[[object], str], opaque: list[str]) -> bytes:
         value = slot.value
@@ -193,6 +201,30 @@ class Describer:
             held = held.get(part) if isinstance(held, dict) else vars(held).get(part) if _has_vars(held) else None
         held = getattr(held, "__func__", held)
         return library_name(function, self._boundary) if held is function else None
+
+    def widen(self, node: Node, sees: int) -> Node:
+        """A node with what counts of it for those who read docstrings, names or annotations."""
+        wide = Node(node.obj, bytes(node.own))
+        wide.constants, wide.refs, wide.opaque = list(node.constants), list(node.refs), node.opaque
+        if sees & DOCS and node.docs:
+            wide.own += b"docs" + b"".join(map(text, node.docs))
+        if sees & NAMES:
+            names = [name for ref in node.refs for name in names_of(ref)] + sorted(inner_names(node.obj))
+            wide.own += b"names" + b"".join(map(text, names)) if names else b""
+        if sees & ANNOTATIONS and node.documented and isinstance(node.obj, types.FunctionType):
+            self._add_annotations(wide, node.obj)
+        return wide
+
+    def _add_annotations(self, node: Node, function: types.FunctionType) -> None:
+        annotations = function.__annotations__
+        if annotations:
+            node.add_slot(self.slot(function, "__annotations__", f"{node.label}: annotations", read_attribute))
+            self._add_forward(node, annotations, function.__globals__)
+
+    def _add_forward(self, node: Node, annotations: dict[str, Any], namespace: dict[str, Any]) -> None:
+        """Add what the texts among some annotations name."""
+        for chain in sorted(mentioned(_forward_references(annotations))):
+            self._mention(namespace, chain).add_to(node)
 
     # --- kinds ----------------------------------------------------------------------------------------
 
@@ -251,7 +283,7 @@ class Describer:
     def _code(self, code: types.CodeType) -> Node:
         record = self._record(code)
         node = Node(code, b"code\0" + record.digest.encode())
-        node.documented, node.sees_docs = True, record.sees_docs
+        node.documented, node.sees = True, record.sees
         return node
 
     def _other(self, obj: Any) -> Node:
@@ -344,10 +376,8 @@ class Describer:
         self._add_references(node, function, record)
         if record.queries:
             self._add_mentioned(node, function)
-        node.documented, node.sees_docs = True, record.sees_docs
-        if record.dynamic:
-            found = "eval, exec, globals(), import_module"
-            node.note(f"{node.label}: finds code by computed text ({found}); only its own module counts")
+        node.documented = True
+        node.sees |= record.sees
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
@@ -464,6 +494,8 @@ class Describer:
                 node.add_text(key, "descriptor")
             else:
                 node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_class))
+                if key == "__annotations__":
+                    self._add_forward(node, own[key], _namespace_of(cls))
 
 
 def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any = None) -> Reference:
@@ -519,6 +551,27 @@ def _is_subreactor(obj: Any) -> bool:
 
 def _compiled_name(obj: Any) -> str:
     return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", ""))
+
+
+def _forward_references(annotations: dict[str, Any]) -> list[str]:
+    """The texts in annotations, which name classes that need not have been there: ``"Model"``, ``list["Model"]``."""
+    found: list[str] = []
+    pending = list(annotations.values()) if isinstance(annotations, dict) else []
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            found.append(one)
+        elif type(one).__name__ == "_LiteralGenericAlias":
+            continue  # its texts are values
+        elif isinstance(one, types.GenericAlias | types.UnionType) or type(one).__module__ == "typing":
+            pending += getattr(one, "__args__", None) or ()
+            pending += filter(None, [getattr(one, "__forward_arg__", None)])
+    return found
+
+
+def _namespace_of(cls: type) -> dict[str, Any]:
+    module = sys.modules.get(class_module(cls))
+    return vars(module) if isinstance(module, types.ModuleType) else {}
 
 
 def _has_vars(obj: Any) -> bool:

@@ -32,13 +32,22 @@ from pyplantx.fingerprint.bytecode import (
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.flow import Flow, Walk
 from pyplantx.fingerprint.hints import VERBS, find_hints
-from pyplantx.fingerprint.records import DOMAIN, Import, Pieces, Record, mentioned, pieces_to_json, variables_in
+from pyplantx.fingerprint.records import (
+    DOMAIN,
+    READ_BY,
+    Import,
+    Pieces,
+    Record,
+    mentioned,
+    pieces_to_json,
+    read_by_text,
+    variables_in,
+)
 
 #: VARARGS, VARKEYWORDS, GENERATOR, COROUTINE, ITERABLE_COROUTINE, ASYNC_GENERATOR
 _FLAGS: Final = 0x04 | 0x08 | 0x20 | 0x80 | 0x100 | 0x200
 _OPTIMIZED: Final = 0x01
 _SEES_LOCALS: Final = frozenset({"locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe"})
-_SEES_DOCS: Final = frozenset({"__doc__", "getdoc"})
 #: What finds modules by their names, given as text; these and others that find code by computed text.
 _IMPORTERS: Final = frozenset({"__import__", "import_module"})
 _DYNAMIC: Final = _IMPORTERS | {"exec", "globals", "eval"}
@@ -50,7 +59,7 @@ _FORMULAS: Final = frozenset(
 )
 _QUERIES: Final = frozenset({"query", "eval", "sql", "sql_expr", "evaluate", "execute"}) | _FORMULAS
 _UNSURE: Final = frozenset({"evaluate", "execute"})
-_TELLING: Final = _SEES_LOCALS | _SEES_DOCS | _DYNAMIC | _DYNAMIC_ATTRIBUTES | _QUERIES
+_TELLING: Final = _SEES_LOCALS | READ_BY.keys() | _DYNAMIC | _DYNAMIC_ATTRIBUTES | _QUERIES
 #: Stores at the head of a class body that tell where it stands, not what it does.
 _CLASS_NOISE: Final = frozenset({"__qualname__", "__doc__", "__firstlineno__", "__static_attributes__"})
 
@@ -74,19 +83,20 @@ def normalise(code: CodeType) -> Record:
     if found.queries:
         found.chains.update(f"@{chain}" for chain in mentioned(_texts(code)))
     chains = sorted(found.chains)
-    return Record(digest, chains, found.imports, found.sees_docs, found.dynamic, found.queries, hints)
+    return Record(digest, chains, found.imports, found.sees, found.dynamic, found.queries, hints)
 
 
 class _Findings:
     """What a code object and those nested in it name; the fields are those of `Record`."""
 
-    __slots__ = ("chains", "dynamic", "imports", "queries", "sees_docs", "sent")
+    __slots__ = ("chains", "dynamic", "imports", "queries", "sees", "sent")
 
     def __init__(self) -> None:
         self.chains = set[str]()
         self.imports: list[Import] = []
         self.sent: list[Pieces] = []
-        self.sees_docs = self.dynamic = self.queries = False
+        self.dynamic = self.queries = False
+        self.sees = 0
 
 
 class _Normaliser:
@@ -127,8 +137,6 @@ class _Normaliser:
         code, found, names = self._code, self._found, self._code.co_names
         if not _TELLING.isdisjoint(names):
             self._note_telling()
-        if "__doc__" in code.co_consts:
-            found.sees_docs = True
         if not code.co_flags & _OPTIMIZED and "__qualname__" in names:
             self._drop_class_noise()
         found.chains.update([self._chain(*match.span()) for match in FIND_CHAINS.finditer(self._body.ops)])
@@ -145,10 +153,9 @@ class _Normaliser:
         shown = _SEES_LOCALS.intersection(names) - {"eval"} or any(one.arg == "eval" for one in loads if _is_plain(one))
         self._keep_names = self._keep_names or queries or bool(shown)
         self._note_dynamic(loads)
-        if not _SEES_DOCS.isdisjoint(names):
-            named = (one for one in loads if one.kind == NAME)
-            if any(one.arg in _SEES_DOCS and one.name != "STORE_NAME" for one in named):
-                self._found.sees_docs = True
+        for one in loads:
+            if one.kind == NAME and one.arg in READ_BY and _reads(one):
+                self._found.sees |= READ_BY[one.arg]
 
     def _note_dynamic(self, loads: list[Instruction]) -> None:
         """Note what is imported by a text that stands in the code, and whether code is found by computed text."""
@@ -218,14 +225,22 @@ class _Normaliser:
         leaf = LEAVES.get(type(const))
         if leaf is not None:
             known = leaf(const).hex()
-            if type(const) is str and "@" in const:
-                self._found.chains.update(variables_in(const))
+            if type(const) is str and ("@" in const or "__" in const):
+                self._note_text(const)
         elif isinstance(const, CodeType):
             known = "code " + _Normaliser(const, self._found, self._keep_names).digest()
         else:
-            known = values.encode(const).hex()
+            encoded = values.encode(const)
+            known = encoded.hex()
+            if b"__" in encoded or b"@" in encoded:  # ("__name__", "__doc__")
+                self._note_text(" ".join([item for item in const if isinstance(item, str)]))
         self._consts[index] = known
         return known
+
+    def _note_text(self, text: str) -> None:
+        """Note what a text in the code names for others that read it."""
+        self._found.chains.update(variables_in(text))
+        self._found.sees |= read_by_text(text)
 
 
 @functools.lru_cache(maxsize=256)
@@ -247,6 +262,13 @@ def _is_query(code: CodeType, found: list[Instruction], at: int) -> bool:
     if one.arg in _UNSURE or one.name != "LOAD_ATTR":
         return then[0].kind == CONST and isinstance(code.co_consts[then[0].arg], str)
     return not (then[0].name == "CALL" and then[0].raw == 0)
+
+
+def _reads(one: Instruction) -> bool:
+    """Whether a name of `READ_BY` is read of something; ``__name__`` alone is the module's."""
+    if one.arg[:2] == "__" and one.arg != "__doc__":
+        return one.name == "LOAD_ATTR"
+    return not one.name.startswith("STORE")
 
 
 def _is_plain(one: Instruction) -> bool:

@@ -7,7 +7,7 @@ decides) or how digests are put together (``graph.py``).
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pyplantx.fingerprint.arrays import text
@@ -65,9 +65,11 @@ class Slot:
         The code inside the value, in the order of the encoding; likewise.
     opaque : tuple of str
         Types inside it that have no encoding.
+    sees : int
+        What can be read about other code with a text in it, such as "__name__": as in `Record`.
     """
 
-    __slots__ = ("data", "key", "label", "now", "opaque", "owner", "read", "refs", "refs_now", "value")
+    __slots__ = ("data", "key", "label", "now", "opaque", "owner", "read", "refs", "refs_now", "sees", "value")
 
     def __init__(self, owner: Any, key: str, label: str, value: Any, read: Callable[[Any, str], Any]) -> None:
         self.owner, self.key, self.label, self.value, self.read = owner, key, label, value, read
@@ -75,6 +77,7 @@ class Slot:
         self.refs: tuple[Any, ...] = ()
         self.refs_now: tuple[Any, ...] = ()
         self.opaque: tuple[str, ...] = ()
+        self.sees = 0
 
     def holds(self, data: bytes, refs: tuple[Any, ...]) -> bool:
         """Whether this is what it held when it was looked at."""
@@ -135,13 +138,13 @@ class Node:
         The code that it refers to, in a canonical order.
     documented : bool
         Whether its docstrings are known to be the project's.
-    sees_docs : bool
-        Whether it reads docstrings.
+    sees : int
+        What it reads about other code, as in `Record`: docstrings, names, annotations.
     opaque : tuple of str
         What counts by its type only.
     """
 
-    __slots__ = ("constants", "documented", "obj", "opaque", "own", "refs", "sees_docs")
+    __slots__ = ("constants", "documented", "obj", "opaque", "own", "refs", "sees")
 
     def __init__(self, obj: Any, kind: bytes) -> None:
         self.obj = obj
@@ -149,7 +152,7 @@ class Node:
         self.constants: list[Slot] = []
         self.refs: list[Any] = []
         self.documented = False
-        self.sees_docs = False
+        self.sees = 0
         self.opaque: tuple[str, ...] = ()
 
     @property
@@ -178,12 +181,14 @@ class Node:
         self.own += slot.framed
         self.refs += slot.refs
         self.opaque += slot.opaque
+        self.sees |= slot.sees
 
     def add_constant(self, slot: Slot) -> None:
         """Add a global constant, which is a part of its own for those who explain."""
         self.constants.append(slot)
         self.refs += slot.refs
         self.opaque += slot.opaque
+        self.sees |= slot.sees
 
     def add_ref(self, obj: Any) -> None:
         """Add other code; a class by its name too, since two may have one body, and which it is can be asked."""
@@ -239,6 +244,20 @@ def static_pin(obj: Any) -> Pin | None:
     own = getattr(obj, "__dict__", None)
     pin = own.get("__pyplantx_pin__") if isinstance(own, dict | types.MappingProxyType) else None
     return pin if isinstance(pin, Pin) and pin.owner is obj else None
+
+
+def names_of(obj: Any) -> tuple[str, ...]:
+    """The names that a function has when it is asked for them; of other code none, what is reached has its own."""
+    return (obj.__name__, obj.__qualname__) if isinstance(obj, types.FunctionType) else ()
+
+
+def inner_names(obj: Any) -> Iterator[str]:
+    """The names of the functions and classes inside a function."""
+    code = obj if isinstance(obj, types.CodeType) else getattr(obj, "__code__", None)
+    for const in code.co_consts if isinstance(code, types.CodeType) else ():
+        if isinstance(const, types.CodeType):
+            yield const.co_name
+            yield from inner_names(const)
 
 
 def docstrings(obj: Any) -> tuple[str, ...]:

@@ -26,6 +26,26 @@ _RECORDS: Final = b"2"
 #: Begins everything that is hashed about code: instructions mean something for one minor version only.
 DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
 
+#: What code may read about other code, beside what it does: docstrings, names of functions, their annotations.
+DOCS, NAMES, ANNOTATIONS = 1, 2, 4
+READ_BY: Final = {
+    **dict.fromkeys(("__doc__", "getdoc"), DOCS),
+    **dict.fromkeys(("__name__", "__qualname__", "co_name", "co_qualname"), NAMES),
+    **dict.fromkeys(("__annotations__", "get_type_hints", "get_annotations"), ANNOTATIONS),
+    **dict.fromkeys(("signature", "getfullargspec"), ANNOTATIONS),
+}
+_FLAGS: Final = {"d": DOCS, "n": NAMES, "a": ANNOTATIONS}
+_find_read: Final = re.compile("__(?:doc|name|qualname|annotations)__").findall
+
+
+def read_by_text(text: str) -> int:
+    """What is read with the help of a text, as in ``getattr(function, "__name__")``."""
+    found = 0
+    for name in _find_read(text):
+        found |= READ_BY[name]
+    return found
+
+
 #: The pieces of a name that is sent, see ``hints.py``.
 Pieces = list[list[str]]
 
@@ -100,8 +120,10 @@ class Record(NamedTuple):
     chains : list of str
         Global names with the attributes taken from them at once ("np.linalg.norm"), sorted.
     imports : list of Import
-    sees_docs, dynamic : bool
-        Whether docstrings are read; whether code or modules are found by computed text.
+    sees : int
+        What is read about other code: `DOCS`, `NAMES`, `ANNOTATIONS`.
+    dynamic : bool
+        Whether code or modules are found by computed text.
     queries : bool
         Whether a text is handed to what looks up its names in the caller (``df.query("x > @LIMIT")``). Those in
         texts of the code itself are among `chains`, each behind a "@".
@@ -112,7 +134,7 @@ class Record(NamedTuple):
     digest: str
     chains: list[str]
     imports: list[Import]
-    sees_docs: bool = False
+    sees: int = 0
     dynamic: bool = False
     queries: bool = False
     hints: str = ""
@@ -120,7 +142,7 @@ class Record(NamedTuple):
     @property
     def is_closed(self) -> bool:
         """Whether the digest alone says it all: nothing is referred to."""
-        return not (self.chains or self.imports or self.sees_docs or self.dynamic or self.queries)
+        return not (self.chains or self.imports or self.sees or self.dynamic or self.queries)
 
     @property
     def sent(self) -> list[Pieces]:
@@ -131,7 +153,8 @@ class Record(NamedTuple):
         """One line: digest, "." if the code is closed and "+" if not, then tab-separated fields."""
         if self.is_closed:
             return f"{self.digest}.\t{self.hints}"
-        flags = "d" * self.sees_docs + "y" * self.dynamic + "q" * self.queries
+        flags = "".join(letter for letter, bit in _FLAGS.items() if self.sees & bit) if self.sees else ""
+        flags += "y" * self.dynamic + "q" * self.queries
         return f"{self.digest}+{' '.join(self.chains)}\t{flags}\t{_to_json(self.imports)}\t{self.hints}"
 
     @classmethod
@@ -141,7 +164,8 @@ class Record(NamedTuple):
             return cls(text[:32], [], [], hints=text[34:])
         chains, flags, imports, hints = text[33:].split("\t")
         brought = [Import(*one) for one in json.loads(imports)] if imports else []
-        return cls(text[:32], chains.split(), brought, "d" in flags, "y" in flags, "q" in flags, hints)
+        sees = sum(bit for letter, bit in _FLAGS.items() if letter in flags) if flags else 0
+        return cls(text[:32], chains.split(), brought, sees, "y" in flags, "q" in flags, hints)
 
 
 def is_closed(text: str) -> bool:

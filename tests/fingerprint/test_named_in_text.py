@@ -180,3 +180,100 @@ def test_texts_that_are_no_queries_name_nothing(source: str, old: str, new: str,
 def test_a_query_is_not_listed_as_unseen(tmp_path: Path) -> None:
     with program(tmp_path, {"app.py": "K = 1\ndef f(df): return df.eval('x + @K')\n"}) as app:
         assert Fingerprinter().opaque(app.f) == []
+
+
+# --- names and annotations, once something in reach reads them ----------------------------------------------
+
+METRICS = "def rmse(y): return y * y\ndef mae(y): return abs(y)\nALL = [rmse, mae]\n"
+NAMES = [
+    "def f(): return {m.__name__: m(3) for m in ALL}",
+    "def f(): return {m.__qualname__: m(3) for m in ALL}",
+    "def f(): return {getattr(m, '__name__'): m(3) for m in ALL}",
+    "N = '__name__'\ndef f(): return {getattr(m, N): m(3) for m in ALL}",
+    "def f(): return [getattr(m, n) for m in ALL for n in ('__name__', '__module__')]",
+    "import operator\nname = operator.attrgetter('__name__')\ndef f(): return [name(m) for m in ALL]",
+    "def name(m): return m.__name__\ndef f(): return [name(m) for m in ALL]",
+    "def f(): return [m.__code__.co_name for m in ALL]",
+    "import functools\nP = functools.partial(rmse, 1)\ndef f(): return P.func.__name__",
+    "def make(m):\n    def f(): return m.__name__\n    return f\nf = make(rmse)",
+    "def f():\n    def rmse(): return 1\n    g = rmse\n    return g.__name__",
+    "M = rmse\ndef f(): return M.__name__",
+]
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_names_of_functions_count_for_those_who_read_them(source: str, tmp_path: Path) -> None:
+    files = {"app.py": f"{METRICS}{source}\n"}
+    assert moved(tmp_path, files, "rmse", "rms")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(): return [m(3) for m in ALL]",
+        "import logging\ndef f():\n    logging.getLogger(__name__)\n    return [m(3) for m in ALL]",
+        "def f():\n    if __name__ == '__main__': return None\n    return [m(3) for m in ALL]",
+        "class C:\n    def __repr__(self): return 'C'\ndef f(): return [C(), ALL]",
+    ],
+)
+def test_names_of_functions_do_not_count_otherwise(source: str, tmp_path: Path) -> None:
+    assert not moved(tmp_path, {"app.py": f"{METRICS}{source}\n"}, "rmse", "rms")
+
+
+def test_functions_whose_names_are_read_may_be_moved(tmp_path: Path) -> None:
+    use = "def f(): return {m.__name__: m(3) for m in ALL}\n"
+    here = {"app.py": METRICS + use}
+    there = {"app.py": "from metrics import rmse, mae\nALL = [rmse, mae]\n" + use, "metrics.py": METRICS}
+    assert fingerprints(tmp_path / "1", here, "f") == fingerprints(tmp_path / "2", there, "f")
+
+
+FUTURE = "from __future__ import annotations\n"
+MODELS = "import dataclasses, typing\n@dataclasses.dataclass\nclass Ridge:\n    alpha: float = 1.0\nT = Ridge\n"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(FUTURE + field for field in ("Ridge", "list[Ridge]", "typing.Optional[T]", "dict[str, 'Ridge']")),
+        *("'Ridge'", "list['Ridge']", "typing.Optional['Ridge']", "'Ridge | None'", "dict[str, list['T']]"),
+    ],
+)
+def test_classes_that_annotations_of_a_class_name_in_texts_count(field: str, tmp_path: Path) -> None:
+    head, field = (FUTURE, field[len(FUTURE) :]) if field.startswith(FUTURE) else ("", field)
+    source = f"{head}{MODELS}@dataclasses.dataclass\nclass Options:\n    ridge: {field}\ndef f(): return Options\n"
+    assert moved(tmp_path, {"app.py": source}, "= 1.0", "= 2.0")
+
+
+def test_an_alias_in_annotations_counts(tmp_path: Path) -> None:
+    source = f"{FUTURE}T = int\nclass Row:\n    x: T\n    next: Row\ndef f(): return Row\n"
+    assert moved(tmp_path, {"app.py": source}, "T = int", "T = str")
+
+
+def test_texts_of_literals_name_nothing(tmp_path: Path) -> None:
+    source = "import typing\ndef mean(): return 1\nclass Row:\n    how: typing.Literal['mean']\ndef f(): return Row\n"
+    assert not moved(tmp_path, {"app.py": source}, "return 1", "return 2")
+
+
+READERS = [
+    "import inspect\ndef build(fn): return [p.annotation() for p in inspect.signature(fn).parameters.values()]",
+    "import typing\ndef build(fn): return typing.get_type_hints(fn)",
+    "def build(fn): return fn.__annotations__",
+    "from inspect import get_annotations as hints\ndef build(fn): return hints(fn)",
+    "def build(fn):\n    from inspect import get_annotations\n    return get_annotations(fn)",
+]
+
+
+@pytest.mark.parametrize("head", ["", FUTURE])
+@pytest.mark.parametrize("reader", READERS)
+def test_annotations_of_functions_count_for_those_who_read_them(reader: str, head: str, tmp_path: Path) -> None:
+    source = f"{head}{MODELS}{reader}\ndef fit(x: Ridge): return x\ndef f(): return build(fit)\n"
+    assert moved(tmp_path / "class", {"app.py": source}, "= 1.0", "= 2.0")
+    assert moved(tmp_path / "annotation", {"app.py": source}, "x: Ridge", "x: int")
+    assert not moved(tmp_path / "moved", {"app.py": source}, "def fit", "# fit\ndef fit")
+
+
+@pytest.mark.parametrize("head", ["", FUTURE])
+def test_annotations_of_functions_do_not_count_otherwise(head: str, tmp_path: Path) -> None:
+    source = f"{head}{MODELS}def fit(x: Ridge): return x\ndef f(): return fit(1)\n"
+    assert not moved(tmp_path / "class", {"app.py": source}, "= 1.0", "= 2.0")
+    assert not moved(tmp_path / "annotation", {"app.py": source}, "x: Ridge", "x: int")
