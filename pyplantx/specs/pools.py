@@ -54,8 +54,11 @@ def result_of(future: Future[_T], patience: float = math.inf) -> _T:
     while not over.acquire(timeout=_LOOK_UP_AFTER):
         if time.monotonic() > deadline:
             raise NoAnswer
-    with uninterrupted():
-        return future.result()
+    try:
+        with uninterrupted():
+            return future.result()
+    finally:
+        del future  # an error has this frame, and the future has the error
 
 
 def was_cancelled(future: Future[Any]) -> bool:
