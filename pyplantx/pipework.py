@@ -355,7 +355,8 @@ class Pipework:
         combine : callable
             Of the value so far and the value of the next block.
         initial : object, optional
-            The value to begin with; None: that of the first block. `combine` is given a copy, and may write into it.
+            The value to begin with; None: that of the first block. Of an array, a list, a
+            dict, a set `combine` is given a copy, and may write into that.
         memory, axis, progress
             As in `blocks`.
         workers, resume

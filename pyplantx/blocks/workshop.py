@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 #: For those who have no budget of their own (a test without a plant).
 _MEMORY = 256 * 10**6
+
+#: Values to begin with that a reduction writes into.
+_WRITTEN_INTO = (list, dict, set, bytearray, deque)
 
 _TOO_MUCH = (
     "%s: what pipe.checkpoint(%r) keeps is not restored after a kill: what was allocated and written to before is too "
@@ -157,7 +162,8 @@ class Workshop:
         keeper = None if captured is None else self._reduction(grid, hands.sources, captured)
         loop = self._loop(grid, hands.sources, progress, keeper, resume)
         # A copy: who goes on after a kill would not find in the given one what `combine` has written into it.
-        before = keeper.total if keeper is not None and keeper.total else [] if initial is None else [_copy(initial)]
+        begun = [] if initial is None else [_of_its_own(initial)]
+        before = keeper.total if keeper is not None and keeper.total else begun
         keep = keeper.keep if keeper is not None else _keep_nothing
         try:
             total = maps.reduce_blocks(loop, hands, combine, before, keep)
@@ -482,6 +488,13 @@ def _copy(value: Any) -> Any:
     except Exception as error:  # whatever a class of the user's raises
         log().debug("a value that is kept for this run alone can't be copied: %s", error)
         return value
+
+
+def _of_its_own(initial: Any) -> Any:
+    """A value to begin with, to be written into. What it consists of stays itself, and so do objects known by `is`."""
+    numpy = sys.modules.get("numpy")
+    is_array = numpy is not None and isinstance(initial, numpy.ndarray)
+    return copy.copy(initial) if is_array or isinstance(initial, _WRITTEN_INTO) else initial
 
 
 def _keep_nothing(block: Block, value: Any) -> None:

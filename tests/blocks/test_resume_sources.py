@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -484,6 +485,48 @@ class TestOtherThanBlocks:
         value, noted = stopped(settings, reactor)
         assert value.tolist() == [[0.0] * 8, [40.0] * 8]
         assert noted and len(settings.calls) < 10
+
+    def test_an_object_to_begin_with_stays_what_it_is(self, settings):
+        nothing = object()
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            total = pipe.reduce_blocks(
+                len,
+                np.ones(40),
+                combine=lambda a, b: [*([] if a is nothing else a), b],
+                initial=nothing,
+                memory=3 * 4 * 8,
+            )
+            pipe.send("x", total)
+
+        with Plant(settings.path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            assert plant.produce("x") == [4] * 10
+
+    @pytest.mark.parametrize("begin", [[0], {"a": [0]}])
+    def test_what_it_consists_of(self, begin, settings):
+        """A list is copied; one inside it is not, so that a change of it ends the resume."""
+
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            initial = copy.deepcopy(begin)
+
+            def add(total: Any, more: Any) -> Any:
+                (total["a"] if isinstance(total, dict) else total)[0] += more
+                return total
+
+            settings.note(0)
+            total = pipe.reduce_blocks(
+                lambda x: settings.note(len(x)), np.ones(40), combine=add, initial=initial, memory=3 * 4 * 8
+            )
+            assert (total["a"] if isinstance(total, dict) else total) == [40]
+            pipe.send("x", np.array(initial["a"] if isinstance(initial, dict) else initial))
+
+        value, noted = stopped(settings, reactor)
+        assert value.tolist() == ([0] if begin == [0] else [40])
+        assert bool(noted) == (begin == [0])
 
 
 def scratch_file(pipe: Any, received: Any, value: Any, path: Path) -> Any:
