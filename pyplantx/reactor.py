@@ -307,8 +307,8 @@ class _Everybody(Uncounted):
     def forked(self) -> None:
         """In a child that was forked off: the runs are in the parent, and hear nothing of what happens here."""
         self._lock = threading.Lock()
-        self._forked_off = self._forked_off or watching.run is not None or bool(self._runs())
-        self._crews, watching.run = weakref.WeakSet(), None
+        if watching.run is not None or self._runs():
+            self._forked_off, self._crews, watching.run = True, weakref.WeakSet(), None
 
 
 def _is_child() -> bool:

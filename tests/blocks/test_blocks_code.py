@@ -216,6 +216,7 @@ class TestWhatDiffersIsRefused:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
             given = workers_for(processes)
             assert called(given, helper.f) == 13
+            assert called(given, helper.calls) == 7, "what the plant sends may call subreactors there"
             helper.K = 5
             with other_values("constant helper_code.K"):
                 called(given, helper.f)
