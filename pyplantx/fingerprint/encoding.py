@@ -298,11 +298,21 @@ class Encoder:
             self._refuse(value)
         elif name in STATES:
             self._out += b"x" + text(name)
-            self._container(value, lambda me, v: me.write(STATES[name](v)))
+            self._container(value, Encoder._plain_state)
         elif not NEVER.isdisjoint(bases):
             self._refuse(value)
         elif not self._write_numeric(value, cls, bases):
             self._instance(value, cls, Encoder._state)
+
+    def _plain_state(self, value: Any) -> None:
+        try:
+            state = STATES[qualified(type(value))](value)
+        except MemoryError:  # says nothing of the value
+            raise
+        except Exception as error:  # a library's object that is closed, or in no state to be asked
+            self._refuse(value, error)
+            return
+        self.write(state)
 
     def _write_numeric(self, value: Any, cls: type, bases: list[str]) -> bool:
         """Write arrays, numpy scalars, dtypes, sparse matrices and enum members; False if it is none."""

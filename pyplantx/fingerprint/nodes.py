@@ -78,6 +78,8 @@ _ENUM_NOISE: Final = frozenset(
         *("_unhashable_values_", "_unhashable_values_map_", "_hashable_values_", "_use_args_"),
     }
 )
+#: What SymPy concludes from the assumptions of a class, which count, in the order of a set.
+_SYMPY_NOISE: Final = frozenset({"_prop_handler", "default_assumptions"})
 #: What `functools.singledispatch` keeps: a count of all registrations with ABCs in the process, and its cache.
 _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
@@ -490,6 +492,8 @@ class Describer:
                 continue  # Python makes an empty one when it is first asked for
             if key.startswith("__pydantic_") and key != "__pydantic_fields__":
                 continue  # compiled from the fields and functions, which count
+            if key in _SYMPY_NOISE and "sympy.core.basic.Basic" in map(qualified, cls.__mro__):
+                continue
             if isinstance(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):
                 node.add_text(key, "descriptor")
             else:

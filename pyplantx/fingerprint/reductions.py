@@ -29,6 +29,7 @@ _LIBRARIES: Final = Boundary("ignore")
 #: Where something lies and what is written about it: not what it is.
 _LOCATION: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
 
+_FEW: Final = 64
 _NO_FIELDS: Final[list[tuple[str, Any]]] = []
 
 
@@ -108,10 +109,17 @@ def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
     known = own_fields(value)
     unknown = known if is_look_up(parts) else fields_added_to(value, _author(type(value)))
     candidates = [
-        (name, item) for name, item in known.items() if name not in _LOCATION and (name in unknown or is_code(item))
+        (name, item) for name, item in known.items() if name not in _LOCATION and (name in unknown or _has_code(item))
     ]
     told = _told(parts) if candidates else ()
     return [(name, item) for name, item in candidates if id(item) not in told]
+
+
+def _has_code(item: Any) -> bool:
+    """Whether this is code, or a plain container of a few things with code among them."""
+    if type(item) not in (tuple, list, dict) or len(item) > _FEW:
+        return is_code(item)
+    return any(map(is_code, item.values() if type(item) is dict else item))
 
 
 def _author(cls: type) -> type:
@@ -127,8 +135,14 @@ def is_look_up(parts: Any) -> bool:
     if isinstance(parts, str):
         return True
     function, arguments = parts[:2]
-    if any(part is not None for part in parts[2:]) or not all(type(part) in _LEAVES for part in arguments):
+    if any(part is not None for part in parts[2:]):
         return False
+    if function is getattr:
+        return True
+    if not all(type(part) in _LEAVES for part in arguments):
+        return False
+    while isinstance(function, functools.partial):
+        function = function.func
     inner = function.__func__ if isinstance(function, types.MethodType) else function
     return isinstance(inner, types.FunctionType) and library_name(inner, _LIBRARIES) is None
 

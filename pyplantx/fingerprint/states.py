@@ -92,6 +92,35 @@ def _delayed_state(delayed: Any) -> object:
     return delayed._obj, delayed._pure, delayed._nout, _RANDOM_END.sub("", key) if isinstance(key, str) else key
 
 
+def _tensor_state(tensor: Any) -> object:
+    """What a tensor of torch holds. Its own pickle is an archive with a random number inside."""
+    own = object.__getattribute__(tensor, "__dict__")
+    facts = [str(tensor.dtype), tuple(tensor.shape), str(tensor.layout), str(tensor.device), tensor.requires_grad]
+    return [*facts, *_elements(tensor.detach()), dict(own)]
+
+
+def _elements(tensor: Any) -> list[object]:
+    """The elements as arrays of bytes, whatever the strides."""
+    torch = sys.modules["torch"]
+    if tensor.device.type == "meta":
+        return []
+    if tensor.is_quantized:
+        return [_scales(tensor), *_elements(tensor.int_repr())]
+    if tensor.layout is torch.sparse_coo:
+        return [*_elements(tensor._indices()), *_elements(tensor._values()), tensor.is_coalesced()]
+    if tensor.layout is not torch.strided:
+        return _elements(tensor.to_dense())
+    plain = tensor.cpu().resolve_conj().resolve_neg().contiguous()
+    return [plain.reshape(-1).view(torch.uint8).numpy()]
+
+
+def _scales(tensor: Any) -> list[object]:
+    if "channel" not in str(tensor.qscheme()):
+        return [str(tensor.qscheme()), tensor.q_scale(), tensor.q_zero_point()]
+    scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return [str(tensor.qscheme()), *_elements(scales), *_elements(zeros), tensor.q_per_channel_axis()]
+
+
 def _cell_state(cell: Any) -> object:
     return _outcome(lambda: cell.cell_contents)
 
@@ -161,6 +190,8 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
+    **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),
+    **dict.fromkeys(("torch.layout", "torch.memory_format", "torch.qscheme"), str),
     "numpy.busdaycalendar": lambda value: (value.weekmask, value.holidays),
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
 }

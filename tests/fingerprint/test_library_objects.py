@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from pyplantx.errors import CannotFingerprint
 from pyplantx.fingerprint import value
 from pyplantx.fingerprint.arrays import beside_layout
 from pyplantx.fingerprint.code import Fingerprinter
@@ -17,7 +20,7 @@ from pyplantx.fingerprint.states import hung_on_sparse
 
 def both_ways(source: str) -> tuple[str, str, list[str]]:
     """The fingerprint of code that refers to a global ``K``, the digest of ``K`` itself, what is not seen."""
-    for library in ("h5py", "toolz", "dask"):
+    for library in ("h5py", "toolz", "dask", "torch", "sympy"):
         if library in source:
             pytest.importorskip(library)
     names: dict[str, Any] = {}
@@ -110,6 +113,7 @@ class Task:
 K = Task(lambda x: x + 1, 5)
 """
 KEYED = """
+import functools
 REGISTER = {}
 def find(key): return REGISTER[key]
 class Task:
@@ -141,6 +145,13 @@ LEFT_OUT = {
     "a name, its field": (NAMED, "5)", "6)"),
     "a key, its function": (KEYED, "x + 1", "x + 2"),
     "a key, its field": (KEYED, "5)", "6)"),
+    "a key that is bound": (KEYED.replace("find, (self.key,)", "functools.partial(find, self.key), ()"), "5)", "6)"),
+    "functions in a list": (SAVED.replace("lambda x: x + 1", "[lambda x: x + 1]"), "x + 1", "x + 2"),
+    "an attribute": (
+        "class Shelf: pass\nclass A:\n    def __reduce__(self): return getattr, (Shelf, 'K')\nK = A()\nK.rate = 5",
+        "= 5",
+        "= 6",
+    ),
     "a function that is not saved": (SAVED, "x + 1", "x + 2"),
     "a field beside a builtin": (COUNTED, "= 5", "= 6"),
 }
@@ -322,3 +333,54 @@ def test_what_fractions_and_paths_keep_for_themselves_does_not_count() -> None:
     source = SUBCLASS.format(module="pathlib", name="PosixPath", arguments="'a/b'")
     used = f"{source}\nstr(K), hash(K), K.parts, K.name, K.suffix"
     assert both_ways(source)[0] == both_ways(used)[0]
+
+
+def test_a_state_that_can_not_be_asked_for_is_listed() -> None:
+    names: dict[str, Any] = {}
+    exec("import io\nK = io.StringIO('a')\nK.close()\ndef f(): return K", names)
+    assert Fingerprinter().opaque(names["f"]) == ["constant ?.K: a _io.StringIO"]
+    with pytest.raises(CannotFingerprint):
+        Fingerprinter().encode_value(names["K"])
+
+
+# --- tensors, symbols ---------------------------------------------------------------------------------------
+
+TENSORS = {
+    "elements": ("torch.ones(2, 2)", "ones", "zeros"),
+    "shape": ("torch.ones(2, 2)", "2, 2", "4"),
+    "type": ("torch.ones(2, dtype=torch.float16)", "float16", "bfloat16"),
+    "gradient": ("torch.ones(2, requires_grad=True)", "True", "False"),
+    "a part of a module": ("torch.nn.Parameter(torch.ones(2))", "ones", "zeros"),
+    "sparse": ("torch.eye(2).to_sparse() * 5", "5", "6"),
+    "rows": ("torch.eye(2).to_sparse_csr() * 5", "5", "6"),
+    "scales": ("torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.quint8)", "0.5", "0.25"),
+    "nothing": ("torch.ones(2, device='meta')", "2", "3"),
+    "scalar": ("torch.tensor(5)", "5", "6"),
+    "empty": ("torch.ones(0, 5)", "5", "6"),
+    "generator": ("torch.Generator().manual_seed(1)", "1", "2"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_count_by_their_elements(name: str) -> None:
+    source, old, new = TENSORS[name]
+    check_edit(f"import torch\nK = {source}", old, new)
+
+
+def test_strides_of_a_tensor_do_not_show() -> None:
+    torch = pytest.importorskip("torch")
+    grid = torch.arange(6).reshape(2, 3)
+    assert value.digest(grid.t()) == value.digest(grid.t().contiguous()) != value.digest(grid)
+
+
+def test_symbolic_functions_are_the_same_in_every_process() -> None:
+    pytest.importorskip("sympy")
+    script = (
+        "import sympy\nfrom pyplantx.fingerprint.code import Fingerprinter\n"
+        "class G(sympy.Function): is_real = True\n"
+        "K = [sympy.Function('f'), G]\ndef f(): return K\nprint(Fingerprinter().fingerprint(f))"
+    )
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in "123"]
+    outputs = {subprocess.check_output([sys.executable, "-c", script], env=env, text=True) for env in environments}
+    assert len(outputs) == 1
+    check_edit("import sympy\nclass K(sympy.Function): is_real = True", "True", "False")
