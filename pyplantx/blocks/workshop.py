@@ -81,7 +81,8 @@ class Workshop:
         self._unkept: set[str] = set()  # keys whose values are of no use to the next run, since this one spoke last
         self._warned = False
         self._kept: dict[str, Callable[[], Any]] = {}  # by this run, since it spoke last
-        self._counts: dict[tuple[int, ...], int] = {}  # block of each open loop -> loops that were begun in it
+        # Block of each open loop, and what a loop in it is like -> how many of these were begun.
+        self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
 
     # ----------------------------------------------------------------- what pipes offer
@@ -449,9 +450,10 @@ class Workshop:
     def _record(self, what: str, numbered: bool = True) -> Record | None:
         """The ledger for a piece of work at this point of the run; None if there can't be one."""
         if numbered:
-            # In a loop that goes on after a kill the first one is that of another block.
+            # In a loop that goes on after a kill the first one is that of another block; and behind a checkpoint others
+            # may have been left out.
             where = tuple([loop.current for loop in self._loops])
-            self._counts[where] = number = self._counts.get(where, 0) + 1
+            self._counts[where, what] = number = self._counts.get((where, what), 0) + 1
             what = f"{where} {number} {what}"
         spaces, key = self._spaces, place_of(self._run, what)
         if spaces is None or key is None:

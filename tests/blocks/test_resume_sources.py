@@ -619,6 +619,20 @@ class TestLoopsInLoops:
         assert value.tolist() == [row // 4 for row in range(40)]
         assert noted and len(settings.calls) < 10
 
+    def test_one_behind_a_checkpoint_is_found_again(self, settings):
+        @ReactorFunc(name="r", version="1")
+        def reactor(pipe: Any) -> Any:
+            settings.attempt += 1
+            first = pipe.checkpoint("first", default=None)
+            if first is None:
+                first = pipe.reduce_blocks(len, np.ones(40), memory=3 * 4 * 8)
+                pipe.checkpoint("first", first)
+            second = pipe.reduce_blocks(lambda x: settings.note(x.sum()), np.ones(40), memory=3 * 4 * 8)
+            pipe.send("x", np.array([first, second]))
+
+        value, _ = stopped(settings, reactor)
+        assert value.tolist() == [40, 40] and len(settings.calls) < 10
+
     def test_the_one_after_it_is_found_again(self, settings):
         @ReactorFunc(name="r", version="1")
         def reactor(pipe: Any) -> Any:
