@@ -607,6 +607,8 @@ class Plant:
         ------
         BadRequest
             If a reactor asks.
+        StoreBusy
+            If it is to be mended, and another thread of this process does not come to an end with storing something.
         """
         with self._resting():
             return self.warehouse.check(check_flag("fix=", fix))
@@ -647,6 +649,8 @@ class Plant:
         ------
         BadRequest
             If a limit makes no sense, or a reactor asks.
+        StoreBusy
+            If another thread of this process does not come to an end with storing something.
 
         Notes
         -----
