@@ -157,7 +157,33 @@ def _change(old: Observation, new: Observation, describe: Describe) -> str:
 
 
 def _change_of_config(old: Observation, new: Observation, describe: Describe) -> str:
-    return f"config {describe(old.key)}: {_shown(old)} → {_shown(new)}"
+    before, after = _shown(old), _shown(new)
+    if before == after:
+        return f"config {describe(old.key)}: {before}, whose code or definition changed"
+    if old.key.startswith("whole "):
+        before, after = _differing(before, after)
+    return f"config {describe(old.key)}: {before} → {after}"
+
+
+def _differing(old: str, new: str) -> tuple[str, str]:
+    """Two overviews without the parts that they share; as they are if nothing is left of one."""
+    before, after = _overview_parts(old), _overview_parts(new)
+    only_before = ", ".join([part for part in before if part not in after])
+    only_after = ", ".join([part for part in after if part not in before])
+    return (only_before, only_after) if only_before and only_after else (old, new)
+
+
+def _overview_parts(overview: str) -> list[str]:
+    """``lr=0.1, model={depth=3, size=(1, 2)}``: two parts."""
+    parts: list[str] = []
+    depth = 0
+    for part in overview.split(", "):
+        if depth > 0:
+            parts[-1] += f", {part}"
+        else:
+            parts.append(part)
+        depth += sum(map(part.count, "([{")) - sum(map(part.count, ")]}"))
+    return parts
 
 
 def _shown(observation: Observation) -> str:

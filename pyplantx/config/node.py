@@ -47,6 +47,8 @@ Answer = tuple[Digest, str]
 
 #: Characters of an answer that are kept for people.
 SHOWN = 60
+#: The same for all of a group, and how deep it is shown.
+_OVERVIEW, _NESTED = 400, 2
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = SHOWN
@@ -286,7 +288,19 @@ class Node:
     def _whole(self) -> Answer:
         if self.kind not in GROUPS:
             return self._value()
-        return self._tree(()), clip(", ".join(map(str, self.open_names())))
+        return self._tree(()), clip(self._overview(_NESTED), _OVERVIEW)
+
+    def _overview(self, depth: int) -> str:
+        """Names and values, for people: ``lr=0.1, model={depth=3}``."""
+        return ", ".join([f"{name}{self._shown(name, depth)}" for name in self.open_names()])
+
+    def _shown(self, name: Any, depth: int) -> str:
+        if not isinstance(name, (str, int)):
+            return f"={show(self.value[name])}"
+        child = self.child(name)
+        if child.kind not in GROUPS:
+            return f"={child.answer('value')[1]}"
+        return f"={{{child._overview(depth - 1)}}}" if depth else ""
 
     def _tree(self, around: tuple[int, ...]) -> Digest:
         if id(self.value) in around:
@@ -400,7 +414,7 @@ def _bounded_repr(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def clip(text: str) -> str:
-    """`text` on one line of at most `SHOWN` characters."""
+def clip(text: str, most: int = SHOWN) -> str:
+    """`text` on one line of at most `most` characters."""
     line = text if text.isprintable() else repr(text)[1:-1]
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -256,19 +256,28 @@ class Fingerprinter:
             return {label_of(inner): values.hash_bytes(FUNCTION + closed[:32].encode())}
         found: dict[str, Digest] = {}
         self._graph.root(inner)
-        for node in self._graph.wide(inner).reach(inner):
+        nodes = list(self._graph.wide(inner).reach(inner))
+        for node, label in zip(nodes, _full_labels(nodes)):
             own = self._graph.node(node.obj).own
-            _add_part(found, node.label, values.hash_bytes(bytes(own)))
+            _add_part(found, label, values.hash_bytes(bytes(own)))
             if len(node.own) > len(own):
-                _add_part(
-                    found,
-                    f"docstring, names or annotations of {node.label}",
-                    values.hash_bytes(bytes(node.own[len(own) :])),
-                )
+                read = f"docstring, names or annotations of {label}"
+                _add_part(found, read, values.hash_bytes(bytes(node.own[len(own) :])))
             for slot in node.constants:
                 if not is_code(slot.value) or _is_other_class(slot):
-                    found[slot.label] = values.hash_bytes(slot.data)
+                    found[slot.label] = values.hash_bytes(slot.data + self._held(slot))
         return found
+
+    def _held(self, slot: Slot) -> bytes:
+        """Which code lies in a container, for those who compare: by name, and what has none by what it does."""
+        told = b""
+        for ref in slot.refs:
+            name = getattr(ref, "__qualname__", None)
+            if isinstance(name, str) and "<" not in name:
+                told += name.encode("utf-8", "surrogatepass") + b"\0"
+            else:
+                told += self._graph.node(ref).own
+        return told
 
     def opaque(self, obj: Any) -> list[str]:
         """What counts by its type only, or can't be seen, within reach of `obj`; in words."""
@@ -501,6 +510,21 @@ def _add_part(found: dict[str, Digest], label: str, digest: Digest) -> None:
         number += 1
         unique = f"{label} ({number})"
     found[unique] = digest
+
+
+def _full_labels(nodes: list[Node]) -> list[str]:
+    """The labels of nodes; with what holds it where one has no name of its own (partials, properties)."""
+    labels = [node.label for node in nodes]
+    if all([" " in label for label in labels[1:]]):
+        return labels
+    holders: dict[int, str] = {}
+    for at, node in enumerate(nodes):  # whoever is met first is met before what he holds
+        if " " not in labels[at] and id(node.obj) in holders:
+            labels[at] += f" in {holders[id(node.obj)]}"
+        for slot in node.constants:
+            holders |= {id(ref): slot.label for ref in slot.refs if id(ref) not in holders}
+        holders |= {id(ref): labels[at] for ref in node.refs if id(ref) not in holders}
+    return labels
 
 
 def _is_other_class(slot: Slot) -> bool:

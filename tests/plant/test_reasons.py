@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,3 +119,57 @@ def test_a_long_history_is_not_read_for_the_last_run(open_plant: Any, monkeypatc
         monkeypatch.setattr(warehouse, "LOOK_BACK", 64)
         assert plant.why(early).reason == "run so long ago that the history is not searched for it"
         assert plant.why(never).reason == "never run on this store"
+
+
+def _reasons(open_plant: Any, sources: list[str], config: Any = None) -> str:
+    """The reason of the second run of a reactor ``main``, made of the second source."""
+    decision = None
+    for number, source in enumerate(sources):
+        names: dict[str, Any] = {"__name__": "app", "ReactorFunc": ReactorFunc, "functools": functools}
+        exec(source, names)
+        with open_plant(names["main"], config=config and config[number]) as plant:
+            plant.run_reactor("main", force=False)
+            decision = plant.why("main")
+    assert decision is not None
+    return str(decision.reason)
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new", "reason"),
+    [
+        ("G = functools.partial(max, 2)", "2", "3", "partial in constant app.G changed"),
+        ("class G:\n    p = property(len)", "len", "max", "property in class app.G changed"),
+        ("def a(): pass\ndef b(): return 1\nG = {'x': a, 'y': b}", "'x': a", "'x': b", "constant app.G changed"),
+        ("a, b = lambda: 1, lambda: 2\nG = {'x': a, 'y': b}", "'x': a", "'x': b", "constant app.G changed"),
+    ],
+)
+def test_parts_without_a_name_are_told_by_what_holds_them(
+    open_plant: Any, source: str, old: str, new: str, reason: str
+) -> None:
+    source += "\n@ReactorFunc\ndef main(pipe): pipe.send('out', bool(G))\n"
+    assert reason in _reasons(open_plant, [source, source.replace(old, new)])
+
+
+@pytest.mark.parametrize(
+    ("read", "before", "after", "reason"),
+    [
+        ("repr(config)", {"lr": 1, "name": "m"}, {"lr": 2, "name": "m"}, "config all of the config: lr=1 → lr=2"),
+        ("config.name", {"name": "a, b"}, {"name": "a, c"}, "config name: 'a, b' → 'a, c'"),
+        (
+            "repr(config.m)",
+            {"m": SimpleNamespace(a=SimpleNamespace(b=1, d=3), c=(1, 2))},
+            {"m": SimpleNamespace(a=SimpleNamespace(b=2, d=3), c=(1, 2))},
+            "config all of m: a={b=1, d=3} → a={b=2, d=3}",
+        ),
+        (
+            "config.f",
+            {"f": eval("lambda x: x + 1")},
+            {"f": eval("lambda x: x + 2")},
+            "config f: function <lambda>, whose code or definition changed",
+        ),
+    ],
+)
+def test_what_differs_in_a_config_is_said(open_plant: Any, read: str, before: Any, after: Any, reason: str) -> None:
+    source = f"@ReactorFunc\ndef main(pipe, config): pipe.send('out', str({read})[:0])\n"
+    configs = [SimpleNamespace(**before), SimpleNamespace(**after)]
+    assert _reasons(open_plant, [source, source], configs) == reason
