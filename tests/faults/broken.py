@@ -114,8 +114,13 @@ def early_announcement() -> None:
 
 
 def trusting_address() -> None:
-    """Files are copied to their address one by one, and what lies there is believed to be whole: no checksums."""
+    """Files are copied to their address one by one, and what lies there is believed to be whole, of whatever size."""
     missing_checksum()
+
+    def find(self: Any, address: str, path: str, part: Any, info: os.stat_result, how: str) -> verify.PartCheck:
+        return verify.PartCheck(path, part, verify.signature(info), right=True)
+
+    verify.Checks._find = find  # type: ignore[method-assign]
 
     def publish(self: Any, stage: Any, sealed: Any) -> None:
         folder, target = stage.release_folder(), self.layout.object_folder(sealed.address)
