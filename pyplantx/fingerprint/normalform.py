@@ -159,14 +159,17 @@ class _Normaliser:
 
     def _note_dynamic(self, loads: list[Instruction]) -> None:
         """Note what is imported by a text that stands in the code, and whether code is found by computed text."""
+        slots = slot_names(self._code)
         for at, one in enumerate(loads):
-            if one.kind != NAME or one.arg not in (_DYNAMIC_ATTRIBUTES if one.name == "LOAD_ATTR" else _DYNAMIC):
-                continue
-            imported = _literal_import(self._code, loads, at) if one.arg in _IMPORTERS else None
-            if imported is not None:
-                self._found.imports.append(imported)
+            name = slots[one.arg] if one.name == "LOAD_FAST" else one.arg
+            if one.kind == NAME and name in (_DYNAMIC_ATTRIBUTES if one.name == "LOAD_ATTR" else _DYNAMIC):
+                imported = _literal_import(self._code, name, loads[at + 1 : at + 4])
+                self._found.dynamic = self._found.dynamic or imported is None
+            elif one.name == "LOAD_FAST" and name in _IMPORTERS:  # brought in by the function itself
+                imported = _literal_import(self._code, name, loads[at + 1 : at + 4])
             else:
-                self._found.dynamic = True
+                continue
+            self._found.imports += [imported] if imported is not None else []
 
     def _drop_class_noise(self) -> None:
         """Blank the stores of constants that say where a class body stands."""
@@ -311,10 +314,9 @@ def _import(code: CodeType, found: list[Instruction], at: int) -> list[Import]:
     return [Import(level, module, None, []), Import(level, module.partition(".")[0], None, chains)]
 
 
-def _literal_import(code: CodeType, found: list[Instruction], at: int) -> Import | None:
-    """What ``import_module("pkg.mod")`` imports, at the place where that is loaded; None if it can't be known."""
-    after = found[at + 1 : at + 4]
-    name = code.co_consts[after[0].arg] if after and after[0].kind == CONST else None
+def _literal_import(code: CodeType, importer: str, after: list[Instruction]) -> Import | None:
+    """What ``import_module("pkg.mod")`` imports; None if that is not known from what follows the function's name."""
+    name = code.co_consts[after[0].arg] if importer in _IMPORTERS and after and after[0].kind == CONST else None
     if not isinstance(name, str) or not name.strip("."):
         return None
     module = name.lstrip(".")
@@ -322,7 +324,7 @@ def _literal_import(code: CodeType, found: list[Instruction], at: int) -> Import
     if level and (after[1].arg != "__package__" or after[-1].name != "CALL"):  # relative to something computed
         return None
     package, _, last = module.rpartition(".")
-    if found[at].arg == "__import__" or not (package or level):
+    if importer == "__import__" or not (package or level):
         return Import(level, module, None, None)
     return Import(level, package, [last], None)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
 import pytest
 
 from pyplantx.fingerprint.code import Fingerprinter
-from tests.fingerprint.harness import fingerprints, program
+from pyplantx.fingerprint.normalform import normalise
+from pyplantx.fingerprint.records import Record
+from tests.fingerprint.harness import DictMemo, fingerprints, program
 
 PACKAGE = {
     "pkg/__init__.py": "",
@@ -107,6 +110,11 @@ def test_a_module_that_a_text_in_the_code_names_counts(call: str, literal: bool,
     assert moved(tmp_path / "own", files, "return 5", "return 6") is not literal
 
 
+def test_a_module_that_a_text_names_counts_where_the_function_imports_the_importer(tmp_path: Path) -> None:
+    source = "def f():\n    from importlib import import_module\n    return import_module('pkg.u').f(1)\n"
+    assert moved(tmp_path, {**PACKAGE, "app.py": source}, "x + 1", "x + 2")
+
+
 def test_a_relative_import_without_a_package_is_missing(tmp_path: Path) -> None:
     source = "def f():\n    try: from .u import g\n    except ImportError: g = K\n    return g\nK = 1\n"
     assert moved(tmp_path, {"app.py": source}, "K = 1", "K = 2")
@@ -180,6 +188,14 @@ def test_texts_that_are_no_queries_name_nothing(source: str, old: str, new: str,
 def test_a_query_is_not_listed_as_unseen(tmp_path: Path) -> None:
     with program(tmp_path, {"app.py": "K = 1\ndef f(df): return df.eval('x + @K')\n"}) as app:
         assert Fingerprinter().opaque(app.f) == []
+
+
+@pytest.mark.parametrize("line", QUERIES)
+def test_what_is_remembered_of_a_query_says_the_same(line: str, tmp_path: Path) -> None:
+    memo = DictMemo()
+    with program(tmp_path, {"app.py": f"{REST}{line}\n", "lib.py": "evaluate = sql = None"}) as app:
+        first, second = Fingerprinter(memo).fingerprint(app.f), Fingerprinter(memo).fingerprint(app.f)
+        assert first == second == Fingerprinter().fingerprint(app.f) and memo.hits
 
 
 # --- names and annotations, once something in reach reads them ----------------------------------------------
@@ -277,3 +293,11 @@ def test_annotations_of_functions_do_not_count_otherwise(head: str, tmp_path: Pa
     source = f"{head}{MODELS}def fit(x: Ridge): return x\ndef f(): return fit(1)\n"
     assert not moved(tmp_path / "class", {"app.py": source}, "= 1.0", "= 2.0")
     assert not moved(tmp_path / "annotation", {"app.py": source}, "x: Ridge", "x: int")
+
+
+@pytest.mark.parametrize("source", ["def f(m): return m.__name__", "def f(m): return m.__annotations__, m.__doc__"])
+def test_what_is_read_of_code_is_remembered(source: str) -> None:
+    namespace: dict[str, types.FunctionType] = {}
+    exec(source, namespace)
+    record = normalise(namespace["f"].__code__)
+    assert record.sees and Record.from_text(record.to_text()) == record
