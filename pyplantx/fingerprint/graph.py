@@ -9,6 +9,7 @@ linear graph algorithms"; the iterative form with an explicit stack of iterators
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from pyplantx.core.trace import Digest
@@ -56,6 +57,8 @@ class Graph:
                 self._close([node])
             else:
                 self._visit(node)
+        if id(obj) not in self._sees:
+            return self._roots[id(obj)]
         wide = self.wide(obj)
         return self._roots[id(obj)] if wide is self else wide.root(obj)
 
@@ -128,7 +131,8 @@ class Graph:
         sees = 0
         for member in members:
             sees |= member.sees
-            for ref in member.refs:
+        if self._sees:  # somebody reads something: else nobody has handed it on
+            for ref in chain.from_iterable(member.refs for member in members):
                 sees |= self._sees.get(id(ref), 0)
         if sees:
             self._sees.update({id(member.obj): sees for member in members})

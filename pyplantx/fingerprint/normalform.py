@@ -146,30 +146,38 @@ class _Normaliser:
             found.sent += find_hints(code, self._body)
 
     def _note_telling(self) -> None:
-        names = self._code.co_names
-        loads = list(instructions(self._code, self._body.units))
-        queries = not _QUERIES.isdisjoint(names) and any(_is_query(self._code, loads, at) for at in range(len(loads)))
-        self._found.queries = self._found.queries or queries
-        shown = _SEES_LOCALS.intersection(names) - {"eval"} or any(one.arg == "eval" for one in loads if _is_plain(one))
-        self._keep_names = self._keep_names or queries or bool(shown)
-        self._note_dynamic(loads)
-        for one in loads:
-            if one.kind == NAME and one.arg in READ_BY and _reads(one):
-                self._found.sees |= READ_BY[one.arg]
+        """Look at the places where names of `_TELLING` stand, and at the three instructions behind each."""
+        code, units = self._code, self._body.units
+        telling = {at for at, name in enumerate(code.co_names) if name in _TELLING}
+        for at, (kind, _, arg) in enumerate(self._body.entries):
+            if kind == NAME and arg in telling:
+                self._note_told(list(instructions(code, units[at : at + 4])))
 
-    def _note_dynamic(self, loads: list[Instruction]) -> None:
-        """Note what is imported by a text that stands in the code, and whether code is found by computed text."""
-        slots = slot_names(self._code)
+    def _note_told(self, here: list[Instruction]) -> None:
+        one = here[0]
+        if one.arg in READ_BY and _reads(one):
+            self._found.sees |= READ_BY[one.arg]
+        if one.arg in _SEES_LOCALS and (one.arg != "eval" or one.name != "LOAD_ATTR"):
+            self._keep_names = True
+        if one.arg in _QUERIES and _is_query(self._code, here):
+            self._keep_names = self._found.queries = True
+        if one.arg in (_DYNAMIC_ATTRIBUTES if one.name == "LOAD_ATTR" else _DYNAMIC):
+            self._found.dynamic = not self._note_literal(one.arg, here[1:]) or self._found.dynamic
+        if one.name == "IMPORT_FROM" and one.arg in _IMPORTERS:
+            self._note_local_importer()
+
+    def _note_literal(self, importer: str, after: list[Instruction]) -> bool:
+        """Note what is imported by a text that stands in the code; whether it is one."""
+        imported = _literal_import(self._code, importer, after)
+        self._found.imports += [imported] if imported is not None else []
+        return imported is not None
+
+    def _note_local_importer(self) -> None:
+        """The same where the function itself imports the importer."""
+        slots, loads = slot_names(self._code), list(instructions(self._code, self._body.units))
         for at, one in enumerate(loads):
-            name = slots[one.arg] if one.name == "LOAD_FAST" else one.arg
-            if one.kind == NAME and name in (_DYNAMIC_ATTRIBUTES if one.name == "LOAD_ATTR" else _DYNAMIC):
-                imported = _literal_import(self._code, name, loads[at + 1 : at + 4])
-                self._found.dynamic = self._found.dynamic or imported is None
-            elif one.name == "LOAD_FAST" and name in _IMPORTERS:  # brought in by the function itself
-                imported = _literal_import(self._code, name, loads[at + 1 : at + 4])
-            else:
-                continue
-            self._found.imports += [imported] if imported is not None else []
+            if one.name == "LOAD_FAST" and slots[one.arg] in _IMPORTERS:
+                self._note_literal(slots[one.arg], loads[at + 1 : at + 4])
 
     def _drop_class_noise(self) -> None:
         """Blank the stores of constants that say where a class body stands."""
@@ -255,16 +263,16 @@ def _head(*numbers: int) -> str:
 # --- texts ------------------------------------------------------------------------------------------------
 
 
-def _is_query(code: CodeType, found: list[Instruction], at: int) -> bool:
+def _is_query(code: CodeType, here: list[Instruction]) -> bool:
     """Whether what is loaded here is handed a text with names of this function's; ``model.eval()`` is not."""
-    one, then = found[at], found[at + 1 : at + 2]
-    if one.kind != NAME or one.arg not in _QUERIES or not then or one.name.startswith("STORE"):
+    one, then = here[0], here[1] if len(here) > 1 else here[0]
+    if one.name.startswith("STORE"):
         return False
     if one.name == "IMPORT_FROM":
         return True
     if one.arg in _UNSURE or one.name != "LOAD_ATTR":
-        return then[0].kind == CONST and isinstance(code.co_consts[then[0].arg], str)
-    return not (then[0].name == "CALL" and then[0].raw == 0)
+        return then.kind == CONST and isinstance(code.co_consts[then.arg], str)
+    return not (then.name == "CALL" and then.raw == 0)
 
 
 def _reads(one: Instruction) -> bool:
@@ -272,11 +280,6 @@ def _reads(one: Instruction) -> bool:
     if one.arg[:2] == "__" and one.arg != "__doc__":
         return one.name == "LOAD_ATTR"
     return not one.name.startswith("STORE")
-
-
-def _is_plain(one: Instruction) -> bool:
-    """Whether this loads a name that is no attribute of anything."""
-    return one.kind == NAME and one.name != "LOAD_ATTR"
 
 
 def _texts(code: CodeType) -> Iterator[object]:
