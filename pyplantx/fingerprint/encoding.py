@@ -485,7 +485,8 @@ class Encoder:
         elif isinstance(value, types.MethodType):
             self._bound(value.__func__, value.__self__)
         elif bound_to(value) is not MISSING:
-            self._bound(getattr(type(value.__self__), value.__name__), value.__self__)
+            owner = value.__self__  # of a class method the class, which is code and refused as such
+            self._bound(owner if isinstance(owner, type) else getattr(type(owner), value.__name__), owner)
         else:
             self._library_code(value)
 

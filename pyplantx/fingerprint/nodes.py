@@ -109,6 +109,7 @@ class Describer:
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
+        self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
 
     # --- slots ----------------------------------------------------------------------------------------
@@ -150,6 +151,8 @@ class Describer:
         opaque: list[str] = []
 
         def stand_in(obj: Any) -> str:
+            if type(obj) is types.MethodType:  # a new object at each look: nodes would have no end
+                obj = self._bound_methods.setdefault((id(obj.__func__), id(obj.__self__)), obj)
             name = self.plain_name(obj)
             if name is not None:
                 return name

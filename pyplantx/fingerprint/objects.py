@@ -287,8 +287,17 @@ def _is_of_enum(member: Any, name: str) -> bool:
 
 
 def bound_to(obj: Any) -> Any:
-    """What a built-in method is bound to; `MISSING` for functions of modules and for class methods."""
+    """What a built-in method is bound to; `MISSING` for functions of modules and class methods of libraries."""
     if not isinstance(obj, types.BuiltinFunctionType | types.MethodWrapperType):
         return MISSING
     owner = getattr(obj, "__self__", None)
-    return MISSING if owner is None or isinstance(owner, types.ModuleType | type) else owner
+    if isinstance(owner, type):
+        return owner if library_name(owner, _ANY_VERSION) is None else MISSING
+    return MISSING if owner is None or isinstance(owner, types.ModuleType) else owner
+
+
+def is_same_method(one: Any, other: Any) -> bool:
+    """Whether two bound methods are one: Python makes a new object each time that one is asked for."""
+    if type(one) is not types.MethodType or type(other) is not types.MethodType:
+        return False
+    return one.__func__ is other.__func__ and one.__self__ is other.__self__

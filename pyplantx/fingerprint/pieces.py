@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
-from pyplantx.fingerprint.objects import MISSING, class_module, member_fields, static_attribute
+from pyplantx.fingerprint.objects import MISSING, class_module, is_same_method, member_fields, static_attribute
 from pyplantx.tuples import NamedTuple
 
 
@@ -83,7 +83,8 @@ class Slot:
         """Whether this is what it held when it was looked at."""
         if self.now != data or len(self.refs_now) != len(refs):
             return False
-        return all(mine is theirs for mine, theirs in zip(self.refs_now, refs, strict=True))
+        pairs = zip(self.refs_now, refs, strict=True)
+        return all(mine is theirs or is_same_method(mine, theirs) for mine, theirs in pairs)
 
     @property
     def framed(self) -> bytes:

@@ -384,3 +384,38 @@ def test_symbolic_functions_are_the_same_in_every_process() -> None:
     outputs = {subprocess.check_output([sys.executable, "-c", script], env=env, text=True) for env in environments}
     assert len(outputs) == 1
     check_edit("import sympy\nclass K(sympy.Function): is_real = True", "True", "False")
+
+
+# --- methods that are bound ---------------------------------------------------------------------------------
+
+ENDLESS = """
+class Holder:
+    def __init__(self, rate): self.rate = rate
+    def update(self): return self.rate
+    def __getstate__(self): return {"rate": self.rate, "calls": [self.update]}
+K = Holder(5)
+"""
+
+
+def test_a_method_that_is_made_at_each_look_is_one_method() -> None:
+    check_edit(ENDLESS, "(5)", "(6)")
+    names: dict[str, Any] = {}
+    exec(f"{ENDLESS}\ndef f(): return K", names)
+    printer = Fingerprinter()
+    printer.begin_activity()
+    before = printer.fingerprint(names["f"])
+    printer.end_activity()
+    printer.begin_activity()
+    assert printer.fingerprint(names["f"]) == before
+    assert printer.state_changes() == []
+
+
+@pytest.mark.parametrize("name", ["class D(dict)", "class D(int)"])
+def test_class_methods_in_c_count_with_the_class_that_they_make(name: str) -> None:
+    method = "fromkeys" if "dict" in name else "from_bytes"
+    source = f"{name}:\n    def f(self): return 1\nK = D.{method}"
+    check_edit(source, "return 1", "return 2")
+    names: dict[str, Any] = {}
+    exec(source, names)
+    with pytest.raises(CannotFingerprint):
+        value.digest(names["K"])
