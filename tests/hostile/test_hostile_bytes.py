@@ -325,7 +325,8 @@ def test_records_of_code(examples: int) -> None:
     """What is remembered about code objects: anything else than a sound text counts as not remembered."""
     from pyplantx.fingerprint.records import Import, Record
 
-    text = Record("a" * 32, ["np.linalg.norm"], [Import(0, "os", None, None)], True, False, '[[["a"]]]').to_text()
+    imports = [Import(0, "os", None, None)]
+    text = Record("a" * 32, ["np.linalg.norm", "@LIMIT"], imports, 5, True, True, '[[["a"]]]').to_text()
 
     def parse(data: bytes) -> None:
         Record.from_text(data.decode("utf-8", "surrogateescape")).sent
