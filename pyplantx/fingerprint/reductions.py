@@ -104,7 +104,7 @@ def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
         kind, and knows nothing of them. Of others the functions and classes: pickle can't keep most of them, so
         they are left out, or a name stands for them. What else is left out is a cache, or not meant to count.
     """
-    if isinstance(parts, str) and _lies_in_library(value, parts):
+    if _is_ours(type(value)) or isinstance(parts, str) and _lies_in_library(value, parts):
         return _NO_FIELDS
     known = own_fields(value)
     unknown = known if is_look_up(parts) else fields_added_to(value, _author(type(value)))
@@ -113,6 +113,11 @@ def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
     ]
     told = _told(parts) if candidates else ()
     return [(name, item) for name, item in candidates if id(item) not in told]
+
+
+def _is_ours(cls: type) -> bool:
+    """Whether it is a class of this library: arrays that are received, say, lead to all of the plant."""
+    return class_module(cls).partition(".")[0] == "pyplantx"
 
 
 def _has_code(item: Any) -> bool:

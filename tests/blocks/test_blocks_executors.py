@@ -140,7 +140,7 @@ class TestTheSame:
             return [one[0] / 2 + other[0], *one[1:], other[1]]
 
         spec, options = KINDS[kind]
-        options = {**options, "chunks": (100, 7)} if options and rows else options
+        options = {**options, "chunks": (min(100, rows), 7)} if options and rows else options
         functions = [sender(value, spec, **options), work]
         found = {}
         for name, workers in (("threads", threads_alike()), ("processes", pool)):
