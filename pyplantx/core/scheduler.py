@@ -199,10 +199,6 @@ class Scheduler:
 
     # ----------------------------------------------------------------- questions from outside
 
-    def states(self) -> dict[ReactorId, tuple[str, Reason | None]]:
-        """State and reason of every reactor that was considered, in that order."""
-        return {c.id: (c.state, c.reason) for c in self._conversations.values()}
-
     def known(self, name: str) -> ObjectRef | None:
         """The ingredient, if it is known and its sender is through."""
         ingredient = self._ingredients.get(name)
