@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ from pyplantx.core.messages import (
 from pyplantx.core.scheduler import Scheduler
 from pyplantx.core.trace import Digest, ObjectRef, Sent, Step, encode_segment
 from pyplantx.errors import PayloadMissing
-from pyplantx.events import EventType
+from pyplantx.events import EventType, call_each
 from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
 from pyplantx.failures import describe_request_chain, error_of, is_described, note_opened
@@ -478,14 +478,7 @@ class Activity:
     def announce(self) -> None:
         """Tell what has become durable: all of it, whatever a listener raises, who is heard then."""
         self._due.extend(self.warehouse.announcements())
-        first: Exception | None = None
-        while self._due:
-            try:
-                self._due.popleft()()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
+        call_each(_taken_from(self._due))
 
     # ----------------------------------------------------------------- reasons and failures
 
@@ -516,3 +509,9 @@ class Activity:
         if failure.kind == "deadlock":
             return error_of(failure, self._name, self.executor.line)
         return self.world.error_of(failure)
+
+
+def _taken_from(calls: deque[Callable[[], None]]) -> Iterator[Callable[[], None]]:
+    """Each call, no longer in the queue when it is made: after Ctrl-C the others are still there."""
+    while calls:
+        yield calls.popleft()

@@ -7,7 +7,8 @@ listener comes out of the plant's call: it is the user's code.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from pyplantx.given import check_callable, refusal
@@ -67,11 +68,20 @@ class Listeners:
         """Call all who listen to this kind; then the first error that one of them has raised is raised."""
         if not self._listeners:
             return
-        first: Exception | None = None
-        for listener in tuple(self._listeners.get(event_type, ())):
-            try:
-                listener(event_type, name, function)
-            except Exception as error:
-                first = first or error
+        listeners = self._listeners.get(event_type, ())
+        call_each([partial(listener, event_type, name, function) for listener in listeners])
+
+
+def call_each(calls: Iterable[Callable[[], object]]) -> None:
+    """Make all these calls; then the first error that one of them has raised is raised."""
+    first: Exception | None = None
+    for call in calls:
+        try:
+            call()
+        except Exception as error:
+            first = first or error
+    try:
         if first is not None:
             raise first
+    finally:
+        del first  # it has this frame
