@@ -19,7 +19,7 @@ import os
 from collections.abc import Container, Iterable, Set
 from typing import TYPE_CHECKING
 
-from pyplantx.core.trace import Digest, ObjectRef, Question, observations_of
+from pyplantx.core.trace import Digest, Group, ObjectRef, Question, observations_of
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.tuples import NamedTuple
 
@@ -35,6 +35,12 @@ _WORTH_IT = 8
 
 #: How many deep traces a store keeps; two names on one place drive each other out.
 _PLACES = 64
+
+#: At the end of a demand its ingredients are walked so many times in all: if more names were asked for that hang on
+#: the same ones, replaying these is quicker than holding each name's deep trace against the present.
+_SHARE = 4
+
+_DECODER = json.JSONDecoder()
 
 
 class DeepTrace(NamedTuple):
@@ -74,12 +80,12 @@ class Recall:
         self._generation = _generation(warehouse)
         self._wrote = False
         self._former: list[DeepTrace] = []  # those that don't hold
+        self._kept: dict[str, str | None] = {}  # place -> whose deep trace was found there
         self.recalled: dict[str, DeepTrace] = {}
 
     def recall(self, name: str, forced: Set[ReactorId]) -> ObjectRef | None:
         """The ingredient, if a deep trace of it holds today and none of these reactors, which run anyway, is in it."""
-        text = self._warehouse.blob_get("deep trace", _place(name))
-        deep = _decode(text, name, self._generation) if text is not None else None
+        deep = self._find(name)
         if deep is None:
             return None
         if not self._holds(deep):
@@ -90,6 +96,15 @@ class Recall:
             return None
         self.recalled[name] = deep
         return deep.ref
+
+    def _find(self, name: str) -> DeepTrace | None:
+        """The deep trace of an ingredient. That a place is another's is found out once: the text is long."""
+        place = _place(name)
+        if self._kept.get(place, name) != name:
+            return None
+        text = self._warehouse.blob_get("deep trace", place) or ""
+        self._kept[place] = _name_in(text, self._generation)
+        return _decode(text, name, self._generation)
 
     def covers(self, id: ReactorId) -> bool:
         """Whether something that was recalled was made by a reactor."""
@@ -136,12 +151,19 @@ class Recall:
             self._renew()
         if _generation(self._warehouse) != self._generation:
             return  # another process has written traces meanwhile
+        left = _SHARE * len(scheduler.answered())
+        taken = {_place(name) for name in self.recalled}
+        read: dict[ReactorId, tuple[list[str], list[Group]]] = {}
         for name in names:
-            if name not in self.recalled:
-                ancestry = _Ancestry(self._reactors, self._warehouse, scheduler, self.recalled, usable)
-                deep = ancestry.gather(name)
-                if deep is not None and len(deep.roots) >= _WORTH_IT:
-                    self._warehouse.blob_put("deep trace", _place(name), _encode(deep, self._generation))
+            place = _place(name)
+            if place in taken or left <= 0:
+                continue  # one that this demand had kept would be driven out; or many that have an ancestry in common
+            ancestry = _Ancestry(self._reactors, self._warehouse, scheduler, self.recalled, usable)
+            deep = ancestry.gather(name, read)
+            left -= ancestry.walked
+            if deep is not None and len(deep.roots) >= _WORTH_IT:
+                self._warehouse.blob_put("deep trace", place, _encode(deep, self._generation))
+                taken.add(place)
 
     def _renew(self) -> None:
         """Make all deep traces void. Before the first trace and after the last one, for others read meanwhile."""
@@ -166,14 +188,16 @@ class _Ancestry:
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
         self._objects: list[Digest] = []
         self._senders: dict[str, ReactorId] = {}
+        self.walked = 0  # ingredients
 
-    def gather(self, name: str) -> DeepTrace | None:
+    def gather(self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]) -> DeepTrace | None:
         """The deep trace of an ingredient; None if something in its ancestry isn't recorded."""
         ref = self._scheduler.known(name)
         if ref is None:
             return None
         usable, roots, root, has_version = self._usable, self._roots, self._reactors.root, self._warehouse.has_version
-        for at, id, made, local in self._scheduler.ancestry(name):
+        for at, id, made, local in self._scheduler.ancestry(name, read):
+            self.walked += 1
             if id is None:
                 if not self._add_recalled(at):
                     return None
@@ -218,12 +242,24 @@ def _encode(deep: DeepTrace, generation: str) -> str:
     return json.dumps([generation, *deep], separators=(",", ":"))
 
 
-def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
-    """The deep trace, if it is of this ingredient and nothing was written since."""
-    if not text.startswith(f'["{generation}",'):
+def _name_in(text: str, generation: str) -> str | None:
+    """Whose deep trace it is; None if something was written since, or it makes no sense."""
+    beginning = f'["{generation}",'
+    if not text.startswith(beginning):
         return None
     try:
-        _, kept_name, ref, roots, answers, objects, senders = json.loads(text)  # fewer: of an earlier version
+        name = _DECODER.raw_decode(text, len(beginning))[0]
+    except (ValueError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
+    """The deep trace, if it is of this ingredient and nothing was written since."""
+    if _name_in(text, generation) != name:
+        return None
+    try:
+        _, _, ref, roots, answers, objects, senders = json.loads(text)  # fewer: of an earlier version
         told = [(id, *rest) for id, *rest in answers]
         deep = DeepTrace(name, ObjectRef(*ref), dict(roots), told, list(objects), dict(senders))
         # A TypeError unless all are texts.
@@ -233,4 +269,4 @@ def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
         return None  # it makes no sense: the replays decide
     is_sound = all(len(answer) == 4 and answer[0] in deep.roots for answer in deep.answers)
     is_sound = is_sound and deep.roots.keys() >= set(deep.senders.values())
-    return deep if kept_name == name and is_sound else None
+    return deep if is_sound else None

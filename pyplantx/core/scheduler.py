@@ -211,8 +211,17 @@ class Scheduler:
         ingredient = self._ingredients.get(name)
         return ingredient.sender.id if ingredient is not None and ingredient.sender is not None else None
 
-    def ancestry(self, name: str) -> Iterator[tuple[str, ReactorId | None, ObjectRef | None, Sequence[Step]]]:
+    def ancestry(
+        self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]
+    ) -> Iterator[tuple[str, ReactorId | None, ObjectRef | None, Sequence[Step]]]:
         """An ingredient and all that it was made from, each once.
+
+        Parameters
+        ----------
+        name : str
+            The ingredient.
+        read : dict
+            What was read off traces, for the next call before anything happens: one may have sent thousands.
 
         Yields
         ------
@@ -235,7 +244,9 @@ class Scheduler:
             local: Sequence[Step] = ()
             if sender not in told:
                 told.add(sender)
-                asked, local = asked_and_local(sender.steps)
+                if sender.id not in read:
+                    read[sender.id] = asked_and_local(sender.steps)
+                asked, local = read[sender.id]
                 pending += asked
             yield at, sender.id, ref, local
 

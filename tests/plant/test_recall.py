@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, recall
+from pyplantx.core.scheduler import Scheduler
 from pyplantx.warehouse.warehouse import Warehouse
 
 SIZE = 14
@@ -321,3 +322,42 @@ def test_who_has_run_last_sends_it_for_those_behind_too(open_plant: Any) -> None
         for name, sent in [("one", 1), ("two", 2), ("one", 1), ("two", 2)]:
             plant.run_reactor(name)
             assert plant.produce("end") == plant.produce("x0") + 10 == sent + 10
+
+
+def long_chain(length: int) -> list[Any]:
+    """A chain, and one that receives all of it, one by one."""
+    made: dict[str, Any] = {"ReactorFunc": ReactorFunc}
+    lines = ["@ReactorFunc", "def r0(pipe):", "    pipe.send('x0', 1)"]
+    for i in range(1, length):
+        lines += ["@ReactorFunc", f"def r{i}(pipe):"]
+        lines += [f"    pipe.send('x{i}', (yield pipe.receive('x{i - 1}')) + 1)"]
+    lines += ["@ReactorFunc", "def all_of_it(pipe):", "    total = 0", f"    for i in range({length}):"]
+    lines += ["        total += yield pipe.receive(f'x{i}')", "    pipe.send('total', total)"]
+    exec("\n".join(lines), made)
+    return [*(made[f"r{i}"] for i in range(length)), made["all_of_it"]]
+
+
+def test_what_many_names_hang_on_is_not_walked_for_each(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = 200
+    ancestry, read, walked, texts = Scheduler.ancestry, Warehouse.blob_get, [0], [0]
+
+    def counting(self: Scheduler, *arguments: Any) -> Any:
+        for step in ancestry(self, *arguments):
+            walked[0] += 1
+            yield step
+
+    def noting(self: Warehouse, kind: str, key: str) -> str | None:
+        texts[0] += kind == "deep trace" and key != "generation"
+        return read(self, kind, key)
+
+    monkeypatch.setattr(Scheduler, "ancestry", counting)
+    monkeypatch.setattr(Warehouse, "blob_get", noting)
+    for runs in (length + 1, 1):
+        with open_plant(*long_chain(length)) as plant:
+            walked[0] = texts[0] = 0
+            plant.run_reactor("all_of_it")
+            assert len(plant.log.take()) == runs
+            assert walked[0] <= 6 * length and texts[0] <= 2 * recall._PLACES
+    with open_plant(*long_chain(length)) as plant:
+        assert plant.produce(f"x{length - 1}", "total") == (length, sum(range(length + 1)))
+        assert plant.log.take() == []
