@@ -20,7 +20,7 @@ import numpy as np
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, PyplantxError, WarehouseError
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
-from pyplantx.fingerprint.value import BlockHasher, hash_bytes
+from pyplantx.fingerprint.value import BlockHasher
 from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.datasets import Facts, Finished
 from pyplantx.specs.filters import compression_of
@@ -187,10 +187,6 @@ class H5Backend:
     def iter_chunks(self, selection: Any) -> Iterator[tuple[slice, ...]]:
         """See `Backend.iter_chunks`."""
         return self._ask(lambda dataset: iter(dataset.iter_chunks(selection)))
-
-    def digest_of(self, selection: Any) -> Digest:
-        """See `Backend.digest_of`."""
-        return hash_bytes(np.ascontiguousarray(self.read(selection)).reshape(-1).view("u1"))
 
     def adopt(self, path: str) -> None:
         """See `Backend.adopt`."""

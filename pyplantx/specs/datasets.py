@@ -106,9 +106,6 @@ class Backend(Protocol):
     def iter_chunks(self, selection: Any) -> Iterator[tuple[slice, ...]]:
         """The chunks that a selection touches."""
 
-    def digest_of(self, selection: Any) -> Digest:
-        """xxh3 over the bytes of the selected elements in C order, as they are in the file now."""
-
     def adopt(self, path: str) -> None:
         """Take over a file of the same geometry in place of one's own; every block of it is read at the end."""
 
@@ -345,10 +342,6 @@ class HdfDataset(ArrayFacts):
         """Write a rectangular region."""
         check_written(array, "an HDF array")
         self._taking_writes().write(selection, array)
-
-    def block_digest(self, selection: tuple[slice, ...]) -> Digest:
-        """xxh3 over the bytes of a region's elements, in C order and of the dataset's dtype, read from the file."""
-        return self._backend.digest_of(selection)
 
     def adopt(self, path: str) -> None:
         """Take over a former attempt's file in place of one's own: it is moved, not copied.

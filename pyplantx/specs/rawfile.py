@@ -19,7 +19,7 @@ import numpy as np
 from pyplantx.core.trace import Digest
 from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
-from pyplantx.fingerprint.value import Hasher, hash_bytes
+from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.specs import writeback
 from pyplantx.specs.buffers import map_descriptor
 from pyplantx.specs.dirty import BlockMap, Write
@@ -267,25 +267,6 @@ class RawArray:
 
     def _position(self, element: int) -> int:
         return self.offset + element * self.dtype.itemsize
-
-    def digest_of(self, region: Region) -> Digest:
-        """xxh3 over the bytes of the selected elements in C order, read from the file in pieces."""
-        hasher = Hasher()
-        for tile in tiles(region, self.dtype.itemsize):
-            for piece in self._pieces_of(tile):
-                hasher.update(piece)
-        return hasher.hexdigest()
-
-    def _pieces_of(self, tile: Tile) -> Iterator[memoryview]:
-        if tile.counts:
-            yield _bytes(np.ascontiguousarray(self._with_gaps(tile)[1]))
-            return
-        start, nbytes = self._position(tile.start), tile.span * self.dtype.itemsize
-        buffer = memoryview(bytearray(min(nbytes, PIECE)))
-        for done in range(0, nbytes, PIECE):
-            piece = buffer[: nbytes - done]
-            self.file.read_into(piece, start + done)
-            yield piece
 
     # -- writing
 

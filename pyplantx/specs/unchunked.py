@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject
 from pyplantx.specs.base import Layout
 from pyplantx.specs.chunked import H5Backend
@@ -121,13 +120,6 @@ class RawBackend:
         raise BadRequest(
             "the dataset has no chunks: its data lie in one piece", hint="pipe.blocks(dataset) cuts any array"
         )
-
-    def digest_of(self, selection: Any) -> Digest:
-        """See `Backend.digest_of`."""
-        region = parse(selection, self._raw.shape)
-        if region is None:
-            raise BadRequest(f"{selection!r} is not a rectangular region", hint="slices of step 1, one per axis")
-        return self._raw.digest_of(region)
 
     def adopt(self, path: str) -> None:
         """See `Backend.adopt`."""

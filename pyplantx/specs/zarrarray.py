@@ -14,7 +14,6 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.masks import check_written
@@ -190,14 +189,6 @@ class ZarrArray(ArrayFacts):
     def adopt(self, path: str) -> None:
         """Never: see `data_path`."""
         raise BadRequest("a Zarr array can't take over the file of a former attempt: it has many")
-
-    def block_digest(self, selection: tuple[slice, ...]) -> Digest:
-        """Digest of the elements in a region, read from the files."""
-        import numpy as np
-
-        from pyplantx.fingerprint.value import hash_bytes
-
-        return hash_bytes(np.ascontiguousarray(self.read_block(selection)).reshape(-1).view("u1"))
 
     # -- for the spec
 

@@ -557,11 +557,6 @@ class Warehouse:
         """Let the next look-up see what others have committed."""
         self._reader.refresh()
 
-    def claim(self, key: str, timeout: float = 0.0) -> Claim | None:
-        """Claim a piece of work, so that no other process does it too; see `Claims.claim`."""
-        self._writable()
-        return self._claims.claim(key, timeout)
-
     def new_claim(self, key: str) -> Claim:
         """A claim that is still to be taken: whoever keeps it before can always give it back."""
         self._writable()

@@ -442,8 +442,7 @@ def test_a_read_only_warehouse_writes_nothing(opened: Open, directory: Path) -> 
         lambda: reading.allocate("y", "array", shape=(1,)),
         lambda: reading.allocate_temp("y", "array", shape=(1,)),
         lambda: reading.backup(),
-        lambda: reading.claim("work"),
-        lambda: reading.claim("work"),
+        lambda: reading.new_claim("work"),
     ):
         with pytest.raises(StoreReadOnly):
             write()
