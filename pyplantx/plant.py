@@ -207,18 +207,22 @@ class Plant:
         Raises
         ------
         BadRequest
-            If something else is given.
+            If something else is given, or a reactor tries.
         ReactorClash
             If two different reactors have one name.
         TwoProducers
             If two declare with ``sends=`` that they send one ingredient.
         """
-        self._explicit = True
-        for reactor in _flat(reactors):
-            if not isinstance(reactor, Reactor):
-                raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
-            self._fingerprinter.begin_activity()
-            self._roster.add(reactor)
+        with self._resting():
+            for reactor in _flat(reactors):
+                if not isinstance(reactor, Reactor):
+                    raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
+                self._explicit = True
+                self._fingerprinter.begin_activity()  # two of one name are compared as they are now
+                try:
+                    self._roster.add(reactor)
+                finally:
+                    self._fingerprinter.leave_activity()
 
     add_reactors = add_reactor
 
@@ -362,6 +366,7 @@ class Plant:
 
     def _close_activity(self) -> None:
         """End what `_open_activity` began."""
+        self._fingerprinter.leave_activity()  # if nothing ran: else `_finish` has ended it
         try:
             self.warehouse.end_activity()
             self._code_memo.keep()  # of those who only asked, too

@@ -86,7 +86,8 @@ class Fingerprinter:
     -----
     Fingerprints are kept for one *activity* of the plant, from `begin_activity` to `end_activity`: code can
     be redefined between activities, and that is an edit. A global that changes during an activity is state:
-    its old fingerprint stays valid for as long as it holds what it held at the end of that activity.
+    its old fingerprint stays valid for as long as it holds what it held at the end of that activity. An activity
+    that only asks ends with `leave_activity`: it changes nothing itself.
     """
 
     def __init__(
@@ -417,6 +418,10 @@ class Fingerprinter:
             self.end_activity()
         self._active = True
         self._forget()
+
+    def leave_activity(self) -> None:
+        """End an activity in which nothing ran: whatever changes from its beginning on was changed by an edit."""
+        self._active = False
 
     def end_activity(self) -> None:
         """Note which globals changed while the activity lasted: they are state, not constants."""

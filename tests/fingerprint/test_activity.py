@@ -135,6 +135,16 @@ def test_an_activity_that_did_not_end_is_ended_by_the_next() -> None:
     assert session.activity() == before
 
 
+def test_what_changes_while_nothing_runs_is_an_edit() -> None:
+    session = Session("K = 1\ndef f(): return K")
+    session.printer.begin_activity()
+    before = session.printer.fingerprint(session.names["f"])
+    session.printer.leave_activity()
+    session.edit("K = 2")
+    assert session.activity() != before
+    assert session.printer.state_changes() == []
+
+
 def test_config_values_see_edits_too() -> None:
     session = Session("def f(): return 1")
     value = {"f": session.names["f"]}

@@ -400,6 +400,39 @@ def test_state_stays_state_for_the_next_plant_of_the_process(open_plant: Any) ->
     assert "lock" in str(told.opaque)
 
 
+_QUESTIONS: dict[str, Any] = {
+    "status": lambda plant, reactor: plant.status(),
+    "why": lambda plant, reactor: plant.why(reactor),
+    "explain": lambda plant, reactor: plant.explain("k"),
+    "fetch_ingredient": lambda plant, reactor: plant.fetch_ingredient("k"),
+    "is_ingredient_known": lambda plant, reactor: plant.is_ingredient_known("k"),
+    "inputs_of": lambda plant, reactor: plant.inputs_of(reactor),
+    "accept": lambda plant, reactor: plant.accept(reactor),
+    "add_reactor": lambda plant, reactor: plant.add_reactor(reactor),
+}
+
+
+@pytest.mark.parametrize("question", _QUESTIONS)
+def test_an_edit_after_a_question_is_an_edit(question: str, open_plant: Any) -> None:
+    namespace: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "cells"}
+    exec("K = 2\n@ReactorFunc\ndef reactor(pipe): pipe.send('k', K)", namespace)
+    with open_plant(namespace["reactor"]) as plant:
+        assert plant.produce("k") == 2
+        _QUESTIONS[question](plant, namespace["reactor"])
+        namespace["K"] = 3
+        assert plant.produce("k") == 3
+        assert plant.why("reactor").state == ()
+
+
+def test_a_reactor_cant_register_others(open_plant: Any) -> None:
+    @ReactorFunc
+    def registers(pipe: Any) -> None:
+        plant.add_reactor(registers)
+
+    with open_plant(registers) as plant, pytest.raises(errors.BadRequest, match="while it runs"):
+        plant.run_reactor(registers)
+
+
 def test_what_is_not_seen_is_named_where_it_could_matter(open_plant: Any) -> None:
     namespace: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "blind"}
     exec(
