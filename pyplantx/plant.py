@@ -148,6 +148,7 @@ class Plant:
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
+        self._deciding: dict[ReactorId, Decision] = {}  # what the demand that is on its way has decided
         self._history: list[HistoryEntry] = []
         self._warned: set[str] = set()  # ingredients with several senders
         self._explicit = False
@@ -228,8 +229,13 @@ class Plant:
 
     def get_reactors(self) -> list[Reactor]:
         """The registered reactors, in order of registration."""
-        self._sync_reactors()
+        self._catch_up()
         return list(self._roster)
+
+    def _catch_up(self) -> None:
+        """Register what was decorated since; a demand that is on its way ends with those that it began with."""
+        if not self._active:
+            self._sync_reactors()
 
     def _sync_reactors(self) -> None:
         """Register what was decorated since, if nobody registers by hand."""
@@ -371,6 +377,7 @@ class Plant:
             self.warehouse.end_activity()
             self._code_memo.keep()  # of those who only asked, too
         finally:
+            self._deciding = {}
             self._active = False
             self._lock.release()
 
@@ -386,7 +393,7 @@ class Plant:
             self._subreactor_started,
             self._workers,
         )
-        return Activity(
+        activity = Activity(
             self._roster,
             self.warehouse,
             SerialExecutor(),
@@ -397,6 +404,8 @@ class Plant:
             self._claim_timeout,
             dry,
         )
+        self._deciding = activity.decisions
+        return activity
 
     def _finish(self, activity: Activity) -> None:
         """What an activity leaves: everything durable and announced, decisions and history kept."""
@@ -725,9 +734,10 @@ class Plant:
         Returns
         -------
         Decision
-            Of this plant; else of an earlier session, as the history tells it.
+            Of this plant; else of an earlier session, as the history tells it. While reactors run, of the run that
+            they are in.
         """
-        self._sync_reactors()
+        self._catch_up()
         id = self._roster.find(reactor)
         return self._last_decision(id)._replace(
             opaque=tuple(self._fingerprinter.opaque(self._roster[id].function)),
@@ -735,6 +745,8 @@ class Plant:
         )
 
     def _last_decision(self, id: ReactorId) -> Decision:
+        if id in self._deciding:  # a listener or a reactor asks, in the middle of a demand
+            return self._deciding[id]
         if id in self._decisions:
             return self._decisions[id] or up_to_date(self._roster[id].name)
         entry = self.warehouse.last_run(id)
@@ -754,7 +766,7 @@ class Plant:
             If nobody is known to send it.
         """
         _check_names("explain", (name,))
-        self._sync_reactors()
+        self._catch_up()
         senders = [id for id, _ in self.warehouse.producers(name) if id in self._roster] + self._roster.hinted(name)
         if not senders:
             raise self._error_of_unknown(name)

@@ -134,6 +134,24 @@ def _reasons(open_plant: Any, sources: list[str], config: Any = None) -> str:
     return str(decision.reason)
 
 
+def test_a_listener_is_told_the_reason_of_the_run_that_begins(open_plant: Any) -> None:
+    @ReactorFunc
+    def source(pipe: Any) -> None:
+        pipe.send("source", pipe.read_config("level"))
+
+    told: list[str] = []
+    with open_plant(source, config={"level": 1}) as plant:
+        plant.add_event_listener(plant.EventType.reactor_started, lambda *_: told.append(str(plant.why("source"))))
+        plant.produce("source")
+        plant.set_config({"level": 2})
+        plant.produce("source")
+        told.append(str(plant.why("source")))
+        plant.produce("source")
+        told.append(str(plant.why("source")))
+    changed = "source: ran (config level: 1 → 2)"
+    assert told == ["source: ran (never run before)", changed, changed, "source: up to date"]
+
+
 @pytest.mark.parametrize(
     ("source", "old", "new", "reason"),
     [
