@@ -2,11 +2,14 @@
 
 Before a reactor starts, its piece of work (the node of its trace tree where its replay fell off) is
 claimed. Who finds it claimed waits, and then asks the traces again: by then the answer is usually there.
+If it is not, the replay falls off elsewhere now (the first run has shown what is asked, and here the config
+answers otherwise): that is another piece of work, which somebody else may have begun.
 A claim costs three microseconds and dies with its holder.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,20 +36,28 @@ class Turns:
     def __init__(self, warehouse: Warehouse, timeout: float) -> None:
         self._warehouse, self._timeout = warehouse, timeout
         self._claims: dict[ReactorId, Claim] = {}
+        self._waits_end: dict[ReactorId, float] = {}  # of those that were asked again
 
     def take(self, id: ReactorId, node: Digest, reason: Reason) -> bool:
         """Claim a run. True if it is to start now; False if the traces are to be asked once more before.
 
-        Where others are present they are asked again in any case: the last holder may have just ended.
+        Where others are present, or were when this was asked before, they are asked again in any case: the last holder
+        may have just ended.
         """
-        if reason.kind not in _SHARED or id in self._claims:
+        if reason.kind not in _SHARED:
             return True
-        claim = self._claims[id] = self._warehouse.new_claim(node)
+        claim = self._warehouse.new_claim(node)
+        if id in self._claims:
+            if self._claims[id].key == claim.key or time.monotonic() >= self._waits_end.get(id, 0.0):
+                return True
+            self.release(id)  # who waits for that piece of work may have to do another one, too
+        self._claims[id] = claim
         is_ours = claim.take()
-        if is_ours and not self._warehouse.others_present():
+        if is_ours and id not in self._waits_end and not self._warehouse.others_present():
             return True
+        end = self._waits_end.setdefault(id, time.monotonic() + self._timeout)
         if not is_ours:
-            claim.take(self._timeout)
+            claim.take(end - time.monotonic())
         self._warehouse.refresh()
         return False
 

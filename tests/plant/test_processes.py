@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from pyplantx import ReactorFunc, untracked
 
 PROGRAM = """
 import os, sys, time
@@ -44,6 +51,50 @@ def test_each_piece_of_work_is_done_once(tmp_path: Path) -> None:
     ran = log.read_text().split()
     assert sorted(set(ran)) == sorted(f"step-{i}" for i in range(12))
     assert len(ran) <= 14, ran
+
+
+def test_who_waited_for_other_work_claims_what_it_does_then(open_plant: Any, tmp_path: Path) -> None:
+    """Nobody knows what a reactor reads before its first run, so all wait for that; then each has a work of its own."""
+    begun: list[int] = []
+    gates = {1: threading.Event(), 2: threading.Event()}
+
+    @untracked
+    def hold(number: int) -> None:
+        begun.append(number)
+        gates[number].wait(30)
+
+    @ReactorFunc
+    def train(pipe: Any) -> None:
+        number = pipe.read_config("number")
+        hold(number)
+        pipe.send("model", number * 10)
+
+    def produce(number: int) -> Any:
+        with open_plant(train, config={"number": number}) as plant:
+            return plant.produce("model")
+
+    def somebody_waits() -> bool:
+        return any((tmp_path / "plant" / "claims").glob("*.waits"))
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(produce, 1)
+        _until(lambda: begun == [1])
+        second = pool.submit(produce, 2)
+        _until(somebody_waits)
+        gates[1].set()
+        _until(lambda: begun == [1, 2] and not somebody_waits())
+        third = pool.submit(produce, 2)
+        _until(lambda: somebody_waits() or len(begun) > 2)
+        gates[2].set()
+        assert [each.result() for each in (first, second, third)] == [10, 20, 20]
+    assert begun == [1, 2]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 MEANWHILE = """
