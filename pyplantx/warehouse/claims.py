@@ -200,6 +200,15 @@ class _File:
                 return True
         return False
 
+    def close(self) -> None:
+        """Give descriptor and map back, unless a claim is held; the next one who claims something opens it anew."""
+        with self.lock:
+            if self._descriptor >= 0 and not self.holders:
+                descriptor, self._descriptor = self._descriptor, -1
+                self._is_introduced = self._is_first = False
+                del self._table
+                os.close(descriptor)
+
     def _lock_byte(self, place: int) -> bool:
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
@@ -253,6 +262,17 @@ def _file_of(folder: str) -> _File:
         if found is None or not found.is_current():
             found = _files[key] = _File(key)
         return found
+
+
+def close_claims(folder: str) -> None:
+    """No session of this process has the folder open any more: a program may open thousands, one after the other."""
+    key = os.path.realpath(folder)
+    with _files_lock:
+        found = _files.get(key)
+        if found is not None:
+            if found.pid == os.getpid():
+                found.close()
+            del _files[key]  # last: what was interrupted is taken up again
 
 
 class Claims:

@@ -20,7 +20,7 @@ from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseErro
 from pyplantx.fingerprint.value import Hasher, hash_text
 from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
-from pyplantx.warehouse.claims import sweep_claims
+from pyplantx.warehouse.claims import close_claims, sweep_claims
 from pyplantx.warehouse.committer import Committer
 from pyplantx.warehouse.files import RESUME, Layout, disk_error, fresh_id, in_words, read_small, write_file, write_first
 from pyplantx.warehouse.index import Index
@@ -291,7 +291,10 @@ class Session:
             self.committer.stop()
             self.objects.checks.close()
         finally:
-            self.index.close()
+            try:
+                close_claims(self.layout.claims)
+            finally:
+                self.index.close()
 
     def _mark_clean(self) -> None:
         if os.path.exists(self.layout.mark) or not self.is_alone():

@@ -15,8 +15,9 @@ import pytest
 
 from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.warehouse import claims as claims_module
-from pyplantx.warehouse.claims import Claims
+from pyplantx.warehouse.claims import Claims, close_claims
 from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.warehouse import Warehouse
 from tests.faults.interrupts import Lines
 from tests.warehouse.stores import ROOT
 
@@ -246,3 +247,32 @@ def test_no_room_for_the_note_that_one_waits(tmp_path: Path, monkeypatch: Any) -
     with claim, pytest.raises(WarehouseFull, match="waits for another one") as caught:
         second.claim("work", 1)
     assert "free some space" in caught.value.hint
+
+
+def test_closed_stores_leave_no_descriptors(tmp_path: Path) -> None:
+    """A program that opens many stores, one after the other, would run out of them."""
+
+    def claim_in(name: str) -> None:
+        with Warehouse(tmp_path / name) as warehouse:
+            claim = warehouse.claim("work")
+            assert claim is not None
+            claim.release()
+
+    claim_in("0")  # what is opened once for all of them
+    before = len(os.listdir("/proc/self/fd"))
+    for name in map(str, range(1, 6)):
+        claim_in(name)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_claim_outlives_the_store_that_was_closed(tmp_path: Path) -> None:
+    """Whoever still holds one keeps others from the work; the table goes when it is given back and closed again."""
+    claims = Claims(str(tmp_path))
+    claim = claims.claim("work", 0)
+    close_claims(str(tmp_path))
+    with holding(tmp_path, "other") as process:
+        assert claims.claim("other", 0) is None
+        process.kill()
+    assert claim is not None
+    claim.release()
+    assert claims.claim("other", 0) is not None
