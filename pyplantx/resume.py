@@ -91,7 +91,7 @@ def place_of(host: Host, what: str) -> Digest | None:
     return hash_text(f"{branch_key(root, steps, hash_text)}\n{what}")
 
 
-class Record:
+class Logbook:
     """The ledger of one workspace, as a run writes it and as a later one reads it.
 
     Parameters
@@ -319,15 +319,15 @@ class SharedFile:
     ----------
     handle : Handle
         With a `data_path`.
-    record : Record
+    logbook : Logbook
         Of the loop.
     place : int
         Of the array in the loop.
     """
 
-    def __init__(self, handle: Handle, record: Record, place: int) -> None:
-        self._handle, self._record, self._place = handle, record, place
-        self._workspace, self._name = record.workspace, f"data-{place}"
+    def __init__(self, handle: Handle, logbook: Logbook, place: int) -> None:
+        self._handle, self._logbook, self._place = handle, logbook, place
+        self._workspace, self._name = logbook.workspace, f"data-{place}"
         self.part = os.path.basename(handle.data_path or "")  # what the store will call it
 
     def take_up(self) -> None:
@@ -337,7 +337,7 @@ class SharedFile:
             self._workspace.link(self._workspace.path(self._name), adopted)
         else:
             self._workspace.unlink(adopted)
-            self._record.copy_sealed(self._place, self._workspace.path(adopted))
+            self._logbook.copy_sealed(self._place, self._workspace.path(adopted))
         if not self._workspace.has(adopted):
             raise DamagedObject("something else is in the place of an interrupted run's file")
         self._handle.adopt(self._workspace.path(adopted))
@@ -367,12 +367,12 @@ class Spool:
 
     Parameters
     ----------
-    handle, record, place
+    handle, logbook, place
         As in `SharedFile`.
     """
 
-    def __init__(self, handle: Handle, record: Record, place: int) -> None:
-        self._handle, self._workspace, self._place = handle, record.workspace, place
+    def __init__(self, handle: Handle, logbook: Logbook, place: int) -> None:
+        self._handle, self._workspace, self._place = handle, logbook.workspace, place
 
     def take_up(self) -> None:
         """The blocks are written when they turn out to be whole."""
@@ -424,7 +424,7 @@ class Attempt:
 
     Parameters
     ----------
-    record : Record
+    logbook : Logbook
         Its ledger.
     grid : Grid
         Its blocks.
@@ -450,7 +450,7 @@ class Attempt:
 
     def __init__(
         self,
-        record: Record,
+        logbook: Logbook,
         grid: Grid,
         outputs: dict[int, Handle],
         sources: Sources,
@@ -458,13 +458,13 @@ class Attempt:
         others: Others | None = None,
         in_place: bool = True,
     ) -> None:
-        self._record, self._grid, self._handles, self._look = record, grid, outputs, look
+        self._logbook, self._grid, self._handles, self._look = logbook, grid, outputs, look
         self._others = others
         # What the body has in its hands as memory it can write to anywhere, and nothing tells of it.
         self._bare = {place: handle for place, handle in outputs.items() if look is None and not handle.asks}
         self._sources, self.looks, self.fills = sources, sources.places, frozenset(outputs)
         self._outputs: dict[int, Output] = {
-            place: (SharedFile if handle.data_path else Spool)(handle, record, place)
+            place: (SharedFile if handle.data_path else Spool)(handle, logbook, place)
             for place, handle in outputs.items()
         }
         self.finished: frozenset[int] = frozenset()
@@ -474,14 +474,14 @@ class Attempt:
         self._written: dict[int, Sequence[Digest]] = {}  # block -> digests, of all that are done
         self._marks: dict[int, object] = {}  # the last write to each output when the loop was over
         try:
-            if record.entries:
+            if logbook.entries:
                 self._take_up()
                 self._soiled = in_place
                 self._blank_bare()
             for output in self._outputs.values():
                 output.begin()
         except OSError as error:  # a file system without second names, say
-            record.give_up(error)
+            logbook.give_up(error)
 
     def _take_up(self) -> None:
         try:
@@ -489,10 +489,10 @@ class Attempt:
                 output.take_up()
         except (OSError, PyplantxError) as error:
             log().warning("what an interrupted run has left can't be used, it is done again: %s", error)
-            self._record.begin()
+            self._logbook.begin()
             return
         count = len(self._outputs)
-        lines = [entry for entry in self._record.entries if len(entry.get("wrote", ())) == count]
+        lines = [entry for entry in self._logbook.entries if len(entry.get("wrote", ())) == count]
         wrote = self._of_the_same(lines)
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
@@ -527,12 +527,12 @@ class Attempt:
         return {index: entry["wrote"] for index, entry in last.items() if index in found}
 
     def _begin_anew(self) -> None:
-        self._record.begin()
+        self._logbook.begin()
         self.finished, self._written = frozenset(), {}
 
     def _is_anything_ahead(self) -> bool:
         """Whether the killed run has written to blocks that its body had not been given yet."""
-        begun = self._record.workspace.begun()
+        begun = self._logbook.workspace.begun()
         blocks = [self._grid.block(index) for index in range(begun + 1, self._grid.size)]
         return any(_has_anything(handle.read(block)) for handle in self._bare.values() for block in blocks)
 
@@ -576,20 +576,20 @@ class Attempt:
 
     def done(self, block: Block) -> Any:
         """See `Keeper.done`."""
-        saw = self._record.saw()
-        if not self._record.going:
+        saw = self._logbook.saw()
+        if not self._logbook.going:
             return _note_nothing
         read = self._sources.taken(block)
         if self._sources.is_altered(block) or self._others is not None and self._others.are_altered():
             self.wrote_elsewhere(None)
             return _note_nothing
         if read is None:
-            self._record.has_no_words()
+            self._logbook.has_no_words()
             return _note_nothing
         self._done = number = self._done + 1
         is_same = True if self._look is None else self._look()
         if is_same is False:
-            self._record.has_state()
+            self._logbook.has_state()
             return _note_nothing
         self._sure = number if is_same else self._sure
         # Now: the body of the next block may write to this one.
@@ -601,7 +601,7 @@ class Attempt:
                 entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
-                    self._record.add(self._unsure.popleft()[1])
+                    self._logbook.add(self._unsure.popleft()[1])
             except OSError as error:
                 self._give_up(error)
 
@@ -609,9 +609,9 @@ class Attempt:
 
     def _give_up(self, error: OSError) -> None:
         """There is no room for what is kept: the run needs it more."""
-        self._record.give_up(error)
+        self._logbook.give_up(error)
         if self._has_copies:
-            self._record.void()
+            self._logbook.void()
 
     @property
     def _has_copies(self) -> bool:
@@ -636,12 +636,12 @@ class Attempt:
 
     def given(self, block: Block, place: int, part: Any) -> None:
         """See `Keeper.given`."""
-        if self._record.going:
+        if self._logbook.going:
             self._sources.give(block, place, part)
 
     def watch(self, block: Block) -> None:
         """See `Keeper.watch`."""
-        if not self._record.going:
+        if not self._logbook.going:
             return
         if any(_has_anything(handle.read(block)) for handle in self._bare.values()):
             return self.wrote_elsewhere(None)  # an earlier block did
@@ -651,23 +651,23 @@ class Attempt:
 
     def _note_begun(self, block: Block) -> None:
         try:
-            self._record.workspace.begin(block.index)
+            self._logbook.workspace.begin(block.index)
         except OSError as error:
-            self._record.give_up(error)
-            self._record.void()
+            self._logbook.give_up(error)
+            self._logbook.void()
 
     def wrote_elsewhere(self, array: Any) -> None:
         """See `Keeper.wrote_elsewhere`: what is in the array is no longer known from its blocks."""
-        if self._record.going:
+        if self._logbook.going:
             log().warning(
                 "a loop with resume=True writes otherwise than dst[block] = ... to arrays that were allocated and not "
                 "written to before, and can't be resumed"
             )
-            self._record.void()
+            self._logbook.void()
 
     def kept_elsewhere(self) -> None:
         """See `Keeper.kept_elsewhere`."""
-        self._record.keeps_more()
+        self._logbook.keeps_more()
 
     def before_send(self, array: Any) -> None:
         """An array is about to be sent: it must not be altered through our name of its file any more."""
@@ -679,7 +679,7 @@ class Attempt:
         """Where an array has gone that was sent."""
         for place, output in self._outputs.items():
             if self._handles[place].array is array and isinstance(output, SharedFile):
-                self._record.add({"sealed": place, "address": address, "part": output.part, "saw": []})
+                self._logbook.add({"sealed": place, "address": address, "part": output.part, "saw": []})
 
 
 # -- values -----------------------------------------------------------------------------------------
@@ -692,7 +692,7 @@ class Reduction:
 
     Parameters
     ----------
-    record : Record
+    logbook : Logbook
         Its ledger.
     grid : Grid
         Its blocks.
@@ -716,14 +716,14 @@ class Reduction:
     fills: frozenset[int] = frozenset()
 
     def __init__(
-        self, record: Record, grid: Grid, sources: Sources, look: Look, clock: Callable[[], float] = time.monotonic
+        self, logbook: Logbook, grid: Grid, sources: Sources, look: Look, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._record, self._look, self._clock = record, look, clock
+        self._logbook, self._look, self._clock = logbook, look, clock
         self._sources, self.looks = sources, sources.places
         self.total: list[Any] = []
         self.finished: frozenset[int] = frozenset()
         self._read = ""  # digest of all that went into the value
-        found = latest_value(record, grid.size)
+        found = latest_value(logbook, grid.size)
         if found is not None:
             self._take_up(grid, *found)
         self._kept: dict[str, Any] | None = None
@@ -737,47 +737,47 @@ class Reduction:
             read = folded(read, self._sources.of(grid.block(index)))
         if [read] != entry["read"]:
             log().info("what was combined was made from something else than is there now: it is done again")
-            return self._record.begin()
+            return self._logbook.begin()
         self.total, self.finished, self._read = [value], frozenset(finished), read
 
     def keep(self, block: Block, value: Any) -> None:
         """The value after a block."""
         begun = self._clock()
-        if not self._record.going or begun - self._saved < WORTH * self._took:
+        if not self._logbook.going or begun - self._saved < WORTH * self._took:
             return
         try:
-            self._kept = self._record.keep_value(value, block.index)
+            self._kept = self._logbook.keep_value(value, block.index)
         except (OSError, PyplantxError) as error:
-            self._record.give_up(error)
+            self._logbook.give_up(error)
         self._saved = self._clock()
         self._took = self._saved - begun
 
     def done(self, block: Block) -> Any:
         """See `Keeper.done`."""
-        self._saw += self._record.saw()
+        self._saw += self._logbook.saw()
         kept, self._kept = self._kept, None
-        if not self._record.going:
+        if not self._logbook.going:
             return _note_nothing
         parts = self._sources.taken(block)
         if parts is None:
-            self._record.has_no_words()
+            self._logbook.has_no_words()
             return _note_nothing
         read = self._read = folded(self._read, parts)
         if kept is None:
             return _note_nothing
         if not self._look(now=True):
-            self._record.has_state()
+            self._logbook.has_state()
             return _note_nothing
         saw, self._saw = self._saw, []
 
         def note(_: dict[int, Array]) -> None:
-            self._record.add_value({"block": block.index, "value": kept, "read": [read], "saw": saw})
+            self._logbook.add_value({"block": block.index, "value": kept, "read": [read], "saw": saw})
 
         return note
 
     def given(self, block: Block, place: int, part: Any) -> None:
         """See `Keeper.given`."""
-        if self._record.going:
+        if self._logbook.going:
             self._sources.give(block, place, part)
 
     def watch(self, block: Block) -> None:
@@ -791,26 +791,26 @@ class Reduction:
 
     def kept_elsewhere(self) -> None:
         """See `Keeper.kept_elsewhere`."""
-        self._record.keeps_more()
+        self._logbook.keeps_more()
 
 
-def latest_value(record: Record, count: int | None = None) -> tuple[dict[str, Any], Any] | None:
+def latest_value(logbook: Logbook, count: int | None = None) -> tuple[dict[str, Any], Any] | None:
     """The last line of a ledger whose value is whole, and the value; of a reduction of `count` blocks, one of these."""
-    for entry in reversed(record.entries):
+    for entry in reversed(logbook.entries):
         if "value" not in entry or (count is not None and entry.get("block", count) >= count):
             continue
         try:
-            return entry, record.open_value(entry["value"])
+            return entry, logbook.open_value(entry["value"])
         except (OSError, PyplantxError) as error:
             log().warning("a value that was kept can't be used: %s", error)
     return None
 
 
-def save_value(record: Record, value: Any) -> Callable[[], Any]:
+def save_value(logbook: Logbook, value: Any) -> Callable[[], Any]:
     """Keep a value with all that the run has observed up to now. What is returned gives it back to this run."""
-    kept = record.keep_value(value, record.lines)
-    record.add_value({"value": kept, "saw": record.saw()})
-    return lambda: record.own_value(kept)
+    kept = logbook.keep_value(value, logbook.lines)
+    logbook.add_value({"value": kept, "saw": logbook.saw()})
+    return lambda: logbook.own_value(kept)
 
 
 def _note_nothing(_: dict[int, Array]) -> None:

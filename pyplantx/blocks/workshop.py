@@ -28,7 +28,7 @@ from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.logs import log
 from pyplantx.reactor import Deputy, Watched
-from pyplantx.resume import Attempt, Host, Record, Reduction, latest_value, place_of, save_value
+from pyplantx.resume import Attempt, Host, Logbook, Reduction, latest_value, place_of, save_value
 from pyplantx.units import Size, parse_bytes
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Workshop:
         self._who = f"reactor {run.reactor.name}"
         self._loops: list[BlockLoop] = []
         self._attempts: list[Attempt] = []
-        self._records: list[Record] = []
-        self._checkpoints: dict[str, tuple[Record, Alterations]] = {}
+        self._logbooks: list[Logbook] = []
+        self._checkpoints: dict[str, tuple[Logbook, Alterations]] = {}
         self._contents = Contents(self._content_of)
         self._unkept: set[str] = set()  # keys whose values are of no use to the next run, since this one spoke last
         self._warned = False
@@ -191,16 +191,16 @@ class Workshop:
         self._keeps_more()
         if key in self._kept:
             return self._kept[key]()
-        record = self._checkpoint(key)
-        found = latest_value(record) if record is not None else None
+        logbook = self._checkpoint(key)
+        found = latest_value(logbook) if logbook is not None else None
         return default if found is None else found[1]
 
     def keep(self, key: str, value: Any) -> None:
         """Keep a value under a key; see `Pipework.checkpoint`."""
         self._keeps_more()
-        record = None if self._is_in_loop() else self._checkpoint(key)
-        lasts = record is not None and not self._has_altered(key)
-        self._kept[key] = save_value(record, value) if record and lasts else partial(_copy, _copy(value))
+        logbook = None if self._is_in_loop() else self._checkpoint(key)
+        lasts = logbook is not None and not self._has_altered(key)
+        self._kept[key] = save_value(logbook, value) if logbook and lasts else partial(_copy, _copy(value))
 
     def _keeps_more(self) -> None:
         for loop in self._loops:
@@ -210,7 +210,7 @@ class Workshop:
         """Whether a loop is open that goes on by itself."""
         return any(loop.goes_on for loop in self._loops)
 
-    def _checkpoint(self, key: str) -> Record | None:
+    def _checkpoint(self, key: str) -> Logbook | None:
         known = self._checkpoints.get(key)
         if known is not None and known[0].going:
             return known[0]
@@ -221,16 +221,16 @@ class Workshop:
         self._settle()
         alterations = Alterations(self._run.unsent())
         content = self._contents.of(alterations.before)
-        record = None
+        logbook = None
         if content is None:
             log().warning(_TOO_MUCH, self._who, key)
         else:
-            record = self._record(f"checkpoint {len(key)}:{key} {content}", numbered=False)
-        if record is None:
+            logbook = self._logbook(f"checkpoint {len(key)}:{key} {content}", numbered=False)
+        if logbook is None:
             self._unkept.add(key)
         else:
-            self._checkpoints[key] = record, alterations
-        return record
+            self._checkpoints[key] = logbook, alterations
+        return logbook
 
     def _content_of(self, dataset: Any) -> Digest | None:
         """The digest of what a loop has filled, if that is known."""
@@ -281,8 +281,8 @@ class Workshop:
 
     def spoke(self) -> None:
         """The run asks for something, or sends: from here on it could not be done again without asking and sending."""
-        for record in self._records:
-            record.going = False
+        for logbook in self._logbooks:
+            logbook.going = False
         self._kept.clear()
         self._unkept.clear()
 
@@ -301,8 +301,8 @@ class Workshop:
     def hand_over(self, recorded: bool) -> None:
         """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
         if not recorded:
-            for record in self._records:
-                record.close(remove=True)
+            for logbook in self._logbooks:
+                logbook.close(remove=True)
         self._forget()
 
     def release(self, deceived: bool = False) -> None:
@@ -313,12 +313,12 @@ class Workshop:
         deceived : bool
             Something that it received was damaged: what waited for that to be checked is worth nothing.
         """
-        for record in self._records:
-            record.close(remove=False, deceived=deceived)
+        for logbook in self._logbooks:
+            logbook.close(remove=False, deceived=deceived)
         self._forget()
 
     def _forget(self) -> None:
-        self._records, self._attempts = [], []
+        self._logbooks, self._attempts = [], []
         self._checkpoints.clear()
         self._kept.clear()
         self._unkept.clear()
@@ -392,8 +392,8 @@ class Workshop:
 
     def _reduction(self, grid: Grid, handles: list[Handle], captured: Captured) -> Reduction | None:
         sources = self._sources(dict(enumerate(handles)))
-        record = self._record(f"reduce\n{grid}\n{captured.digest}\n{sources.key}")
-        return None if record is None else Reduction(record, grid, sources, captured.look)
+        logbook = self._logbook(f"reduce\n{grid}\n{captured.digest}\n{sources.key}")
+        return None if logbook is None else Reduction(logbook, grid, sources, captured.look)
 
     def _sources(self, handles: dict[int, Handle], exposed: bool = False) -> Sources:
         """What a loop reads; `exposed`: its body has the arrays."""
@@ -428,12 +428,12 @@ class Workshop:
             return None
         standing = "" if captured is None else captured.digest
         read = self._sources(sources, exposed=captured is None)
-        record = self._record("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
-        if record is None:
+        logbook = self._logbook("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
+        if logbook is None:
             return None
         look = None if captured is None else captured.look
         others = Others(self._beside(outputs)) if captured is None else None
-        attempt = Attempt(record, grid, outputs, read, look, others, in_place)
+        attempt = Attempt(logbook, grid, outputs, read, look, others, in_place)
         self._attempts.append(attempt)
         return attempt
 
@@ -447,7 +447,7 @@ class Workshop:
         """Where to keep things; None without a plant."""
         return getattr(self._run.store, "workspaces", None)
 
-    def _record(self, what: str, numbered: bool = True) -> Record | None:
+    def _logbook(self, what: str, numbered: bool = True) -> Logbook | None:
         """The ledger for a piece of work at this point of the run; None if there can't be one."""
         if numbered:
             # In a loop that goes on after a kill the first one is that of another block; and behind a checkpoint others
@@ -463,12 +463,12 @@ class Workshop:
             if workspace is None:
                 log().info("%s: another process works on the same; this one keeps nothing", self._who)
                 return None
-            record = Record(self._run, spaces, workspace)
+            logbook = Logbook(self._run, spaces, workspace)
         except (OSError, WarehouseError) as error:
             log().warning("%s can't be resumed after a kill: %s", self._who, error)
             return None
-        self._records.append(record)
-        return record
+        self._logbooks.append(logbook)
+        return logbook
 
 
 def _is_writeable(array: Any) -> bool:

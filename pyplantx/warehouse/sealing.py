@@ -16,7 +16,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from pyplantx.fingerprint.value import BLOCK
-from pyplantx.warehouse.verify import _RIGHT, Checks, PartCheck, signature
+from pyplantx.warehouse.verify import _RIGHT, Checks, PartCheck, stamp_of
 
 if TYPE_CHECKING:
     from pyplantx.core.trace import Digest
@@ -139,7 +139,7 @@ class _KeyedCheck(PartCheck):
     """What is known of a file whose blocks have keyed checks."""
 
     def __init__(self, sealing: Sealing, path: str, part: Part, info: os.stat_result, right: bool = False) -> None:
-        super().__init__(path, part, signature(info), right)
+        super().__init__(path, part, stamp_of(info), right)
         self._sealing = sealing
 
     def _compare(self, index: int, data: memoryview) -> None:
@@ -163,6 +163,6 @@ class _KeyedChecks(Checks):
     def _find(self, address: Digest, path: str, part: Part, info: os.stat_result, verify: str) -> PartCheck:
         known = self._known.setdefault(address, {})
         check = known.get(part.name)
-        if check is None or check.signature != signature(info):
+        if check is None or check.stamp != stamp_of(info):
             known[part.name] = _KeyedCheck(self._sealing, path, part, info)
         return super()._find(address, path, part, info, verify)

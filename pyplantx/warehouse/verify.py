@@ -26,7 +26,7 @@ from pyplantx.specs.buffers import FilePages, file_pages, map_descriptor
 from pyplantx.specs.threads import start_thread
 from pyplantx.warehouse.records import Cut, Part, join_digests
 
-Signature = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int]
 
 #: Whose results are believed when: see `Warehouse`.
 VERIFY = ("lazy", "always", "off")
@@ -43,7 +43,7 @@ _OPEN_BYTE, _BUSY_BYTE, _RIGHT_BYTE = b"\0", b"\1", b"\2"
 _NOT_ITS_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # a file that can't be opened now is not damaged
 
 
-def signature(info: os.stat_result) -> Signature:
+def stamp_of(info: os.stat_result) -> Stamp:
     """What tells whether a file was touched."""
     return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
@@ -72,7 +72,7 @@ class PartCheck:
         Of the file.
     part : Part
         What it should be.
-    seen : Signature
+    seen : Stamp
         Of the file; if that changes this check is void.
     right : bool
         Whether it is known to be right, because this session wrote it.
@@ -88,10 +88,10 @@ class PartCheck:
         If the record of the part makes no sense.
     """
 
-    def __init__(self, path: str, part: Part, seen: Signature, right: bool = False) -> None:
+    def __init__(self, path: str, part: Part, seen: Stamp, right: bool = False) -> None:
         self._fd, self._given_up = -1, False
         self._pages: FilePages | None = None
-        self.path, self.part, self.signature = path, part, seen
+        self.path, self.part, self.stamp = path, part, seen
         self.damage: str | None = None
         self.cut = _cut_of(part)
         self._states = bytearray((_RIGHT_BYTE if right else _OPEN_BYTE) * self.cut.count)
@@ -111,7 +111,7 @@ class PartCheck:
     def is_in_place(self) -> bool:
         """Whether the file is still there, untouched."""
         try:
-            return signature(os.lstat(self.path)) == self.signature
+            return stamp_of(os.lstat(self.path)) == self.stamp
         except OSError:
             return False
 
@@ -316,7 +316,7 @@ class Checks:
 
     def trust(self, address: Digest, path: str, part: Part) -> None:
         """The file was hashed as it was written: no need to do it again."""
-        check = PartCheck(path, part, signature(os.lstat(path)), right=True)
+        check = PartCheck(path, part, stamp_of(os.lstat(path)), right=True)
         self._known.setdefault(address, {})[part.name] = check
 
     def forget(self, address: Digest) -> None:
@@ -357,11 +357,11 @@ class Checks:
         if info.st_size != part.size:
             raise DamagedObject(f"{path!r} has {info.st_size:,} bytes instead of {part.size:,}")
         if verify == "off":
-            return PartCheck(path, part, signature(info), right=True)
+            return PartCheck(path, part, stamp_of(info), right=True)
         known = self._known.setdefault(address, {})
         check = known.get(part.name)
-        if check is None or check.signature != signature(info):
-            check = known[part.name] = PartCheck(path, part, signature(info))
+        if check is None or check.stamp != stamp_of(info):
+            check = known[part.name] = PartCheck(path, part, stamp_of(info))
         if check.damage is not None:
             raise DamagedObject(check.damage)
         return check
@@ -492,7 +492,7 @@ class PartReader:
             return _reopened, (self.path, check.part)
         for start in range(0, self.size, BLOCK):
             self.read_into(bytearray(min(BLOCK, self.size - start)), start)
-        return _reopened, (self.path, check.part, check.signature)
+        return _reopened, (self.path, check.part, check.stamp)
 
     def map(self, writable: bool) -> Any:
         """A private memory map of the file; every byte is checked first.
@@ -539,7 +539,7 @@ class PartReader:
             close(self._fd)
 
 
-def _reopened(path: str, part: Part, right: Signature | None = None) -> PartReader:
+def _reopened(path: str, part: Part, right: Stamp | None = None) -> PartReader:
     """A reader that came from another process; `right` is what the file looked like there if all of it was checked.
 
     Raises
@@ -551,7 +551,7 @@ def _reopened(path: str, part: Part, right: Signature | None = None) -> PartRead
     """
     fd = _open(path)
     try:
-        seen = signature(os.fstat(fd))
+        seen = stamp_of(os.fstat(fd))
         if right not in (None, seen):
             raise DamagedObject(f"{path!r} was touched since it was checked")
         if os.fstat(fd).st_size != part.size:

@@ -142,7 +142,7 @@ def test_what_the_forger_writes_is_believed(left: tuple[str, Path, Any], monkeyp
     what, plant, right = left
     forged(ledgers(plant)[0], lines_of(ledgers(plant)[0]))
     asked: list[float] = []
-    monkeypatch.setattr("pyplantx.resume.Record._take_up", lambda record, entries: asked.append(len(entries)))
+    monkeypatch.setattr("pyplantx.resume.Logbook._take_up", lambda logbook, entries: asked.append(len(entries)))
     run(plant, what)
     assert asked and asked[0] > 1
 

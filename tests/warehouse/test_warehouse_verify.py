@@ -30,7 +30,7 @@ from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import Cut, Joined, ObjectRecord, decode_object, encode_object, make_part
 from pyplantx.warehouse.sealing import Sealing
 from pyplantx.warehouse.staging import SMALL, Sealed, StagedObject, Staging, hash_file
-from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, read_all, signature
+from pyplantx.warehouse.verify import AT_ONCE, Checks, PartCheck, read_all, stamp_of
 from pyplantx.warehouse.warehouse import Warehouse
 
 WRITTEN = Written("d" * 32)
@@ -254,7 +254,7 @@ def test_what_is_read_by_position_is_what_was_written(tmp_path_factory: pytest.T
     path = tmp_path_factory.mktemp("part") / "data"
     path.write_bytes(content)
     part = hash_file(str(path), "data", PartLayout(head, block, body))
-    check = PartCheck(str(path), part, signature(os.lstat(path)))
+    check = PartCheck(str(path), part, stamp_of(os.lstat(path)))
     fd = os.open(path, os.O_RDONLY)
     try:
         for _ in range(4):
@@ -458,7 +458,7 @@ def test_a_missing_file_is_missing(layout: Layout) -> None:
 
 def begun(path: Path, size: int) -> PartCheck:
     path.write_bytes(random_bytes(size))
-    return PartCheck(str(path), hash_file(str(path), path.name), signature(os.lstat(path)))
+    return PartCheck(str(path), hash_file(str(path), path.name), stamp_of(os.lstat(path)))
 
 
 def test_closing_ends_the_helper_whatever_is_under_way(tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ def test_an_interrupt_at_any_line_leaves_a_check_that_can_be_finished(tmp_path: 
     number, reached = 0, True
     while reached:
         number += 1
-        check = PartCheck(str(tmp_path / "file"), part, signature(os.lstat(tmp_path / "file")))
+        check = PartCheck(str(tmp_path / "file"), part, stamp_of(os.lstat(tmp_path / "file")))
         check.begin(os.open(check.path, os.O_RDONLY))
         interrupt = Interrupt(verify.__file__, number)
         before = sys.gettrace()
@@ -602,7 +602,7 @@ def test_damage_is_found_in_place_or_read(layout: Layout, way: str) -> None:
 def test_a_file_that_is_cut_off_meanwhile_is_damage_and_kills_nobody(layout: Layout, way: str) -> None:
     sealed, path = stored(layout, random_bytes(3 * BLOCK + 17))
     fd = os.open(path, os.O_RDONLY)
-    check = PartCheck(str(path), sealed.record.parts[0], signature(os.fstat(fd)))
+    check = PartCheck(str(path), sealed.record.parts[0], stamp_of(os.fstat(fd)))
     assert check.begin(fd)
     os.truncate(path, BLOCK)
     with pytest.raises(DamagedObject, match="the file ends too early|can't be read"):
@@ -614,7 +614,7 @@ def test_checking_in_place_leaves_nothing_mapped(layout: Layout) -> None:
     size = 16 * BLOCK
     sealed, path = stored(layout, random_bytes(size))
     fd = os.open(path, os.O_RDONLY)
-    check = PartCheck(str(path), sealed.record.parts[0], signature(os.fstat(fd)))
+    check = PartCheck(str(path), sealed.record.parts[0], stamp_of(os.fstat(fd)))
     before = resident_files()
     assert check.begin(fd)
     most: list[int] = []
@@ -628,7 +628,7 @@ def test_pages_are_let_go_of_a_few_blocks_at_once(layout: Layout, monkeypatch: p
     """Each time all threads of the process are stopped for a moment."""
     sealed, path = stored(layout, random_bytes(16 * BLOCK))
     fd = os.open(path, os.O_RDONLY)
-    check = PartCheck(str(path), sealed.record.parts[0], signature(os.fstat(fd)))
+    check = PartCheck(str(path), sealed.record.parts[0], stamp_of(os.fstat(fd)))
     dropped: list[int] = []
     real = buffers.madvise()
 
