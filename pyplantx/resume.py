@@ -266,11 +266,16 @@ def _are_observations(value: Any) -> bool:
     return type(value) is list and all(_are_texts(row) and len(row) == len(Observation._fields) for row in value)
 
 
+def _is_folder(value: Any) -> bool:
+    """Whether it can be the folder of a kept value: it is removed when a later one takes its place."""
+    return _is_text(value) and value.startswith("value-") and value[6:].isascii() and value[6:].isdecimal()
+
+
 def _is_kept(value: Any) -> bool:
     """Whether it is what `Workspace.write_value` returns."""
     if type(value) is not dict or set(value) != {"folder", "spec", "version", "meta", "parts"}:
         return False
-    plain = _is_text(value["folder"]) and _is_text(value["spec"]) and _is_number(value["version"])
+    plain = _is_folder(value["folder"]) and _is_text(value["spec"]) and _is_number(value["version"])
     parts = value["parts"]
     return plain and type(value["meta"]) is dict and type(parts) is dict and all(map(_is_text, parts.values()))
 

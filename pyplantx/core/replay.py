@@ -25,7 +25,7 @@ from pyplantx.core.trace import (
     Sent,
     Step,
     branch_key,
-    older_segments,
+    readable_older,
 )
 from pyplantx.tuples import NamedTuple
 
@@ -94,7 +94,7 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
     start = 0
     while True:
         if segment.older:
-            turns += [(key, older, steps[:start]) for older in reversed(_readable(segment))]
+            turns += [(key, older, steps[:start]) for older in reversed(readable_older(segment))]
         reason = yield from _walk(segment[0], steps)
         if reason is None:
             return None
@@ -111,13 +111,6 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
         key, segment, steps = turns.pop()
         start = len(steps)
         yield Again(steps)
-
-
-def _readable(segment: Segment) -> list[Segment]:
-    try:
-        return older_segments(segment)
-    except ValueError:  # what can't be read is as good as forgotten: the reactor runs
-        return []
 
 
 def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Any, Reason | None]:

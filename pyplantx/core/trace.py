@@ -260,6 +260,14 @@ def branch_key(key: Digest, steps: Iterable[Step], hash_text: HashText) -> Diges
     return hash_text("\n".join(parts))
 
 
+def readable_older(segment: Segment) -> list[Segment]:
+    """`older_segments`; none if they can't be read: what is no trace is as good as forgotten, and the reactor runs."""
+    try:
+        return older_segments(segment)
+    except ValueError:
+        return []
+
+
 def graft(
     root: Digest,
     steps: Sequence[Step],
@@ -312,7 +320,7 @@ def _branching(known: tuple[Step, ...], new: tuple[Step, ...]) -> int | None:
 
 def _newest(steps: tuple[Step, ...], before: Segment) -> Segment:
     """A segment with `steps` in front of what its node held before."""
-    others = [Segment(before.steps), *older_segments(before)]
+    others = [Segment(before.steps), *readable_older(before)]
     stem = _stem(steps)
     kept = [encode_segment(other) for other in others if _stem(other.steps) != stem]
     return Segment(steps, "\n".join(kept[:MOST_OLDER]))

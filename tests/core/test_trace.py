@@ -247,3 +247,5 @@ def test_unreadable_older_lines_cost_a_run_and_no_more():
     records = {"root": encode_segment(Segment((question,), "nonsense"))}
     assert walk(records, "root", {("config", "c"): "0" * 32})[0] is None
     assert walk(records, "root", {("config", "c"): "1" * 32})[0].kind == "changed"
+    put(records, "root", (Group((Observation("config", "other", "0" * 32),)),))  # the run that it costs is recorded
+    assert walk(records, "root", {("config", "other"): "0" * 32})[0] is None

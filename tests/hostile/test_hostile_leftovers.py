@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,6 +172,9 @@ def test_forged_ledgers(left: tuple[str, Path, Any], tmp_path: Path, examples: i
             assert found.tobytes() == right.tobytes()
 
     check(sound)
+    for place, line in enumerate(sound):
+        if b'"folder":"' in line:  # of a value that is removed as soon as another one takes its place
+            check([*sound[:place], re.sub(rb'"folder":"[^"]*"', b'"folder":""', line), *sound[place + 1 :]])
     try_one()
 
 
