@@ -254,8 +254,8 @@ def test_closed_stores_leave_no_descriptors(tmp_path: Path) -> None:
 
     def claim_in(name: str) -> None:
         with Warehouse(tmp_path / name) as warehouse:
-            claim = warehouse.claim("work")
-            assert claim is not None
+            claim = warehouse.new_claim("work")
+            assert claim.take()
             claim.release()
 
     claim_in("0")  # what is opened once for all of them
