@@ -271,8 +271,8 @@ def test_any_name_of_a_directory_will_do(tmp_path: Path, name: bytes) -> None:
         send(warehouse, "y", "y" * 50_000)
         with pytest.raises(CannotStore, match="'z'"):
             warehouse.store("z", 1, "list")
-        claim = warehouse.claim("work")
-        assert claim is not None
+        claim = warehouse.new_claim("work")
+        assert claim.take()
         claim.release()
         warehouse.backup()
         assert warehouse.check() == [] and warehouse.keeper.du().total > 2_000_000
