@@ -93,8 +93,6 @@ def test_reading_is_what_numpy_gives(small_pieces, tmp_path, case):
     for selection in wanted:
         found = raw.read(parse(selection, shape))
         assert found.shape == array[selection].shape and np.array_equal(found, array[selection])
-        expected = hash_bytes(np.ascontiguousarray(array[selection]).tobytes())
-        assert raw.digest_of(parse(selection, shape)) == expected
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
