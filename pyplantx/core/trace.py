@@ -204,6 +204,14 @@ def older_segments(segment: Segment) -> list[Segment]:
     return [decode_segment(line) for line in segment.older.split("\n")] if segment.older else []
 
 
+def readable_older(segment: Segment) -> list[Segment]:
+    """`older_segments`; none if they can't be read: what is no trace is as good as forgotten, and the reactor runs."""
+    try:
+        return older_segments(segment)
+    except ValueError:
+        return []
+
+
 def _group_of(row: list[Any]) -> Group:
     observations = []
     for fields in row[1:]:
@@ -258,14 +266,6 @@ def branch_key(key: Digest, steps: Iterable[Step], hash_text: HashText) -> Diges
         for kind, name, answer, _ in step.observations:
             parts.append(f"{kind} {len(name)}:{name} {answer}")
     return hash_text("\n".join(parts))
-
-
-def readable_older(segment: Segment) -> list[Segment]:
-    """`older_segments`; none if they can't be read: what is no trace is as good as forgotten, and the reactor runs."""
-    try:
-        return older_segments(segment)
-    except ValueError:
-        return []
 
 
 def graft(
