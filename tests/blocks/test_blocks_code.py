@@ -82,9 +82,13 @@ Make = Callable[[str], ModuleType]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Writes the user's module; imports it the first time."""
+    """Writes the user's module; imports it the first time.
+
+    Nobody keeps its bytecode, workers neither: two texts of one length and one second would have the same.
+    """
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
     def written(text: str) -> ModuleType:
         (tmp_path / "helper_code.py").write_text(text)

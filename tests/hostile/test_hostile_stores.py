@@ -28,7 +28,13 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a sto
 
 def visit(friendly: Path, strange: Path, trust: str) -> dict[str, Any]:
     """What a process did that looked at a store; it must end by itself, and well."""
-    command = [sys.executable, "-m", "tests.hostile.visitor", str(friendly), str(strange), trust]
+    visitor = [
+        sys.executable,
+        "-B",
+        "-m",
+        "tests.hostile.visitor",
+    ]  # the .pyc files of a fresh clone are Python's, not ours
+    command = [*visitor, str(friendly), str(strange), trust]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
