@@ -207,7 +207,7 @@ class _File:
                 descriptor, self._descriptor = self._descriptor, -1
                 self._is_introduced = self._is_first = False
                 del self._table
-                os.close(descriptor)
+                _close(descriptor)
 
     def _lock_byte(self, place: int) -> bool:
         try:
@@ -242,9 +242,13 @@ class _File:
                     self._number = struct.unpack("I", os.urandom(4))[0]
             except BaseException:
                 descriptor, self._descriptor = self._descriptor, -1
-                with contextlib.suppress(OSError):  # it is closed all the same
-                    os.close(descriptor)
+                _close(descriptor)
                 raise
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # it is closed all the same, and the table keeps nothing beyond its processes
+        os.close(descriptor)
 
 
 def _lengthen(descriptor: int, _: int, size: int) -> None:

@@ -276,3 +276,20 @@ def test_a_claim_outlives_the_store_that_was_closed(tmp_path: Path) -> None:
     assert claim is not None
     claim.release()
     assert claims.claim("other", 0) is not None
+
+
+def test_trouble_with_closing_the_table_is_none(tmp_path: Path, monkeypatch: Any) -> None:
+    """It was the bare error of a session whose work was all safe."""
+
+    def fail(descriptor: int, close: Any = os.close) -> None:
+        close(descriptor)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    claims = Claims(str(tmp_path))
+    claim = claims.claim("work", 0)
+    assert claim is not None
+    claim.release()
+    monkeypatch.setattr("pyplantx.warehouse.claims.os.close", fail)
+    close_claims(str(tmp_path))
+    monkeypatch.undo()
+    assert Claims(str(tmp_path)).claim("work", 0) is not None
