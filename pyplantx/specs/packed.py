@@ -6,17 +6,27 @@ selections. It may not know: how h5py is imported, filters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pyplantx.core.trace import Digest
 from pyplantx.specs.chunked import H5Backend, Writer
-from pyplantx.specs.chunks import CACHE_LIMIT
+from pyplantx.specs.chunks import CACHE_LIMIT, Shape
 from pyplantx.specs.datasets import Finished
 from pyplantx.specs.filters import Room
 from pyplantx.specs.library import Library, StagedView, cast
-from pyplantx.specs.packing import ChunkTable, PackedArray, PackedWriter, Packing, packing_of
+from pyplantx.specs.packing import (
+    ChunkTable,
+    PackedArray,
+    PackedWriter,
+    Packing,
+    Stored,
+    are_listed_rightly,
+    chunk_from_hdf5,
+    packing_of,
+)
 from pyplantx.specs.rawfile import Array, Readable
 from pyplantx.specs.selections import parse
 
@@ -48,6 +58,7 @@ class PackedBackend(H5Backend):
         packing = None if staged is None else packing_of(dataset, packs=True)
         self._front = None if packing is None or staged is None else Front(library, packing, dataset, staged, limit)
         self._array: PackedArray | None = None if self._front is None else self._front.array
+        self._finder: _Finder | None = None
         writer = None if staged is None else self._new_writer(dataset, staged, cache)
         super().__init__(library, source=source, dataset=dataset, staged=staged, writer=writer)
         self._packing = packing if staged is not None else packing_of(self.dataset, packs=False)
@@ -83,7 +94,9 @@ class PackedBackend(H5Backend):
         with self._lock:
             if self._front is not None:
                 self._front.array.close()
-            self._front = self._array = None
+            if self._finder is not None:
+                self._finder.close()
+            self._front = self._array = self._finder = None
             super().close()
 
     def _by_hdf5(self, question: Any) -> Any:
@@ -103,11 +116,31 @@ class PackedBackend(H5Backend):
     def _table(self, dataset: Any) -> PackedArray:
         assert self._view is not None and self._packing is not None
         file = self._view.file
-        table = ChunkTable(dataset, file.size, lambda start, size: _fetched(file, start, size))
-        return PackedArray(self._packing, tuple(dataset.shape), table, limit=self._limit)
+        load: Callable[[Shape], Stored]
+        if are_listed_rightly(dataset):
+            load = ChunkTable(dataset, file.size, lambda start, size: _fetched(file, start, size))
+        else:
+            self._finder = _Finder(self._library, self._packing, file)
+            load = self._finder.stored
+        return PackedArray(self._packing, tuple(dataset.shape), load, limit=self._limit)
 
     def _read_back(self) -> list[Digest]:
         return super()._read_back() if self._packing is None else self._unpacking().digests()
+
+
+class _Finder(H5Backend):
+    """Has HDF5 find chunks whose places it does not tell.
+
+    It has a lock of its own: the threads that read ask it while one who waits for them has that of the array.
+    """
+
+    def __init__(self, library: Library, packing: Packing, file: Readable) -> None:
+        super().__init__(library, source=file, borrowed=True)
+        self._packing = packing
+
+    def stored(self, chunk: Shape) -> Stored:
+        """What is stored of a chunk."""
+        return self._ask(lambda dataset: chunk_from_hdf5(dataset, self._packing, chunk))
 
 
 def _fetched(file: Readable, start: int, size: int) -> Room:

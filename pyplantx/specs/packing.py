@@ -98,8 +98,19 @@ def packing_of(dataset: Any, *, packs: bool) -> Packing | None:
 # -- reading ------------------------------------------------------------------------------------
 
 
+def are_listed_rightly(dataset: Any) -> bool:
+    """Whether HDF5 tells of each chunk where it lies.
+
+    With one axis without limit, and that not the first, HDF5 keeps the places of chunks as if it were the first, and
+    lists them as if it had not (seen in HDF5 2.0): all but some are said to be other chunks. Reading one by its number
+    is right in any case.
+    """
+    limits = tuple(dataset.maxshape)
+    return limits.count(None) != 1 or limits[0] is None
+
+
 class ChunkTable:
-    """Where the chunks of a closed file lie, so that HDF5 is not needed to read them.
+    """Where the chunks of a closed file lie, so that HDF5 is not needed to read them; see `are_listed_rightly`.
 
     Parameters
     ----------
@@ -151,6 +162,31 @@ class ChunkTable:
         return int(self._masks[row]), self._fetch(int(self._starts[row]), int(self._sizes[row]))
 
 
+def chunk_from_hdf5(dataset: Any, known: Packing, chunk: Shape) -> Stored:
+    """What is stored of a chunk of a closed file, found by HDF5."""
+    start = tuple(place * part for place, part in zip(chunk, known.chunks))
+    try:
+        mask, data = dataset.id.read_direct_chunk(start)
+    except (OSError, RuntimeError):  # nothing is stored; if there is another trouble, it is met again
+        return unpacked_by_hdf5(dataset, known, start)
+    return mask, data
+
+
+def unpacked_by_hdf5(dataset: Any, known: Packing, start: Shape) -> Stored:
+    """A chunk that HDF5 has unpacked: as one for which all filters were left out."""
+    window = tuple(slice(at, at + part) for at, part in zip(start, known.chunks))
+    return -1, padded(known, dataset[window])
+
+
+def padded(known: Packing, value: Array) -> Array:
+    """A whole chunk of one's own: what lies outside of the array is filled."""
+    import numpy as np
+
+    array = np.full(known.chunks, known.fill, known.dtype)
+    array[tuple(slice(length) for length in value.shape)] = value
+    return array
+
+
 class PackedArray:
     """A chunked array whose chunks are unpacked in two threads.
 
@@ -163,7 +199,7 @@ class PackedArray:
     shape : tuple of int
         Lengths of the axes.
     load : callable
-        Gives what is stored of a chunk (a `ChunkTable`).
+        Gives what is stored of a chunk (such as a `ChunkTable`); called by several threads.
     limit : int
         Bytes of unpacked chunks that are kept because only a part of them was read.
     """
@@ -441,7 +477,7 @@ class PackedWriter(PackedArray):
                 self._on_disk.write(piece.chunk, piece.inside, value)
             return
         if piece.whole:  # so far: the array may still grow into the chunk's rest
-            array = self._padded(value)
+            array = padded(self._known, value)
         else:
             array = self._for_writing(piece.chunk)
             array[piece.inside] = value
@@ -463,15 +499,6 @@ class PackedWriter(PackedArray):
         np.frombuffer(room.view(), self._known.dtype).reshape(self._known.chunks)[...] = value
         return room
 
-    def _padded(self, value: Array) -> Array:
-        """A whole chunk of one's own: what lies outside of the array is filled."""
-        import numpy as np
-
-        known = self._known
-        array = np.full(known.chunks, known.fill, known.dtype)
-        array[tuple(slice(length) for length in value.shape)] = value
-        return array
-
     def _for_writing(self, chunk: Shape) -> Array:
         import numpy as np
 
@@ -492,10 +519,8 @@ class PackedWriter(PackedArray):
             return mask, data
         if not self._others:
             return None
-        window = tuple(slice(at, at + part) for at, part in zip(start, self._known.chunks))
         with self._staged.asked():
-            stored = self._dataset[window]
-        return -1, self._padded(stored)  # all filters left out
+            return unpacked_by_hdf5(self._dataset, self._known, start)
 
     def _let_go(self, chunk: Shape) -> None:
         if chunk not in self._dirty:

@@ -469,6 +469,25 @@ def test_appending_in_pieces_that_are_not_chunks(stage):
     assert np.array_equal(allocation.handle[:], array)
 
 
+@pytest.mark.parametrize("maxshape", [(8, None), (20, None), (None, 20), (None, None), (20, 30)])
+@pytest.mark.parametrize("compression", ["gzip", "lzf"])
+def test_arrays_that_grow_along_any_axis_are_read_as_they_were_written(stage, compression, maxshape):
+    array = noise((7, 10), "i4")
+    allocation = SPEC.allocate(
+        stage, shape=(7, 4), dtype="i4", maxshape=maxshape, chunks=(2, 3), compression=compression, fillvalue=5
+    )
+    allocation.handle[:, :4] = array[:, :4]
+    allocation.handle.resize(10, axis=1)
+    allocation.handle[:, 4:7] = array[:, 4:7]
+    array[:, 7:] = 5  # never written: the last chunks are not there
+    written = allocation.seal()
+    assert written.digest == digest_of(array)
+    received = SPEC.open(stage.seal(), written.meta, SPEC.version)
+    for dataset in (allocation.handle, received):
+        assert np.array_equal(dataset[...], array) and np.array_equal(dataset[3:6, 2:9], array[3:6, 2:9])
+    received.backend.close()
+
+
 @pytest.mark.parametrize(
     ("options", "chunks"),
     [({"axis": 1}, (400, 65)), ({"blocks": (100, 100)}, (100, 100)), ({"axis": (0, 1)}, (161, 161))],
