@@ -255,6 +255,8 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
         If the value does not fit.
     """
     dtype, shape = dataset.dtype, dataset.shape
+    if dtype.kind == "b" and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        value = value != 0  # HDF5 would keep the numbers, which are no truth values
     try:
         dataset[selection] = value
     except (TypeError, ValueError, OverflowError) as error:

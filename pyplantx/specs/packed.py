@@ -16,7 +16,7 @@ from pyplantx.specs.chunked import H5Backend, Writer
 from pyplantx.specs.chunks import CACHE_LIMIT, Shape
 from pyplantx.specs.datasets import Finished
 from pyplantx.specs.filters import Room
-from pyplantx.specs.library import Library, StagedView, cast
+from pyplantx.specs.library import Library, StagedView, cast, write_words
 from pyplantx.specs.packing import (
     ChunkTable,
     PackedArray,
@@ -199,7 +199,7 @@ class Front:
         if region is None or made is None:
             self.flush()
             with self.array.altered_by_hdf5(), self._staged.asked():
-                self._dataset[selection] = value  # h5py says what is wrong with it, or does it
+                write_words(self._dataset, selection, value)  # h5py says what is wrong with it, or does it
             return
         self.array.write(region, made)
 

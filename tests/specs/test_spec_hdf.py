@@ -241,6 +241,22 @@ def test_resizing_to_what_is_no_shape(stage, size, axis, words, options):
     allocation.discard()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (2,)}, {"compression": "gzip"}, {"compression": "lzf"}],
+    ids=["raw", "chunked", "packed", "lzf"],
+)
+@pytest.mark.parametrize("selection", [..., [0, 1, 2, 3]], ids=["all", "list"])
+def test_numbers_become_truth_values_wherever_they_are_written(stage, options, selection):
+    allocation = SPEC.allocate(stage, shape=(4,), dtype=bool, **options)
+    with pytest.raises(BadRequest, match="HDF5 doesn't convert"):
+        allocation.handle[selection] = np.array([0.5, 0, 1, 2])
+    for numbers in (np.array([255, 0, 1, 3], "u1"), np.array([0, -3, 256, 0], ">i2")):
+        allocation.handle[selection] = numbers
+        assert allocation.handle[...].tobytes() == (numbers != 0).tobytes()
+    allocation.discard()
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
 @pytest.mark.parametrize(("axis", "shape"), [(-1, (2, 5)), (-2, (5, 3))])
 def test_resizing_along_an_axis_counted_from_the_end(stage, axis, shape, options):
