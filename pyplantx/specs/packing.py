@@ -167,7 +167,8 @@ def chunk_from_hdf5(dataset: Any, known: Packing, chunk: Shape) -> Stored:
     start = tuple(place * part for place, part in zip(chunk, known.chunks))
     try:
         mask, data = dataset.id.read_direct_chunk(start)
-    except (OSError, RuntimeError):  # nothing is stored; if there is another trouble, it is met again
+    except (OSError, RuntimeError, MemoryError, SystemError):
+        # Nothing is stored: h5py says so, or takes what it finds in its memory for a size. Other trouble is met again.
         return unpacked_by_hdf5(dataset, known, start)
     return mask, data
 

@@ -488,6 +488,12 @@ def test_arrays_that_grow_along_any_axis_are_read_as_they_were_written(stage, co
     received.backend.close()
 
 
+def test_an_array_that_grows_along_the_last_axis_and_was_never_written(stage):
+    allocation = SPEC.allocate(stage, shape=(2, 3), maxshape=(2, None), chunks=(2, 1), compression="gzip", fillvalue=7)
+    written = allocation.seal()
+    assert written.digest == digest_of(np.full((2, 3), 7, "f4")) and allocation.handle[1].tolist() == [7, 7, 7]
+
+
 @pytest.mark.parametrize(
     ("options", "chunks"),
     [({"axis": 1}, (400, 65)), ({"blocks": (100, 100)}, (100, 100)), ({"axis": (0, 1)}, (161, 161))],
