@@ -213,4 +213,7 @@ class Front:
             np.broadcast_to(value, shape)
         except ValueError:
             return None
-        return value if value.dtype == self.dtype else cast(self._library, np.ascontiguousarray(value), self.dtype)
+        # What is contiguous has an axis at least, so arrays without one get their shape back.
+        same = value.dtype == self.dtype
+        contiguous = value if same else np.ascontiguousarray(value).reshape(value.shape)
+        return cast(self._library, contiguous, self.dtype)

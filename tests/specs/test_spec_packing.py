@@ -488,6 +488,15 @@ def test_arrays_that_grow_along_any_axis_are_read_as_they_were_written(stage, co
     received.backend.close()
 
 
+def test_an_array_without_axes_is_written_to_one_element(stage):
+    allocation = SPEC.allocate(stage, shape=(2, 3), dtype="i4", compression="gzip")
+    for value in (np.array(5, "i8"), np.array(5.5), np.array(5, ">i4")):
+        allocation.handle[1, 2] = value
+        assert allocation.handle[1, 2] == 5
+        allocation.handle[1, 2] = 0
+    allocation.discard()
+
+
 def test_an_array_that_grows_along_the_last_axis_and_was_never_written(stage):
     allocation = SPEC.allocate(stage, shape=(2, 3), maxshape=(2, None), chunks=(2, 1), compression="gzip", fillvalue=7)
     written = allocation.seal()
