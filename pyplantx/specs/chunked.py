@@ -34,7 +34,7 @@ from pyplantx.specs.library import (
     cast,
     write_words,
 )
-from pyplantx.specs.rawfile import Array, RawFile, Readable
+from pyplantx.specs.rawfile import Array, RawFile, Readable, gone
 from pyplantx.specs.scarce import ask_for_memory
 from pyplantx.specs.selections import as_tuple, slabs
 
@@ -86,6 +86,7 @@ class H5Backend:
         self._library = library
         self._staged = staged
         self._view = FileView(source) if source is not None else None
+        self._was_at = "" if staged is None else staged.file.path
         self._writer = writer
         self._borrowed = borrowed
         self._lock = threading.RLock()
@@ -108,7 +109,8 @@ class H5Backend:
         return place
 
     def _opened(self) -> Any:
-        assert self._view is not None
+        if self._view is None:
+            raise gone(self._was_at)
         try:
             ask_for_memory(MEMORY, "HDF5")
             with uninterrupted():

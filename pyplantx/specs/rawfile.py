@@ -161,6 +161,7 @@ class RawFile:
 
     def map(self, writable: bool) -> Any:
         """A private memory map of the whole file: copy-on-write if `writable` and memory is not limited."""
+        self._check_open()
         return map_descriptor(self._fd, writable, self.path)
 
     def close(self) -> None:
@@ -177,15 +178,19 @@ class RawFile:
 
     def _check_open(self) -> None:
         if self._over:
-            raise WarehouseError(
-                f"the array in {self.path!r} is gone with the reactor that allocated it",
-                hint="pipe.send what is to stay",
-            )
+            raise gone(self.path)
 
     def __del__(self, close: Callable[[int], None] = os.close, without: Any = suppress) -> None:
         if self._fd >= 0:  # and what the module has imported may be gone, at the end of the interpreter
             with without(OSError):  # it is closed all the same; whoever needs the data durable has synced them
                 close(self._fd)
+
+
+def gone(path: str) -> WarehouseError:
+    """The error for an array that was never sent, and is looked at after the end of its reactor."""
+    return WarehouseError(
+        f"the array in {path!r} is gone with the reactor that allocated it", hint="pipe.send what is to stay"
+    )
 
 
 def no_space(folder: str, nbytes: int, why: str = "", *, reserve: int = 0) -> WarehouseFull:

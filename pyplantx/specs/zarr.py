@@ -230,7 +230,7 @@ class _ZarrAllocation:
         return Written(combine(array_header(array.dtype, array.shape, "zarr"), digests), meta)
 
     def discard(self) -> None:
-        self.handle.settle(self.handle.inner)
+        self.handle.give_up(self._folder)
 
 
 def _check_count(settings: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.masks import check_written
+from pyplantx.specs.rawfile import gone
 from pyplantx.specs.selections import HOW_TO_WRITE, Region, as_tuple, fill, parse
 from pyplantx.specs.zarrthreads import answer_of, entering
 
@@ -59,6 +60,7 @@ class ZarrArray(ArrayFacts):
         self._again = again
         self._lock = threading.RLock()
         self._trouble: BaseException | None = None
+        self._gone: WarehouseError | None = None
         #: As those of `HdfDataset`: told before each access that does not go by a block; True: it writes.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
         self.last_write: object = None  #: as that of `HdfDataset`: another one after each write
@@ -147,6 +149,7 @@ class ZarrArray(ArrayFacts):
 
     def read_block(self, selection: Any) -> Any:
         """The selected elements, as an array of their own."""
+        self._check_there()
         wanted, shape = _as_zarr_takes_it(selection, self.shape)
         with entering(self._at_once()), _reading():
             return answer_of(lambda: self._array[wanted], math.prod(shape) * self.dtype.itemsize)
@@ -195,7 +198,18 @@ class ZarrArray(ArrayFacts):
     @property
     def inner(self) -> Any:
         """The zarr array behind it."""
+        self._check_there()
         return self._array
+
+    def give_up(self, folder: str) -> None:
+        """Take no more writes, and give nothing: the files are about to go, and zarr would read zeros."""
+        with self._lock:
+            self._watcher = None
+            self._gone = gone(folder)
+
+    def _check_there(self) -> None:
+        if self._gone is not None:
+            raise copy(self._gone)
 
     def settle(self, array: Any) -> None:
         """Take no more writes; read from `array` from now on."""

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, specs
-from pyplantx.errors import BadRequest, DamagedObject, PayloadMissing, WarehouseFull
+from pyplantx.errors import BadRequest, DamagedObject, PayloadMissing, WarehouseError, WarehouseFull
 
 ROWS, COLUMNS = 3000, 1024  # three logical blocks
 
@@ -297,3 +297,26 @@ def test_a_checkpoint_on_a_full_disk(small_disk: Path) -> None:
         plant.add_reactors(greedy)
         with pytest.raises(WarehouseFull, match="checkpoint can.t be kept"):
             plant.produce("done")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (2,)}, {"compression": "gzip"}, {"compression": "lzf"}],
+    ids=["raw", "chunked", "packed", "lzf"],
+)
+def test_scratch_space_that_is_looked_at_after_the_end_says_so(open_plant: Callable[..., Any], options: Any) -> None:
+    kept = []
+
+    @ReactorFunc
+    def careless(pipe: Any) -> None:
+        kept.append(pipe.allocate_temp(specs.HdfArraySpec, shape=(6,), **options))
+        kept[-1][:] = 5
+        pipe.send("done", 1)
+
+    with open_plant(careless) as plant:
+        plant.produce("done")
+    for look in (lambda: kept[0][...], lambda: kept[0][1:3], lambda: kept[0][[1, 2]], lambda: np.asarray(kept[0])):
+        with pytest.raises(WarehouseError, match=r"gone with the reactor that allocated it\n  hint: pipe.send"):
+            look()
+    with pytest.raises(BadRequest if options else WarehouseError):
+        kept[0].mapped()

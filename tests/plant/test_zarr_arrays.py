@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc, specs
-from pyplantx.errors import DamagedObject, PayloadMissing
+from pyplantx.errors import DamagedObject, PayloadMissing, WarehouseError
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("zarr", minversion="3")
@@ -83,3 +83,23 @@ def test_a_chunk_that_is_gone_is_no_zeros(open_plant: Callable[..., Any]) -> Non
         with pytest.raises(PayloadMissing):
             array[1500]
         assert array[2500] == 2500
+
+
+def test_scratch_space_that_is_looked_at_after_the_end_is_no_zeros(open_plant: Callable[..., Any]) -> None:
+    kept = []
+
+    @ReactorFunc
+    def careless(pipe: Any) -> None:
+        kept.append(pipe.allocate_temp(specs.ZarrArraySpec, shape=6))
+        kept[0][:] = 5
+        pipe.send("done", 1)
+
+    @ReactorFunc
+    def misled(pipe: Any) -> None:
+        pipe.send("fives", kept[0])
+
+    with open_plant(careless, misled) as plant:
+        plant.produce("done")
+        for look in (lambda: kept[0][...], lambda: np.asarray(kept[0]), lambda: plant.produce("fives")):
+            with pytest.raises(WarehouseError, match=r"gone with the reactor that allocated it\n  hint: pipe.send"):
+                look()
