@@ -116,8 +116,8 @@ class HdfArraySpec(BuiltinSpec):
             Chunks are made to tile these blocks.
         compression : {None, "gzip", "lzf", "blosc2", "zstd", "lz4", "bitshuffle"}, optional
             With `compression_opts` and `shuffle` as in h5py. All but the first two need the package hdf5plugin.
-        maxshape : tuple of int or None, optional
-            Limits for `resize`.
+        maxshape : tuple of int or None, or True, optional
+            Limits for `resize`; None is an axis without limit, and True are only such axes.
         fillvalue : scalar, optional
             What elements are that are never written.
 
@@ -195,13 +195,13 @@ def _settings(
     lengths = checked_shape(shape)
     made = checked_dtype("float32" if dtype is None else dtype)
     check_extent(lengths, made, "an HDF array")
-    settings = {"shape": lengths, "dtype": made, "maxshape": maxshape, "fillvalue": fillvalue}
+    limits = _limits(maxshape, len(lengths))
+    settings = {"shape": lengths, "dtype": made, "maxshape": limits, "fillvalue": fillvalue}
     given = filters.settings(compression, compression_opts, shuffle)
-    if maxshape is None and 0 in lengths:
-        return {**settings, "chunks": None}  # no elements, so there is nothing to cut or to pack
+    if limits is None and (0 in lengths or not (lengths or chunks)):
+        return {**settings, "chunks": None}  # one element at most, so there is nothing to cut or to pack
     asked = chunks is True or axis is not None or blocks is not None
-    if chunks in (None, True, False) and lengths and (asked or compression or shuffle or maxshape is not None):
-        limits = _limits(maxshape, len(lengths))
+    if chunks in (None, True, False) and lengths and (asked or compression or shuffle or limits is not None):
         chunks = choose(lengths, made.itemsize, maxshape=limits, axis=axis, blocks=blocks)
     cut = None if isinstance(chunks, bool) else chunks or None
     check_extent(cut or (), made, "a chunk")
@@ -209,7 +209,7 @@ def _settings(
 
 
 def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:
-    """How far the axes may grow, of what h5py takes for it."""
+    """How far the axes may grow, of what h5py takes for it; True, which it takes of some, is without limit."""
     if maxshape is True:
         return (None,) * ndim
     return tuple(maxshape) if isinstance(maxshape, Iterable) else None if maxshape is None else (maxshape,)

@@ -204,6 +204,24 @@ def test_impossible_allocations(stage, options, message):
         SPEC.allocate(stage, **options)
 
 
+@pytest.mark.parametrize(
+    ("shape", "maxshape", "limits"),
+    [((3,), True, (None,)), ((3, 4), True, (None, None)), ((3, 4), np.array([5, 6]), (5, 6)), ((3,), 9, (9,))],
+)
+def test_whatever_says_how_far_the_axes_may_grow(stage, shape, maxshape, limits):
+    allocation = SPEC.allocate(stage, shape=shape, maxshape=maxshape)
+    allocation.handle.resize(5, axis=0)
+    assert allocation.handle.maxshape == limits and len(allocation.handle[...]) == 5
+    allocation.discard()
+
+
+def test_one_element_needs_no_packing(stage):
+    allocation = SPEC.allocate(stage, shape=(), compression="gzip")
+    allocation.handle[()] = 3
+    allocation.seal()
+    assert allocation.handle[()] == 3 and allocation.handle.compression is None
+
+
 def test_resizing_needs_room(stage):
     allocation = SPEC.allocate(stage, shape=(3,))
     with pytest.raises(BadRequest, match="can't be resized"):
