@@ -78,8 +78,10 @@ class BlockMap:
         return range(start // self.block, (stop - 1) // self.block + 1)
 
     def touch_all(self) -> None:
-        """Every block was perhaps written to: read them all."""
+        """Every block was perhaps written to: read them all, unless the array takes no more writes."""
         with self._lock:
+            if self._frozen:
+                return
             self.untouched = False
             self._states = [_TO_READ] * len(self._states)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -64,6 +66,8 @@ class ZarrArray(ArrayFacts):
         #: As those of `HdfDataset`: told before each access that does not go by a block; True: it writes.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
         self.last_write: object = None  #: as that of `HdfDataset`: another one after each write
+        if watcher is not None:
+            _BEING_FILLED.add(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -189,6 +193,14 @@ class ZarrArray(ArrayFacts):
         if self._trouble is not None:
             raise copy(self._trouble)
 
+    def forked(self) -> None:
+        """A child may write to the files as we do, and nobody here would hear of it: all of it is read in the end."""
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.untouched = False
+            watcher.blocks.touch_all()
+            self.last_write = object()
+
     def adopt(self, path: str) -> None:
         """Never: see `data_path`."""
         raise BadRequest("a Zarr array can't take over the file of a former attempt: it has many")
@@ -216,6 +228,18 @@ class ZarrArray(ArrayFacts):
         with self._lock:
             self._watcher = None
             self._array = array
+
+
+#: Those that were allocated here, and perhaps not sent yet.
+_BEING_FILLED: weakref.WeakSet[ZarrArray] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for array in list(_BEING_FILLED):
+        array.forked()
+
+
+os.register_at_fork(after_in_parent=_forked)
 
 
 def _fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -46,3 +46,29 @@ def test_shared_memory_and_files_of_chunks_are_right(
     with open_plant(filled_by_workers(spec, **options)) as plant:
         assert np.array(plant.produce("x")[:])[:, 0].tolist() == [1, 2, 3, 4]
         assert plant.check() == []
+
+
+def fill_with(value: int) -> None:
+    FILLED[0][:2] = value
+
+
+@pytest.mark.parametrize(("spec", "options"), [(specs.ArraySpec, {}), (specs.ZarrArraySpec, {"chunks": (1, 10)})])
+def test_what_children_write_is_seen_by_those_who_receive_it(
+    open_plant: Callable[..., Any], spec: Any, options: dict[str, Any]
+) -> None:
+    @ReactorFunc
+    def filled(pipe: Any) -> None:
+        FILLED[:] = [pipe.allocate("x", spec, shape=(4, 10), dtype="f8", **options)]
+        child = FORK.Process(target=fill_with, args=(pipe.read_config("value"),))
+        child.start()
+        child.join()
+        pipe.send("x", FILLED.pop())
+
+    @ReactorFunc
+    def summed(pipe: Any) -> Any:
+        x = yield pipe.receive("x")
+        pipe.send("sum", float(x[...].sum()))
+
+    for value in (1, 2):
+        with open_plant(filled, summed, config={"value": value}) as plant:
+            assert plant.produce("sum") == 20 * value
