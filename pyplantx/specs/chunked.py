@@ -54,6 +54,14 @@ def close_all() -> None:
         backend.close()
 
 
+def _forked() -> None:
+    for backend in list(_READING):
+        backend.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class H5Backend:
     """A dataset that HDF5 reads and writes: chunked, growing, compressed, or of structured elements.
 
@@ -227,6 +235,15 @@ class H5Backend:
         for rows in slabs(self.facts.shape, self.facts.dtype.itemsize) if math.prod(self.facts.shape) else ():
             hasher.update(np.ascontiguousarray(self.read(rows)).reshape(-1).view("u1"))
         return hasher.digests()
+
+    def forked(self) -> None:
+        """In a forked child: a thread that was left behind may have the lock, and what is being made is the parent's.
+
+        HDF5 itself is at rest: h5py waits for its end before a fork.
+        """
+        self._lock = threading.RLock()
+        if self._staged is not None:
+            self._staged.disown()
 
     def close(self) -> None:
         """See `Backend.close`."""

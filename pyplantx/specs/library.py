@@ -169,6 +169,10 @@ class StagedView(FileView):
         with uninterrupted():
             yield
 
+    def disown(self) -> None:
+        """In a forked child, whose HDF5 would write to the file what its parent has long replaced."""
+        self._note(filled_elsewhere())
+
     def complete(self) -> None:
         """Make an HDF5 file of what HDF5 has written and closed.
 
@@ -218,6 +222,14 @@ class StagedView(FileView):
     def _raise_trouble(self) -> None:
         if self.trouble is not None:
             raise copy(self.trouble) from self.trouble.__cause__
+
+
+def filled_elsewhere() -> BadRequest:
+    """The error for a dataset that is being filled, in a process that was forked meanwhile."""
+    return BadRequest(
+        "this dataset is being filled by the process from which this one was forked, and can't be read here",
+        hint="pipe.send it and let another reactor receive it, or read before the fork what the child needs",
+    )
 
 
 def _without_frames(error: BaseException) -> BaseException:

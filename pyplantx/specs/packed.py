@@ -89,6 +89,12 @@ class PackedBackend(H5Backend):
             self._front = self._array = None
             return super().finish()
 
+    def forked(self) -> None:
+        """See `H5Backend.forked`."""
+        super().forked()
+        if self._array is not None:
+            self._array.forked()
+
     def close(self) -> None:
         """See `Backend.close`."""
         with self._lock:

@@ -24,7 +24,7 @@ from pyplantx.errors import DamagedObject, WarehouseError
 from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
 from pyplantx.specs.filters import Pipeline, Room, pipeline
-from pyplantx.specs.library import SPARE
+from pyplantx.specs.library import SPARE, filled_elsewhere
 from pyplantx.specs.parallel import for_each_block
 from pyplantx.specs.scarce import keep_freed_memory
 from pyplantx.specs.selections import Region, parse
@@ -242,6 +242,10 @@ class PackedArray:
         for_each_block(-(-len(touched) // step), copy_some, parallel=several)
         return out.reshape(selected.shape)
 
+    def forked(self) -> None:
+        """In a forked child: a thread that was left behind may have the lock."""
+        self._lock = threading.RLock()
+
     def _cache_limit(self) -> int:
         return cache_bytes(self.shape, self._known.chunks, self._known.dtype.itemsize, limit=self._budget)
 
@@ -452,6 +456,13 @@ class PackedWriter(PackedArray):
             finally:
                 self._others = True
                 self._forget()
+
+    def forked(self) -> None:
+        """In a forked child, which has neither the threads that pack nor a right to the file."""
+        super().forked()
+        self._pool = None
+        self._under_way.clear()
+        self._error = self._error or filled_elsewhere()
 
     def _forget(self) -> None:
         self._writes += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from pyplantx import ReactorFunc, specs
 from pyplantx.errors import BadRequest
+from pyplantx.specs import chunked
 
 FORK = multiprocessing.get_context("fork")
 FILLED: list[Any] = []
@@ -72,3 +75,83 @@ def test_what_children_write_is_seen_by_those_who_receive_it(
     for value in (1, 2):
         with open_plant(filled, summed, config={"value": value}) as plant:
             assert plant.produce("sum") == 20 * value
+
+
+CHUNKED = [{}, {"compression": "gzip"}, {"compression": "lzf"}, {"maxshape": (None, None)}, {"dtype": [("a", "f8")]}]
+
+
+def end_as_usual(may_end: Any) -> None:
+    may_end.wait()
+    with contextlib.suppress(BadRequest):
+        FILLED[0][[1, 2]]
+    chunked.close_all()  # what is registered to be done when the interpreter ends
+
+
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
+def test_a_child_that_ends_while_its_parent_fills_a_dataset_alters_nothing(
+    open_plant: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    values = np.random.default_rng(1).random((400, 50)).view(options.get("dtype", "f8"))
+
+    @ReactorFunc
+    def filled(pipe: Any) -> None:
+        dataset = pipe.allocate(
+            "x", specs.HdfArraySpec, **{"shape": values.shape, "dtype": "f8", "chunks": (10, 50), **options}
+        )
+        FILLED[:] = [dataset]
+        dataset[:155] = values[:155]  # one chunk in part
+        may_end = FORK.Event()
+        child = FORK.Process(target=end_as_usual, args=(may_end,))
+        child.start()
+        dataset[155:] = values[155:]
+        assert (dataset[[1, 2]] == values[[1, 2]]).all()
+        may_end.set()
+        child.join(30)
+        assert child.exitcode == 0
+        pipe.send("x", FILLED.pop())
+
+    with open_plant(filled) as plant:
+        assert plant.produce("x")[...].tobytes() == values.tobytes()
+
+
+def read_some(dataset: Any, row: int) -> None:
+    assert dataset[row, 0] == row and dataset[[1, 2]][1, 0] == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "gzip"}, {"compression": "gzip", "maxshape": (4, None)}], ids=str
+)
+def test_children_read_while_a_thread_of_their_parent_does(
+    open_plant: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    """The lock that the thread holds at that moment stays taken for ever in the child."""
+
+    @ReactorFunc
+    def made(pipe: Any) -> None:
+        dataset = pipe.allocate("x", specs.HdfArraySpec, shape=(4, 10), dtype="f8", chunks=(2, 10), **options)
+        dataset[...] = np.arange(4.0)[:, None]
+        pipe.send("x", dataset)
+
+    with open_plant(made) as plant:
+        dataset = plant.produce("x")
+        assert dataset[3, 0] == 3
+        locks = [dataset.backend._lock, *([dataset.backend._array._lock] if options else [])]
+        held, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with contextlib.ExitStack() as stack:
+                for lock in locks:
+                    stack.enter_context(lock)
+                held.set()
+                over.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = FORK.Process(target=read_some, args=(dataset, 2))
+        child.start()
+        over.set()
+        thread.join()
+        child.join(20)
+        child.kill()
+        assert child.exitcode == 0
