@@ -138,7 +138,11 @@ class Written(NamedTuple):
 
 
 class Allocation(Protocol):
-    """An ingredient under construction, made by `IngredientTypeSpec.allocate`."""
+    """An ingredient under construction, made by `IngredientTypeSpec.allocate`.
+
+    One whose handle opens its files again when they are read has a method ``published(folder)``, too: it is told where
+    the object's files are once it is sealed. Those that were staged are removed if the store has the very same ones.
+    """
 
     handle: Any  #: what the reactor gets to write into (a dataset, an array, a path)
 

@@ -30,6 +30,7 @@ from pyplantx.specs.zarrthreads import answer_of, entering
 
 if TYPE_CHECKING:
     from pyplantx.specs.rawfile import Readable
+    from pyplantx.specs.zarrstore import Folder
 
 _HEAD = "zarr.json"
 _AIM = 16 << 20  #: bytes of a chunk that we choose: each is a file, with a checksum and a sync of its own
@@ -200,6 +201,7 @@ class _ZarrAllocation:
     def __init__(self, zarr: Any, stage: Stage, settings: dict[str, Any]) -> None:
         _check_count(settings)
         self._stage = stage
+        self._files: Folder | None = None
         self._folder = os.path.dirname(stage.path(_HEAD))
         array = _created(zarr, self._folder, settings)
         try:
@@ -215,6 +217,7 @@ class _ZarrAllocation:
     def seal(self) -> Written:
         """Take no more writes, name the parts, and find out the digests that are not known from writing."""
         from pyplantx.fingerprint.value import array_header, combine
+        from pyplantx.specs.zarrstore import Folder
 
         self._watcher.blocks.freeze()
         self.handle.check_written()
@@ -226,8 +229,14 @@ class _ZarrAllocation:
         digests = _read_back(self.handle) if self._watcher.blocks.to_read() else self._watcher.blocks.digests()
         meta = {"shape": list(array.shape), "dtype": array.dtype.str}
         parts = os.listdir(self._folder)
-        self.handle.settle(_opened(parts, _in_folder(self._folder), meta))
+        self._files = Folder(self._folder)
+        self.handle.settle(_opened(parts, self._files.open, meta))
         return Written(combine(array_header(array.dtype, array.shape, "zarr"), digests), meta)
+
+    def published(self, folder: str) -> None:
+        """See `pyplantx.specs.base.Allocation`: of an array that the store had already, ours is removed."""
+        if self._files is not None:
+            self._files.twin = folder
 
     def discard(self) -> None:
         self.handle.give_up(self._folder)
@@ -359,12 +368,6 @@ def _opened_again(packed: dict[str, bytes], meta: Mapping[str, Any]) -> ZarrArra
     """A sealed array in another process than the one that received it."""
     array = _opened(packed, lambda part: pickle.loads(packed[part]), meta)
     return ZarrArray(array, again=lambda: (_opened_again, (packed, meta)))
-
-
-def _in_folder(folder: str) -> Callable[[str], Readable]:
-    from pyplantx.specs.zarrstore import Folder
-
-    return Folder(folder).open
 
 
 def _check_head(text: bytes, parts: Iterable[str]) -> None:

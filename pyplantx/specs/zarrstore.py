@@ -46,9 +46,15 @@ class Folder:
     ----------
     path : str
         Where it is now.
+
+    Attributes
+    ----------
+    twin : str or None
+        Another folder with the very same files, should these be removed.
     """
 
     def __init__(self, path: str) -> None:
+        self.twin: str | None = None
         self._fd = -1
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -61,11 +67,19 @@ class Folder:
             If it is gone.
         """
         try:
-            fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+            fd = self._descriptor(part)
         except FileNotFoundError:
             raise PayloadMissing(f"the file {part!r} of a Zarr array is gone") from None
         with open(fd, "rb", buffering=0) as file:
             return InMemory(file.readall())
+
+    def _descriptor(self, part: str) -> int:
+        try:
+            return os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError:
+            if self.twin is None:
+                raise
+            return os.open(os.path.join(self.twin, part), os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
         if self._fd >= 0:

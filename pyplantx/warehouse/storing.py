@@ -64,7 +64,11 @@ class Allocated:
             written = self.inner.seal()
             for prepare in self.before_publishing:
                 prepare()
-            return self._storer.publish(self._spec, self._stage, written)
+            ref = self._storer.publish(self._spec, self._stage, written)
+            published = getattr(self.inner, "published", None)
+            if published is not None:
+                published(self._storer.folder_of(ref))
+            return ref
         except BaseException as error:
             raise self._storer.failure(f"ingredient {self.name!r} can't be stored", self._stage, error)  # noqa: B904
 
@@ -120,6 +124,10 @@ class Storer:
             return Allocated(self, name, spec, stage, spec.allocate(stage, **options))
         except BaseException as error:
             raise self.failure(f"{what} {name!r} can't be allocated", stage, error)  # noqa: B904
+
+    def folder_of(self, ref: ObjectRef) -> str:
+        """Where the files of an object are."""
+        return self._session.layout.object_folder(ref.address)
 
     def failure(
         self, what: str, stage: StagedObject | None, error: BaseException, value: object = None

@@ -103,3 +103,18 @@ def test_scratch_space_that_is_looked_at_after_the_end_is_no_zeros(open_plant: C
         for look in (lambda: kept[0][...], lambda: np.asarray(kept[0]), lambda: plant.produce("fives")):
             with pytest.raises(WarehouseError, match=r"gone with the reactor that allocated it\n  hint: pipe.send"):
                 look()
+
+
+def test_an_array_that_the_store_has_already_is_read_after_it_was_sent(open_plant: Callable[..., Any]) -> None:
+    with open_plant(make) as plant:
+        plant.produce("field")
+
+    @ReactorFunc
+    def again(pipe: Any) -> None:
+        field = pipe.allocate("same", specs.ZarrArraySpec, shape=3000, dtype="f8", chunks=1000)
+        field[:] = VALUES
+        pipe.send("same", field)
+        pipe.send("sum", float(field[...].sum()))
+
+    with open_plant(again) as plant:
+        assert plant.produce("sum") == VALUES.sum()
