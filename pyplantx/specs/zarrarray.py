@@ -257,7 +257,9 @@ def _fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
 
 
 def _as_zarr_takes_it(selection: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
-    """A selection without what zarr does not understand (``...`` beside arrays), and the shape of what it selects.
+    """A selection without what zarr does not understand, and the shape of what it selects.
+
+    That is ``...`` beside arrays, and a mask of the first axis alone.
 
     Raises
     ------
@@ -271,13 +273,18 @@ def _as_zarr_takes_it(selection: Any, shape: tuple[int, ...]) -> tuple[Any, tupl
         return selection, region.shape
     parts = as_tuple(selection)
     try:
-        if any(part is Ellipsis for part in parts):
+        short = len(parts) < len(shape) and any(_is_mask(part) for part in parts)
+        if short or any(part is Ellipsis for part in parts):
             if any(np.ndim(part) > 1 for part in parts):
                 raise IndexError("Zarr takes no '...' beside a list or mask of several axes")
             parts = selection = fill(parts, len(shape)) or selection
         return selection, _shape_of(parts, shape)
     except (ValueError, TypeError) as error:
         raise IndexError(f"the index doesn't fit an array of shape {shape}: {error}") from error
+
+
+def _is_mask(part: Any) -> bool:
+    return bool(getattr(part, "ndim", 0) == 1 and part.dtype.kind == "b")
 
 
 def _shape_of(parts: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

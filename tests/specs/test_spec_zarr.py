@@ -267,7 +267,7 @@ def test_a_value_that_does_not_fit(stage):
 MASK, MASK_2D = np.array([True, False, True]), np.arange(12).reshape(3, 4) % 5 == 0
 SELECTIONS = [
     *(MASK_2D, (MASK, slice(None)), (MASK, ...), (..., [1, 3]), ([0, 2], slice(1, 3)), [2, 0], ([0, 2], [1, 3])),
-    *((1, [0, 3]), (slice(None), [True, False, False, True]), np.int64(2), np.array([1, 2])),
+    *((1, [0, 3]), (slice(None), [True, False, False, True]), np.int64(2), np.array([1, 2]), MASK),
 ]
 
 
