@@ -34,11 +34,11 @@ Each message says what happened, where, and what to do. ``hint`` holds the last 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
 
 class PyplantxError(Exception):
@@ -48,13 +48,43 @@ class PyplantxError(Exception):
     ----------
     message : str
         What happened, in one sentence.
-    hint : str, optional
-        What the reader can do about it.
+    hint : str or callable, optional
+        What the reader can do about it; or what finds that out when it is read for the first time. (Looking for what
+        was meant takes a look at all names there are, and many errors are caught unread: `hasattr` asks often.)
     """
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message}\n  hint: {hint}" if hint else message)
-        self.message, self.hint = message, hint
+    _hint: str | Callable[[], str] = ""
+
+    def __init__(self, message: str, *, hint: str | Callable[[], str] = "") -> None:
+        super().__init__(message)
+        self.message, self._hint = message, hint
+        if not callable(hint):
+            self._tell(hint)
+
+    @property
+    def hint(self) -> str:
+        """What the reader can do about it; "" if nobody knows."""
+        return self._tell(self._hint()) if callable(self._hint) else self._hint
+
+    def _tell(self, hint: str) -> str:
+        self._hint = hint
+        if hint:
+            self.args = (f"{self.message}\n  hint: {hint}",)
+        return hint
+
+    def settle(self) -> None:
+        """Find the hint now: what it is to be found in may change, or go."""
+        if callable(self._hint):
+            self._tell(self._hint())
+
+    def __str__(self) -> str:  # also because `KeyError` would print the repr
+        self.settle()
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.settle()
+        reduced: tuple[Any, ...] = super().__reduce__()  # type: ignore[assignment]
+        return reduced
 
     def within(self, place: str) -> Self:
         """The same error, with the place in front: "<place>: <message>"."""
@@ -118,9 +148,6 @@ class UnknownParameter(ConfigError, AttributeError, KeyError):
     It is an `AttributeError` and a `KeyError` too, so that ``hasattr``, ``getattr`` with a default and
     mapping idioms work as they do on the plain config object.
     """
-
-    def __str__(self) -> str:  # KeyError would print the repr
-        return str(self.args[0]) if self.args else ""
 
 
 class ReadOnlyConfig(ConfigError, AttributeError, TypeError):

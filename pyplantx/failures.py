@@ -56,7 +56,7 @@ def error_of(
         return failure.error
     names = [name_of(id) for id in failure.reactors]
     if failure.kind == "no producer":
-        error = _no_producer(failure.name, names, near_misses(failure.name), advise(failure.name))
+        error = _no_producer(failure.name, names, near_misses, advise(failure.name))
         error.__cause__ = cause
         return error
     if failure.kind == "deadlock":
@@ -95,11 +95,18 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
 }
 
 
-def _no_producer(name: str, failed: Sequence[str], close: Sequence[str], advice: str) -> NoProducer:
+def _no_producer(
+    name: str, failed: Sequence[str], near_misses: Callable[[str], Sequence[str]], advice: str
+) -> NoProducer:
+    """What was meant is looked for among all names there are, when somebody reads it: a reactor may just try many."""
+
+    def guess() -> str:
+        close = near_misses(name)
+        meant = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+        return meant or "is its reactor decorated with @ReactorFunc and imported, its name right?"
+
     tried = f" (these failed when they were tried: {', '.join(_clipped(failed))})" if failed else ""
-    meant = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
-    hint = advice or meant or "is its reactor decorated with @ReactorFunc and imported, its name right?"
-    return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=hint)
+    return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=advice or guess)
 
 
 def _deadlock(failure: Failure, names: Sequence[str], line_of: Callable[[ReactorId], str]) -> IngredientError:
@@ -154,6 +161,8 @@ def trim(error: BaseException) -> None:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         at.__traceback__ = _users_part(at.__traceback__)
+        if isinstance(at, PyplantxError):
+            at.settle()
         cause = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
         if isinstance(at, PyplantxError) and cause is not None and _users_part(cause.__traceback__) is None:
             at.__cause__, at.__suppress_context__ = None, True

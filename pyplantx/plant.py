@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
 from pyplantx.activity import Activity
-from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, near_misses
+from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, PyplantxError, near_misses
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
@@ -440,7 +440,11 @@ class Plant:
         return ""
 
     def _near_misses(self, name: str) -> list[str]:
-        return near_misses(name, {*self.warehouse.names(), *self._roster.hinted_names()} - {name})
+        try:
+            stored = set(self.warehouse.names())
+        except PyplantxError:  # a reactor kept the error, and it is read when the store is closed
+            stored = set()
+        return near_misses(name, (stored | set(self._roster.hinted_names())) - {name})
 
     def _subreactor_started(self, subreactor: Any) -> None:
         self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, function_of(subreactor))

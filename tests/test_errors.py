@@ -31,6 +31,21 @@ def test_an_error_of_ones_own_keeps_what_it_knows() -> None:
     assert (type(told), told.row, str(told)) == (Mine, 3, "the table: row 3 is bad")
 
 
+def test_a_hint_that_takes_time_is_found_when_it_is_read() -> None:
+    asked: list[str] = []
+
+    def look() -> str:
+        asked.append("looked")
+        return "empty it"
+
+    error = errors.UnknownParameter("it is full", hint=look)
+    assert isinstance(error, KeyError) and not asked
+    assert str(error) == "it is full\n  hint: empty it" and error.hint == "empty it"
+    assert asked == ["looked"]
+    sent = pickle.loads(pickle.dumps(errors.NoProducer("it is full", hint=look)))
+    assert (str(sent), sent.hint, sent.within("there").hint) == (str(error), "empty it", "empty it")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_travel_between_processes(kind: Any) -> None:
     sent = kind("it is full", hint="empty it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pyplantx.config.keys import Path, path_name
 from pyplantx.config.kinds import ABSENT, GROUPS, is_dunder
 from pyplantx.config.node import NoConfig, Node
@@ -9,11 +11,15 @@ from pyplantx.errors import ReadOnlyConfig, UnknownParameter, near_misses
 
 
 def unknown(node: Node) -> UnknownParameter:
-    """Nothing is at `node`, an absent one; with near misses."""
-    if node.value is None:  # finding what may have been meant takes time, and `hasattr` may ask often
-        node.value = _unknown_text(node)
-    message, hint = node.value
-    return UnknownParameter(message, hint=hint)
+    """Nothing is at `node`, an absent one; what may have been meant is looked for by whoever reads it."""
+    group = node.parent
+    while group is not None and group.parent is not None and group.kind == ABSENT:
+        node, group = group, group.parent
+    if group is None or isinstance(group.value, NoConfig):
+        return UnknownParameter("no config has been set", hint="plant.set_config(config), before running reactors")
+    place = f" in {path_name(group.path)!r}" if group.path else ""
+    message = f"the config has no parameter {node.path[-1]!r}{place}"
+    return UnknownParameter(message, hint=partial(_suggestion, node, group))
 
 
 def not_an_attribute(group: Node, name: str) -> UnknownParameter:
@@ -41,16 +47,6 @@ def altered(path: Path) -> ReadOnlyConfig:
 
 def _named(path: Path) -> str:
     return f"config parameter {path_name(path)!r}" if path else "the config"
-
-
-def _unknown_text(node: Node) -> tuple[str, str]:
-    group = node.parent
-    while group is not None and group.parent is not None and group.kind == ABSENT:
-        node, group = group, group.parent
-    if group is None or isinstance(group.value, NoConfig):
-        return "no config has been set", "plant.set_config(config), before running reactors"
-    place = f" in {path_name(group.path)!r}" if group.path else ""
-    return f"the config has no parameter {node.path[-1]!r}{place}", _suggestion(node, group)
 
 
 def _suggestion(node: Node, group: Node) -> str:

@@ -8,6 +8,7 @@ from types import SimpleNamespace as NS
 import pytest
 from config_tape import Tape, record, source
 
+from pyplantx.config import messages
 from pyplantx.errors import ConfigError, UnknownParameter
 
 CONFIG = NS(learning_rate=0.1, model=NS(depth=3, width=4), log_level="info")
@@ -79,3 +80,16 @@ def test_asking_in_vain_many_times_stays_cheap():
     view = plant_side.view(tape)
     assert [getattr(view, "none", 1) for _ in range(1000)] == [1] * 1000
     assert tape.keys() == {"value none"}
+
+
+@pytest.mark.parametrize(
+    "read", [lambda c: hasattr(c, "learning_rat"), lambda c: getattr(c, "learning_rat", 1)], ids=["hasattr", "getattr"]
+)
+def test_no_similar_names_are_looked_for_where_nobody_reads_them(monkeypatch, read):
+    monkeypatch.setattr(messages, "near_misses", lambda *_: pytest.fail("looked for"))
+    record(CONFIG, read)
+
+
+def test_nor_by_get(monkeypatch):
+    monkeypatch.setattr(messages, "near_misses", lambda *_: pytest.fail("looked for"))
+    assert record({"lr": 1}, lambda c: c.get("rl", 2))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyplantx import ReactorFunc, errors
+from pyplantx import Plant, ReactorFunc, errors
 
 Open = Callable[..., Any]
 
@@ -70,6 +70,30 @@ class TestAForgottenYield:
 
 
 class TestNobodySends:
+    def test_an_error_that_is_caught_and_read_later(self, open_plant: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was meant is looked for among all names, so only for those who want to know."""
+        kept: list[errors.NoProducer] = []
+        monkeypatch.setattr(pytest, "kept", kept, raising=False)  # where no fingerprint looks what is in it
+        asked: list[str] = []
+        near_misses = Plant._near_misses
+        monkeypatch.setattr(Plant, "_near_misses", lambda plant, name: asked.append(name) or near_misses(plant, name))
+
+        @ReactorFunc
+        def use(pipe: Any) -> Any:
+            for name in ("tran", "tst"):
+                try:
+                    yield pipe.receive(name)
+                except errors.NoProducer as error:
+                    pytest.kept.append(error)  # type: ignore[attr-defined]
+            pipe.send("train", 1)
+
+        with open_plant(use) as plant:
+            plant.produce("train")
+            assert asked == []
+            assert kept[0].hint == "did you mean 'train'?"
+        assert asked == ["tran"]
+        assert "its name right?" in str(kept[1])  # the store is closed, and names nothing any more
+
     def demand(self, plant: Any, name: str) -> str:
         with pytest.raises(errors.NoProducer) as caught:
             plant.produce(name)
