@@ -213,7 +213,7 @@ class Activity:
         """Nobody asks any more. Errors lead to frames, these to values and back here: what they hold goes now."""
         self._do.clear()
         self.world.forget_errors()
-        self.scheduler.forget_failures()
+        self.scheduler.let_go()
         self._over = None
         del self._error
 

@@ -189,13 +189,20 @@ class Scheduler:
         out, self._out = self._out, []
         return out
 
-    def forget_failures(self) -> None:
-        """The demand is over: an error holds on to what reactors held when it was raised."""
+    def let_go(self) -> None:
+        """The demand is over, and nobody asks about it any more: nothing is left that holds itself.
+
+        An error holds on to what reactors held when it was raised. And conversations and ingredients lead to each
+        other: of a hundred demands of a thousand reactors the garbage collector would find millions of objects.
+        """
         self._failure = None
         self._failures.clear()
         self._failure_of_error.clear()
+        self._handlers.clear()
         for ingredient in self._ingredients.values():
             ingredient.failure = None
+        for conversation in self._conversations.values():
+            conversation.let_go()
 
     # ----------------------------------------------------------------- questions from outside
 

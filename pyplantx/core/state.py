@@ -91,6 +91,11 @@ class Conversation:
         self.looked = 0
         self.again = self.again or bool(self.products)
 
+    def let_go(self) -> None:
+        """Lead to no ingredient any more: these lead to conversations, and then to nothing else."""
+        self.cause, self.wait, self.thrown, self.denied = None, None, (), frozenset()
+        self.asked, self.products, self.sought = [], [], []
+
     def names_untold(self) -> set[str]:
         """What its replay has sent and the others don't know of; each step is looked at once."""
         if self.looked <= self.told:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc
+from pyplantx.activity import Activity
+from pyplantx.core.scheduler import Scheduler
+from pyplantx.core.state import Conversation, Ingredient
 from pyplantx.executors import garbage
 
 
@@ -165,3 +168,33 @@ def test_where_memory_was_not_enough_cycles_go_before_the_next_demand(open_plant
             plant.run_reactor(greedy)
         plant.produce("b")
     assert alive == [False]
+
+
+def test_a_demand_leaves_no_cycles(open_plant: Callable[..., Any]) -> None:
+    """Else a hundred of them, of a thousand reactors, leave millions of objects that only the collector can find."""
+
+    @ReactorFunc
+    def first(pipe: Any) -> Any:
+        for number in range(5):
+            pipe.send(f"a{number}", (yield pipe.receive(f"b{number}")) if number else 0)
+
+    @ReactorFunc
+    def second(pipe: Any) -> Any:
+        for number in range(5):
+            pipe.send(f"b{number + 1}", (yield pipe.receive(f"a{number}")) + 1)
+
+    @ReactorFunc
+    def failing(pipe: Any) -> Any:
+        raise ValueError((yield pipe.receive("b5")))
+
+    gc.collect()
+    gc.disable()
+    with open_plant(first, second, failing) as plant:
+        for _ in range(2):
+            assert plant.produce("b5") == 5
+            plant.run_reactor(second)
+            plant.status()
+            with pytest.raises(ValueError, match="5"):
+                plant.run_reactor(failing)
+        left = [kept for kept in gc.get_objects() if isinstance(kept, (Activity, Scheduler, Conversation, Ingredient))]
+    assert left == []
