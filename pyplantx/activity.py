@@ -391,9 +391,11 @@ class Activity:
 
     def _drop(self, instruction: Drop) -> None:
         self.executor.drop(instruction.reactor)
+        self.world.settled()  # its ``finally`` is user code
 
     def _step(self, id: ReactorId, step: Callable[[ReactorId, Any, Reply], None], argument: Any) -> None:
         """Let the executor run user code; then is a quiet point to write what waits."""
+        self.world.stirred()
         self._garbage.enter()
         self._step_begun = begin = time.perf_counter()
         try:
@@ -404,6 +406,7 @@ class Activity:
         end = time.perf_counter()
         self._busy[id] += end - begin
         self._garbage.leave(end - begin)
+        self.world.settled()
         if end >= self._look_around_at:
             self.warehouse.maybe_flush()
             self.announce()
@@ -478,7 +481,9 @@ class Activity:
     def announce(self) -> None:
         """Tell what has become durable: all of it, whatever a listener raises, who is heard then."""
         self._due.extend(self.warehouse.announcements())
-        call_each(_taken_from(self._due))
+        if self._due:
+            call_each(_taken_from(self._due))
+            self.world.settled()  # listeners are user code, too
 
     # ----------------------------------------------------------------- reasons and failures
 

@@ -81,6 +81,7 @@ class Answers:
         self._error_of, self.entered = error_of, on_subreactor
         self._folder = working_folder()
         self._errors: dict[ReactorId, BaseException] = {}
+        self._seen: dict[Question, Observation] | None = {}  # of files; None while user code may change them
 
     # ----------------------------------------------------------------- errors
 
@@ -110,10 +111,28 @@ class Answers:
         if kind == "classes":
             return Observation(kind, key, self._classes_digest(key))
         if kind == "file" or kind == _READ_EACH_TIME:
-            return self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
+            return self._recorded_file(question)
         if kind == "env":
             return self.env(key)[1]
         return Observation(kind, key, _unanswerable())
+
+    def _recorded_file(self, question: Question) -> Observation:
+        """A file or folder that a trace tells of: a hundred reactors may, and it holds still until one of them runs."""
+        found = self._seen.get(question) if self._seen is not None else None
+        if found is None:
+            kind, key = question
+            found = self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
+            if self._seen is not None:
+                self._seen[question] = found
+        return found
+
+    def stirred(self) -> None:
+        """User code begins: what it does to files can't be known."""
+        self._seen = None
+
+    def settled(self) -> None:
+        """User code has stopped: from now on files are as they are, and looked at once."""
+        self._seen = {}
 
     # ----------------------------------------------------------------- config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from pyplantx import ConfigBase, Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.warehouse.committer import Commit
+from pyplantx.world import Answers
 
 
 def make_chain() -> tuple[Any, Any]:
@@ -422,6 +424,46 @@ def test_listeners_and_durability_events(open_plant: Any) -> None:
     assert events[0] == ("reactor_started", "double")
     assert ("reactor_step", "double") in events
     assert {name for kind, name in events if kind == "reactor_finished"} == {"source", "double"}
+
+
+def test_a_folder_that_many_track_is_looked_at_once(
+    open_plant: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their replays; where a reactor has run since, it is looked at again."""
+    looked: list[str] = []
+    folder_digest = Answers._folder_digest
+    monkeypatch.setattr(
+        Answers, "_folder_digest", lambda self, path, *rest: looked.append(path) or folder_digest(self, path, *rest)
+    )
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.txt").write_text("1")
+
+    def counting(name: str, first: str) -> Any:
+        @ReactorFunc(name=name, sends=[name])
+        def count(pipe: Any) -> Any:
+            if first:
+                yield pipe.receive(first)
+            pipe.send(name, len(os.listdir(pipe.track_file(folder))))
+
+        return count
+
+    @ReactorFunc
+    def write(pipe: Any) -> Any:
+        pipe.send("written", pipe.read_config("new"))
+        if pipe.read_config("new"):
+            (folder / "b.txt").write_text("2")
+
+    names = [f"n{number}" for number in range(5)]
+    reactors = [*[counting(name, "") for name in names], counting("last", "written"), write]
+    with open_plant(*reactors, config={"new": ""}) as plant:
+        assert plant.produce(*names, "last") == (1,) * 6
+        looked.clear()
+        assert plant.produce(*names, "last") == (1,) * 6
+        assert len(looked) == 1
+        looked.clear()
+        plant.set_config({"new": "b"})
+        assert plant.produce(*names, "last") == (1, 1, 1, 1, 1, 2)
 
 
 def test_track_file_and_env(open_plant: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
