@@ -60,6 +60,12 @@ class Store(Protocol):
     def allocate_temp(self, name: str, type_given: Any, **options: Any) -> Any: ...
 
 
+class Entered(Protocol):
+    """The code that a run has entered so far; see `pyplantx.world`."""
+
+    def call(self, called: Any, is_own: bool) -> Observation | None: ...
+
+
 class World(Outside, Protocol):
     """What a run may learn from outside, besides ingredients; see `pyplantx.world`."""
 
@@ -68,9 +74,7 @@ class World(Outside, Protocol):
     def forget(self, run: Run) -> None: ...
     def answer(self, reactor: Reactor, question: Question) -> Observation: ...
     def classes(self, ref: ObjectRef) -> Observation | None: ...
-    def subreactor(
-        self, reactor: Reactor, entered: Sequence[tuple[str, Any]], called: Any, is_own: bool
-    ) -> Observation | None: ...
+    def entered_by(self, reactor: Reactor) -> Entered: ...
     def entered(self, called: Any) -> None: ...
     def named(self, code: Any) -> Sequence[Any]: ...
     def error_of(self, failure: Failure) -> BaseException: ...
@@ -117,7 +121,7 @@ class Run:
         self._temporary: tuple[Any, ...] = ()
         self._unchecked: tuple[Any, ...] = ()  # receipts for what it received and is still being checked
         self.token = object()  # what it makes can tell by this, without keeping it alive
-        self._entered: tuple[tuple[str, Any], ...] = ()  # the subreactors that it observed, with their first places
+        self._entered: Entered | None = None  # the code that runs, once a subreactor is called
         self._heard: tuple[tuple[Any, bool], ...] = ()  # what other threads did with subreactors since it spoke last
         self._body: Any = None
         self._request: Request | None = None
@@ -520,12 +524,11 @@ class Run:
             self._observe_code(subreactor)
 
     def _observe_code(self, subreactor: Any) -> None:
-        is_own = subreactor.made_in is self.token
-        observation = self.world.subreactor(self.reactor, self._entered, subreactor, is_own)
+        if self._entered is None:
+            self._entered = self.world.entered_by(self.reactor)
+        observation = self._entered.call(subreactor, subreactor.made_in is self.token)
         if observation is not None:
             self.note(observation)
-            if all(known is not subreactor for _, known in self._entered):
-                self._entered += ((observation.key.partition(" ")[0], subreactor),)
 
     def heard(self, subreactor: Any, whole: bool) -> None:
         """`took`, of another thread. Nothing is looked at there: it may go on while this one looks at code, too."""

@@ -47,6 +47,56 @@ class Notes(Protocol):
     def blob_put(self, kind: str, key: str, text: str) -> None: ...
 
 
+class Entered:
+    """The code that a run has entered, and where it names subreactors. Each piece is gone through once.
+
+    Parameters
+    ----------
+    code : Fingerprinter
+    reactor : Reactor
+        Who runs.
+    """
+
+    def __init__(self, code: Fingerprinter, reactor: Reactor) -> None:
+        self._code = code
+        # By identity: the reactor, and the subreactors that were observed; with what each names, so that ids stay so.
+        self._callers: dict[int, tuple[Any, Sequence[Any]]] = {}
+        self._places: dict[int, list[tuple[str, int, int]]] = {}  # subreactor, by identity -> where the callers name it
+        self._add(reactor, "")
+
+    def _add(self, caller: Any, start: str) -> None:
+        named = self._code.named_directly(caller)
+        self._callers[id(caller)] = caller, named
+        for number, subreactor in enumerate(named):
+            self._places.setdefault(id(subreactor), []).append((start, number, len(named)))
+
+    def call(self, called: Any, is_own: bool) -> Observation | None:
+        """The call of a subreactor, by the places where the code that ran so far names it; None if that code says all.
+
+        Parameters
+        ----------
+        called : Subreactor
+            The one that is called.
+        is_own : bool
+            Whether it was made during this run.
+        """
+        places = [f"{start}{number}.{count}" for start, number, count in self._places.get(id(called), ())]
+        if not places:
+            if self._is_said_by_callers(called, is_own):
+                return None
+            places = [f"{_BY_NAME}{called.qualified}"]
+        observation = Observation("subreactor", " ".join(places), self._code.fingerprint(called), called.__name__)
+        if id(called) not in self._callers:
+            self._add(called, f"{places[0]}{_WITHIN}")
+        return observation
+
+    def _is_said_by_callers(self, called: Any, is_own: bool) -> bool:
+        """Whether the fingerprint of code that has run so far counts this one's code."""
+        code = self._code
+        callers = [caller for caller, _ in self._callers.values()]
+        return any(code.holds(caller, called) or (is_own and code.defines(caller, called)) for caller in callers)
+
+
 class Answers:
     """The world of one activity.
 
@@ -178,30 +228,9 @@ class Answers:
 
     # ----------------------------------------------------------------- code
 
-    def subreactor(
-        self, reactor: Reactor, entered: Sequence[tuple[str, Any]], called: Any, is_own: bool
-    ) -> Observation | None:
-        """The call of a subreactor, by the places where the code that ran so far names it; None if that code says all.
-
-        Parameters
-        ----------
-        reactor : Reactor
-            Who runs.
-        entered : sequence of (str, Subreactor)
-            The subreactors that were observed before, with what finds them again.
-        called : Subreactor
-            The one that is called.
-        is_own : bool
-            Whether it was made during this run.
-        """
-        code, callers = self.fingerprinter, [reactor, *(subreactor for _, subreactor in entered)]
-        starts = ["", *(f"{start}{_WITHIN}" for start, _ in entered)]
-        places = [s + place for s, caller in zip(starts, callers, strict=True) for place in code.places(caller, called)]
-        if not places:
-            if any(code.holds(caller, called) or (is_own and code.defines(caller, called)) for caller in callers):
-                return None
-            places = [f"{_BY_NAME}{called.qualified}"]
-        return Observation("subreactor", " ".join(places), code.fingerprint(called), called.__name__)
+    def entered_by(self, reactor: Reactor) -> Entered:
+        """For a run of a reactor, which has entered no subreactor yet."""
+        return Entered(self.fingerprinter, reactor)
 
     def named(self, code: Any) -> Sequence[Any]:
         """The subreactors that code names, and those that they name."""

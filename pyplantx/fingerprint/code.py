@@ -362,27 +362,25 @@ class Fingerprinter:
                 named += self._reach(subreactor).subreactors
         return named
 
-    def places(self, caller: Any, subreactor: Any) -> list[str]:
-        """Where the code in reach of `caller` names a subreactor, in terms that hold while its fingerprint does.
+    def named_directly(self, caller: Any) -> tuple[Any, ...]:
+        """The subreactors that the code in reach of `caller` names, in canonical order, once for each name.
 
         Parameters
         ----------
         caller : object
             A function, reactor or subreactor.
-        subreactor : object
-            Found by identity.
 
         Returns
         -------
-        list of str
-            ``"3.12"``: the fourth of twelve places with a subreactor, in canonical order. All of them, since
-            what led to a call is not known: any of these names may be meant for another one tomorrow.
+        tuple
+            The fourth of twelve is at the place ``"3.12"``, in terms that hold while the fingerprint of `caller` does.
+            All places of a subreactor count, since what led to a call is not known: any of these names may be meant
+            for another one tomorrow.
         """
-        named = self._reach(caller).subreactors
-        return [f"{number}.{len(named)}" for number, held in enumerate(named) if held is subreactor]
+        return self._reach(caller).subreactors
 
     def at_place(self, caller: Any, place: str) -> Any:
-        """The subreactor at one of the `places` of `caller` today.
+        """The subreactor at one of the places of `named_directly` today.
 
         Raises
         ------

@@ -12,6 +12,7 @@ import pytest
 
 from pyplantx import SubreactorFunc
 from pyplantx.errors import BadRequest
+from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.testing import forget_reactors
 from tests.fingerprint.harness import program
 
@@ -428,3 +429,17 @@ def test_subreactors_may_be_methods(body: str, edits: dict[str, str], session: S
     for before, after in edits.items():
         edited, ran = session(source.replace(before, after))
         assert edited != value and ran == ["b"], before
+
+
+def test_the_code_of_each_is_gone_through_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each that is called after it: a reactor may call hundreds, or one of them thousands of times."""
+    looked: list[Any] = []
+    named_directly = Fingerprinter.named_directly
+    monkeypatch.setattr(
+        Fingerprinter, "named_directly", lambda self, caller: looked.append(caller) or named_directly(self, caller)
+    )
+    body = "v = 0\n    for _ in range(5):\n" + "".join(
+        f"        v += yield from {name}(pipe)\n" for name in ("one", "two", "three")
+    )
+    assert session(reactor(body))[0] == 5 * (6 + 105 + 1005)
+    assert len(looked) == 4 == len(set(map(id, looked)))
