@@ -77,6 +77,9 @@ class Hashers(Protocol):
         """Fingerprint of a function or class."""
 
 
+_NO_MARKS: frozenset[str] = frozenset()
+
+
 class NoConfig:
     """Stands for a config that was never set: a group without parameters."""
 
@@ -104,7 +107,7 @@ class Node:
         Whether this place is auxiliary: reads of it are not recorded.
     """
 
-    __slots__ = ("hashers", "path", "kind", "value", "marks", "parent", "hidden", "children", "_answers")
+    __slots__ = ("hashers", "path", "kind", "value", "marks", "parent", "hidden", "children", "_answers", "_inner")
 
     def __init__(
         self,
@@ -124,6 +127,7 @@ class Node:
         self.parent = parent
         self.hidden = hidden
         self.children: dict[str | int, Node] = {}
+        self._inner: dict[str, frozenset[str]] | None = None  # first part of a mark -> what follows it
         self._answers: dict[str, Answer] = {}
 
     @classmethod
@@ -214,10 +218,18 @@ class Node:
         return self._make(name, kind_of(value), value, hidden)
 
     def _make(self, name: str | int, kind: str, value: Any, hidden: bool = False) -> Node:
-        prefix = f"{name}."
-        marks = frozenset(mark[len(prefix) :] for mark in self.marks if mark.startswith(prefix))
         hidden = hidden or self.hidden or name in self.marks
-        return Node(self.hashers, (*self.path, name), kind, value, marks, self, hidden)
+        return Node(self.hashers, (*self.path, name), kind, value, self._marks_in(name), self, hidden)
+
+    def _marks_in(self, name: str | int) -> frozenset[str]:
+        """The dotted names of auxiliary places below the one called `name`, as seen from there."""
+        if self._inner is None:  # once for all places in this group: there may be thousands, and as many marks
+            inner: dict[str, set[str]] = {}
+            for mark in self.marks:
+                for at in [at for at, letter in enumerate(mark) if letter == "."]:
+                    inner.setdefault(mark[:at], set()).add(mark[at + 1 :])
+            self._inner = {start: frozenset(rest) for start, rest in inner.items()}
+        return self._inner.get(str(name), _NO_MARKS)
 
     def names(self) -> list[Any]:
         """Names of the parameters in this group that the object itself holds, in its order."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyplantx.config import ConfigBase, ConfigSource
 from pyplantx.config.keys import MODES, describe_key, make_key, parse_key
 from pyplantx.config.kinds import _FOR_ALL, LEAF, MAPPING, OBJECT, is_dunder, kind_of
+from pyplantx.config.node import Node
 from pyplantx.config.view import ConfigView
 from pyplantx.core.trace import ABSENT
 from pyplantx.errors import ReadOnlyConfig
@@ -496,3 +497,19 @@ def test_want_of_memory_is_no_answer():
         plant_side.answer("value lr")
     Scarce.scarce = False
     assert plant_side.answer("value lr") == source(NS(lr=1)).answer("value lr")
+
+
+def test_marks_are_sorted_once_however_many_parameters_there_are():
+    class Marks(frozenset):
+        looks = 0
+
+        def __iter__(self):
+            Marks.looks += 1
+            return super().__iter__()
+
+    config = {name: {"c": 1, "d": 2} for name in ("a", "a.b", "b", "c")}
+    marks = Marks({"a.b.c", "a.d", "b", "c.x.y"})
+    root = Node.root(ConfigSource(None, encode=encode, code=code), config, marks)
+    hidden = [(name, below) for name in config for below in "cd" if root.child(name).child(below).hidden]
+    assert hidden == [("a", "d"), ("a.b", "c"), ("b", "c"), ("b", "d")]
+    assert root.child("c").marks == {"x.y"} and Marks.looks == 1
