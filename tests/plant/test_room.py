@@ -110,6 +110,22 @@ def test_pins_hold_the_version_of_today(open_plant: Callable[..., Any]) -> None:
         assert gone.stored.names == ("squares",) and gone.why == "not among the newest 1"
 
 
+def test_many_are_pinned_with_one_look_at_the_traces(
+    open_plant: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_plant(*ALL, config={"offset": 1}) as plant:
+        plant.produce("total")
+        with pytest.raises(NoProducer):
+            plant.pin("numbers", "nothing")
+        assert not any(held.pinned for held in plant.du().ingredients)
+        opened: list[bool] = []
+        open_activity = Plant._open_activity
+        monkeypatch.setattr(Plant, "_open_activity", lambda self, dry: opened.append(dry) or open_activity(self, dry))
+        plant.pin("numbers", "squares", "total")
+        assert opened == [True]
+        assert [held.pinned for held in plant.du().ingredients] == [True] * 3
+
+
 def test_what_is_not_there_can_not_be_pinned(open_plant: Callable[..., Any]) -> None:
     with open_plant(*ALL, config={"offset": 1}) as plant:
         with pytest.raises(NoProducer):
