@@ -159,6 +159,8 @@ class Warehouse:
         self._work_left = os.path.isdir(os.path.join(self._session.layout.staging, RESUME))
         self._newest: dict[str, Digest] = {}  # reactor -> its version that the index has as the newest
         self._without_versions: dict[str, int] = {}  # reactor without any -> `foreign_changes` when that was seen
+        self._recent: list[tuple[bytes, bytes]] = []  # the last commits in the history, when somebody looked last
+        self._told: dict[bytes, dict[str, dict[str, Any]]] = {}  # commits in the history -> see `_last_runs`
         self._noted_at = time.monotonic()
         self._closed = False
 
@@ -300,10 +302,9 @@ class Warehouse:
         named, looked, most = records.to_json(reactor).encode(), 0, _FIRST_LOOK
         while (batches := self._last_batches(most)) and len(batches) > looked:
             for key, body in reversed(batches[: len(batches) - looked]):
-                entries = self._entries(key, body) if named in body else []
-                found = [entry for entry in entries if entry.get("id") == reactor]
-                if found:
-                    return found[-1]
+                found = self._last_runs(key, body).get(reactor) if named in body else None
+                if found is not None:
+                    return found
             if most >= LOOK_BACK:
                 break
             looked, most = len(batches), min(most * 8, LOOK_BACK)
@@ -313,7 +314,22 @@ class Warehouse:
         """The entries of the last commits, as they are stored; newest last."""
         self._committer.flush(self._session.index.lock_timeout)
         self._reader.refresh()
-        return self._reader.tail("history", most)
+        if most > _FIRST_LOOK:
+            return self._reader.tail("history", most)
+        newest = self._reader.tail("history", 1)
+        if self._recent[-1:] != newest:  # else nothing was added since: who asks for one reactor mostly asks for all
+            self._recent, self._told = self._reader.tail("history", _FIRST_LOOK), {}
+        return self._recent[-most:]
+
+    def _last_runs(self, key: bytes, body: bytes) -> dict[str, dict[str, Any]]:
+        """Reactor -> its last entry in one commit, which may hold a thousand: kept for the next who asks."""
+        found = self._told.get(key)
+        if found is None:
+            if len(self._told) >= _FIRST_LOOK:
+                self._told.clear()
+            entries = self._entries(key, body)
+            found = self._told[key] = {id: entry for entry in entries if isinstance(id := entry.get("id"), str)}
+        return found
 
     def _entries(self, key: bytes, body: bytes) -> list[dict[str, Any]]:
         return decoded(self._session.index, "history", key, body, records.decode_history) or []

@@ -121,6 +121,29 @@ def test_a_long_history_is_not_read_for_the_last_run(open_plant: Any, monkeypatc
         assert plant.why(never).reason == "never run on this store"
 
 
+def test_who_asks_why_of_all_reactors_reads_the_history_once(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(number: int) -> Any:
+        @ReactorFunc(name=f"r{number}")
+        def reactor(pipe: Any) -> None:
+            pipe.send(f"x{number}", number)
+
+        return reactor
+
+    reactors, decode, decoded = [make(number) for number in range(20)], records.decode_history, list[bytes]()
+    with open_plant(*reactors) as plant:
+        plant.run_reactor(*reactors)
+    monkeypatch.setattr(records, "decode_history", lambda body: decoded.append(body) or decode(body))
+    with open_plant(*reactors) as plant:
+        for reactor in reactors * 2:
+            assert plant.why(reactor).reason == "asked for by name"
+        assert len(decoded) == len(set(decoded)) <= 20
+        before = plant.warehouse.last_run(reactors[3].id)
+        with open_plant(*reactors) as other:
+            other.run_reactor(reactors[3])
+        after = plant.warehouse.last_run(reactors[3].id)
+        assert before is not None and after is not None and after["started"] > before["started"]
+
+
 def _reasons(open_plant: Any, sources: list[str], config: Any = None) -> str:
     """The reason of the second run of a reactor ``main``, made of the second source."""
     decision = None
