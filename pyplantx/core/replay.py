@@ -58,6 +58,10 @@ class Fell(NamedTuple):
 #: A `Segment` is none: the replay says that it goes on along this one.
 Wish = Group | AskLocally | Again | Segment
 
+#: How many local questions are asked together at first; then twice as many, and so on. In a deep tree each branch is
+#: mostly left soon, and what would have been asked behind that point is asked for nothing.
+_AT_ONCE = 16
+
 #: Digests for a `Group`, observations for `AskLocally`, else None.
 Answer = Sequence[Digest] | tuple[Observation, ...] | None
 
@@ -116,6 +120,7 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
 def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Any, Reason | None]:
     """Follow one segment to its leaf; the reason, where an answer is not the recorded one."""
     ahead: list[Observation] = []
+    most = _AT_ONCE
     for index, step in enumerate(path):
         if isinstance(step, Group):
             recorded = step[0]
@@ -125,7 +130,8 @@ def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Any, Rea
                 digests = yield step
             else:
                 if not ahead:
-                    ahead = list((yield AskLocally(_questions(path[index:]))))
+                    ahead = list((yield AskLocally(_questions(path, index, most))))
+                    most *= 2
                 today, ahead = ahead[: len(recorded)], ahead[len(recorded) :]
                 digests = [o[2] for o in today]
             if [o[2] for o in recorded] != digests:
@@ -136,11 +142,12 @@ def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Any, Rea
     return None
 
 
-def _questions(path: tuple[Step, ...]) -> tuple[Question, ...]:
-    """Those of the local groups at the beginning of a path: asked together, for they wait for nobody."""
+def _questions(path: tuple[Step, ...], start: int, most: int) -> tuple[Question, ...]:
+    """Those of the local groups from there on: asked together, for they wait for nobody; about so many."""
     questions: list[Question] = []
-    for step in path:
-        if isinstance(step, Sent) or step[0][0][0] == "ingredient":
+    for index in range(start, len(path)):
+        step = path[index]
+        if isinstance(step, Sent) or step[0][0][0] == "ingredient" or len(questions) >= most:
             break
         questions += [Question(o[0], o[1]) for o in step[0]]
     return tuple(questions)

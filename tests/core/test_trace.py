@@ -249,3 +249,26 @@ def test_unreadable_older_lines_cost_a_run_and_no_more():
     assert walk(records, "root", {("config", "c"): "1" * 32})[0].kind == "changed"
     put(records, "root", (Group((Observation("config", "other", "0" * 32),)),))  # the run that it costs is recorded
     assert walk(records, "root", {("config", "other"): "0" * 32})[0] is None
+
+
+def test_a_deep_tree_is_asked_for_little_more_than_it_tells():
+    """Each of many parameters was changed in turn: the walk leaves each branch at its second question."""
+    keys = [("config", f"k{number}") for number in range(200)]
+    world, records = dict.fromkeys(keys, "0" * 32), dict[str, str]()
+
+    class Answers(dict):
+        asked = 0
+
+        def get(self, question, default=None):
+            Answers.asked += 1
+            return super().get(question, default)
+
+    for key in keys:
+        put(records, "root", tuple(Group((Observation(*key, world[key]),)) for key in keys))
+        world[key] = "1" * 32
+    put(records, "root", tuple(Group((Observation(*key, world[key]),)) for key in keys))
+    assert walk(records, "root", Answers(world)) == (None, [Group((Observation(*key, world[key]),)) for key in keys])
+    assert Answers.asked < 17 * len(keys)
+    Answers.asked = 0
+    assert walk({"root": records["root"]}, "root", Answers(dict.fromkeys(keys, "0" * 32)))[0] is None
+    assert Answers.asked == len(keys)
