@@ -31,7 +31,9 @@ _FINISHED = object()
 
 _NOTHING_SEEN: frozenset[tuple[str, str]] = frozenset()
 _NOTHING_SENT: frozenset[str] = frozenset()
-_NO_ALLOCATIONS: dict[str, Any] = {}  # replaced, never changed
+_NO_ALLOCATIONS: dict[str, Any] = {}  # replaced, never changed; so are the next two
+_NO_HANDLES: dict[str | int, tuple[str, Any]] = {}
+_NOTHING_AHEAD: list[Given] = []
 
 #: Held by whoever touches what runs have heard from other threads.
 _hearing = threading.Lock()
@@ -99,7 +101,7 @@ class Run:
     __slots__ = (
         *("reactor", "store", "world", "pending", "_steps", "_seen", "_sent", "_allocations", "_temporary", "_ahead"),
         *("_entered", "_body", "_request", "_swallowing", "_swallowed", "_over", "_past", "_workshop", "_unchecked"),
-        *("token", "_heard"),
+        *("token", "_heard", "_handles"),
     )
 
     def __init__(
@@ -111,15 +113,17 @@ class Run:
         past: Past | None = None,
     ) -> None:
         self.reactor, self.store, self.world = reactor, store, world
-        self._ahead, self._past = ahead, past
+        self._ahead = list(reversed(ahead)) if ahead else _NOTHING_AHEAD  # the next one last
+        self._past = past
         self.pending: set[Any] = set()  # requests and subreactor calls that were made and not yielded
         self._steps: list[Step] = []  # since the run spoke last
         # From here on empties that nobody adds to: in a long chain all runs wait at once, and sets are large.
         self._seen: set[tuple[str, str]] | frozenset[tuple[str, str]] = _NOTHING_SEEN
         self._sent: set[str] | frozenset[str] = _NOTHING_SENT
-        self._allocations: dict[str, Any] = _NO_ALLOCATIONS
-        self._temporary: tuple[Any, ...] = ()
-        self._unchecked: tuple[Any, ...] = ()  # receipts for what it received and is still being checked
+        self._allocations: dict[str, Any] = _NO_ALLOCATIONS  # what was not sent yet
+        self._handles: dict[str | int, tuple[str, Any]] = _NO_HANDLES  # see `_key_of`; with the name, sent or not
+        self._temporary: Sequence[Any] = ()
+        self._unchecked: Sequence[Any] = ()  # receipts for what it received and is still being checked
         self.token = object()  # what it makes can tell by this, without keeping it alive
         self._entered: Entered | None = None  # the code that runs, once a subreactor is called
         self._heard: tuple[tuple[Any, bool], ...] = ()  # what other threads did with subreactors since it spoke last
@@ -233,14 +237,14 @@ class Run:
 
     def _is_next(self, yielded: Any) -> bool:
         """Whether it asks for what it is given next, with nothing sent that others should hear of first."""
-        if type(yielded) is Request and yielded.names == self._ahead[0].names and not self._sent:
+        if type(yielded) is Request and yielded.names == self._ahead[-1].names and not self._sent:
             return True
-        self._ahead = ()
+        self._ahead = _NOTHING_AHEAD
         return False
 
     def _go_on(self, request: Request) -> Any:
         """Hand over what it asks for; what it yields next, or the request itself if a payload is gone."""
-        (names, refs), self._ahead = self._ahead[0], self._ahead[1:]
+        names, refs = self._ahead.pop()
         if self._workshop is not None:
             self._workshop.spoke()
         position = len(self._steps)
@@ -248,7 +252,7 @@ class Run:
         try:
             given = request.answer([self._receive(*each) for each in zip(names, refs, strict=True)])
         except PayloadMissing:
-            self._ahead = ()
+            self._ahead = _NOTHING_AHEAD
             return request
         except Exception as error:  # as in `resume`
             go_on, given, self._swallowing = self._body.throw, error, True
@@ -320,11 +324,7 @@ class Run:
         for forgotten in self.pending:
             raise self._never_yielded(forgotten)
         if self._allocations:
-            self._check_all_sent()
-
-    def _check_all_sent(self) -> None:
-        unsent = [name for name in self._allocations if name not in self._sent]
-        if unsent:
+            unsent = list(self._allocations)
             raise NotSent(
                 f"reactor {self.reactor.name} allocated {', '.join(map(repr, unsent))} and never sent it",
                 hint=f"pipe.send({unsent[0]!r}, ...) when it is complete, or use pipe.allocate_temp",
@@ -333,12 +333,9 @@ class Run:
     def _discard(self) -> None:
         if self._workshop is not None:
             self._workshop.stop()
-        for name, allocation in self._allocations.items():
-            if name not in self._sent:
-                allocation.discard()
-        for allocation in self._temporary:
+        for allocation in self.unsent():
             allocation.discard()
-        self._allocations, self._temporary = _NO_ALLOCATIONS, ()
+        self._allocations, self._handles, self._temporary = _NO_ALLOCATIONS, _NO_HANDLES, ()
         self._over = True
 
     # ----------------------------------------------------------------- what the reactor does
@@ -373,7 +370,7 @@ class Run:
             self._workshop.before_send(value)
         allocation = self._allocations.get(name)
         if allocation is None:
-            if self._allocations:
+            if self._handles:
                 self._refuse_foreign_handle(name, value)
             try:
                 ref = self.store.store(name, value, type_given)
@@ -390,15 +387,17 @@ class Run:
                 hint="send what pipe.allocate returned",
             )
         self._sent = _with(self._sent, name)
+        if allocation is not None:
+            self._allocations.pop(name, None)
         self._steps.append(_new(Sent, (name, ref)))
 
     def _refuse_foreign_handle(self, name: str, value: Any) -> None:
-        for other, allocation in self._allocations.items():
-            if _is_handle(allocation, value):
-                raise BadRequest(
-                    f"reactor {self.reactor.name} sends as {name!r} what it allocated as {other!r}",
-                    hint=f"pipe.send({other!r}, ...), or allocate it as {name!r}",
-                )
+        found = self._handles.get(id(value)) or self._handles.get(_key_of(value))
+        if found is not None:
+            raise BadRequest(
+                f"reactor {self.reactor.name} sends as {name!r} what it allocated as {found[0]!r}",
+                hint=f"pipe.send({found[0]!r}, ...), or allocate it as {name!r}",
+            )
 
     def allocate(self, name: str, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate`."""
@@ -411,8 +410,12 @@ class Run:
         except PyplantxError as error:
             self._swallowing = self._swallowing or isinstance(error, WarehouseError)
             raise error.within(f"reactor {self.reactor.name}") from error
-        self._allocations = {**self._allocations, name: allocation}
-        return allocation.handle
+        handle = allocation.handle
+        if self._handles is _NO_HANDLES:
+            self._allocations, self._handles = {}, {}
+        self._allocations[name] = allocation
+        self._handles[_key_of(handle)] = name, handle
+        return handle
 
     def allocate_temp(self, name: Any, type_given: Any, options: dict[str, Any]) -> Any:
         """See `Pipework.allocate_temp`."""
@@ -423,7 +426,7 @@ class Run:
         except PyplantxError as error:
             self._swallowing = self._swallowing or isinstance(error, WarehouseError)
             raise error.within(f"reactor {self.reactor.name}") from error
-        self._temporary += (allocation,)
+        self._temporary = _appended(self._temporary, allocation)
         return allocation.handle
 
     def _receive(self, name: str, ref: ObjectRef) -> Any:
@@ -433,7 +436,7 @@ class Run:
             note_opened(error, name)
             raise
         if receipt is not None:
-            self._unchecked += (receipt,)
+            self._unchecked = _appended(self._unchecked, receipt)
         if ref.meta:
             observation = self.world.classes(ref)
             if observation is not None:
@@ -468,8 +471,7 @@ class Run:
 
     def unsent(self) -> Sequence[Any]:
         """What was allocated and not sent yet, with what is temporary."""
-        named = [allocation for name, allocation in self._allocations.items() if name not in self._sent]
-        return (*named, *self._temporary)
+        return (*self._allocations.values(), *self._temporary)
 
     def allocation_of(self, handle: Any) -> Any:
         """What was allocated with this handle, and not sent yet; None for anything else."""
@@ -585,6 +587,19 @@ def _with(items: set[_T] | frozenset[_T], item: _T) -> set[_T]:
         items.add(item)
         return items
     return {item}
+
+
+def _appended(items: Sequence[_T], item: _T) -> Sequence[_T]:
+    """The items with one more: the same list, unless it was the empty tuple that all runs begin with."""
+    if isinstance(items, list):
+        items.append(item)
+        return items
+    return [*items, item]
+
+
+def _key_of(handle: Any) -> str | int:
+    """What finds a handle that was handed out: a path by its text, anything else by identity."""
+    return os.fspath(handle) if isinstance(handle, (str, os.PathLike)) else id(handle)
 
 
 def _is_handle(allocation: Any, value: Any) -> bool:

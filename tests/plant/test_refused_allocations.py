@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyplantx import Ingredient, ReactorFunc, errors, specs
+from pyplantx import Ingredient, ReactorFunc, errors, run, specs
 
 REFUSED = {
     "no type": (None, {}, errors.BadRequest),
@@ -62,3 +62,44 @@ def test_a_type_that_is_not_known_is_told_with_the_ingredient_that_is_sent(open_
     ):
         plant.run_reactor(sends)
     assert e.value.hint == "did you mean 'simple'?"
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_what_was_allocated_under_one_name_is_not_sent_under_another(open_plant: Any, form: Any) -> None:
+    @ReactorFunc
+    def mixes(pipe: Any) -> None:
+        array = pipe.allocate("array", Ingredient.Type.array, shape=(3,), dtype="f4")
+        path = pipe.allocate("file", Ingredient.Type.file)
+        Path(path).write_text("x")
+        for handle, name in ((array, "array"), (form(path), "file")):
+            with pytest.raises(errors.BadRequest, match=f"sends as 'z' what it allocated as '{name}'"):
+                pipe.send("z", handle)
+            pipe.send(name, handle)
+            with pytest.raises(errors.BadRequest, match=f"sends as 'z' what it allocated as '{name}'"):
+                pipe.send("z", handle)
+        with pytest.raises(errors.BadRequest, match="allocates 'file' a second time"):
+            pipe.allocate("file", Ingredient.Type.file)
+        pipe.send("z", 1)
+
+    with open_plant(mixes) as plant:
+        assert plant.produce("z") == 1
+
+
+def test_who_allocates_many_is_not_asked_about_each_at_every_send(
+    open_plant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_handle, asked = run._is_handle, list[str]()
+    monkeypatch.setattr(run, "_is_handle", lambda one, value: asked.append(value) or is_handle(one, value))
+
+    @ReactorFunc
+    def many(pipe: Any) -> None:
+        paths = {f"f{number}": pipe.allocate(f"f{number}", Ingredient.Type.file) for number in range(20)}
+        for name, path in paths.items():
+            Path(path).write_text(name)
+            pipe.send(name, path)
+            assert len(pipe._run.unsent()) == 19 - int(name[1:])
+            pipe.send(f"n{name}", name)
+
+    with open_plant(many) as plant:
+        plant.run_reactor(many)
+    assert len(asked) == 20
