@@ -169,18 +169,14 @@ class SubreactorCall:
         if here is not self.watcher:  # it was made elsewhere: in another thread, or at import
             self.watcher.begun(self)
         here.entered(self)
-        return (yield from self._body())
-
-    def _body(self) -> Generator[Any, Any, Any]:
         result = function_of(self.subreactor)(*self._args, **self._kwargs)
-        if hasattr(result, "send"):  # a generator or a coroutine; `yield from` refuses the latter
-            return (yield from _delegate(result))
-        return result
-
-
-def _delegate(body: Any) -> Generator[Any, Any, Any]:
-    """``yield from`` for generators and coroutines alike."""
-    return (yield from body.__await__()) if hasattr(body, "__await__") else (yield from body)
+        # All in this frame: each one more between a subreactor and its caller makes every answer that passes through
+        # slower, and Python allows a thousand.
+        if not hasattr(result, "send"):
+            return result
+        if hasattr(result, "__await__"):  # a coroutine, which `yield from` refuses
+            return (yield from result.__await__())
+        return (yield from result)
 
 
 def function_of(subreactor: Any) -> Callable[..., Any]:

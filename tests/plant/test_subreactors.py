@@ -443,3 +443,26 @@ def test_the_code_of_each_is_gone_through_once(session: Session, monkeypatch: py
     )
     assert session(reactor(body))[0] == 5 * (6 + 105 + 1005)
     assert len(looked) == 4 == len(set(map(id, looked)))
+
+
+@pytest.mark.parametrize(("define", "wait"), [("def", "yield from"), ("async def", "await")])
+def test_there_is_one_frame_between_a_subreactor_and_its_caller(define: str, wait: str, session: Session) -> None:
+    """Answers pass through all of them, and Python allows a thousand."""
+    source = f"""
+def depth():
+    frame, count = sys._getframe(), 0
+    while frame := frame.f_back: count += 1
+    return count
+@SubreactorFunc
+{define} down(pipe, left):
+    if left: return ({wait} down(pipe, left - 1))
+    x = {wait} pipe.receive('x')
+    return depth()
+@ReactorFunc
+{define} b(pipe):
+    shallow = {wait} down(pipe, 0)
+    deep = {wait} down(pipe, 20)
+    pipe.send('out', [shallow, deep])
+"""
+    shallow, deep = session(source, before="import sys")[0]
+    assert deep - shallow == 2 * 20
