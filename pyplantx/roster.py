@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pyplantx.errors import TwoProducers, UnknownReactor
+from pyplantx.fingerprint.records import ANYTHING
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.reactor import Reactor, check_clash, described, is_twin, place_of, unknown_reactor
 
@@ -33,6 +34,7 @@ class Roster:
         self._hints: _Hints | None = None
         self._declared: dict[str, ReactorId] = {}  # by ``sends=``: the ingredient to who sends it
         self._places: dict[tuple[str, str], Reactor] | None = None
+        self._named: dict[str, list[ReactorId]] | None = None
 
     def __getitem__(self, id: ReactorId) -> Reactor:
         return self._reactors[id]
@@ -62,6 +64,9 @@ class Roster:
             If another one declares to send the same.
         """
         old, others = self._reactors.get(reactor.id) or self._twin(reactor), self._declared
+        if old is reactor:
+            self.refresh()
+            return
         if old is not None:
             is_same = is_twin(old, reactor)
             if is_same and old.__module__ == "__main__":
@@ -72,7 +77,7 @@ class Roster:
         self._declared = _with_declared(others, reactor)
         if old is not None and old.id != reactor.id:
             del self._reactors[old.id]
-        self._reactors[reactor.id] = reactor
+        self._reactors[reactor.id], self._named = reactor, None
         if self._places is not None:
             self._places[place_of(reactor)] = reactor
         self.refresh()
@@ -89,7 +94,7 @@ class Roster:
         declared: dict[str, ReactorId] = {}
         for reactor in registered.values():
             declared = _with_declared(declared, reactor)
-        self._reactors, self._declared, self._places = registered, declared, None
+        self._reactors, self._declared, self._places, self._named = registered, declared, None, None
         self.refresh()
 
     def refresh(self) -> None:
@@ -111,7 +116,11 @@ class Roster:
             return self._find_function(wanted)
         if wanted in self._reactors:
             return wanted
-        named = [reactor.id for reactor in self if reactor.name == wanted]
+        if self._named is None:
+            self._named = {}
+            for reactor in self:
+                self._named.setdefault(reactor.name, []).append(reactor.id)
+        named = self._named.get(wanted, [])
         if len(named) == 1:
             return named[0]
         raise unknown_reactor(wanted, [reactor.name for reactor in self] if not named else named)
@@ -209,17 +218,26 @@ class _Hints:
 
     def __init__(self, fingerprinter: Fingerprinter, reactors: Iterable[Reactor]) -> None:
         self.names: dict[str, list[ReactorId]] = {}
-        self._patterns: list[tuple[re.Pattern[str], ReactorId]] = []
-        for reactor in reactors:
+        # By the text that they begin with: of a thousand patterns a name fits few. With the order of registration.
+        self._patterns: dict[str, list[tuple[int, str, ReactorId]]] = {}
+        for number, reactor in enumerate(reactors):
             hints = fingerprinter.hints(reactor)
             for name in hints.names:
                 self.names.setdefault(name, []).append(reactor.id)
-            self._patterns += [(re.compile(pattern, re.DOTALL), reactor.id) for pattern in hints.patterns]
+            for pattern in hints.patterns:
+                self._patterns.setdefault(_beginning(pattern), []).append((number, pattern, reactor.id))
+        self._lengths = set(map(len, self._patterns))
 
     def senders(self, name: str) -> list[ReactorId]:
         """Exact names first, then patterns."""
-        fitting = [id for pattern, id in self._patterns if pattern.fullmatch(name)]
+        likely = [one for length in self._lengths for one in self._patterns.get(name[:length], ())]
+        fitting = [id for _, pattern, id in sorted(likely) if re.fullmatch(pattern, name, re.DOTALL)]
         return list(dict.fromkeys([*self.names.get(name, ()), *fitting]))
+
+
+def _beginning(pattern: str) -> str:
+    """The text that all begins with that a pattern fits: it is made of escaped texts and one wild card."""
+    return re.sub(r"\\(.)", r"\1", pattern.partition(ANYTHING)[0], flags=re.DOTALL)
 
 
 def _with_declared(others: dict[str, ReactorId], reactor: Reactor) -> dict[str, ReactorId]:

@@ -26,7 +26,7 @@ from pyplantx.fingerprint.bytecode import (
     entry_of,
     instructions,
 )
-from pyplantx.fingerprint.records import Pieces
+from pyplantx.fingerprint.records import ANYTHING, Pieces
 
 _ANY: Final[Pieces] = [["*"]]
 #: Methods whose first argument is the name of what is sent.
@@ -203,4 +203,4 @@ def to_pattern(pieces: Pieces) -> str | None:
     """A regular expression for ``re.fullmatch``; None if it would match everything."""
     if not any(kind == "=" and rest[0] for kind, *rest in pieces):
         return None
-    return "".join(re.escape(rest[0]) if kind == "=" else r"[\s\S]*" for kind, *rest in pieces)
+    return "".join(re.escape(rest[0]) if kind == "=" else ANYTHING for kind, *rest in pieces)

@@ -49,6 +49,9 @@ def read_by_text(text: str) -> int:
 #: The pieces of a name that is sent, see ``hints.py``.
 Pieces = list[list[str]]
 
+#: What a pattern for names has where the code says nothing.
+ANYTHING: Final = r"[\s\S]*"
+
 _RAW_DOMAIN: Final = DOMAIN.encode() + b"raw " + _RECORDS + b"\0"
 _quote: Final = json.encoder.encode_basestring_ascii
 _encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode

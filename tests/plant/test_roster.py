@@ -1,0 +1,82 @@
+"""Who might send a name, by what the code of many reactors says; who is called so."""
+
+from __future__ import annotations
+
+import random
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pyplantx import ReactorFunc, roster
+from pyplantx.fingerprint.hints import to_pattern
+from pyplantx.roster import Roster, _Hints
+
+
+class Printer:
+    """Tells of each reactor the hints that it was made with."""
+
+    def hints(self, reactor: Any) -> Any:
+        return reactor
+
+
+def hinting(number: int, *patterns: list[list[str]]) -> Any:
+    return SimpleNamespace(id=f"r{number}", names=[], patterns=[to_pattern(pieces) for pieces in patterns])
+
+
+def test_patterns_are_found_by_their_beginnings() -> None:
+    """As if each were tried, in order of registration."""
+    rng = random.Random(3)
+
+    def piece() -> list[str]:
+        return rng.choice(
+            [["*"], ["=", "a"], ["=", "ab"], ["=", "a.b["], ["=", "\\"], ["=", "\n☃"], ["=", "[\\s\\S]*"]]
+        )
+
+    reactors = []
+    for number in range(200):
+        pieces = [[piece() for _ in range(rng.randrange(1, 4))] for _ in range(2)]
+        reactors.append(hinting(number, *[one for one in pieces if to_pattern(one) is not None]))
+    hints = _Hints(Printer(), reactors)  # type: ignore[arg-type]
+    for _ in range(300):
+        name = "".join(rng.choice(["a", "b", "a.b[", "\\", "\n☃", "[\\s\\S]*", "."]) for _ in range(rng.randrange(5)))
+        fitting = [one.id for one in reactors if any(re.fullmatch(text, name, re.DOTALL) for text in one.patterns)]
+        assert hints.senders(name) == fitting
+
+
+def test_a_name_is_held_against_few_of_many_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    fullmatch = re.fullmatch
+    hints = _Hints(Printer(), [hinting(number, [["=", f"a{number:03}_"], ["*"]]) for number in range(200)])  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        roster.re, "fullmatch", lambda pattern, *rest: tried.append(pattern) or fullmatch(pattern, *rest)
+    )
+    assert [hints.senders(f"a{number:03}_x") for number in range(200)] == [[f"r{number}"] for number in range(200)]
+    assert len(tried) == 200
+
+
+def test_a_reactor_is_found_by_its_name_and_may_be_added_again() -> None:
+    def make(name: str, sends: str) -> Any:
+        @ReactorFunc(sends=[sends])
+        def reactor(pipe: Any) -> None:
+            pass
+
+        reactor.id, reactor.name = f"module.{name}", name
+        return reactor
+
+    known = Roster(SimpleNamespace(fingerprint=lambda function: str(function)))  # type: ignore[arg-type]
+    one, two = make("one", "x"), make("two", "y")
+    known.add(one)
+    assert known.find("one") == "module.one"
+    known.add(two)
+    known.add(one)
+    assert [reactor.name for reactor in known] == ["one", "two"]
+    assert (known.find("two"), known.declared("x"), known.declared("y")) == (
+        "module.two",
+        ["module.one"],
+        ["module.two"],
+    )
+    known.replace([two])
+    with pytest.raises(Exception, match="one"):
+        known.find("one")
