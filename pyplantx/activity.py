@@ -117,6 +117,7 @@ class Activity:
         self._recorded: set[ReactorId] = set()  # those whose last runs are in the traces
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
+        self._unfinished: dict[ReactorId, None] = {}  # those that are in the middle of a run, in order of their starts
         self._reverted: set[ReactorId] = set()  # those whose present versions are not the last ones that ran
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
@@ -176,9 +177,12 @@ class Activity:
             self.executor.close()
         finally:
             try:
-                self._finish(self)
-            finally:  # nobody waits for what is not done any more
-                self._turns.release_all()
+                self._note_unfinished()
+            finally:
+                try:
+                    self._finish(self)
+                finally:  # nobody waits for what is not done any more
+                    self._turns.release_all()
 
     def inspect(self, names: tuple[str, ...], wanted: tuple[ReactorId, ...]) -> dict[str, ObjectRef]:
         """Replay, start nothing; the refs of those `names` that are up to date."""
@@ -370,7 +374,7 @@ class Activity:
         self.reused.discard(id)
         self._recorded.discard(id)
         self.listeners.tell(EventType.reactor_started, reactor.name, reactor.function)
-        self._started[id], self._busy[id] = time.time(), 0.0
+        self._started[id], self._busy[id], self._unfinished[id] = time.time(), 0.0, None
         if self.listeners.wants(EventType.reactor_step):  # they are told of each step: it has to stop for each
             ahead = ()
         make_run = partial(Run, reactor, self.warehouse, self.world, ahead, partial(self._past, id))
@@ -401,6 +405,7 @@ class Activity:
         try:
             step(id, argument, self._reply)
         except BaseException:  # Ctrl-C; what a reactor raises comes as an event
+            self._unfinished.pop(id, None)
             self._note_run(id, "interrupted")
             raise
         end = time.perf_counter()
@@ -414,6 +419,8 @@ class Activity:
 
     def _reply(self, outcome: Any) -> None:
         kind = type(outcome)
+        if kind is Ended or kind is Raised:
+            self._unfinished.pop(outcome.reactor, None)
         if kind is Raised:
             self._note_failure(outcome)
         elif kind is Ended and not outcome.reusable:
@@ -435,9 +442,18 @@ class Activity:
 
     def _note_run(self, id: ReactorId, action: str) -> None:
         """Tell the history, in the last step of a run, of one that leaves nothing else behind."""
+        self._busy[id] += time.perf_counter() - self._step_begun
+        self._note_end(id, action)
+
+    def _note_unfinished(self) -> None:
+        """Tell the history of those that waited when the demand came to its end, by Ctrl-C or a failure elsewhere."""
+        for id in self._unfinished:
+            self._note_end(id, "interrupted")
+        self._unfinished.clear()
+
+    def _note_end(self, id: ReactorId, action: str) -> None:
         decision = self.decisions[id] = self.decisions[id]._replace(action=action)
-        before = self._entry(id, action, str(decision.reason))
-        entry = before._replace(seconds=before.seconds + time.perf_counter() - self._step_begun)
+        entry = self._entry(id, action, str(decision.reason))
         self.history.append(entry)
         self.warehouse.note_run(entry)
 

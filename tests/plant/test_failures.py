@@ -159,7 +159,9 @@ def test_errors_of_reactors_that_are_ended_hide_nothing(open_plant: Any, caplog:
         assert caught.value.__context__ is None
         assert sorted(closed) == ["a", "b"]
         assert finished == ["done"]
-        assert [entry["reactor"] for entry in plant.get_execution_history()] == ["done"]
+        told = [(entry["reactor"], entry["action"]) for entry in plant.get_execution_history()]
+        assert told[0] == ("done", "ran")
+        assert sorted(told[1:]) == [(name, "interrupted") for name in ("a", "b", "one", "two")]
     for name in "ab":
         assert f"reactor {name} did not end well: of {name}" in caplog.text
 

@@ -77,6 +77,29 @@ class TestRunsThatLeaveNothing:
                 ("fails", "interrupted"),
             ]
 
+    def test_one_that_waited_is_told_as_interrupted(self, open_plant: Any) -> None:
+        @ReactorFunc
+        def source(pipe: Any) -> None:
+            if pipe.read_config("stop"):
+                raise KeyboardInterrupt
+            pipe.send("x", 1)
+
+        @ReactorFunc
+        def sink(pipe: Any) -> Any:
+            pipe.send("y", (yield pipe.receive("x")))
+
+        ended = [("source", "interrupted"), ("sink", "interrupted")]
+        with open_plant(source, sink, config={"stop": True}) as plant:
+            with pytest.raises(KeyboardInterrupt):
+                plant.produce("y")
+            assert [(entry["reactor"], entry["action"]) for entry in plant.get_execution_history()] == ended
+            assert plant.why(sink).action == "interrupted"
+        with open_plant(source, sink, config={"stop": False}) as plant:
+            assert plant.why(sink).action == "interrupted"
+            assert plant.produce("y") == 1
+            assert plant.why(sink).action == "ran"
+            assert len(plant.get_execution_history()) == 2
+
     def test_one_that_succeeds_in_the_end_is_not_told_as_failed(self, open_plant: Any) -> None:
         trouble = [ValueError("once")]
 
