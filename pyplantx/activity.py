@@ -346,7 +346,7 @@ class Activity:
 
     def _observe(self, instruction: Observe) -> None:
         id, questions = instruction
-        reactor, answer = self.reactors[id], self.world.answer
+        reactor, answer = self.reactors[id], self.world.answer_once
         self._events.append(Observed(id, tuple([answer(reactor, question) for question in questions])))
 
     # ----------------------------------------------------------------- running
@@ -395,11 +395,10 @@ class Activity:
 
     def _drop(self, instruction: Drop) -> None:
         self.executor.drop(instruction.reactor)
-        self.world.settled()  # its ``finally`` is user code
+        self.world.files.clear()  # its ``finally`` is user code
 
     def _step(self, id: ReactorId, step: Callable[[ReactorId, Any, Reply], None], argument: Any) -> None:
         """Let the executor run user code; then is a quiet point to write what waits."""
-        self.world.stirred()
         self._garbage.enter()
         self._step_begun = begin = time.perf_counter()
         try:
@@ -411,7 +410,7 @@ class Activity:
         end = time.perf_counter()
         self._busy[id] += end - begin
         self._garbage.leave(end - begin)
-        self.world.settled()
+        self.world.files.clear()
         if end >= self._look_around_at:
             self.warehouse.maybe_flush()
             self.announce()
@@ -485,6 +484,7 @@ class Activity:
         if self.listeners.wants(EventType.reactor_finished):
             reactor = self.reactors[id]
             self.listeners.tell(EventType.reactor_finished, reactor.name, reactor.function)
+            self.world.files.clear()  # listeners are user code, too
 
     def _entry(self, id: ReactorId, action: str, reason: str) -> HistoryEntry:
         return _new(HistoryEntry, (self.reactors[id].name, id, action, reason, self._started[id], self._busy[id]))
@@ -499,7 +499,7 @@ class Activity:
         self._due.extend(self.warehouse.announcements())
         if self._due:
             call_each(_taken_from(self._due))
-            self.world.settled()  # listeners are user code, too
+            self.world.files.clear()
 
     # ----------------------------------------------------------------- reasons and failures
 

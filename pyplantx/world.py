@@ -33,6 +33,7 @@ _WITHIN = "/"
 
 #: The kind of question of ``track_file(path, verify=True)``.
 _READ_EACH_TIME = "verified"
+_FILES = ("file", _READ_EACH_TIME)
 
 _READ_SIZE = 1 << 20
 
@@ -131,7 +132,8 @@ class Answers:
         self._error_of, self.entered = error_of, on_subreactor
         self._folder = working_folder()
         self._errors: dict[ReactorId, BaseException] = {}
-        self._seen: dict[Question, Observation] | None = {}  # of files; None while user code may change them
+        #: See `answer_once`. Whoever has let user code run clears this: what it does to files can't be known.
+        self.files: dict[Question, Observation] = {}
 
     # ----------------------------------------------------------------- errors
 
@@ -160,29 +162,20 @@ class Answers:
             return Observation(kind, key, self._subreactor_digest(reactor, key))
         if kind == "classes":
             return Observation(kind, key, self._classes_digest(key))
-        if kind == "file" or kind == _READ_EACH_TIME:
-            return self._recorded_file(question)
+        if kind in _FILES:
+            return self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
         if kind == "env":
             return self.env(key)[1]
         return Observation(kind, key, _unanswerable())
 
-    def _recorded_file(self, question: Question) -> Observation:
-        """A file or folder that a trace tells of: a hundred reactors may, and it holds still until one of them runs."""
-        found = self._seen.get(question) if self._seen is not None else None
+    def answer_once(self, reactor: Reactor, question: Question) -> Observation:
+        """`answer`, for replays: a file that a hundred traces tell of is looked at once, until user code has run."""
+        if question.kind not in _FILES:
+            return self.answer(reactor, question)
+        found = self.files.get(question)
         if found is None:
-            kind, key = question
-            found = self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
-            if self._seen is not None:
-                self._seen[question] = found
+            found = self.files[question] = self.answer(reactor, question)
         return found
-
-    def stirred(self) -> None:
-        """User code begins: what it does to files can't be known."""
-        self._seen = None
-
-    def settled(self) -> None:
-        """User code has stopped: from now on files are as they are, and looked at once."""
-        self._seen = {}
 
     # ----------------------------------------------------------------- config
 
