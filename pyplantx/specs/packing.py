@@ -458,10 +458,16 @@ class PackedWriter(PackedArray):
                 self._forget()
 
     def forked(self) -> None:
-        """In a forked child, which has neither the threads that pack nor a right to the file."""
+        """In a forked child, which has neither the threads that pack nor a right to the file.
+
+        Nor does it keep chunks: the parent goes on with its own, and gives their places on the disk to others.
+        """
         super().forked()
         self._pool = None
         self._under_way.clear()
+        self._dirty.clear()
+        self._forget()
+        self._on_disk.close()
         self._error = self._error or filled_elsewhere()
 
     def _forget(self) -> None:

@@ -114,6 +114,38 @@ def test_a_child_that_ends_while_its_parent_fills_a_dataset_alters_nothing(
         assert plant.produce("x")[...].tobytes() == values.tobytes()
 
 
+def read_each(columns: range, may_read: Any) -> None:
+    may_read.wait()
+    for column in columns:
+        with pytest.raises(BadRequest, match="is being filled by the process from which this one was forked"):
+            FILLED[0][0, column]
+
+
+def test_a_child_reads_nothing_of_what_its_parent_fills_across_its_chunks(open_plant: Callable[..., Any]) -> None:
+    """The parent's chunks wait in memory or in a file of its own, at places that it gives to others meanwhile."""
+
+    @ReactorFunc
+    def filled(pipe: Any) -> None:
+        x = pipe.allocate("x", specs.HdfArraySpec, shape=(40, 40), dtype="f8", chunks=(40, 4), compression="gzip")
+        x.backend._array.limit = 2 * 40 * 4 * 8
+        FILLED[:] = [x]
+        for row in range(10):
+            x[row] = np.arange(40)
+        may_read = FORK.Event()
+        child = FORK.Process(target=read_each, args=(range(0, 40, 4), may_read))
+        child.start()
+        x[:, :20] = -1.0  # their places are free
+        for row in range(10, 20):
+            x[row, :20] = row
+        may_read.set()
+        child.join(30)
+        assert child.exitcode == 0
+        pipe.send("x", FILLED.pop())
+
+    with open_plant(filled) as plant:
+        assert plant.produce("x")[0].tolist() == [-1] * 20 + list(range(20, 40))
+
+
 def read_some(dataset: Any, row: int) -> None:
     assert dataset[row, 0] == row and dataset[[1, 2]][1, 0] == 2
 
