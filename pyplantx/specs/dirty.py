@@ -78,10 +78,8 @@ class BlockMap:
         return range(start // self.block, (stop - 1) // self.block + 1)
 
     def touch_all(self) -> None:
-        """Every block was perhaps written to: read them all, unless the array takes no more writes."""
+        """Every block was perhaps written to: read them all."""
         with self._lock:
-            if self._frozen:
-                return
             self.untouched = False
             self._states = [_TO_READ] * len(self._states)
 

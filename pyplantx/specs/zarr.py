@@ -226,7 +226,8 @@ class _ZarrAllocation:
         for part in sorted(os.listdir(self._folder)):
             if part != _HEAD:
                 self._stage.path(part)
-        digests = _read_back(self.handle) if self._watcher.blocks.to_read() else self._watcher.blocks.digests()
+        to_read = self.handle.is_shared or self._watcher.blocks.to_read()
+        digests = _read_back(self.handle) if to_read else self._watcher.blocks.digests()
         meta = {"shape": list(array.shape), "dtype": array.dtype.str}
         parts = os.listdir(self._folder)
         self._files = Folder(self._folder)

@@ -9,7 +9,6 @@ import errno
 import math
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -65,9 +64,8 @@ class ZarrArray(ArrayFacts):
         self._gone: WarehouseError | None = None
         #: As those of `HdfDataset`: told before each access that does not go by a block; True: it writes.
         self.watchers: tuple[Callable[[bool], None], ...] = ()
-        self.last_write: object = None  #: as that of `HdfDataset`: another one after each write
-        if watcher is not None:
-            _BEING_FILLED.add(self)
+        self._last_write: object = None
+        self._fork_before = _last_fork
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -149,7 +147,20 @@ class ZarrArray(ArrayFacts):
     @property
     def untouched(self) -> bool:
         """Whether it was allocated and never written to."""
-        return self._watcher is not None and self._watcher.untouched
+        return self._watcher is not None and self._watcher.untouched and not self.is_shared
+
+    @property
+    def last_write(self) -> object:
+        """As that of `HdfDataset`: another one after each write; one of each moment if others may write."""
+        return object() if self.is_shared else self._last_write
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the process was forked since this was allocated.
+
+        A child may write to the files as we do, at any time, and nobody here would hear of it.
+        """
+        return self._fork_before is not _last_fork
 
     def read_block(self, selection: Any) -> Any:
         """The selected elements, as an array of their own."""
@@ -165,7 +176,7 @@ class ZarrArray(ArrayFacts):
         check_written(array, "a Zarr array")
         with self._lock, _in_our_words():
             self.check_written()
-            self.last_write = object()
+            self._last_write = object()
             wanted, shape = _as_zarr_takes_it(selection, self.shape)
             made = _fitted(array, shape, self.dtype)
             put = partial(self._array.__setitem__, wanted, made)
@@ -192,14 +203,6 @@ class ZarrArray(ArrayFacts):
         """Raise what a write has failed for, if one has."""
         if self._trouble is not None:
             raise copy(self._trouble)
-
-    def forked(self) -> None:
-        """A child may write to the files as we do, and nobody here would hear of it: all of it is read in the end."""
-        watcher = self._watcher
-        if watcher is not None:
-            watcher.untouched = False
-            watcher.blocks.touch_all()
-            self.last_write = object()
 
     def adopt(self, path: str) -> None:
         """Never: see `data_path`."""
@@ -230,13 +233,12 @@ class ZarrArray(ArrayFacts):
             self._array = array
 
 
-#: Those that were allocated here, and perhaps not sent yet.
-_BEING_FILLED: weakref.WeakSet[ZarrArray] = weakref.WeakSet()
+_last_fork: object = None  #: another one after each fork of this process
 
 
 def _forked() -> None:
-    for array in list(_BEING_FILLED):
-        array.forked()
+    global _last_fork
+    _last_fork = object()
 
 
 os.register_at_fork(after_in_parent=_forked)

@@ -77,6 +77,37 @@ def test_what_children_write_is_seen_by_those_who_receive_it(
             assert plant.produce("sum") == 20 * value
 
 
+def fill_when_asked(value: int, asked: Any) -> None:
+    asked.wait()
+    fill_with(value)
+
+
+def test_what_a_child_writes_after_its_parent_is_seen_too(open_plant: Callable[..., Any]) -> None:
+    """As with a pool of processes that is started first, before the parent writes where they will write again."""
+
+    @ReactorFunc
+    def filled(pipe: Any) -> None:
+        FILLED[:] = [pipe.allocate("x", specs.ZarrArraySpec, shape=(4, 10), dtype="f8", chunks=(1, 10))]
+        asked = FORK.Event()
+        child = FORK.Process(target=fill_when_asked, args=(pipe.read_config("value"), asked))
+        child.start()
+        FILLED[0][...] = np.zeros((4, 10))
+        before = FILLED[0].last_write
+        asked.set()
+        child.join()
+        assert not FILLED[0].untouched and FILLED[0].last_write is not before
+        pipe.send("x", FILLED.pop())
+
+    @ReactorFunc
+    def summed(pipe: Any) -> Any:
+        x = yield pipe.receive("x")
+        pipe.send("sum", float(x[...].sum()))
+
+    for value in (1, 2):
+        with open_plant(filled, summed, config={"value": value}) as plant:
+            assert plant.produce("sum") == 20 * value
+
+
 CHUNKED = [{}, {"compression": "gzip"}, {"compression": "lzf"}, {"maxshape": (None, None)}, {"dtype": [("a", "f8")]}]
 
 
