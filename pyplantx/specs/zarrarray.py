@@ -9,6 +9,7 @@ import errno
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -66,6 +67,8 @@ class ZarrArray(ArrayFacts):
         self.watchers: tuple[Callable[[bool], None], ...] = ()
         self._last_write: object = None
         self._fork_before = _last_fork
+        if watcher is not None:
+            _BEING_FILLED.add(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -204,6 +207,12 @@ class ZarrArray(ArrayFacts):
         if self._trouble is not None:
             raise copy(self._trouble)
 
+    def forked(self) -> None:
+        """In a forked child: a thread that was left behind may have the lock, or have begun to write."""
+        self._lock = threading.RLock()
+        if self._watcher is not None:
+            self._watcher.begin_anew()
+
     def adopt(self, path: str) -> None:
         """Never: see `data_path`."""
         raise BadRequest("a Zarr array can't take over the file of a former attempt: it has many")
@@ -233,15 +242,22 @@ class ZarrArray(ArrayFacts):
             self._array = array
 
 
+#: Those that were allocated here, and perhaps not sent yet.
+_BEING_FILLED: weakref.WeakSet[ZarrArray] = weakref.WeakSet()
 _last_fork: object = None  #: another one after each fork of this process
 
 
-def _forked() -> None:
+def _forked_in_parent() -> None:
     global _last_fork
     _last_fork = object()
 
 
-os.register_at_fork(after_in_parent=_forked)
+def _forked_in_child() -> None:
+    for array in list(_BEING_FILLED):
+        array.forked()
+
+
+os.register_at_fork(after_in_parent=_forked_in_parent, after_in_child=_forked_in_child)
 
 
 def _fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -379,6 +395,12 @@ class Watcher:
         self.blocks = BlockMap(math.prod(shape) * dtype.itemsize, block_size(dtype.itemsize))
         if filled:
             self.blocks.touch_all()
+
+    def begin_anew(self) -> None:
+        """In a forked child, which knows nothing of the writes that are under way, and is asked for no digests."""
+        from pyplantx.specs.dirty import BlockMap
+
+        self.blocks = BlockMap(self.blocks.nbytes, self.blocks.block)
 
     @contextmanager
     def writing(self, selection: Any, value: Any) -> Iterator[None]:

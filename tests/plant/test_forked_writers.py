@@ -108,6 +108,33 @@ def test_what_a_child_writes_after_its_parent_is_seen_too(open_plant: Callable[.
             assert plant.produce("sum") == 20 * value
 
 
+def test_children_write_while_a_thread_of_their_parent_does(open_plant: Callable[..., Any]) -> None:
+    @ReactorFunc
+    def filled(pipe: Any) -> None:
+        FILLED[:] = [pipe.allocate("x", specs.ZarrArraySpec, shape=(4, 10), dtype="f8", chunks=(1, 10))]
+        held, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with FILLED[0]._lock, FILLED[0]._watcher.writing([3], np.ones(10)):
+                held.set()
+                over.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = FORK.Process(target=fill_with, args=(5,))
+        child.start()
+        child.join(20)
+        child.kill()
+        over.set()
+        thread.join()
+        assert child.exitcode == 0
+        pipe.send("x", FILLED.pop())
+
+    with open_plant(filled) as plant:
+        assert plant.produce("x")[:, 0].tolist() == [5, 5, 0, 0]
+
+
 CHUNKED = [{}, {"compression": "gzip"}, {"compression": "lzf"}, {"maxshape": (None, None)}, {"dtype": [("a", "f8")]}]
 
 
