@@ -264,6 +264,36 @@ def test_a_value_that_does_not_fit(stage):
         allocation.handle[9]
 
 
+class Slow:
+    """Stands for zarr's array, and lets something happen while it is read: that of which the files go gives zeros."""
+
+    def __init__(self, array, meanwhile):
+        self.array, self.meanwhile = array, meanwhile
+
+    def __getattr__(self, name):
+        return getattr(self.array, name)
+
+    def __getitem__(self, selection):
+        self.meanwhile()
+        return np.zeros(self.array.shape)[selection]
+
+
+def test_what_is_sent_while_a_thread_reads_it_is_read_where_it_is_then(stage):
+    allocation = SPEC.allocate(stage, shape=4)
+    allocation.handle[:] = 5
+    sent = allocation.handle.inner
+    allocation.handle._array = Slow(sent, lambda: allocation.handle.settle(sent))
+    assert allocation.handle[1:].tolist() == [5, 5, 5]
+
+
+def test_what_goes_while_a_thread_reads_it_is_no_zeros(stage):
+    allocation = SPEC.allocate(stage, shape=4)
+    allocation.handle[:] = 5
+    allocation.handle._array = Slow(allocation.handle.inner, allocation.discard)
+    with pytest.raises(WarehouseError, match="is gone with the reactor"):
+        allocation.handle[1:]
+
+
 MASK, MASK_2D = np.array([True, False, True]), np.arange(12).reshape(3, 4) % 5 == 0
 SELECTIONS = [
     *(MASK_2D, (MASK, slice(None)), (MASK, ...), (..., [1, 3]), ([0, 2], slice(1, 3)), [2, 0], ([0, 2], [1, 3])),
