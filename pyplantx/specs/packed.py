@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyplantx.core.trace import Digest
+from pyplantx.errors import WarehouseError
 from pyplantx.specs.chunked import H5Backend, Writer
 from pyplantx.specs.chunks import CACHE_LIMIT, Shape
 from pyplantx.specs.datasets import Finished
@@ -73,7 +74,13 @@ class PackedBackend(H5Backend):
         region = None if self._packing is None else parse(selection, self.facts.shape)
         if region is None:
             return self._by_hdf5(lambda: super(PackedBackend, self).read(selection))
-        values = self._unpacking().read(region)
+        array = self._unpacking()
+        try:
+            values = array.read(region)
+        except WarehouseError:
+            if array is self._array:
+                raise
+            values = self._unpacking().read(region)  # it was sent meanwhile, and is read where it is now
         return values if region.shape else values[()]
 
     def read_direct(self, dest: Any, source_sel: Any, dest_sel: Any) -> None:

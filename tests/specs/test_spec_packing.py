@@ -488,6 +488,20 @@ def test_arrays_that_grow_along_any_axis_are_read_as_they_were_written(stage, co
     received.backend.close()
 
 
+def test_what_is_sent_while_a_thread_reads_it(stage, monkeypatch):
+    allocation = SPEC.allocate(stage, shape=(4, 4), chunks=(2, 2), compression="gzip")
+    allocation.handle[...] = 5
+    writing = allocation.handle.backend._array
+    read = writing.read
+
+    def read_late(region):
+        allocation.seal()
+        return read(region)
+
+    monkeypatch.setattr(writing, "read", read_late)
+    assert allocation.handle[1].tolist() == [5, 5, 5, 5]
+
+
 def test_an_array_without_axes_is_written_to_one_element(stage):
     allocation = SPEC.allocate(stage, shape=(2, 3), dtype="i4", compression="gzip")
     for value in (np.array(5, "i8"), np.array(5.5), np.array(5, ">i4")):
