@@ -169,7 +169,12 @@ class H5Backend:
 
     def read_direct(self, dest: Any, source_sel: Any, dest_sel: Any) -> None:
         """See `Backend.read_direct`."""
-        self._ask(lambda dataset: dataset.read_direct(dest, source_sel, dest_sel))
+        truths = dest.dtype.kind == "b" and self.facts.dtype.kind in "iu"  # HDF5 would keep the numbers in their place
+        target = np.empty(dest.shape, self.facts.dtype) if truths else dest
+        self._ask(lambda dataset: dataset.read_direct(target, source_sel, dest_sel))
+        if truths:
+            place = () if dest_sel is None else dest_sel
+            dest[place] = target[place] != 0
 
     def write(self, selection: Any, value: Any) -> None:
         """See `Backend.write`."""

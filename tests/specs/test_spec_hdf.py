@@ -275,6 +275,18 @@ def test_numbers_become_truth_values_wherever_they_are_written(stage, options, s
     allocation.discard()
 
 
+@pytest.mark.parametrize("options", [{}, {"chunks": (2,)}, {"compression": "gzip"}], ids=["raw", "chunked", "packed"])
+def test_numbers_become_truth_values_where_they_are_read_into_them(stage, options):
+    allocation = SPEC.allocate(stage, shape=(4,), dtype="u1", **options)
+    allocation.handle[:] = [255, 0, 1, 3]
+    found = np.ones(6, bool)
+    allocation.handle.read_direct(found, np.s_[1:4], np.s_[2:5])
+    assert found.tobytes() == bytes([1, 1, 0, 1, 1, 1])
+    allocation.handle.read_direct(found[:4])
+    assert found.tobytes() == bytes([1, 0, 1, 1, 1, 1])
+    allocation.discard()
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
 @pytest.mark.parametrize(("axis", "shape"), [(-1, (2, 5)), (-2, (5, 3))])
 def test_resizing_along_an_axis_counted_from_the_end(stage, axis, shape, options):
