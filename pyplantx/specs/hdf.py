@@ -198,7 +198,8 @@ def _settings(
     limits = _limits(maxshape, len(lengths))
     settings = {"shape": lengths, "dtype": made, "maxshape": limits, "fillvalue": fillvalue}
     given = filters.settings(compression, compression_opts, shuffle)
-    if limits is None and (0 in lengths or not (lengths or chunks)):
+    single = not (lengths or limits) and chunks in (None, True, False, ())
+    if single or (limits is None and 0 in lengths):
         return {**settings, "chunks": None}  # one element at most, so there is nothing to cut or to pack
     asked = chunks is True or axis is not None or blocks is not None
     if chunks in (None, True, False) and lengths and (asked or compression or shuffle or limits is not None):
@@ -284,8 +285,8 @@ def _new_h5(h5py: Any, path: str, settings: dict[str, Any], limit: int) -> H5Bac
     from pyplantx.specs.packed import PackedBackend
     from pyplantx.specs.rawfile import RawFile
 
-    chunks, width = settings["chunks"] or (), settings["dtype"].itemsize
-    cache = cache_bytes(settings["shape"], chunks, width, limit=limit) if chunks else 0
+    shape, chunks, width = settings["shape"], settings["chunks"] or (), settings["dtype"].itemsize
+    cache = cache_bytes(shape, chunks, width, limit=limit) if shape and chunks else 0
     slots = cache_slots(cache, math.prod(chunks) * width)
     view = StagedView(RawFile(path, writable=True, new=True), cache + 2 * math.prod(chunks) * width)
     with view.asked():

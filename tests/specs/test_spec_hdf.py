@@ -194,6 +194,7 @@ def test_layouts(stage, tmp_path):
         ({"shape": (3,), "dtype": object}, "Python objects"),
         ({"shape": (3,), "compression": "zip"}, "compression='zip' is not possible"),
         ({"shape": (3,), "chunks": (9,)}, "HDF5 can't keep"),
+        ({"shape": (), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (3,), "maxshape": (1 << 65,)}, "HDF5 can't keep"),
         ({"shape": (3,), "external": "x"}, "have external="),
         ({"shape": (-3,)}, "shape=.*one whole number per axis"),
@@ -215,8 +216,9 @@ def test_whatever_says_how_far_the_axes_may_grow(stage, shape, maxshape, limits)
     allocation.discard()
 
 
-def test_one_element_needs_no_packing(stage):
-    allocation = SPEC.allocate(stage, shape=(), compression="gzip")
+@pytest.mark.parametrize("options", [{}, {"chunks": True}, {"maxshape": True}, {"maxshape": ()}], ids=str)
+def test_one_element_needs_no_packing(stage, options):
+    allocation = SPEC.allocate(stage, shape=(), compression="gzip", **options)
     allocation.handle[()] = 3
     allocation.seal()
     assert allocation.handle[()] == 3 and allocation.handle.compression is None
