@@ -210,10 +210,10 @@ class StagedObject:
         return self._held + sum(entry.stat().st_size for entry in files)
 
     def discard(self) -> None:
-        """Forget everything; remove what was written."""
+        """Forget everything; remove what was written, unless by the process from which this one was forked."""
         self._memory.clear()
         folder, self.folder = self.folder, None
-        if folder is not None:
+        if folder is not None and self._staging.is_ours:
             remove_tree(folder)
 
     def release_folder(self) -> str:
@@ -353,10 +353,16 @@ class Staging:
         The keyed checks of a signed store.
     durable : bool
         Whether what is written will be synced.
+
+    Attributes
+    ----------
+    is_ours : bool
+        Whether this process has begun it.
     """
 
     def __init__(self, layout: Layout, session: str, sealing: Sealing | None = None, *, durable: bool = False) -> None:
         self.sealing = sealing
+        self.is_ours = True
         self._durable = durable
         self._folder = os.path.join(layout.staging, session)
         self._lease = FileLock(f"{self._folder}.lease")
@@ -391,7 +397,8 @@ class Staging:
             self._lease.close()
 
     def forget(self) -> None:
-        """In a forked child: the lease belongs to the parent."""
+        """In a forked child: the lease belongs to the parent, and so does what is staged."""
+        self.is_ours = False
         self._lease.forget()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,34 @@ def test_children_write_while_a_thread_of_their_parent_does(open_plant: Callable
 
     with open_plant(filled) as plant:
         assert plant.produce("x")[:, 0].tolist() == [5, 5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [(specs.ArraySpec, {}), (specs.HdfArraySpec, {"compression": "gzip"}), (specs.ZarrArraySpec, {})],
+    ids=["array", "hdf", "zarr"],
+)
+def test_a_child_that_fails_in_the_reactor_removes_nothing(
+    open_plant: Callable[..., Any], spec: Any, options: dict[str, Any]
+) -> None:
+    ours = os.getpid()
+
+    @ReactorFunc
+    def filled(pipe: Any) -> None:
+        x = pipe.allocate("x", spec, shape=(3,), dtype="f8", **options)
+        x[:] = 5
+        child = os.fork()
+        if not child:
+            raise ValueError
+        os.waitpid(child, 0)
+        pipe.send("x", x)
+
+    with open_plant(filled) as plant:
+        try:
+            assert plant.produce("x")[:].tolist() == [5, 5, 5]
+        finally:
+            if os.getpid() != ours:
+                os._exit(0)
 
 
 CHUNKED = [{}, {"compression": "gzip"}, {"compression": "lzf"}, {"maxshape": (None, None)}, {"dtype": [("a", "f8")]}]
