@@ -41,7 +41,6 @@ FLOORS = {
     "failures": 4,
     "pipework": 4,
     "recall": 4,
-    "resume": 4,
     "roster": 4,
     "run": 4,
     "trees": 4,

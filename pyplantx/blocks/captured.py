@@ -17,7 +17,7 @@ import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pyplantx.config.view import ConfigView
 from pyplantx.core.trace import Digest
@@ -40,6 +40,12 @@ _NAMED: Final = (type, types.ModuleType, types.BuiltinFunctionType)  # what they
 
 class CannotTell(Exception):
     """Something that a function has brought along can't be seen, or is too large to be looked at."""
+
+
+class Look(Protocol):
+    """Whether functions of blocks are what they were; None if it is not time to look. See `Captured.look`."""
+
+    def __call__(self, now: bool = False) -> bool | None: ...
 
 
 class Captured:

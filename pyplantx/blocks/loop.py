@@ -47,6 +47,10 @@ _STORE = opcode.opmap["STORE_SUBSCR"]
 Note = Callable[["dict[int, Array]"], None]
 
 
+def note_nothing(_: dict[int, Array]) -> None:
+    """A block is finished, and nobody is to know."""
+
+
 class Keeper(Protocol):
     """Notes what is finished, so that it need not be done again after a kill."""
 

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
 from pyplantx.blocks.alterations import Alterations, Contents, Others
+from pyplantx.blocks.attempt import Attempt
 from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.inplace import check_output, has_common
+from pyplantx.blocks.logbook import Host, Logbook, latest_value, place_of, save_value
 from pyplantx.blocks.loop import BlockLoop, Keeper
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
+from pyplantx.blocks.reduction import Reduction
 from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.logs import log
 from pyplantx.reactor import Deputy, Watched
-from pyplantx.resume import Attempt, Host, Logbook, Reduction, latest_value, place_of, save_value
 from pyplantx.units import Size, parse_bytes
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Workspaces: what a reactor leaves so that it can go on after a kill. They outlive their session.
 
 A workspace is the folder ``staging/resume/<reactor>/<key>/`` with a lock that dies with its holder, a *ledger*, and the
-files that the ledger speaks of. What the lines mean belongs to `pyplantx.resume`; this file knows how they are kept:
-appended, numbered, each with a checksum, and the first line that does not match ends them.
+files that the ledger speaks of. What the lines mean belongs to `pyplantx.blocks.logbook`; this file knows how they are
+kept: appended, numbered, each with a checksum, and the first line that does not match ends them.
 
 This file may know: paths, locks, bytes. It may not know: reactors, blocks, arrays.
 """

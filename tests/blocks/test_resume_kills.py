@@ -234,7 +234,7 @@ def read_ledger(path: str) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def every_value_is_saved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """However little time its computation took."""
-    monkeypatch.setattr("pyplantx.resume.WORTH", 0.0)
+    monkeypatch.setattr("pyplantx.blocks.reduction.WORTH", 0.0)
     yield
     for name in [name for name in os.environ if name.startswith("BLOCKS_")]:
         del os.environ[name]

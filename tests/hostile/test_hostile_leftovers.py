@@ -98,7 +98,7 @@ def run(folder: Path, what: str) -> Any:
 @pytest.fixture(autouse=True)
 def every_value_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little time its computation took."""
-    monkeypatch.setattr("pyplantx.resume.WORTH", 0.0)
+    monkeypatch.setattr("pyplantx.blocks.reduction.WORTH", 0.0)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_what_the_forger_writes_is_believed(left: tuple[str, Path, Any], monkeyp
     what, plant, right = left
     forged(ledgers(plant)[0], lines_of(ledgers(plant)[0]))
     asked: list[float] = []
-    monkeypatch.setattr("pyplantx.resume.Logbook._take_up", lambda logbook, entries: asked.append(len(entries)))
+    monkeypatch.setattr("pyplantx.blocks.logbook.Logbook._take_up", lambda logbook, entries: asked.append(len(entries)))
     run(plant, what)
     assert asked and asked[0] > 1
 
