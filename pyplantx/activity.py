@@ -105,7 +105,8 @@ class Activity:
         self.world, self.listeners, self.describe, self.dry = world, listeners, describe, dry
         self._finish = finish
         self._trees = Trees(warehouse, reactors)
-        self.scheduler = Scheduler(hash_text, self._trees.root, self._trees.find)
+        self._scheduler = Scheduler(hash_text, self._trees.root, self._trees.find)
+        self.demand = self._scheduler.demand
         self.decisions: dict[ReactorId, Decision] = {}
         self.reused: set[ReactorId] = set()  # those that were found up to date
         self.history: list[HistoryEntry] = []
@@ -189,7 +190,7 @@ class Activity:
         self._events.append(Demanded(names, (), wanted))
         with self._garbage:
             self._drain()
-        refs = {name: self.scheduler.known(name) for name in names}
+        refs = {name: self.demand.known(name) for name in names}
         return {name: ref for name, ref in refs.items() if ref is not None}
 
     def inspect_with_payloads(self, wanted: tuple[ReactorId, ...]) -> None:
@@ -201,7 +202,7 @@ class Activity:
         self.inspect((), wanted)
         names = self._received_by_nobody(wanted) | self._would_get
         while names:
-            refs = {name: self.scheduler.known(name) for name in sorted(names)}
+            refs = {name: self.demand.known(name) for name in sorted(names)}
             gone = [name for name, ref in refs.items() if ref is not None and not self.warehouse.has(ref)]
             self._would_get = set()
             if gone:
@@ -210,14 +211,14 @@ class Activity:
             names = self._would_get - refs.keys()
 
     def _received_by_nobody(self, ids: tuple[ReactorId, ...]) -> set[str]:
-        sent = {step.name for id in ids for step in self.scheduler.trace(id) if type(step) is Sent}
-        return sent.difference(*[self.scheduler.inputs(id) for id in ids])
+        sent = {step.name for id in ids for step in self.demand.trace(id) if type(step) is Sent}
+        return sent.difference(*[self.demand.inputs(id) for id in ids])
 
     def let_go(self) -> None:
         """Nobody asks any more. Errors lead to frames, these to values and back here: what they hold goes now."""
         self._do.clear()
         self.world.forget_errors()
-        self.scheduler.let_go()
+        self._scheduler.let_go()
         self._over = None
         del self._error
 
@@ -232,7 +233,7 @@ class Activity:
 
     def reached(self) -> list[Digest]:
         """Addresses of all ingredients that were answered here, or that what was recalled was made from."""
-        found = [ref.address for ref in self.scheduler.answered() if ref.inline is None]
+        found = [ref.address for ref in self.demand.answered() if ref.inline is None]
         for deep in self._recall.recalled.values():
             found += deep.objects
         return found
@@ -246,7 +247,7 @@ class Activity:
             assert isinstance(self._over, Deliver)
             values, missing = self._open_all(self._over)
             if not missing:
-                self._recall.keep(self._outside, self.scheduler, self.reused | self._recorded)
+                self._recall.keep(self._outside, self.demand, self.reused | self._recorded)
                 return values
             self._over = None
             self._events.append(Missing("", missing))
@@ -261,7 +262,7 @@ class Activity:
 
     def _drain(self) -> None:
         """Carry out instructions until there are no more events."""
-        events, handle, do = self._events, self.scheduler.handle, self._do
+        events, handle, do = self._events, self._scheduler.handle, self._do
         instruction: Any = None
         while events:
             for instruction in handle(events.popleft()):
@@ -381,7 +382,7 @@ class Activity:
         self._step(id, self.executor.start, make_run)
 
     def _past(self, id: ReactorId) -> tuple[Digest, tuple[Step, ...]]:
-        return self.reactors.root(id), self.scheduler.trace(id)
+        return self.reactors.root(id), self.demand.trace(id)
 
     def _resume(self, instruction: Resume) -> None:
         id, _, refs = instruction
@@ -432,7 +433,7 @@ class Activity:
     def _note_failure(self, outcome: Raised) -> None:
         reactor = self.reactors[outcome.reactor]
         if not is_described(outcome.error):  # else it has passed through a reactor that waited
-            chain = [(self._name(id), name) for id, name in self.scheduler.chain(outcome.reactor)]
+            chain = [(self._name(id), name) for id, name in self.demand.chain(outcome.reactor)]
             describe_request_chain(outcome.error, reactor, chain)
         note_shortage(outcome.error)
         self.world.note_error(outcome.reactor, outcome.error)
@@ -509,10 +510,10 @@ class Activity:
             return self.decisions[id]
         if id in self.reused:
             return up_to_date(self._name(id))
-        failure = self.scheduler.failure(id)
+        failure = self.demand.failure(id)
         if failure is not None:
             return Decision(self._name(id), "unknown", str(self._error_of(failure)).splitlines()[0])
-        names = ", ".join(map(repr, self.scheduler.waiting_for(id)))
+        names = ", ".join(map(repr, self.demand.waiting_for(id)))
         reason = f"depends on the new content of {names}" if names else ""
         return Decision(self._name(id), "may run", reason)
 

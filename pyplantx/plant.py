@@ -338,7 +338,7 @@ class Plant:
                 continue
             with self._activity(dry=True) as activity:
                 activity.inspect((), tuple(ids))
-                failures = [activity.scheduler.failure(id) for id in ids]
+                failures = [activity.demand.failure(id) for id in ids]
             if any(failure is not None and failure.kind == "two producers" for failure in failures):
                 self._warned.add(name)
                 senders = " and ".join([self._roster[id].name for id in ids])
@@ -552,7 +552,7 @@ class Plant:
         with self._activity(dry=True) as activity:
             id = self._roster.find(reactor)
             activity.inspect((), (id,))
-            return activity.scheduler.inputs(id)
+            return activity.demand.inputs(id)
 
     def is_ingredient_known(self, name: str) -> bool:
         """Whether `fetch_ingredient` would return a value."""

@@ -24,8 +24,8 @@ from pyplantx.fingerprint.value import hash_text
 from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from pyplantx.core.demand import Demand
     from pyplantx.core.messages import ReactorId
-    from pyplantx.core.scheduler import Scheduler
     from pyplantx.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
     from pyplantx.world import Answers
@@ -135,14 +135,14 @@ class Recall:
             self._wrote = True
             self._renew()
 
-    def keep(self, names: Iterable[str], scheduler: Scheduler, usable: Container[ReactorId]) -> None:
+    def keep(self, names: Iterable[str], demand: Demand, usable: Container[ReactorId]) -> None:
         """Keep deep traces at the end of an activity.
 
         Parameters
         ----------
         names : iterable of str
             The ingredients that were asked for from outside.
-        scheduler : Scheduler
+        demand : Demand
             Knows what was observed for them.
         usable : container of str
             The reactors of which the traces hold what they did now.
@@ -151,14 +151,14 @@ class Recall:
             self._renew()
         if _generation(self._warehouse) != self._generation:
             return  # another process has written traces meanwhile
-        left = _SHARE * len(scheduler.answered())
+        left = _SHARE * len(demand.answered())
         taken = {_place(name) for name in self.recalled}
         read: dict[ReactorId, tuple[list[str], list[Group]]] = {}
         for name in names:
             place = _place(name)
             if place in taken or left <= 0:
                 continue  # one that this demand had kept would be driven out; or many that have an ancestry in common
-            ancestry = _Ancestry(self._reactors, self._warehouse, scheduler, self.recalled, usable)
+            ancestry = _Ancestry(self._reactors, self._warehouse, demand, self.recalled, usable)
             deep = ancestry.gather(name, read)
             left -= ancestry.walked
             if deep is not None and len(deep.roots) >= _WORTH_IT:
@@ -178,11 +178,11 @@ class _Ancestry:
         self,
         reactors: Roster,
         warehouse: Warehouse,
-        scheduler: Scheduler,
+        demand: Demand,
         recalled: dict[str, DeepTrace],
         usable: Container[ReactorId],
     ) -> None:
-        self._reactors, self._warehouse, self._scheduler = reactors, warehouse, scheduler
+        self._reactors, self._warehouse, self._demand = reactors, warehouse, demand
         self._recalled, self._usable = recalled, usable
         self._roots: dict[ReactorId, Digest] = {}
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
@@ -192,11 +192,11 @@ class _Ancestry:
 
     def gather(self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]) -> DeepTrace | None:
         """The deep trace of an ingredient; None if something in its ancestry isn't recorded."""
-        ref = self._scheduler.known(name)
+        ref = self._demand.known(name)
         if ref is None:
             return None
         usable, roots, root, has_version = self._usable, self._roots, self._reactors.root, self._warehouse.has_version
-        for at, id, made, local in self._scheduler.ancestry(name, read):
+        for at, id, made, local in self._demand.ancestry(name, read):
             self.walked += 1
             if id is None:
                 if not self._add_recalled(at):

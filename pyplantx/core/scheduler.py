@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-* One way in, one way out: ``handle(event) -> instructions``. Nothing else changes the state.
+* One way in, one way out: ``handle(event) -> instructions``. Nothing else changes the state. What only asks about it
+  is in ``demand.py`` and ``state.py``.
 * It may know names, digests, traces. It may not know values, files, clocks, threads.
 * It can't tell a replay from a live reactor where that isn't the point: both are a `Conversation`.
 * *Idle is an event.* Only the driver knows that nothing is in flight.
@@ -25,9 +26,10 @@ Content that comes back different sends all who used it back to LOOKING.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from pyplantx.core.demand import Demand
 from pyplantx.core.messages import (
     Asked,
     Declined,
@@ -75,17 +77,12 @@ from pyplantx.core.state import (
     STRANGERS,
     WAITING,
     Conversation,
-    Conversations,
     Ingredient,
-    Ingredients,
     Wait,
-    asked_and_local,
     is_reproduced,
     is_wrong_hint,
     sent_names,
-    stuck_from,
     stuck_ingredients,
-    wait_cycle,
 )
 from pyplantx.core.trace import (
     Digest,
@@ -133,22 +130,23 @@ class Scheduler:
         Key of any node of a tree to its segment, or None. Asked by replays where an answer is not the recorded one.
 
     These three are asked questions that have one answer, for which nobody has to wait.
+
+    Attributes
+    ----------
+    demand : Demand
+        What is known so far, to be asked about.
     """
 
     def __init__(self, hash_text: HashText, look_up: LookUp, find: Find) -> None:
         self._hash_text, self._look_up, self._find = hash_text, look_up, find
-        self._conversations = Conversations()
-        self._ingredients = Ingredients()
-        self._targets: tuple[str, ...] = ()
-        self._wanted: tuple[ReactorId, ...] = ()
+        self.demand = Demand()
+        self._conversations, self._ingredients = self.demand.conversations, self.demand.ingredients
         self._forced: set[ReactorId] = set()  # still to be run, whatever their traces say
         self._begun: deque[Conversation] = deque()  # to be looked up
         self._ready: deque[Wait] = deque()  # whose ingredients are known
         self._stale: deque[Conversation] = deque()  # whose ingredients are replaced
         self._out: list[Instruction] = []
         self._clock = 0  # counts what live runs sent
-        self._failure: Failure | None = None  # of the demand as a whole
-        self._failures: dict[ReactorId, Failure] = {}
         self._failure_of_error: dict[int, Failure] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             Demanded: self._demanded,
@@ -195,8 +193,8 @@ class Scheduler:
         An error holds on to what reactors held when it was raised. And conversations and ingredients lead to each
         other: of a hundred demands of a thousand reactors the garbage collector would find millions of objects.
         """
-        self._failure = None
-        self._failures.clear()
+        self.demand.fatal = None
+        self.demand.failures.clear()
         self._failure_of_error.clear()
         self._handlers.clear()
         for ingredient in self._ingredients.values():
@@ -204,98 +202,12 @@ class Scheduler:
         for conversation in self._conversations.values():
             conversation.let_go()
 
-    # ----------------------------------------------------------------- questions from outside
-
-    def known(self, name: str) -> ObjectRef | None:
-        """The ingredient, if it is known and its sender is through."""
-        ingredient = self._ingredients.get(name)
-        if ingredient is None or not ingredient.settled:
-            return None
-        return ingredient.ref
-
-    def sender(self, name: str) -> ReactorId | None:
-        """Who sent an ingredient in this demand, replayed or live; None if nobody did."""
-        ingredient = self._ingredients.get(name)
-        return ingredient.sender.id if ingredient is not None and ingredient.sender is not None else None
-
-    def ancestry(
-        self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]
-    ) -> Iterator[tuple[str, ReactorId | None, ObjectRef | None, Sequence[Step]]]:
-        """An ingredient and all that it was made from, each once.
-
-        Parameters
-        ----------
-        name : str
-            The ingredient.
-        read : dict
-            What was read off traces, for the next call before anything happens: one may have sent thousands.
-
-        Yields
-        ------
-        (str, str or None, ObjectRef or None, sequence of Step)
-            The ingredient; who sent it in this demand, replayed or live, if anybody did; the ingredient, if it is known
-            and its sender is through; and, with the first ingredient of each sender, what else that observed.
-        """
-        pending, seen = [name], set[str]()
-        told = set[Conversation]()
-        while pending:
-            at = pending.pop()
-            if at in seen:
-                continue
-            seen.add(at)
-            ingredient = self._ingredients[at]
-            sender, ref = ingredient.sender, ingredient.ref if ingredient.settled else None
-            if sender is None:
-                yield at, None, ref, ()
-                continue
-            local: Sequence[Step] = ()
-            if sender not in told:
-                told.add(sender)
-                if sender.id not in read:
-                    read[sender.id] = asked_and_local(sender.steps)
-                asked, local = read[sender.id]
-                pending += asked
-            yield at, sender.id, ref, local
-
-    def inputs(self, reactor: ReactorId) -> list[str]:
-        """The ingredients that a reactor received in this demand, replayed or live, in order."""
-        return self._conversations[reactor].inputs()
-
-    def failure(self, reactor: ReactorId) -> Failure | None:
-        """What is wrong with a reactor, or with the demand as a whole."""
-        return self._failures.get(reactor) or self._failure
-
-    def answered(self) -> list[ObjectRef]:
-        """All ingredients that are known in this demand."""
-        return [ingredient.ref for ingredient in self._ingredients.values() if ingredient.ref is not None]
-
-    def trace(self, reactor: ReactorId) -> tuple[Step, ...]:
-        """What a reactor observed and sent in this demand so far, replayed or live, with today's answers."""
-        return tuple(self._conversations[reactor].steps)
-
-    def waiting_for(self, reactor: ReactorId) -> tuple[str, ...]:
-        """The ingredients that a reactor waits for and that are not known."""
-        return tuple([i.name for i in stuck_ingredients(self._conversations[reactor])])
-
-    def chain(self, reactor: ReactorId) -> list[tuple[ReactorId, str]]:
-        """Who asked for what, from the demand down to `reactor`: (who asks, the ingredient).
-
-        The first one who asks is "" where the caller of the plant asked.
-        """
-        chain: list[tuple[ReactorId, str]] = []
-        at: Conversation | None = self._conversations[reactor]
-        while at is not None and at.cause is not None:
-            ingredient, at = at.cause, at.cause.cause
-            chain.append((at.id if at is not None else "", ingredient.name))
-        return chain[::-1]
-
     # ----------------------------------------------------------------- demand
 
     def _demanded(self, event: Demanded) -> None:
-        self._targets = event.names
-        self._wanted = event.forced + event.wanted
+        self.demand.targets, self.demand.wanted = event.names, event.forced + event.wanted
         self._forced = set(event.forced)
-        for id in self._wanted:
+        for id in self.demand.wanted:
             self._begin(self._conversations[id])
         for name in event.names:
             self._seek(self._ingredients[name], None)
@@ -359,7 +271,7 @@ class Scheduler:
         for ingredient in tuple(self._ingredients.values()):
             if ingredient.recalled:
                 self._forget_recalled(ingredient)
-                if ingredient.users or ingredient.is_awaited or ingredient.name in self._targets:
+                if ingredient.users or ingredient.is_awaited or ingredient.name in self.demand.targets:
                     self._seek(ingredient, ingredient.cause)
 
     def _try_next(self, ingredient: Ingredient) -> None:
@@ -388,7 +300,7 @@ class Scheduler:
                 self._begin(waiting)
                 return
             if failed is not None:
-                self._fail(ingredient, self._failures[failed.id])
+                self._fail(ingredient, self.demand.failures[failed.id])
                 return
         if ingredient.final:
             self._fail(ingredient, self._nobody(ingredient))
@@ -541,7 +453,7 @@ class Scheduler:
     def _start(self, conversation: Conversation, reason: Reason) -> None:
         self._leave(conversation)
         conversation.reason, conversation.live = reason, False
-        if self._failure is not None or not self._is_needed(conversation):
+        if self.demand.fatal is not None or not self._is_needed(conversation):
             conversation.state = PARKED
             return
         ahead = self._known_again(conversation)
@@ -678,7 +590,7 @@ class Scheduler:
         """What it sent is invisible from now on; what others made of it stays valid by its content."""
         self._leave(conversation)
         conversation.state = FAILED
-        self._failures[conversation.id] = failure
+        self.demand.failures[conversation.id] = failure
         for ingredient in conversation.products:
             if ingredient.sender is conversation:
                 self._fail(ingredient, failure)
@@ -744,7 +656,7 @@ class Scheduler:
     def _two_producers(self, conversation: Conversation, ingredient: Ingredient) -> None:
         assert ingredient.sender is not None
         failure = Failure("two producers", ingredient.name, (ingredient.sender.id, conversation.id))
-        self._failure = self._failure or failure
+        self.demand.fatal = self.demand.fatal or failure
         self._failed(conversation, failure)
 
     def _withdraw_unsent(self, conversation: Conversation) -> None:
@@ -763,7 +675,7 @@ class Scheduler:
         ingredient.failure, ingredient.remaking = None, False
         ingredient.trying, ingredient.searching = None, False
         self._tell_users(ingredient, before)
-        if ingredient.is_awaited or ingredient.name in self._targets:
+        if ingredient.is_awaited or ingredient.name in self.demand.targets:
             self._seek(ingredient, None)
 
     # ----------------------------------------------------------------- content that came back different
@@ -775,7 +687,7 @@ class Scheduler:
         ingredient.altered += 1
         ingredient.replaced += is_reproduced(ingredient, sender.steps)
         if ingredient.replaced > MOST_REPLACEMENTS or ingredient.altered > MOST_ALTERATIONS:
-            self._failure = self._failure or Failure("not deterministic", ingredient.name, (sender.id,))
+            self.demand.fatal = self.demand.fatal or Failure("not deterministic", ingredient.name, (sender.id,))
 
     def _tell_users(self, ingredient: Ingredient, before: ObjectRef | None) -> None:
         """Ask those again who used the former answer."""
@@ -807,7 +719,7 @@ class Scheduler:
         self._begun.append(conversation)
 
     def _forget_failure(self, conversation: Conversation) -> None:
-        failure = self._failures.pop(conversation.id, None)
+        failure = self.demand.failures.pop(conversation.id, None)
         if failure is None:
             return
         for ingredient in (*conversation.products, *conversation.sought):
@@ -863,14 +775,14 @@ class Scheduler:
     # ----------------------------------------------------------------- the end
 
     def _idle(self, _: Idle) -> None:
-        failure = self._failure or self._target_failure()
+        failure = self.demand.obstacle()
         if failure is not None:
             self._finish(GiveUp(failure))
-        elif self._is_met():
-            refs = tuple([self._ingredients[name].ref for name in self._targets])
-            self._finish(Deliver(self._targets, refs))  # type: ignore[arg-type]
+        elif self.demand.is_met():
+            refs = tuple([self._ingredients[name].ref for name in self.demand.targets])
+            self._finish(Deliver(self.demand.targets, refs))  # type: ignore[arg-type]
         elif not self._look_further():
-            self._finish(GiveUp(self._deadlock()))
+            self._finish(GiveUp(self.demand.deadlock()))
 
     def _finish(self, last: Instruction) -> None:
         self._out.append(last)
@@ -881,46 +793,18 @@ class Scheduler:
                 conversation.new_pass()
                 self._out.append(Drop(conversation.id))
 
-    def _is_met(self) -> bool:
-        for ingredient in map(self._ingredients.__getitem__, self._targets):
-            if ingredient.ref is None or ingredient.remaking or not ingredient.settled:
-                return False
-        return all(self._conversations[id].state is DONE for id in self._wanted)
-
-    def _target_failure(self) -> Failure | None:
-        for id in self._wanted:
-            if id in self._failures:
-                return self._failures[id]
-        for name in self._targets:
-            failure = self._ingredients[name].failure
-            if failure is not None:
-                return failure
-        return None
-
     def _look_further(self) -> bool:
         """Nothing moves: see whether another candidate, or another way of a replay, could help.
 
         Strangers are the last resort: a hint that waits with others in a cycle is believed.
         """
-        stuck = stuck_from(self._stuck_targets())
-        searches = [ingredient for ingredient in stuck if ingredient.sender is None]
+        searches = [ingredient for ingredient in self.demand.stuck() if ingredient.sender is None]
         return (
             any(self._go_back(ingredient) or self._try_hinted(ingredient) for ingredient in searches)
             or any(self._try_stranger(ingredient) for ingredient in searches)
             or any(self._despair(ingredient) for ingredient in reversed(searches))
             or self._turn_a_replay()
         )
-
-    def _stuck_targets(self) -> list[Ingredient]:
-        found = []
-        for conversation in map(self._conversations.__getitem__, self._wanted):
-            found += stuck_ingredients(conversation)
-        for ingredient in map(self._ingredients.__getitem__, self._targets):
-            if ingredient.open or ingredient.remaking:
-                found.append(ingredient)
-            elif ingredient.sender is not None:
-                found += stuck_ingredients(ingredient.sender)
-        return found
 
     def _go_back(self, ingredient: Ingredient) -> bool:
         """A candidate was parked when its question was answered, for another one was tried: now go on with it."""
@@ -943,7 +827,7 @@ class Scheduler:
 
         If none has one that holds, let one run instead: it may ask otherwise live.
         """
-        cycle = [link for link in wait_cycle(self._first_stuck()) if link[0].state is REPLAYING]
+        cycle = [link for link in self.demand.cycle() if link[0].state is REPLAYING]
         if any(self._turn(conversation) for conversation, _ in cycle):
             return True
         for conversation, ingredient in cycle[:1]:
@@ -978,19 +862,3 @@ class Scheduler:
             return False
         self._fail(ingredient, self._nobody(ingredient))
         return True
-
-    def _deadlock(self) -> Failure:
-        links = wait_cycle(self._first_stuck())
-        name = self._targets[0] if self._targets else ""
-        return Failure("deadlock", name, tuple([c.id for c, _ in links]), tuple([i.name for _, i in links]))
-
-    def _first_stuck(self) -> Conversation | None:
-        for conversation in map(self._conversations.__getitem__, self._wanted):
-            if not conversation.over:
-                return conversation
-        for ingredient in map(self._ingredients.__getitem__, self._targets):
-            if ingredient.open or ingredient.remaking:
-                return ingredient.trying or ingredient.sender
-            if ingredient.sender is not None and ingredient.sender.state is not DONE:
-                return ingredient.sender
-        return None

@@ -1,4 +1,4 @@
-"""What the scheduler remembers of one demand: its conversations, its ingredients, who waits for whom.
+"""What the scheduler remembers of each reactor and each ingredient of a demand, and who waits for whom.
 
 This file holds state and answers questions about it; what changes the state is all in ``scheduler.py``.
 """

@@ -278,7 +278,7 @@ class Session:
 
     def lost_for_good(self) -> set[str]:
         """Reactors whose workers died so often that they were not started again."""
-        return {c.id for c in self.scheduler._conversations.values() if c.losses > MOST_LOSSES}
+        return {c.id for c in self.scheduler.demand.conversations.values() if c.losses > MOST_LOSSES}
 
     def root(self, id: str) -> str:
         return hash_text(f"{id} {self.program[id].version}")
@@ -362,21 +362,21 @@ class Session:
             roots: dict[str, str] = {}
             local: list[Observation] = []
             senders: dict[str, str] = {}
-            ref, queue = self.scheduler.known(name), [name]
+            ref, queue = self.scheduler.demand.known(name), [name]
             for at in queue:
-                id = self.scheduler.sender(at)
+                id = self.scheduler.demand.sender(at)
                 if id not in self.held:
                     break  # recalled itself; or it caught a failure, which may be mended behind the deep trace's back
                 senders[at] = id
                 if id in roots:
                     continue
                 roots[id] = self.root(id)
-                for step in self.scheduler.trace(id):
+                for step in self.scheduler.demand.trace(id):
                     for o in step.observations if isinstance(step, Group) else ():
                         queue.append(o.key) if o.kind == "ingredient" else local.append(o)
             else:
                 if ref is not None:
-                    refs = {at: self.scheduler.known(at) for at in senders}
+                    refs = {at: self.scheduler.demand.known(at) for at in senders}
                     self.index.deep[name] = Deep(ref, roots, local, senders, refs)
 
     # ------------------------------------------------------------- running
@@ -420,7 +420,7 @@ class Session:
         outcome = step(self.runs[id])
         if isinstance(outcome, (m.Ended, m.Raised)):
             del self.runs[id]
-        if isinstance(outcome, m.Asked) and id in self.scheduler._wanted:
+        if isinstance(outcome, m.Asked) and id in self.scheduler.demand.wanted:
             self.outside.update(outcome.names)
         self._say(outcome, id)
 

@@ -124,12 +124,12 @@ def _is_hopeless(names: Any, truth: Truth, asked: Any, sendable: dict[str, set[s
 def check_consistent(session: Session) -> None:
     """Whatever a reactor that the demand stands on was told is what is true at its end; so is what was recalled."""
     scheduler = session.scheduler
-    ingredients, conversations = scheduler._ingredients, scheduler._conversations
+    ingredients, conversations = scheduler.demand.ingredients, scheduler.demand.conversations
     for name, ref in [item for deep in session.recalled_from for item in deep.refs.items()]:
         now = ingredients[name].ref
         assert now is None or ref is None or now.digest == ref.digest, name
-    senders = [ingredients[name].sender for name in scheduler._targets]
-    queue = [sender for sender in senders if sender is not None] + [conversations[id] for id in scheduler._wanted]
+    senders = [ingredients[name].sender for name in scheduler.demand.targets]
+    queue = [sender for sender in senders if sender is not None] + [conversations[id] for id in scheduler.demand.wanted]
     reached = set(queue)
     for conversation in queue:
         for kind, key, answer in observations_of(conversation.steps):
@@ -172,7 +172,7 @@ def _was_taken_back(session: Session, answers: dict[tuple[str, str], str]) -> bo
     if session.scheduler.taken_back:
         return True
     new = [o for _, reason in session.started for o in reason.new]
-    restarted = any(conversation.restarts for conversation in session.scheduler._conversations.values())
+    restarted = any(conversation.restarts for conversation in session.scheduler.demand.conversations.values())
     return restarted or any(answers.get((o.kind, o.key), o.answer) != o.answer for o in new)
 
 
@@ -180,7 +180,7 @@ def _answers(session: Session, truth: Truth | None) -> Any:
     if truth is not None:
         for name, value in truth.values.items():
             yield ("ingredient", name), hash_text(repr(value))
-    for name, ingredient in session.scheduler._ingredients.items():
+    for name, ingredient in session.scheduler.demand.ingredients.items():
         if ingredient.failure is not None:
             yield ("ingredient", name), "failed"
         elif ingredient.ref is not None:

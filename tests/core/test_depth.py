@@ -158,5 +158,5 @@ def test_a_reactor_that_asks_many_times(monkeypatch: pytest.MonkeyPatch):
         driver.scheduler.handle(m.ProducersFound(name, 0, (name,), False))
     driver.scheduler.handle(m.Demanded(("all",)))
     driver.scheduler.handle(m.ProducersFound("all", 0, ("all",), False))
-    assert driver.scheduler.known("all") == ref_of(2)
+    assert driver.scheduler.demand.known("all") == ref_of(2)
     assert many <= looked_at < 5 * many

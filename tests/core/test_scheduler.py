@@ -311,7 +311,7 @@ def test_failure_comes_out_and_strangers_stay_out():
     with pytest.raises(ToyError, match="ouch"):
         session.produce("y")
     assert session.ran == ["b", "bad"]
-    assert session.scheduler.chain("bad") == [("", "y"), ("b", "x")]
+    assert session.scheduler.demand.chain("bad") == [("", "y"), ("b", "x")]
 
 
 def test_what_a_failing_step_sends_is_not_seen():
@@ -500,12 +500,12 @@ def test_dry_run_says_who_would_run_and_changes_nothing():
     edited = {**program, "a": give("x", 4, version="2")}
     session = Session(index, edited, dry=True)
     assert session.inspect(m.Demanded((), (), ("a", "b"))) == ["a"]
-    assert session.scheduler.waiting_for("b") == ("x",)
-    assert session.scheduler.known("y") is None
-    assert session.scheduler.inputs("b") == ["x"]
+    assert session.scheduler.demand.waiting_for("b") == ("x",)
+    assert session.scheduler.demand.known("y") is None
+    assert session.scheduler.demand.inputs("b") == ["x"]
     warm = Session(index, program, dry=True)
     assert warm.inspect(m.Demanded(("y",))) == []
-    assert warm.scheduler.known("y") is not None
+    assert warm.scheduler.demand.known("y") is not None
     assert index.records == before
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from pyplantx import ReactorFunc
 from pyplantx.activity import Activity
+from pyplantx.core.demand import Demand
 from pyplantx.core.scheduler import Scheduler
 from pyplantx.core.state import Conversation, Ingredient
 from pyplantx.executors import garbage
@@ -188,7 +189,11 @@ def test_a_demand_leaves_no_cycles(open_plant: Callable[..., Any]) -> None:
         raise ValueError((yield pipe.receive("b5")))
 
     def parts_of_demands() -> list[Any]:
-        return [kept for kept in gc.get_objects() if isinstance(kept, (Activity, Scheduler, Conversation, Ingredient))]
+        return [
+            kept
+            for kept in gc.get_objects()
+            if isinstance(kept, (Activity, Scheduler, Demand, Conversation, Ingredient))
+        ]
 
     gc.collect()
     others = parts_of_demands()  # of plants that other tests left

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, recall
-from pyplantx.core.scheduler import Scheduler
+from pyplantx.core.demand import Demand
 from pyplantx.warehouse.warehouse import Warehouse
 
 SIZE = 14
@@ -339,9 +339,9 @@ def long_chain(length: int) -> list[Any]:
 
 def test_what_many_names_hang_on_is_not_walked_for_each(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     length = 200
-    ancestry, read, walked, texts = Scheduler.ancestry, Warehouse.blob_get, [0], [0]
+    ancestry, read, walked, texts = Demand.ancestry, Warehouse.blob_get, [0], [0]
 
-    def counting(self: Scheduler, *arguments: Any) -> Any:
+    def counting(self: Demand, *arguments: Any) -> Any:
         for step in ancestry(self, *arguments):
             walked[0] += 1
             yield step
@@ -350,7 +350,7 @@ def test_what_many_names_hang_on_is_not_walked_for_each(open_plant: Any, monkeyp
         texts[0] += kind == "deep trace" and key != "generation"
         return read(self, kind, key)
 
-    monkeypatch.setattr(Scheduler, "ancestry", counting)
+    monkeypatch.setattr(Demand, "ancestry", counting)
     monkeypatch.setattr(Warehouse, "blob_get", noting)
     for runs in (length + 1, 1):
         with open_plant(*long_chain(length)) as plant:
