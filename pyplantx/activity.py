@@ -53,8 +53,8 @@ from pyplantx.recall import Recall
 from pyplantx.run import Run
 from pyplantx.trees import Trees
 from pyplantx.turns import Turns
-from pyplantx.warehouse.committer import Commit
 from pyplantx.warehouse.records import HistoryEntry
+from pyplantx.warehouse.waiting import Commit
 
 if TYPE_CHECKING:
     from pyplantx.events import Listeners

@@ -24,7 +24,7 @@ from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
 from pyplantx.roster import Roster
 from pyplantx.trees import ACCEPTED
 from pyplantx.units import parse_bytes
-from pyplantx.warehouse.committer import Commit
+from pyplantx.warehouse.waiting import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.given import check_texts, refusal
-from pyplantx.warehouse.committer import Commit
+from pyplantx.warehouse.waiting import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 
 if TYPE_CHECKING:

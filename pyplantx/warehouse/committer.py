@@ -2,12 +2,12 @@
 
 This file may know: what waits to be written, in which order, and when. It may not know: specs, values, plants.
 
-A commit is queued and can be looked up at once (the dictionaries below answer before the index does). It is written
-by whoever comes first: the plant's own thread at a quiet point, once the oldest commit has waited `PATIENCE`; or the
-background thread, if the plant's thread is in user code for longer than `LIMIT`. (LMDB gives up the interpreter lock at
-each put, so a background thread that writes while the main thread computes is about 1,000 times slower.) A second
-thread syncs the files of objects; a commit that names one waits in the queue until that is done. So a trace never
-becomes durable before what it names, and it is announced only after it is durable.
+A commit is queued and can be looked up at once (`Waiting` answers before the index does). It is written by whoever
+comes first: the plant's own thread at a quiet point, once the oldest commit has waited `PATIENCE`; or the background
+thread, if the plant's thread is in user code for longer than `LIMIT`. (LMDB gives up the interpreter lock at each put,
+so a background thread that writes while the main thread computes is about 1,000 times slower.) A second thread syncs
+the files of objects; a commit that names one waits in the queue until that is done. So a trace never becomes durable
+before what it names, and it is announced only after it is durable.
 """
 
 from __future__ import annotations
@@ -18,43 +18,21 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import DamagedObject, WarehouseError
-from pyplantx.fingerprint.value import hash_text
+from pyplantx.core.trace import Digest
+from pyplantx.errors import WarehouseError
 from pyplantx.specs.threads import start_thread
-from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
-from pyplantx.warehouse.records import (
-    IN_FILES,
-    IN_RECORD,
-    IN_SMALL,
-    MAX_PRODUCERS,
-    MAX_VERSIONS,
-    HistoryEntry,
-    NameRecord,
-    ObjectRecord,
-    VersionList,
-    decode_name,
-    decode_versions,
-    encode_history,
-    encode_name,
-    encode_object,
-    encode_parts,
-    encode_text,
-    encode_versions,
-    merge_name,
-    same_producers,
-    to_json,
-)
+from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, HistoryEntry, ObjectRecord
+from pyplantx.warehouse.tables import WRITERS, put_history
+from pyplantx.warehouse.waiting import Commit, Held, Item, NewVersion, Waiting
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.index import Txn
 
 _new = tuple.__new__  # see `core/trace.py`
-_T = TypeVar("_T")
 
 #: Seconds after which the plant's thread writes what waits; after which the background thread does.
 PATIENCE, LIMIT = 0.025, 0.04
@@ -62,8 +40,6 @@ PATIENCE, LIMIT = 0.025, 0.04
 MANY_BYTES, TOO_MANY_BYTES = 8 << 20, 16 << 20
 #: Bytes from which on a payload that would live in its record may live in ``small.lmdb``: on pages of its own there.
 _MOVABLE = 2048
-#: Bytes of payloads in their records that are put at once.
-_AT_ONCE = 1 << 20
 #: Bytes of waiting payloads from which on their memory is used again for the next ones.
 _WORTH_KEEPING = 1 << 20
 #: Times the background thread looks without finding anything before it waits until it is told.
@@ -72,148 +48,8 @@ _LOOKS = 25
 IDLE, BACKUP_EVERY = 1.0, 300.0
 #: Seconds until a write that failed is tried again by itself.
 RETRY = 1.0
-#: Bytes of a name that its key begins with.
-_KEY_BYTES = 128
 #: Seconds to wait for a background thread at the end: one that hangs must not hang the program.
 _LONGEST_STOP = 10.0
-
-
-class Commit(NamedTuple):
-    """One reactor that has ended.
-
-    Attributes
-    ----------
-    reactor : str
-        Its id; any text.
-    root : Digest
-        Its fingerprint, the root of its trace tree.
-    records : sequence of (Digest, str)
-        Records of the trace tree, by node key.
-    sent : sequence of (str, ObjectRef)
-        The ingredients that it sent.
-    parts : callable or None
-        Gives the digests of the parts of its code; called only if the root is new for this reactor.
-    entry : HistoryEntry or None
-        What goes into the run history.
-    """
-
-    reactor: str
-    root: Digest
-    records: Any = ()
-    sent: Any = ()
-    parts: Callable[[], Mapping[str, Digest]] | None = None
-    entry: HistoryEntry | None = None
-
-
-class NewVersion(NamedTuple):
-    """A root that is the reactor's newest from now on; `key` is the reactor's, see `name_key`."""
-
-    key: bytes
-    reactor: str
-    root: Digest
-    when: float
-    parts: Mapping[str, Digest]
-
-
-class Held(NamedTuple):
-    """A sealed object that the index does not name yet; its payload as long as it is nowhere else."""
-
-    record: ObjectRecord
-    payload: bytes
-
-
-class _Item(NamedTuple):
-    """One entry of the queue: all of it becomes durable in one transaction."""
-
-    writes: list[tuple[str, Any, Any]]
-    needs: tuple[Digest, ...]
-    entry: HistoryEntry | None
-    announce: Callable[[], None] | None
-
-
-class Waiting:
-    """What is queued, as look-ups see it: table -> key -> newest value."""
-
-    def __init__(self) -> None:
-        self.traces: dict[str, str] = {}
-        self.code: dict[str, str] = {}
-        self.blobs: dict[str, str] = {}
-        self.names: dict[str, NameRecord] = {}
-        self.versions: dict[tuple[str, Digest], NewVersion] = {}
-        self._roots: dict[str, tuple[Digest, ...]] = {}  # reactor -> the roots above, newest first
-        self.sealed: dict[Digest, Held] = {}  # to be changed by `keep` and `lose` only
-        self.in_records = 0  # bytes of the payloads above that will live in their records
-        self.unnamed: set[Digest] = set()  # of those above, what an activity has sent and no commit has named so far
-        self.gone: set[Digest] = set()  # objects that count as missing, whatever the index still says
-        self.tables: dict[str, dict[Any, Any]] = {
-            "traces": self.traces,
-            "code": self.code,
-            "blobs": self.blobs,
-            "names": self.names,
-            "versions": self.versions,
-            "objects": self.sealed,
-        }
-
-    def keep(self, address: Digest, held: Held) -> None:
-        """Hold a sealed object, or another one in its place."""
-        self.lose(address)
-        self.sealed[address] = held
-        if held.record.home == IN_RECORD:
-            self.in_records += len(held.payload)
-
-    def lose(self, address: Digest) -> None:
-        """Hold it no longer."""
-        held = self.sealed.pop(address, None)
-        if held is not None and held.record.home == IN_RECORD:
-            self.in_records -= len(held.payload)
-        if self.unnamed:
-            self.unnamed.discard(address)
-
-    def add_sent(self, name: str, ref: ObjectRef, producer: tuple[str, Digest]) -> NameRecord:
-        """Note that `producer` has sent `name`; what is to be written for it."""
-        before = self.names.get(name)
-        producers: tuple[tuple[str, Digest], ...] = (producer,)
-        if before is not None:
-            producers += tuple(item for item in before.producers if item != producer)
-        update = self.names[name] = _new(NameRecord, (name, ref, producers[:MAX_PRODUCERS]))
-        return update
-
-    def drop(self, items: list[_Item]) -> None:
-        """Forget what has become durable, unless something newer waits under the same key."""
-        for item in items:
-            for table, key, value in item.writes:
-                known = self.tables[table]
-                if value is None:
-                    self.gone.discard(key)
-                elif table == "objects":
-                    if self._is_same_seal(key, value):
-                        self.lose(key)
-                elif known.get(key) is value:
-                    del known[key]
-                    if table == "versions":
-                        self._drop_root(*key)
-
-    def _is_same_seal(self, address: Digest, written: Held) -> bool:
-        """Whether what waits is what was written, with or without its payload and seconds; not what was made again."""
-        held = self.sealed.get(address)
-        return held is not None and held.record.when == written.record.when
-
-    def add_version(self, new: NewVersion) -> None:
-        """Note a version."""
-        self.versions[new.reactor, new.root] = new
-        known = self._roots.get(new.reactor, ())
-        self._roots[new.reactor] = (new.root, *[root for root in known if root != new.root])
-
-    def versions_of(self, reactor: str) -> list[NewVersion]:
-        """The versions of a reactor that are queued, newest first."""
-        return [self.versions[reactor, root] for root in self._roots.get(reactor, ())]
-
-    def _drop_root(self, reactor: str, root: Digest) -> None:
-        roots = tuple(other for other in self._roots[reactor] if other != root)
-        if roots:
-            self._roots[reactor] = roots
-        else:
-            del self._roots[reactor]
 
 
 class Committer:
@@ -236,7 +72,7 @@ class Committer:
         self._report = report
         self._lock = threading.RLock()  # guards everything below; held for microseconds only
         self.waiting = Waiting()
-        self._queue: list[_Item] = []
+        self._queue: list[Item] = []
         self._payloads: dict[Digest, bytes] = {}
         self._unsynced: dict[Digest, ObjectRecord] = {}
         self._void: set[Digest] = set()  # objects that could not be synced, until they are stored again
@@ -333,21 +169,21 @@ class Committer:
             if version is not None:
                 waiting.add_version(version)
                 writes.append(("versions", (version.reactor, version.root), version))
-            self._queue.append(_new(_Item, (writes, needs, commit.entry, announce)))
+            self._queue.append(_new(Item, (writes, needs, commit.entry, announce)))
             self._touch()
 
     def put(self, table: str, key: str, text: str, *, patient: bool = False) -> None:
         """Queue one small record; a `patient` one does not start the clock, it goes with whatever comes next."""
         with self._lock:
             self.waiting.tables[table][key] = text
-            self._queue.append(_new(_Item, ([(table, key, text)], (), None, None)))
+            self._queue.append(_new(Item, ([(table, key, text)], (), None, None)))
             if not patient:
                 self._touch()
 
     def note_run(self, entry: HistoryEntry) -> None:
         """Queue what the history tells of a run that leaves nothing else; it goes with whatever comes next."""
         with self._lock:
-            self._queue.append(_new(_Item, ([], (), entry, None)))
+            self._queue.append(_new(Item, ([], (), entry, None)))
 
     def forget_object(self, address: Digest) -> None:
         """An object counts as missing from now on; queue the removal of its record."""
@@ -356,7 +192,7 @@ class Committer:
             self._drop_payload(address)
             self.waiting.gone.add(address)
             if not self._index.read_only:
-                self._queue.append(_Item([("objects", address, None)], (), None, None))
+                self._queue.append(Item([("objects", address, None)], (), None, None))
                 self._touch()
 
     def _drop_payload(self, address: Digest) -> None:
@@ -421,7 +257,7 @@ class Committer:
     def _flush(self, wait: float) -> bool:
         if not self._queue and not self._payloads:
             return True
-        batch: list[tuple[list[_Item], dict[Digest, bytes]]] = []
+        batch: list[tuple[list[Item], dict[Digest, bytes]]] = []
 
         def take() -> Batch:
             batch.append(self._ready())
@@ -463,14 +299,14 @@ class Committer:
             self._due.clear()
         return due
 
-    def _ready(self) -> tuple[list[_Item], dict[Digest, bytes]]:
+    def _ready(self) -> tuple[list[Item], dict[Digest, bytes]]:
         """What may be written now. It stays in the queue until it is durable, so that no interrupt loses it."""
         with self._lock:
             unsynced = self._unsynced.keys()
             items = [item for item in self._queue if unsynced.isdisjoint(item.needs)] if unsynced else [*self._queue]
             return items, dict(self._payloads)
 
-    def _done(self, items: list[_Item], payloads: dict[Digest, bytes]) -> None:
+    def _done(self, items: list[Item], payloads: dict[Digest, bytes]) -> None:
         with self._lock:
             for address, payload in payloads.items():
                 held = self.waiting.sealed.get(address)
@@ -484,7 +320,7 @@ class Committer:
             self._bytes = sum(map(len, self._payloads.values()))
             self._oldest = time.monotonic() if self._queue or self._payloads else 0.0
 
-    def _put(self, txn: Txn, items: list[_Item]) -> None:
+    def _put(self, txn: Txn, items: list[Item]) -> None:
         tables: dict[str, dict[Any, Any]] = {}
         for item in items:
             for table, key, value in item.writes:
@@ -492,10 +328,10 @@ class Committer:
                 rows.pop(key, None)  # the last one comes last
                 rows[key] = value
         for table, values in tables.items():
-            _WRITERS[table](self._index, txn, values)
+            WRITERS[table](self._index, txn, values)
         entries = [item.entry for item in items if item.entry is not None]
         if entries:
-            _put_history(self._index, txn, entries)
+            put_history(self._index, txn, entries)
 
     # -- the background threads
 
@@ -654,41 +490,6 @@ def _by_key(payloads: Mapping[Digest, bytes]) -> dict[bytes, bytes | None]:
     return {address.encode(): payload for address, payload in payloads.items()}
 
 
-# -- how the values of each table are written ---------------------------------------------------------------------
-
-
-def name_key(name: str) -> bytes:
-    """Key of a name, or of a reactor: how it begins, and its digest; LMDB has a limit of 511 bytes, names have none.
-
-    Names that begin alike are mostly sent and asked for one after the other, so they had better lie on one page.
-    """
-    return encode_text(name)[:_KEY_BYTES] + hash_text(name).encode()
-
-
-def version_key(reactor: str, root: Digest) -> bytes:
-    """Key of the parts of one version."""
-    return name_key(reactor) + root.encode()
-
-
-def blob_key(kind: str, key: str) -> str:
-    """What identifies a blob: kind and key, told apart however they look."""
-    return f"{len(kind)}:{kind}{key}"
-
-
-def _put_texts(table: str) -> Callable[[Index, Any, dict[str, Any]], None]:
-    def put(index: Index, txn: Txn, values: dict[str, Any]) -> None:
-        index.put(txn, table, [(key.encode(), encode_text(text)) for key, text in values.items()])
-
-    return put
-
-
-def _put_blobs(index: Index, txn: Txn, values: dict[str, Any]) -> None:
-    rows = [(name_key(key), to_json([key, text]).encode()) for key, text in values.items()]
-    for key, _ in rows:
-        index.record(txn, "blobs", key)  # whoever keeps one has not always looked at the former one
-    index.put(txn, "blobs", rows)
-
-
 @cache
 def _keep_freed_memory() -> None:
     """Have the C library keep the memory of one batch for the next, instead of giving it back to the system.
@@ -698,83 +499,3 @@ def _keep_freed_memory() -> None:
     from pyplantx.specs.scarce import keep_freed_memory
 
     keep_freed_memory(TOO_MANY_BYTES * 3 // 2)  # a batch, its pages and what comes meanwhile
-
-
-def _put_names(index: Index, txn: Txn, values: dict[str, Any]) -> None:
-    rows = []
-    for name, update in values.items():
-        key = name_key(name)
-        record = encode_name(update)
-        stored = index.stored(txn, "names", key)
-        if stored is not None and not same_producers(record, stored):  # else nothing of it is taken over
-            base = _sensible(decode_name, index.checked("names", key, stored))
-            if base is not None:
-                record = encode_name(merge_name(update, base))
-        rows.append((key, record))
-    index.put(txn, "names", rows)
-
-
-def _put_objects(index: Index, txn: Txn, values: dict[str, Any]) -> None:
-    rows: list[tuple[bytes, bytes]] = []
-    size = 0
-    for address, held in values.items():
-        if held is None:
-            index.delete(txn, "objects", address.encode())
-            continue
-        payload = b"" if held.record.home == IN_SMALL else held.payload
-        rows.append((address.encode(), encode_object(held.record, payload)))
-        size += len(payload)
-        if size > _AT_ONCE:  # each payload is copied twice on its way
-            index.put(txn, "objects", rows)
-            rows, size = [], 0
-    index.put(txn, "objects", rows)
-
-
-def _put_versions(index: Index, txn: Txn, values: dict[str, Any]) -> None:
-    lists: dict[bytes, VersionList] = {}
-    parts: dict[bytes, bytes | None] = {}  # of those that are not the newest ones; None: no longer one
-    for new in values.values():
-        known = lists.get(new.key) or _known_versions(index, txn, new.key)
-        when = dict(known.roots) if known is not None else {}
-        roots = [(new.root, when.pop(new.root, new.when)), *when.items()]
-        if known is not None:
-            parts[new.key + known.roots[0][0].encode()] = encode_parts(known.parts).encode()
-            parts[new.key + new.root.encode()] = None
-        for root, _ in roots[MAX_VERSIONS:]:
-            parts[new.key + root.encode()] = None
-        lists[new.key] = VersionList(new.reactor, roots[:MAX_VERSIONS], new.parts)
-    index.put(txn, "versions", [(key, encode_versions(record)) for key, record in lists.items()])
-    kept = [(key, encoded) for key, encoded in parts.items() if encoded is not None]
-    if kept:
-        index.put(txn, "parts", kept)
-    for key, encoded in parts.items():
-        if encoded is None:
-            index.delete(txn, "parts", key)
-
-
-def _known_versions(index: Index, txn: Txn, key: bytes) -> VersionList | None:
-    return _sensible(decode_versions, index.record(txn, "versions", key))
-
-
-def _sensible(decode: Callable[[bytes], _T], body: bytes | None) -> _T | None:
-    """A record, decoded; None if there is none, or if it makes no sense: then it is replaced."""
-    try:
-        return None if body is None else decode(body)
-    except DamagedObject:
-        return None
-
-
-def _put_history(index: Index, txn: Txn, entries: list[HistoryEntry]) -> None:
-    last = index.last_key(txn, "history")
-    number = 0 if last is None else int(last, 16) + 1
-    index.put(txn, "history", [(b"%016x" % number, encode_history(entries))])
-
-
-_WRITERS: dict[str, Callable[[Index, Any, dict[str, Any]], None]] = {
-    "traces": _put_texts("traces"),
-    "code": _put_texts("code"),
-    "blobs": _put_blobs,
-    "names": _put_names,
-    "objects": _put_objects,
-    "versions": _put_versions,
-}

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
-from pyplantx.warehouse.committer import blob_key, name_key
 from pyplantx.warehouse.records import decode_blob, from_json, to_json
+from pyplantx.warehouse.tables import blob_key, name_key
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.index import Reader

@@ -16,16 +16,17 @@ from pyplantx.given import check_flag, check_path, check_wait
 from pyplantx.memory import MemoryBudget
 from pyplantx.specs.registry import SpecRegistry
 from pyplantx.specs.services import Services
-from pyplantx.warehouse import committer, records
+from pyplantx.warehouse import records
 from pyplantx.warehouse.claims import Claim, Claims
-from pyplantx.warehouse.committer import Commit, NewVersion, blob_key, name_key, version_key
 from pyplantx.warehouse.files import RESUME, in_words
 from pyplantx.warehouse.opening import Opener, decoded
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import VersionInfo, decode_text
 from pyplantx.warehouse.session import Session, close_session, open_session
 from pyplantx.warehouse.storing import Allocated, Storer
+from pyplantx.warehouse.tables import blob_key, name_key, version_key
 from pyplantx.warehouse.verify import VERIFY
+from pyplantx.warehouse.waiting import Commit, NewVersion
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.collect import Problem
@@ -101,9 +102,6 @@ class Warehouse:
     StoreBusy, StoreReadOnly, WarehouseError
         If it can't be opened.
     """
-
-    #: So that who has a warehouse need not import this module.
-    Commit = Commit
 
     def __init__(
         self,
@@ -474,7 +472,7 @@ class Warehouse:
 
     # -- committing
 
-    def commit(self, commit: committer.Commit, announce: Callable[[], None] | None = None) -> None:
+    def commit(self, commit: Commit, announce: Callable[[], None] | None = None) -> None:
         """Queue what a reactor has left; it is found at once, and durable within 50 ms.
 
         Parameters
@@ -491,7 +489,7 @@ class Warehouse:
         if not self.read_only:
             self._committer.note_run(entry)
 
-    def _new_version(self, commit: committer.Commit) -> NewVersion | None:
+    def _new_version(self, commit: Commit) -> NewVersion | None:
         if self._newest.get(commit.reactor) == commit.root:
             return None
         self._newest[commit.reactor] = commit.root
@@ -507,7 +505,7 @@ class Warehouse:
         """A version is in use again: it is the newest one from now on."""
         if self.read_only:
             return
-        commit = committer.Commit(reactor, root, (), (), parts)
+        commit = Commit(reactor, root, (), (), parts)
         version = self._new_version(commit)
         if version is not None:
             self._committer.commit(commit, version, None)

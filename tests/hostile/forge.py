@@ -15,7 +15,6 @@ import lmdb
 
 from pyplantx.core.trace import ObjectRef
 from pyplantx.fingerprint.value import hash_bytes
-from pyplantx.warehouse.committer import name_key
 from pyplantx.warehouse.index import TABLES
 from pyplantx.warehouse.records import (
     IN_FILES,
@@ -31,6 +30,7 @@ from pyplantx.warehouse.records import (
     to_json,
 )
 from pyplantx.warehouse.staging import make_address
+from pyplantx.warehouse.tables import name_key
 
 _BLOCK = 4 << 20
 

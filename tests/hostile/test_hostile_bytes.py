@@ -35,10 +35,10 @@ from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_bytes, hash_text
 from pyplantx.specs.plain import load_json
 from pyplantx.warehouse import records, session
-from pyplantx.warehouse.committer import name_key
 from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.inspection import _read_mark
 from pyplantx.warehouse.objects import meta_of
+from pyplantx.warehouse.tables import name_key
 from pyplantx.warehouse.warehouse import Warehouse
 
 QUICK, LONG = 150, 20_000

@@ -12,7 +12,7 @@ import pytest
 
 from pyplantx import ConfigBase, Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 from pyplantx.fingerprint.code import Fingerprinter
-from pyplantx.warehouse.committer import Commit
+from pyplantx.warehouse.waiting import Commit
 from pyplantx.world import Answers
 
 

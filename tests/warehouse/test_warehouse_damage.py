@@ -16,8 +16,9 @@ import pytest
 from pyplantx.errors import PayloadMissing
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import committer, inspection
-from pyplantx.warehouse.committer import Commit, NewVersion, name_key
 from pyplantx.warehouse.files import Layout
+from pyplantx.warehouse.tables import name_key
+from pyplantx.warehouse.waiting import Commit, NewVersion
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, fetch, send
 

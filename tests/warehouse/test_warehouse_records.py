@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pyplantx.core.trace import ObjectRef
 from pyplantx.warehouse import records
-from pyplantx.warehouse.committer import NewVersion, Waiting, _Item, name_key
+from pyplantx.warehouse.tables import name_key
+from pyplantx.warehouse.waiting import Item, NewVersion, Waiting
 
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
 digests = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -85,7 +86,7 @@ def test_versions_that_wait_are_found_by_reactor_until_they_are_written() -> Non
     for new in news:
         waiting.add_version(new)
     assert [new.root for new in waiting.versions_of("r")] == ["a", "b"]
-    waiting.drop([_Item([("versions", ("r", "a"), news[2])], (), None, None)])
+    waiting.drop([Item([("versions", ("r", "a"), news[2])], (), None, None)])
     assert [new.root for new in waiting.versions_of("r")] == ["b"]
-    waiting.drop([_Item([("versions", ("r", "b"), news[1])], (), None, None)])
+    waiting.drop([Item([("versions", ("r", "b"), news[1])], (), None, None)])
     assert waiting.versions_of("r") == []
