@@ -12,14 +12,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.warehouse.verify import close_read
-
-if TYPE_CHECKING:
-    pass
 
 #: In staging, beside the folders of sessions: work that outlives its session (`warehouse.resume`).
 RESUME = "resume"
@@ -111,6 +107,18 @@ def make_folder(path: str) -> None:
             return
         os.rename(path, f"{path}.not-a-folder-{fresh_id()[:8]}")  # a link or file put in its place: kept aside
         os.mkdir(path, 0o700)
+
+
+def make_root(root: str) -> None:
+    """Make the directory of a warehouse; a fresh one is private."""
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        if not os.listdir(root) and os.stat(root).st_uid == os.geteuid():
+            os.chmod(root, 0o700)  # whatever the umask made of it
+    except FileExistsError:
+        raise WarehouseError(f"{root!r} is a file; a warehouse needs a directory") from None
+    except OSError as error:
+        raise disk_error(error, f"the warehouse {root!r} can't be made", os.path.dirname(root)) from error
 
 
 def sync_path(path: str) -> None:

@@ -17,7 +17,8 @@ from pyplantx.warehouse.files import is_address
 from pyplantx.warehouse.objects import meta_of
 from pyplantx.warehouse.payloads import FilePayload, MemoryPayload, OwnPayload
 from pyplantx.warehouse.records import IN_FILES, IN_SMALL, ObjectRecord
-from pyplantx.warehouse.session import Session, is_ours, is_private, report
+from pyplantx.warehouse.session import Session, report
+from pyplantx.warehouse.trust import is_ours, is_private
 
 if TYPE_CHECKING:
     from pyplantx.specs import SpecRegistry

@@ -8,36 +8,29 @@ from __future__ import annotations
 
 import atexit
 import os
-import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import StoreBusy, StoreReadOnly, StoreTooNew, WarehouseError
-from pyplantx.fingerprint.value import Hasher, hash_text
-from pyplantx.tuples import NamedTuple
+from pyplantx.errors import StoreBusy, StoreReadOnly, WarehouseError
+from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import close_claims, sweep_claims
 from pyplantx.warehouse.committer import Committer
-from pyplantx.warehouse.files import RESUME, Layout, disk_error, fresh_id, in_words, read_small, write_file, write_first
+from pyplantx.warehouse.files import RESUME, Layout, fresh_id, in_words, make_root
+from pyplantx.warehouse.formatfile import check_format, find_sealing, mend_format
 from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.inspection import NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.objects import Objects
-from pyplantx.warehouse.records import from_json, to_json
 from pyplantx.warehouse.staging import Staging, sweep_staging
 from pyplantx.warehouse.stillness import Stillness
-from pyplantx.warehouse.trust import Key, Signature, check_unsigned, key_path, load_key, read_signature, unseal_store
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.sealing import Sealing
-
-#: The format that is written, and the newest that is read. specs/warehouse/ has a folder for each.
-FORMAT_NAME, FORMAT_VERSION = "pyplantx warehouse", 1
-
 
 #: Seconds for which the answer to "is anybody else here?" is good.
 _LOOK_AROUND_EVERY = 0.05
@@ -135,10 +128,7 @@ class Session:
         there is named to those who wait.
         """
         self.layout.make()
-        if self.sealing is not None:
-            _mend_format(self.layout)
-        elif _read_format(self.layout.format) is None:  # new, or lost, or damaged
-            write_format(self.layout)
+        mend_format(self.layout, signed=self.sealing is not None)
         self._enter(lock_timeout)
         try:
             if self._presence.acquire():  # nobody else is here
@@ -335,114 +325,6 @@ def running_script() -> str:
         return "interactive"
 
 
-# -- the format -----------------------------------------------------------------------------------------------------
-
-
-def check_format(layout: Layout) -> Said | None:
-    """Refuse a store of another version before anything is touched.
-
-    A format file that is missing or damaged refuses nothing: its checksum tells damage from a newer version.
-
-    Raises
-    ------
-    StoreTooNew
-        If a newer version of pyplantx has made it.
-    """
-    said = read_format(layout)
-    if said is not None and said.version != FORMAT_VERSION:
-        raise StoreTooNew(
-            f"the warehouse {layout.root!r} has format {said.version}, this pyplantx reads format {FORMAT_VERSION}",
-            hint="install the pyplantx that made it, or use another directory; nothing was changed",
-        )
-    return said
-
-
-class Said(NamedTuple):
-    """What a store says about itself; ``signature`` is None if it is not signed."""
-
-    version: int
-    signature: Signature | None
-
-
-def write_format(layout: Layout) -> None:
-    """Say which format this store has."""
-    write_file(layout.format, _format_text(None), durable=True)
-
-
-def begin_signed(layout: Layout, key: Key) -> Signature | None:
-    """Let a new store say that it is signed; what it says then, since somebody else may have been first."""
-    _make_root(layout.root)
-    layout.make()
-    write_first(layout.format, _format_text(key.sign(fresh_id())))
-    said = check_format(layout)
-    return None if said is None else said.signature
-
-
-def _mend_format(layout: Layout) -> None:
-    """A signed store says twice that it is: without that its records would look damaged, and be removed."""
-    paths = (layout.format, layout.format_copy)
-    texts = [read_small(path) for path in paths if _read_format(path) is not None]
-    for path in paths:
-        if texts and _read_format(path) is None:
-            write_file(path, texts[0], durable=True)
-
-
-def _format_text(signature: Signature | None) -> bytes:
-    said: dict[str, Any] = {"format": FORMAT_NAME, "version": FORMAT_VERSION}
-    if signature is not None:
-        said["signed"] = signature._asdict()
-    return to_json({**said, "check": _format_check(FORMAT_VERSION, signature)}).encode()
-
-
-def read_format(layout: Layout) -> Said | None:
-    """What a store says about itself; None if it is new, or what it said was lost."""
-    return _read_format(layout.format) or _read_format(layout.format_copy)
-
-
-def _read_format(path: str) -> Said | None:
-    try:
-        said = from_json(read_small(path).decode().strip())
-        if not isinstance(said, dict) or not isinstance(said.get("version"), int):
-            return None
-        found = Said(said["version"], read_signature(said))
-    except (OSError, ValueError):
-        return None
-    return found if said.get("check") == _format_check(*found) else None
-
-
-def _format_check(version: int, signature: Signature | None = None) -> str:
-    signed = "" if signature is None else f" {signature.text}"
-    return hash_text(f"{FORMAT_NAME} {version}{signed}")
-
-
-def _find_sealing(layout: Layout, trust: str, key: str | os.PathLike[str] | None, read_only: bool) -> Sealing | None:
-    """The checks with which a store is to be opened; None: those that anybody can compute. Changes no store.
-
-    Raises
-    ------
-    StoreTooNew, UntrustedStore
-        If it can't be opened so.
-    """
-    said = check_format(layout)
-    signature = None if said is None else said.signature
-    if trust != "signed":
-        check_unsigned(layout.root, signature, trust)
-        return None
-    path = key_path(key)
-    if signature is None and not read_only and _is_new(layout):
-        signature = begin_signed(layout, load_key(path, layout.root, make=True))
-    found, signature = unseal_store(layout.root, signature, path)
-    from pyplantx.warehouse.sealing import Sealing  # not for the others
-
-    return Sealing(found.secret, signature.store)
-
-
-def _is_new(layout: Layout) -> bool:
-    """Whether there is nothing yet that could be signed or not."""
-    files = (layout.format, layout.format_copy, os.path.join(layout.meta, "data.mdb"))
-    return not any(map(os.path.lexists, files)) and not (os.path.isdir(layout.objects) and os.listdir(layout.objects))
-
-
 # -- the sessions of this process --------------------------------------------------------------------------------------
 
 _sessions: dict[str, Session] = {}
@@ -480,7 +362,7 @@ def open_session(
         if session is None and not network_index:
             refuse_network(layout)
         check_pair(layout)
-        sealing = _find_sealing(layout, trust, key, read_only)
+        sealing = find_sealing(layout, trust, key, read_only)
         if session is None:
             session = Session(
                 layout,
@@ -501,7 +383,7 @@ def open_session(
 def _open_new(session: Session) -> None:
     root = session.layout.root
     if not session.read_only:
-        _make_root(root)
+        make_root(root)
     _sessions[root] = session
     try:
         session.open()
@@ -538,31 +420,6 @@ def _check_same(session: Session, durability: str, read_only: bool) -> None:
             f"the warehouse {session.layout.root!r} is open in this process with durability={session.durability!r}, "
             f"so it can't be opened with {durability!r} too"
         )
-
-
-def _make_root(root: str) -> None:
-    try:
-        os.makedirs(root, 0o700, exist_ok=True)
-        if not os.listdir(root) and os.stat(root).st_uid == os.geteuid():
-            os.chmod(root, 0o700)  # a fresh folder becomes private whatever the umask made of it
-    except FileExistsError:
-        raise WarehouseError(f"{root!r} is a file; a warehouse needs a directory") from None
-    except OSError as error:
-        raise disk_error(error, f"the warehouse {root!r} can't be made", os.path.dirname(root)) from error
-
-
-def is_private(layout: Layout) -> bool:
-    """Whether the store belongs to this user and nobody else may write to it."""
-    inside = [layout.root, layout.index, layout.meta, layout.small, layout.objects, layout.staging]
-    inside += [os.path.join(folder, "data.mdb") for folder in (layout.meta, layout.small)]
-    return all(map(is_ours, filter(os.path.exists, inside)))
-
-
-def is_ours(path: str) -> bool:
-    """Whether a file or folder belongs to this user and nobody else may write to it."""
-    info = os.lstat(path)
-    writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return info.st_uid == os.geteuid() and not writable and not stat.S_ISLNK(info.st_mode)
 
 
 # -- fork and exit --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whose store this is: what ``format.json`` says about a signature, the user's key, and who may open what.
+"""Whose store this is: what ``format.json`` says about a signature, the user's key, who may open and who may alter it.
 
 This file may know: keys and where they are kept, what a signed store says about itself. It may not know: records,
 lmdb, locks. Nothing in here writes to a store; a key file is made for a new signed store and for no other.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import UntrustedStore, WarehouseError
 from pyplantx.tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from pyplantx.warehouse.files import Layout
 
 #: Names the key file, if `key=` doesn't.
 KEY_VARIABLE = "PYPLANTX_KEY"
@@ -228,3 +231,17 @@ def unseal_store(root: str, signature: Signature | None, path: str) -> tuple[Key
             hint="its format.json was altered: take it back from a copy, or use a new directory; nothing was changed",
         )
     return key, signature
+
+
+def is_private(layout: Layout) -> bool:
+    """Whether the store belongs to this user and nobody else may write to it."""
+    inside = [layout.root, layout.index, layout.meta, layout.small, layout.objects, layout.staging]
+    inside += [os.path.join(folder, "data.mdb") for folder in (layout.meta, layout.small)]
+    return all(map(is_ours, filter(os.path.exists, inside)))
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file or folder belongs to this user and nobody else may write to it."""
+    info = os.lstat(path)
+    writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return info.st_uid == os.geteuid() and not writable and not stat.S_ISLNK(info.st_mode)

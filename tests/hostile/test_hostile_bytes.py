@@ -34,7 +34,7 @@ from pyplantx.core.trace import (
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_bytes, hash_text
 from pyplantx.specs.plain import load_json
-from pyplantx.warehouse import records, session
+from pyplantx.warehouse import formatfile, records
 from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.inspection import _read_mark
 from pyplantx.warehouse.objects import meta_of
@@ -278,11 +278,11 @@ def in_child(work: Callable[[], Any]) -> None:
 
 def test_format_and_mark(examples: int, tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
-    check = hash_text(f"{session.FORMAT_NAME} 1")
+    check = hash_text(f"{formatfile.FORMAT_NAME} 1")
 
     def parse_format(data: bytes) -> None:
         Path(layout.format).write_bytes(data)
-        session.check_format(layout)
+        formatfile.check_format(layout)
 
     def parse_mark(data: bytes) -> None:
         Path(layout.mark).write_bytes(data)

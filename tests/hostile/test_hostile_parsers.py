@@ -21,7 +21,7 @@ from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.core.trace import Question
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.warehouse import apart, records, roots, session, trust
+from pyplantx.warehouse import apart, formatfile, records, roots, trust
 from pyplantx.warehouse.claims import Claims
 from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.payloads import MemoryPayload
@@ -65,14 +65,14 @@ def test_what_a_signed_store_says(examples: int, tmp_path: Path) -> None:  # noq
     def parse(data: bytes) -> None:
         Path(layout.format).write_bytes(data)
         Path(layout.format_copy).write_bytes(data)
-        session._find_sealing(layout, "signed", key, read_only=True)
+        formatfile.find_sealing(layout, "signed", key, read_only=True)
 
     def checked(data: bytes) -> None:
         """With the checksum that anybody can compute."""
         try:
             said = records.from_json(data.decode())
             signature = trust.read_signature(said)
-            said["check"] = session._format_check(said["version"], signature)
+            said["check"] = formatfile._format_check(said["version"], signature)
         except (ValueError, TypeError, LookupError, AttributeError):
             return
         parse(records.to_json(said).encode())

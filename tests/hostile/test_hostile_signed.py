@@ -281,7 +281,7 @@ def test_flipped_bits_of_what_it_says(store: Path, key: Path) -> None:
 
 def alter(folder: Path, **changed: str) -> None:
     """As an attacker does it: with a right checksum."""
-    from pyplantx.warehouse.session import _format_text
+    from pyplantx.warehouse.formatfile import _format_text
     from pyplantx.warehouse.trust import Signature
 
     said = json.loads((folder / "format.json").read_text())["signed"]
@@ -303,7 +303,7 @@ def test_a_forged_signature(store: Path, key: Path, tmp_path: Path) -> None:
 
 def test_a_signature_taken_away(store: Path, key: Path) -> None:
     """Then it is an unsigned store, in which nothing is right: it is refused to who wants it signed."""
-    from pyplantx.warehouse.session import _format_text
+    from pyplantx.warehouse.formatfile import _format_text
 
     for path in (store / "format.json", store / "backup" / "format.json"):
         path.write_bytes(_format_text(None))
