@@ -127,10 +127,10 @@ def trusting_address() -> None:
         os.makedirs(target, 0o700, exist_ok=True)
         for part in sealed.record.parts:
             if not os.path.exists(os.path.join(target, part.name)):
-                with open(os.path.join(folder, part.name), "rb") as source:
-                    with open(os.path.join(target, part.name), "wb", buffering=0) as file:
-                        while piece := source.read(1 + part.size // 16):
-                            file.write(piece)
+                there = os.path.join(target, part.name)
+                with open(os.path.join(folder, part.name), "rb") as source, open(there, "wb", buffering=0) as file:
+                    while piece := source.read(1 + part.size // 16):
+                        file.write(piece)
         objects.remove_tree(folder)
 
     objects.Objects.publish = publish  # type: ignore[method-assign]

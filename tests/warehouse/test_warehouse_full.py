@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,8 @@ from tests.warehouse.stores import fetch, send
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    ran = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True, text=True)
-    if ran.returncode:
-        pytest.skip(f"no file system can be mounted here: {ran.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+def small_disk(new_disk: Callable[[str], Path]) -> Path:
+    return new_disk("4m")
 
 
 @pytest.mark.parametrize("size", [3_500_000, 600_000, 5_000])
