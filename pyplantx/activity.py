@@ -519,7 +519,8 @@ class Activity:
 
     def _note_decision(self, id: ReactorId, action: str, reason: Reason) -> None:
         code = self._code_change(id) if reason.kind == "new" else None
-        self.decisions[id] = decide(self.reactors[id].name, action, reason, code, self.describe)
+        unkept = self.warehouse.unkept_run(id) if reason.kind == "new" and code is None else ""
+        self.decisions[id] = decide(self.reactors[id].name, action, reason, code, self.describe, unkept)
 
     def _code_change(self, id: ReactorId) -> CodeChange | None:
         """What changed since the newest earlier version of this reactor; None if there is none."""

@@ -106,7 +106,9 @@ def up_to_date(reactor: str) -> Decision:
     return Decision(reactor, "up to date")
 
 
-def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | None, describe: Describe) -> Decision:
+def decide(
+    reactor: str, action: str, reason: Reason | None, code: CodeChange | None, describe: Describe, unkept: str = ""
+) -> Decision:
     """The decision that follows from a scheduler's reason.
 
     Parameters
@@ -121,23 +123,25 @@ def decide(reactor: str, action: str, reason: Reason | None, code: CodeChange | 
         What changed since the last version, if there was one.
     describe : callable
         Config key to words.
+    unkept : str
+        The action of its last run, where none of its runs has left a trace; "" if there was no run either.
     """
     if reason is None:
         return Decision(reactor, action)
     kind = "code" if reason.kind == "new" and code is not None else reason.kind
-    words = sentence(reason, code, describe)
+    words = sentence(reason, code, describe, unkept)
     return _new(Decision, (reactor, action, words, kind, reason.old, reason.new, code, (), ()))
 
 
-def sentence(reason: Reason, code: CodeChange | None, describe: Describe) -> str:
-    """The reason as a person says it."""
+def sentence(reason: Reason, code: CodeChange | None, describe: Describe, unkept: str = "") -> str:
+    """The reason as a person says it; the arguments are those of `decide`."""
     if reason.kind == "changed" and reason.old:
         words = [_change(old, new, describe) for old, new in zip(reason.old[:_MOST_CHANGES], reason.new)]
         if len(reason.old) > _MOST_CHANGES:
             words.append(f"and {len(reason.old) - _MOST_CHANGES:,} more")
         return "; ".join(words)
     if reason.kind == "new":
-        return str(code) if code is not None else "never run before"
+        return str(code) if code is not None else _SENTENCES_WITHOUT_TRACE.get(unkept, "never run before")
     return _SENTENCES[reason.kind].format(name=repr(reason.name))
 
 
@@ -149,6 +153,13 @@ _SENTENCES = {
     "changed": "ingredient {name} can't be produced any more",
     "payload": "the stored content of {name} is gone",
     "restarted": "its worker was lost, or what it had received was damaged",
+}
+
+#: By the action of the last run.
+_SENTENCES_WITHOUT_TRACE = {
+    "failed": "its last run failed",
+    "interrupted": "its last run was interrupted",
+    "ran": "its last run caught an error, so it is not used again",
 }
 
 

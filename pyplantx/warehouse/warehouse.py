@@ -45,6 +45,9 @@ _SOME_FOLDER = "name a folder, such as 'plant'; '.' is the one that you work in"
 #: How many commits of the history are looked through at most for the last run of a reactor, and how many at first.
 LOOK_BACK, _FIRST_LOOK = 100_000, 64
 
+#: Kind of the blobs that tell of runs without a trace.
+_UNKEPT = "unkept"
+
 #: Seconds after which a session notes what it has reached up to then.
 _NOTED_EVERY = 30.0
 
@@ -485,9 +488,17 @@ class Warehouse:
         self._committer.commit(commit, self._new_version(commit), announce)
 
     def note_run(self, entry: records.HistoryEntry) -> None:
-        """Have the history tell of a run that failed, or that leaves nothing which could be used again."""
+        """Have the history tell of a run that failed, or that leaves nothing which could be used again.
+
+        What `unkept_run` tells is noted by itself: the history is too long to be searched before each first run.
+        """
         if not self.read_only:
             self._committer.note_run(entry)
+            self._committer.put("blobs", blob_key(_UNKEPT, entry.id), entry.action, patient=True)
+
+    def unkept_run(self, reactor: str) -> str:
+        """How the last run of a reactor ended that has left no trace (an action of `HistoryEntry`); "" without one."""
+        return self.blob_get(_UNKEPT, reactor) or ""
 
     def _new_version(self, commit: Commit) -> NewVersion | None:
         if self._newest.get(commit.reactor) == commit.root:

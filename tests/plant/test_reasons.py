@@ -77,6 +77,45 @@ class TestRunsThatLeaveNothing:
                 ("fails", "interrupted"),
             ]
 
+    @pytest.mark.parametrize("is_same_session", [True, False])
+    def test_the_next_run_does_not_call_itself_the_first(self, open_plant: Any, is_same_session: bool) -> None:
+        @ReactorFunc
+        def fails(pipe: Any, config: Any) -> None:
+            if config["fail"]:
+                raise config["fail"]
+            pipe.send("x", 1)
+
+        @ReactorFunc
+        def copes(pipe: Any) -> Any:
+            try:
+                pipe.send("y", (yield pipe.receive("x")))
+            except ValueError:
+                pipe.send("y", 0)
+
+        plant = open_plant(fails, copes)
+        told = []
+        for error in (ValueError("no"), KeyboardInterrupt(), None, ValueError("again")):
+            plant.set_config({"fail": error})
+            told.append([decision.reason for decision in plant.status()])
+            try:
+                plant.produce("y")
+            except KeyboardInterrupt:
+                pass
+            for at, reactor in enumerate((fails, copes)):
+                assert plant.why(reactor).reason == plant.explain("xy"[at]).reason
+            if not is_same_session:
+                plant.close()
+                plant = open_plant(fails, copes)
+        plant.close()
+        caught = "its last run caught an error, so it is not used again"
+        assert told == [
+            ["never run before", "never run before"],
+            ["its last run failed", caught],
+            ["its last run was interrupted", "its last run was interrupted"],
+            [told[3][0], "depends on the new content of 'x'"],
+        ]
+        assert told[3][0].startswith("config fail: None → ")
+
     def test_one_that_waited_is_told_as_interrupted(self, open_plant: Any) -> None:
         @ReactorFunc
         def source(pipe: Any) -> None:
