@@ -112,7 +112,7 @@ class Activity:
         self.history: list[HistoryEntry] = []
         self._recall = Recall(warehouse, reactors, world)
         self._outside: dict[str, int] = {}  # what was asked for from outside -> how often it was looked for
-        self._turns = Turns(warehouse, claim_timeout)
+        self._turns = Turns(warehouse, claim_timeout, self._trees.is_alone_since)
         self._events: deque[Event] = deque()
         self._forced: frozenset[ReactorId] = frozenset()
         self._recorded: set[ReactorId] = set()  # those whose last runs are in the traces

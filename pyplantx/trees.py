@@ -55,11 +55,14 @@ class Trees:
 
     def root(self, id: ReactorId) -> tuple[Digest, Segment | None]:
         """Key and segment of the root of a reactor's tree: its fingerprint, or that of an earlier version."""
+        self._looked_up[id] = self._warehouse.foreign_changes()  # first: what comes between may have been overlooked
+        return self._look_up(id)
+
+    def _look_up(self, id: ReactorId) -> tuple[Digest, Segment | None]:
         key = self._reactors.root(id)
         text = self._warehouse.find_record(key)
         if text is not None and text.startswith(ACCEPTED):
             key, text = self.accepted(key, text)
-        self._looked_up[id] = self._warehouse.foreign_changes()
         return key, _decoded(text)
 
     def accepted(self, key: Digest, text: str | None) -> tuple[Digest, str | None]:
@@ -94,7 +97,7 @@ class Trees:
         int
             `SENDS`; `HANGS` on ingredients; `RUNS` to find out, or has run and sent no such thing.
         """
-        key, segment = self.root(id)
+        key, segment = self._look_up(id)
         if segment is None:
             return RUNS
         steps: list[Step] = []
@@ -119,7 +122,7 @@ class Trees:
         """
         id, root, steps, joint = record
         grown: tuple[Digest, Segment] | None
-        if joint is not None and joint[0] not in self._written and self._is_alone_since(id):
+        if joint is not None and joint[0] not in self._written and self.is_alone_since(id):
             key, count = joint
             grown = key, _new(Segment, (steps[count:], ""))
         else:
@@ -128,8 +131,8 @@ class Trees:
             self._written.add(grown[0])
         return grown
 
-    def _is_alone_since(self, id: ReactorId) -> bool:
-        """Whether nobody else has written anything since the reactor was looked up."""
+    def is_alone_since(self, id: ReactorId) -> bool:
+        """Whether nobody else has written anything since the reactor was looked up, as far as the view goes."""
         return self._looked_up.get(id) == self._warehouse.foreign_changes()
 
 

@@ -72,6 +72,7 @@ class Committer:
         self._report = report
         self._lock = threading.RLock()  # guards everything below; held for microseconds only
         self.waiting = Waiting()
+        self.commits = 0  # of all warehouses that share this
         self._queue: list[Item] = []
         self._payloads: dict[Digest, bytes] = {}
         self._unsynced: dict[Digest, ObjectRecord] = {}
@@ -157,6 +158,7 @@ class Committer:
         seconds = commit.entry.seconds if commit.entry is not None else None
         with self._lock:
             if self._void and not self._void.isdisjoint([ref.address for _, ref in commit.sent]):
+                self.commits += 1
                 return
             waiting = self.waiting
             for name, ref in commit.sent:
@@ -169,6 +171,7 @@ class Committer:
             if version is not None:
                 waiting.add_version(version)
                 writes.append(("versions", (version.reactor, version.root), version))
+            self.commits += 1  # behind what it tells of: who has read this number sees all that it counts
             self._queue.append(_new(Item, (writes, needs, commit.entry, announce)))
             self._touch()
 

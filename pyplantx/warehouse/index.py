@@ -73,6 +73,7 @@ class Reader:
         self._txn: Txn | None = None
         self._begun = 0.0
         self._kept = False
+        self._last_foreign = 0  # number of the newest commit of another process that the view shows
         self.uses = 0  # so that an idle timer can tell whether the transaction is in use
 
     def get(self, table: str, key: Key) -> bytes | None:
@@ -180,7 +181,7 @@ class Reader:
             except lmdb.MapResizedError:
                 self._index.follow_growth()
                 return self.foreign_changes()
-        return self._index.foreign_commits
+        return self._last_foreign
 
     def drop_idle(self) -> None:
         """End the view, unless a read is under way."""
@@ -246,7 +247,9 @@ class Reader:
         self._stale = False
         txn: Txn = self._index.begin_read(self._index.meta)
         self._txn = txn
-        self._index.note_commit(txn.id())
+        number = txn.id()
+        # At most that: another thread may have seen a later one, which this view does not show.
+        self._last_foreign = min(self._index.note_commit(number), number)
         self._begun = time.monotonic()
         return txn
 
@@ -306,8 +309,10 @@ class Index:
         self._is_doubtful = False  # damage was seen
         self._marked = True  # a mark of a clean close may exist: remove it before the first write
         self.changed = False
-        self.foreign_commits = 0  # grows with every commit of another process that was noticed
-        self._last_commit = 0  # number of the newest commit that is counted above, or is our own
+        self._noting = threading.RLock()  # one thread notes a commit at a time
+        self._last_foreign = 0  # number of the newest commit of another process that was noticed
+        self._last_commit = 0  # number of the newest commit that is known, whoever made it
+        self._own_commit = 0  # number of the one that we are writing just now
         self.closed = self._forked = False
         self.is_usable = True  # neither of the two
         self._envs: list[lmdb.Environment] = []
@@ -477,17 +482,24 @@ class Index:
             self._turn.release()
             raise
 
-    def note_commit(self, number: int) -> None:
-        """The index is seen to be at this commit; LMDB numbers them, whoever makes them."""
-        if number > self._last_commit:
-            self._last_commit = number
-            self.foreign_commits += 1
+    def note_commit(self, number: int) -> int:
+        """The index is seen to be at this commit; LMDB numbers them, whoever makes them.
 
-    def _note_own_commit(self, number: int) -> None:
-        """We have written as this number. In doubt (a number was skipped, or is not there) it counts as another's."""
-        if number == self._last_commit + 1 == self.meta.info()["last_txnid"]:
+        Returns
+        -------
+        int
+            The newest one known that is another's. In doubt (a number was skipped) our own counts as such.
+        """
+        if number > self._last_commit:
+            with self._noting:
+                self._note_next_commit(number)
+        return self._last_foreign
+
+    def _note_next_commit(self, number: int) -> None:
+        if number > self._last_commit:
+            if not number == self._own_commit == self._last_commit + 1:
+                self._last_foreign = number  # first: who finds nothing to note any more reads what is noted
             self._last_commit = number
-        self.note_commit(self.meta.info()["last_txnid"])
 
     def busy(self) -> StoreBusy:
         """The error for a writer that does not end."""
@@ -504,19 +516,20 @@ class Index:
         if payloads:
             self._transact(self.small, lambda txn: self._put_payloads(txn, payloads))
         senseless = dict(self._senseless)
-        number = 0
 
         def put_records(txn: Txn) -> None:
-            nonlocal number
-            number = txn.id()
+            self._own_commit = txn.id()  # beforehand: another thread may see it before this one goes on
             self._renewed.clear()  # of a transaction that was too large
             self._drop_senseless(txn, senseless)
             if work is not None:
                 work(txn)
 
         if work is not None or senseless:
-            self._transact(self.meta, put_records)
-            self._note_own_commit(number)
+            try:
+                self._transact(self.meta, put_records)
+                self.note_commit(self.meta.info()["last_txnid"])
+            finally:
+                self._own_commit = 0  # while it is still our turn: if nothing was written, another's gets that number
         self.changed = True
         for place in [*senseless, *[place for place in self._condemned if place[0] in self._renewed]]:
             self._senseless.pop(place, None)

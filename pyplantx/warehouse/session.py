@@ -10,7 +10,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,9 +30,6 @@ from pyplantx.warehouse.stillness import Stillness
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.sealing import Sealing
-
-#: Seconds for which the answer to "is anybody else here?" is good.
-_LOOK_AROUND_EVERY = 0.05
 
 
 def report(sentence: str) -> None:
@@ -95,7 +91,6 @@ class Session:
         self.added = 0
         self.disk: int | None = None
         self.settle: Callable[[Session], None] | None = None
-        self._looked_around, self._others = -_LOOK_AROUND_EVERY, False
         self._presence = FileLock(os.path.join(self.layout.locks, "presence"), readable_only=read_only)
         self._entry = FileLock(os.path.join(self.layout.locks, "entry"), readable_only=read_only)
         durable = durability == "power"
@@ -205,14 +200,6 @@ class Session:
         """Ids of the other processes that have the store open, as far as the system tells."""
         return self._presence.processes() - {self.pid}
 
-    def others_present(self) -> bool:
-        """Whether other sessions have left a staging folder: they are alive, or died without a sweep since."""
-        now = time.monotonic()
-        if now - self._looked_around > _LOOK_AROUND_EVERY:
-            self._looked_around = now
-            self._others = self._have_others_staged()
-        return self._others
-
     def others_may_store(self) -> bool:
         """Whether another process may have stored what it is still to name; asks for no lock."""
         if not self._have_others_staged():
@@ -221,6 +208,7 @@ class Session:
         return holders != {self.pid}  # without ourselves among them the system does not tell
 
     def _have_others_staged(self) -> bool:
+        """Whether other sessions have left a staging folder: they are alive, or died without a sweep since."""
         try:
             with os.scandir(self.layout.staging) as entries:
                 names = {entry.name.partition(".")[0] for entry in entries}

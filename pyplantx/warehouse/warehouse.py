@@ -163,6 +163,7 @@ class Warehouse:
         self._recent: list[tuple[bytes, bytes]] = []  # the last commits in the history, when somebody looked last
         self._told: dict[bytes, dict[str, dict[str, Any]]] = {}  # commits in the history -> see `_last_runs`
         self._noted_at = time.monotonic()
+        self._own_commits = 0  # the others that the committer has counted are of other plants of this process
         self._closed = False
 
     def _share_room(self, disk: int | None) -> None:
@@ -276,9 +277,10 @@ class Warehouse:
         return [*found, *[version for version in stored if version.root not in seen]][: records.MAX_VERSIONS]
 
     def _stored_versions(self, reactor: str) -> list[VersionInfo]:
+        before = self.foreign_changes()
         record = self._record("versions", name_key(reactor), records.decode_versions)
         if record is None or not record.roots:
-            self._without_versions[reactor] = self.foreign_changes()
+            self._without_versions[reactor] = before
             return []
         _, roots, parts = record
         former = [VersionInfo(root, when, self._parts(reactor, root)) for root, when in roots[1:]]
@@ -485,7 +487,11 @@ class Warehouse:
             Handed out by `announcements` once the commit is durable.
         """
         self._writable()
-        self._committer.commit(commit, self._new_version(commit), announce)
+        self._commit(commit, self._new_version(commit), announce)
+
+    def _commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
+        self._committer.commit(commit, version, announce)
+        self._own_commits += 1
 
     def note_run(self, entry: records.HistoryEntry) -> None:
         """Have the history tell of a run that failed, or that leaves nothing which could be used again.
@@ -519,7 +525,7 @@ class Warehouse:
         commit = Commit(reactor, root, (), (), parts)
         version = self._new_version(commit)
         if version is not None:
-            self._committer.commit(commit, version, None)
+            self._commit(commit, version, None)
 
     def maybe_flush(self) -> None:
         """Write what waits, if it has waited long enough; cheap otherwise. For quiet points between reactors.
@@ -568,15 +574,9 @@ class Warehouse:
 
     # -- claims
 
-    def others_present(self) -> bool:
-        """Whether other sessions seem to have the store open; looked up at most every 50 ms."""
-        return self._session.others_present()
-
     def foreign_changes(self) -> int:
-        """A number; while it is the same, nobody else has written anything that look-ups could see."""
-        if self._session.users > 1:  # other plants of this process write through the same session
-            self._session.index.foreign_commits += 1
-        return self._reader.foreign_changes()
+        """A number; while it is the same, nobody else has committed anything that look-ups could see."""
+        return self._reader.foreign_changes() + self._committer.commits - self._own_commits
 
     def refresh(self) -> None:
         """Let the next look-up see what others have committed."""

@@ -178,7 +178,7 @@ class TestWorkspaces:
     def test_they_are_no_sessions_of_others(self, tmp_path):
         with Warehouse(tmp_path) as warehouse:
             warehouse.workspaces.take("r", KEY)
-            assert not warehouse.others_present()
+            assert not warehouse._session.others_may_store()
             assert [problem for problem in warehouse.check() if problem.kind != "garbage"] == []
 
 

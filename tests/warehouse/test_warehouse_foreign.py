@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, send
 
@@ -56,7 +60,52 @@ def test_what_another_process_commits_between_two_of_ours_is_noticed(tmp_path: P
         assert warehouse.foreign_changes() != before
 
 
-def test_two_warehouses_of_one_process_never_rely_on_it(tmp_path: Path) -> None:
-    with Warehouse(tmp_path) as one, Warehouse(tmp_path):
+def test_an_own_commit_that_is_seen_before_the_writer_has_noted_it_is_not_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.begin_activity()
+        before, seen = warehouse.foreign_changes(), []
+        transact = Index._transact
+
+        def looked_at_at_once(index: Index, env: Any, work: Any) -> None:
+            transact(index, env, work)
+            warehouse.refresh()
+            seen.append(warehouse.foreign_changes())
+
+        monkeypatch.setattr(Index, "_transact", looked_at_at_once)
+        for number in range(3):
+            send(warehouse, f"x{number}", number)
+            warehouse.sync()
+        assert seen == [before] * 3
+        monkeypatch.undo()
+        write_elsewhere(tmp_path)  # whose number comes next
+        warehouse.refresh()
+        assert warehouse.foreign_changes() != before
+
+
+def test_what_another_process_commits_is_noticed_by_each_warehouse_with_its_own_view(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as one, Warehouse(tmp_path) as other:
         one.begin_activity()
-        assert one.foreign_changes() != one.foreign_changes()
+        other.begin_activity()
+        assert other.blob_get("test", "key") is None
+        write_elsewhere(tmp_path)
+        one.refresh()
+        assert one.blob_get("test", "key") == "text"
+        before = other.foreign_changes()
+        assert other.blob_get("test", "key") is None
+        other.refresh()
+        assert other.foreign_changes() != before
+
+
+def test_what_another_warehouse_of_the_process_commits_is_noticed(tmp_path: Path) -> None:
+    with Warehouse(tmp_path) as one:
+        with Warehouse(tmp_path) as other:
+            one.begin_activity()
+            before = one.foreign_changes()
+            send(one, "x", 1)
+            assert one.foreign_changes() == before
+            send(other, "y", 2)
+            assert (after := one.foreign_changes()) != before
+            send(other, "z", 3)
+        assert one.foreign_changes() not in (before, after)

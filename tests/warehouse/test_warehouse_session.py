@@ -489,7 +489,7 @@ def test_a_reader_needs_the_data_only(opened: Open, directory: Path, missing: st
     gone.unlink() if gone.is_file() else shutil.rmtree(gone)
     reading = opened(read_only=True)
     expect(reading)
-    assert not reading.others_present() and reading.check() == [] and reading.keeper.du().total > 0
+    assert not reading._session.others_may_store() and reading.check() == [] and reading.keeper.du().total > 0
     assert not gone.exists()
 
 
@@ -517,7 +517,7 @@ def test_a_reader_beside_a_writer(opened: Open, directory: Path) -> None:
             assert writer.stdout.readline() == "done\n"
             reading = reading or opened(read_only=True)
             reading.refresh()
-            assert fetch(reading, f"w{number}") == f"{number}\n" * 20_000 and reading.others_present()
+            assert fetch(reading, f"w{number}") == f"{number}\n" * 20_000 and reading._session.others_may_store()
         assert reading is not None
         expect(reading)
         reading.close()
