@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pyplantx.errors import (
+    BadRequest,
     Deadlock,
     IngredientError,
     NoProducer,
@@ -122,6 +123,52 @@ def _deadlock(failure: Failure, names: Sequence[str], line_of: Callable[[Reactor
     )
 
 
+#: What to do about whatever waits for something that no plant gives.
+NO_LOOP_HINT = (
+    "a plant drives its reactors itself and has no event loop, so pipe.receive(...) and subreactors are all that can "
+    "be waited for; asyncio.run(work()) does other asynchronous work (in a notebook, in a thread of its own)"
+)
+
+#: What a `RuntimeError` says where an event loop is looked for: of asyncio (two), sniffio and trio.
+_NO_LOOP = ("no running event loop", "no current event loop", "unknown async library", "from async context")
+
+
+def no_event_loop(error: BaseException, reactor: Reactor) -> BadRequest | None:
+    """What a reactor did that has looked for an event loop, by the error that came of it; None if that is another.
+
+    Parameters
+    ----------
+    error : BaseException
+        As it has left the reactor's function.
+    reactor : Reactor
+    """
+    words = str(error.args[0]) if isinstance(error, RuntimeError) and error.args else ""
+    if not any(text in words for text in _NO_LOOP):
+        return None
+    entries = [entry for entry in _tracebacks(error.__traceback__) if not _is_ours(entry)]
+    line = _innermost([(entry.tb_frame.f_code.co_filename, entry.tb_lineno) for entry in entries])
+    told = BadRequest(f"reactor {reactor.name} awaits or begins what needs an event loop ({line})", hint=NO_LOOP_HINT)
+    told.__cause__ = error
+    return told
+
+
+def waiting_line(body: object) -> str:
+    """Where a generator or coroutine waits, as "file:line": the innermost place that can be seen in its own file."""
+    places: list[tuple[str, int]] = []
+    while body is not None:
+        frame = getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None)
+        if frame is not None and not _is_our_file(frame.f_code.co_filename):
+            places.append((frame.f_code.co_filename, frame.f_lineno))
+        body = getattr(body, "cr_await", None) or getattr(body, "gi_yieldfrom", None)
+    return _innermost(places)
+
+
+def _innermost(places: Sequence[tuple[str, int]]) -> str:
+    """Of places in files, outermost first, the last one in the first one's file: behind it are libraries, mostly."""
+    own = [place for place in places if place[0] == places[0][0]]
+    return "{}:{}".format(*own[-1]) if own else ""
+
+
 def is_described(error: BaseException) -> bool:
     """Whether `describe_request_chain` has told where an exception comes from."""
     return any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
@@ -186,4 +233,8 @@ def _tracebacks(tb: TracebackType | None) -> list[TracebackType]:
 
 
 def _is_ours(tb: TracebackType) -> bool:
-    return tb.tb_frame.f_code.co_filename.startswith(_HERE + os.sep)
+    return _is_our_file(tb.tb_frame.f_code.co_filename)
+
+
+def _is_our_file(path: str) -> bool:
+    return path.startswith(_HERE + os.sep)

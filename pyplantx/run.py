@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
 from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, shown
-from pyplantx.failures import note_opened
+from pyplantx.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_line
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
 from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
@@ -269,8 +269,9 @@ class Run:
             self._request = None
             return Asked(self.reactor.id, self._take_steps(), ())
         if type(yielded) is not Request:
+            mistake = self._garbage(yielded)
             self.close()
-            return self._raised(self._garbage(yielded))
+            return self._raised(mistake)
         yielded.taken()
         self._request = yielded
         return _new(Asked, (self.reactor.id, self._take_steps(), yielded.names))
@@ -290,6 +291,7 @@ class Run:
         return _new(Ended, (self.reactor.id, self._take_steps(), reusable))
 
     def _raised(self, error: BaseException) -> Outcome:
+        error = no_event_loop(error, self.reactor) or error
         for forgotten in self.pending if not isinstance(error, PyplantxError) else ():
             mistake = self._never_yielded(forgotten)
             error.add_note(f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
@@ -559,9 +561,13 @@ class Run:
     def _garbage(self, yielded: Any) -> BadRequest:
         kind = type(yielded).__name__
         hint = "yield pipe.receive(...)"
+        did = "awaits what yielded" if hasattr(self._body, "cr_frame") else "yielded"
         if isinstance(yielded, SubreactorCall):
             kind, hint = "a subreactor call", f"yield from {yielded.subreactor.__name__}(pipe, ...)"
-        return BadRequest(f"reactor {self.reactor.name} yielded {kind}: {shown(yielded)}", hint=hint)
+        elif did != "yielded" or hasattr(type(yielded), "__await__"):
+            hint = NO_LOOP_HINT
+        line = waiting_line(self._body)
+        return BadRequest(f"reactor {self.reactor.name} {did} {kind}: {shown(yielded)} ({line})", hint=hint)
 
     def _waits_with(self) -> str:
         code = getattr(self.reactor.function, "__code__", None)
