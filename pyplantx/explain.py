@@ -36,7 +36,12 @@ class CodeChange(NamedTuple):
 
     @classmethod
     def between(cls, old: Mapping[str, Digest], new: Mapping[str, Digest]) -> CodeChange:
-        """Compare two tables of parts."""
+        """Compare two tables of parts; the first part of each is the reactor's own function.
+
+        A script may be called otherwise by now, or come from the standard input: its parts are compared all the same.
+        """
+        if old and new:
+            old = _seen_from(_modules_apart(next(iter(old)), next(iter(new))), old, new)
         return cls(
             tuple(label for label in new if label in old and old[label] != new[label]),
             tuple(label for label in new if label not in old),
@@ -48,6 +53,23 @@ class CodeChange(NamedTuple):
         parts += [f"{label} is new" for label in self.added]
         parts += [f"{label} is gone" for label in self.removed]
         return "; ".join(parts) or "its code or version changed"
+
+
+def _modules_apart(old: str, new: str) -> tuple[str, str]:
+    """Of two labels, "function a.load" and "function b.load": what they call the place where that lies."""
+    before, after = old.split(" ", 1)[-1].split("."), new.split(" ", 1)[-1].split(".")
+    while before and after and before[-1] == after[-1]:
+        del before[-1], after[-1]
+    return ".".join(before), ".".join(after)
+
+
+def _seen_from(places: tuple[str, str], old: Mapping[str, Digest], new: Mapping[str, Digest]) -> Mapping[str, Digest]:
+    """The old table with the labels that the new one has, where only the place is called otherwise."""
+    before, after = places
+    if not before or not after:
+        return old
+    renamed = {label: label.replace(f" {before}.", f" {after}.") for label in old}
+    return {renamed[label] if renamed[label] in new else label: digest for label, digest in old.items()}
 
 
 #: How many things that are not seen a printed decision names; and those that have nothing in them to be seen.

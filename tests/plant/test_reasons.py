@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -204,6 +207,52 @@ def test_who_asks_why_of_all_reactors_reads_the_history_once(open_plant: Any, mo
             other.run_reactor(reactors[3])
         after = plant.warehouse.last_run(reactors[3].id)
         assert before is not None and after is not None and after["started"] > before["started"]
+
+
+SCRIPT = """
+import sys
+from pyplantx import Plant, ReactorFunc
+
+FACTOR = 2
+
+def scaled(x):
+    return x * FACTOR
+
+class Scale:
+    def __call__(self, x):
+        return scaled(x)
+
+@ReactorFunc
+def main(pipe):
+    pipe.send("x", Scale()(1))
+
+with Plant(sys.argv[1]) as plant:
+    plant.produce("x")
+    print(plant.why(main).reason)
+"""
+
+
+def test_parts_of_a_script_that_was_renamed_or_is_read_from_the_standard_input_are_compared(tmp_path: Path) -> None:
+    def reason(name: str, source: str) -> str:
+        (tmp_path / name).write_text(source)
+        command = [sys.executable, name, str(tmp_path / "plant")]
+        with open(tmp_path / name) as script:
+            done = subprocess.run(command, stdin=script, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert reason("one.py", SCRIPT) == "never run before"
+    assert reason("my.two.py", SCRIPT.replace("= 2", "= 3")) == "constant my.two.FACTOR changed"
+    assert reason("-", SCRIPT.replace("= 2", "= 4")) == "constant <stdin>.FACTOR changed"
+    edited = (
+        SCRIPT.replace("def scaled(x)", "def times(x)")
+        .replace("scaled(x)", "times(x)")
+        .replace("Scale()(1)", "Scale()(2)")
+    )
+    assert reason("three.py", edited.replace("= 2", "= 4")) == (
+        "function three.main changed; function three.Scale.__call__ changed; function three.times is new; "
+        "function <stdin>.scaled is gone"
+    )
 
 
 def _reasons(open_plant: Any, sources: list[str], config: Any = None) -> str:
