@@ -51,7 +51,7 @@ from pyplantx.failures import describe_request_chain, error_of, is_described, no
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.recall import Recall
 from pyplantx.run import Run
-from pyplantx.trees import Trees
+from pyplantx.trees import Segments, Trees
 from pyplantx.turns import Turns
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.waiting import Commit
@@ -77,7 +77,7 @@ class Activity:
 
     Parameters
     ----------
-    reactors, warehouse, executor, world, listeners
+    reactors, warehouse, executor, world, listeners, segments
         The parts of the plant.
     describe : callable
         Config key to words.
@@ -96,6 +96,7 @@ class Activity:
         executor: Executor,
         world: Answers,
         listeners: Listeners,
+        segments: Segments,
         describe: Callable[[str], str],
         finish: Callable[[Activity], None],
         claim_timeout: float = 600.0,
@@ -104,7 +105,7 @@ class Activity:
         self.reactors, self.warehouse, self.executor = reactors, warehouse, executor
         self.world, self.listeners, self.describe, self.dry = world, listeners, describe, dry
         self._finish = finish
-        self._trees = Trees(warehouse, reactors)
+        self._trees = Trees(warehouse, reactors, segments)
         self._scheduler = Scheduler(hash_text, self._trees.root, self._trees.find)
         self.demand = self._scheduler.demand
         self.decisions: dict[ReactorId, Decision] = {}

@@ -22,7 +22,7 @@ from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
 from pyplantx.roster import Roster
-from pyplantx.trees import ACCEPTED
+from pyplantx.trees import ACCEPTED, Segments
 from pyplantx.units import parse_bytes
 from pyplantx.warehouse.waiting import Commit
 from pyplantx.warehouse.warehouse import Warehouse
@@ -150,6 +150,7 @@ class Plant:
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
         self._deciding: dict[ReactorId, Decision] = {}  # what the demand that is on its way has decided
         self._history: list[HistoryEntry] = []
+        self._segments = Segments()
         self._warned: set[str] = set()  # ingredients with several senders
         self._explicit = False
         self._synced = -1
@@ -399,6 +400,7 @@ class Plant:
             SerialExecutor(),
             answers,
             self._listeners,
+            self._segments,
             answers.describe,
             self._finish,
             self._claim_timeout,

@@ -34,7 +34,46 @@ ACCEPTED = "accepted "
 #: See `Trees.outlook`; the better ones first.
 SENDS, HANGS, RUNS = range(3)
 
+#: Texts of so many characters are worth keeping decoded, up to so many in all.
+_LONG, _MOST_KEPT = 1 << 13, 1 << 20
+
 _new = tuple.__new__  # see `core/trace.py`
+
+
+class Segments:
+    """Decodes the records of a plant's trees; long ones that are asked for in one demand after the other only once.
+
+    A reactor that has sent a thousand ingredients is replayed for each of them that is produced by itself, and half of
+    that would be to read its trace.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Digest, tuple[str, Segment]] = {}  # the last ones last
+
+    def decoded(self, key: Digest, text: str | None) -> Segment | None:
+        """The segment of a record; one that can't be read is as good as none: the reactor runs."""
+        if text is None:
+            return None
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == text:
+            return kept[1]
+        try:
+            segment = decode_segment(text)
+        except ValueError as error:
+            log().warning("a trace record can't be read and is left out of account: %s", error)
+            return None
+        if _LONG <= len(text) <= _MOST_KEPT:
+            self._keep(key, text, segment)
+        return segment
+
+    def _keep(self, key: Digest, text: str, segment: Segment) -> None:
+        self._kept.pop(key, None)
+        room = _MOST_KEPT - len(text)
+        for other in reversed(list(self._kept)):
+            room -= len(self._kept[other][0])
+            if room < 0:
+                del self._kept[other]
+        self._kept[key] = text, segment
 
 
 class Trees:
@@ -46,10 +85,12 @@ class Trees:
         Where they are kept.
     reactors : Roster
         Whose they are.
+    segments : Segments
+        What decodes them.
     """
 
-    def __init__(self, warehouse: Warehouse, reactors: Roster) -> None:
-        self._warehouse, self._reactors = warehouse, reactors
+    def __init__(self, warehouse: Warehouse, reactors: Roster, segments: Segments) -> None:
+        self._warehouse, self._reactors, self._decoded = warehouse, reactors, segments.decoded
         self._looked_up: dict[ReactorId, int] = {}  # reactor -> `Warehouse.foreign_changes` when its root was found
         self._written: set[Digest] = set()  # keys of the segments that were grown here
 
@@ -63,7 +104,7 @@ class Trees:
         text = self._warehouse.find_record(key)
         if text is not None and text.startswith(ACCEPTED):
             key, text = self.accepted(key, text)
-        return key, _decoded(text)
+        return key, self._decoded(key, text)
 
     def accepted(self, key: Digest, text: str | None) -> tuple[Digest, str | None]:
         """Where a root leads to whose record is `text`, and the record there; to itself if it only leads back."""
@@ -78,7 +119,7 @@ class Trees:
 
     def find(self, key: Digest) -> Segment | None:
         """The segment of a node."""
-        return _decoded(self._warehouse.find_record(key))
+        return self._decoded(key, self._warehouse.find_record(key))
 
     def outlook(self, id: ReactorId, name: str, answer: Callable[[Question], Observation]) -> int:
         """What a reactor's traces say of whether it sends an ingredient today, before it or anybody else is asked.
@@ -134,14 +175,3 @@ class Trees:
     def is_alone_since(self, id: ReactorId) -> bool:
         """Whether nobody else has written anything since the reactor was looked up, as far as the view goes."""
         return self._looked_up.get(id) == self._warehouse.foreign_changes()
-
-
-def _decoded(text: str | None) -> Segment | None:
-    """The segment of a record; one that can't be read is as good as none: the reactor runs."""
-    if text is None:
-        return None
-    try:
-        return decode_segment(text)
-    except ValueError as error:
-        log().warning("a trace record can't be read and is left out of account: %s", error)
-        return None
