@@ -121,6 +121,7 @@ class Activity:
         self._busy: dict[ReactorId, float] = {}
         self._unfinished: dict[ReactorId, None] = {}  # those that are in the middle of a run, in order of their starts
         self._reverted: set[ReactorId] = set()  # those whose present versions are not the last ones that ran
+        self._strangers: tuple[ReactorId, ...] | None = None  # found out once: those that have run since are through
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
         self._frozen = False
@@ -315,7 +316,9 @@ class Activity:
             return self.reactors.declared(name)
         if stage == 2:
             return self.reactors.hinted(name)
-        return self.reactors.others(lambda root: self.warehouse.find_record(root) is not None)
+        if self._strangers is None:
+            self._strangers = tuple(self.reactors.others(lambda root: self.warehouse.find_record(root) is not None))
+        return self._strangers
 
     def _traced(self, name: str) -> list[ReactorId]:
         """Who sent it before: first those whose present version did, the newest first."""

@@ -260,11 +260,11 @@ def stuck_from(starts: Iterable[Ingredient]) -> list[Ingredient]:
     reached = dict.fromkeys(starts)
     queue = list(reached)
     for ingredient in queue:
-        owners = ingredient.tried if ingredient.sender is None else (ingredient.sender,)
-        for further in [i for owner in owners for i in stuck_ingredients(owner)]:
-            if further not in reached:
-                reached[further] = None
-                queue.append(further)
+        for owner in ingredient.tried if ingredient.sender is None else (ingredient.sender,):
+            for further in owner.asked if owner.wait is not None else ():
+                if further not in reached and further.failure is None and owner.lacks(further):
+                    reached[further] = None
+                    queue.append(further)
     return queue
 
 

@@ -12,6 +12,7 @@ import pytest
 from pyplantx import ReactorFunc, roster
 from pyplantx.fingerprint.hints import to_pattern
 from pyplantx.roster import Roster, _Hints
+from pyplantx.warehouse.warehouse import Warehouse
 
 
 class Printer:
@@ -80,3 +81,27 @@ def test_a_reactor_is_found_by_its_name_and_may_be_added_again() -> None:
     known.replace([two])
     with pytest.raises(Exception, match="one"):
         known.find("one")
+
+
+def test_reactors_of_which_nobody_knows_what_they_send_are_looked_up_once_in_a_demand(
+    open_plant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each name that is looked for: of a thousand reactors that were a million look-ups."""
+    looked_up = []
+    find_record = Warehouse.find_record
+    monkeypatch.setattr(Warehouse, "find_record", lambda self, key: looked_up.append(key) or find_record(self, key))
+
+    def make(at: int) -> Any:
+        names = (f"x{at}", f"x{at - 1}")
+
+        @ReactorFunc(name=f"r{at}")
+        def link(pipe: Any) -> Any:
+            own, other = names
+            pipe.send(own, ((yield pipe.receive(other)) if at else 0) + 1)
+
+        return link
+
+    count = 40
+    with open_plant(*[make(at) for at in reversed(range(count))]) as plant:
+        assert plant.produce(f"x{count - 1}") == count
+    assert len(looked_up) <= 4 * count
