@@ -335,8 +335,9 @@ class Run:
     def _discard(self) -> None:
         if self._workshop is not None:
             self._workshop.stop()
-        for allocation in self.unsent():
-            allocation.discard()
+        if self._allocations or self._temporary:
+            for allocation in self.unsent():
+                allocation.discard()
         self._allocations, self._handles, self._temporary = _NO_ALLOCATIONS, _NO_HANDLES, ()
         self._over = True
 

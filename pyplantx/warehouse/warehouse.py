@@ -487,10 +487,7 @@ class Warehouse:
             Handed out by `announcements` once the commit is durable.
         """
         self._writable()
-        self._commit(commit, self._new_version(commit), announce)
-
-    def _commit(self, commit: Commit, version: NewVersion | None, announce: Callable[[], None] | None) -> None:
-        self._committer.commit(commit, version, announce)
+        self._committer.commit(commit, self._new_version(commit), announce)
         self._own_commits += 1
 
     def note_run(self, entry: records.HistoryEntry) -> None:
@@ -525,7 +522,8 @@ class Warehouse:
         commit = Commit(reactor, root, (), (), parts)
         version = self._new_version(commit)
         if version is not None:
-            self._commit(commit, version, None)
+            self._committer.commit(commit, version, None)
+            self._own_commits += 1
 
     def maybe_flush(self) -> None:
         """Write what waits, if it has waited long enough; cheap otherwise. For quiet points between reactors.
