@@ -18,7 +18,7 @@ from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, role_function, static_attribute
-from pyplantx.fingerprint.pieces import Node, Pin, Slot, label_of
+from pyplantx.fingerprint.pieces import ABSENT, Node, Pin, Slot, label_of
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
 from pyplantx.fingerprint.references import follow
 from pyplantx.tuples import NamedTuple
@@ -117,7 +117,7 @@ class Fingerprinter:
         self._known: dict[int, tuple[Digest, Any]] = {}
         self._reaches: dict[int, _Reach] = {}
         self._frozen = False
-        self._describer = Describer(self._boundary, self.record, self._settle)
+        self._describer = Describer(self._boundary, self.record, self._settle, self._arrived)
         self._graph = Graph(self._describer.describe, self._describer.widen)
 
     @property
@@ -427,6 +427,15 @@ class Fingerprinter:
         for key, slot, after in self._describer.changed_slots():
             self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
             self._met_state.add(key)
+        for key, slot in self._describer.arrivals():
+            if key not in self._describer.slots:
+                self._state[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now))
+                self._met_state.add(key)
+
+    def _arrived(self, owner: Any, key: str) -> bool:
+        """Whether running code put something there where nothing had been."""
+        state = self._state.get((id(owner), key))
+        return state is not None and state.slot.owner is owner and state.before[0] == ABSENT
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""

@@ -10,7 +10,7 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
@@ -83,8 +83,12 @@ _SYMPY_NOISE: Final = frozenset({"_prop_handler", "default_assumptions"})
 #: What `functools.singledispatch` keeps: a count of all registrations with ABCs in the process, and its cache.
 _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
+_NO_NAMES: Final[frozenset[str]] = frozenset()
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
+
+#: A class, or the dict of a function or module, of which all counts: its node, what doesn't, the names it had, how many.
+_Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str], int]
 
 
 class Describer:
@@ -98,19 +102,27 @@ class Describer:
         Code object -> its record.
     settle : callable
         Given a fresh slot, returns the one that counts (see ``code.py``: state).
+    arrived : callable
+        Owner, key -> whether running code was seen to put something there where nothing had been.
     """
 
     def __init__(
-        self, boundary: Boundary, record: Callable[[types.CodeType], Record], settle: Callable[[Slot], Slot]
+        self,
+        boundary: Boundary,
+        record: Callable[[types.CodeType], Record],
+        settle: Callable[[Slot], Slot],
+        arrived: Callable[[Any, str], bool],
     ) -> None:
         self._boundary = boundary
         self._record = record
         self._settle = settle
+        self._arrived = arrived
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
+        self._listed: dict[int, _Listed] = {}
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -134,14 +146,36 @@ class Describer:
             if not after.holds(slot.now, slot.refs_now):
                 yield key, slot, after
 
+    def arrivals(self) -> Iterator[tuple[tuple[int, str], Slot]]:
+        """The names that were added since to classes, functions and modules that count with all that they hold."""
+        for owner, node, is_noise, known, size in list(self._listed.values()):
+            held = _held_by(owner)
+            if len(held) == size:
+                continue
+            for key in [key for key in held if key not in known and not is_noise(key)]:
+                slot = Slot(owner, key, f"{node.label}.{key}", held[key], _reader(owner))
+                self.fill(slot)
+                yield (id(owner), key), slot
+
+    def _list(self, owner: Any, node: Node, is_noise: Callable[[str], bool]) -> list[str]:
+        """The names in a class, or in the dict of a function or module, that count, in order; not what runs added."""
+        held = _held_by(owner)
+        names = [key for key in sorted(filter(_is_text, held)) if not is_noise(key)]
+        self._listed.setdefault(id(owner), (owner, node, is_noise, frozenset(names), len(held)))
+        return [key for key in names if not (self._arrived(owner, key) and self._is_arrival(owner, node, key))]
+
+    def _is_arrival(self, owner: Any, node: Node, key: str) -> bool:
+        return self.slot(owner, key, f"{node.label}.{key}", _reader(owner)).data == ABSENT
+
     def look_again(self) -> bool:
         """Forget the slots that changed, and all that was said with the help of names; whether there were any."""
         changed = [key for key, *_ in self.changed_slots()]
         for key in changed:
             del self.slots[key]
-        again = bool(changed) or self._missed
+        again = bool(changed) or self._missed or next(self.arrivals(), None) is not None
         if again:
             self._references.clear()
+            self._listed.clear()
             self._missed = False
         return again
 
@@ -360,10 +394,9 @@ class Describer:
 
     def _add_whole(self, node: Node, namespace: dict[str, Any]) -> None:
         """Every name of a module."""
-        history = re.compile(_HISTORY).fullmatch if "get_ipython" in namespace else _NOT_MEANT
-        for key in sorted(key for key in namespace if isinstance(key, str)):
-            if key not in LOCATION and not history(key):
-                self._refer(namespace, key).add_to(node)
+        is_history = re.compile(_HISTORY).fullmatch if "get_ipython" in namespace else _NOT_MEANT
+        for key in self._list(namespace, node, lambda key: key in LOCATION or bool(is_history(key))):
+            self._refer(namespace, key).add_to(node)
 
     # --- functions ------------------------------------------------------------------------------------
 
@@ -391,7 +424,7 @@ class Describer:
                 node.add_slot(self.slot(function, key, f"{node.label}: defaults", read_attribute))
 
     def _add_closure(self, node: Node, function: types.FunctionType) -> None:
-        noise = _DISPATCH_NOISE if function.__globals__ is vars(functools) else ()
+        noise: frozenset[str] = _DISPATCH_NOISE if function.__globals__ is vars(functools) else frozenset()
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name in noise:
                 continue
@@ -399,12 +432,13 @@ class Describer:
             node.own += text(name)
             node.add_slot(slot)
         attributes = function.__dict__
-        if attributes:
-            if "__wrapped__" in attributes:
-                node.add_ref(attributes["__wrapped__"])
-            for key in sorted(attributes):
-                if key not in _FUNCTION_NOISE and key not in noise:
-                    node.add_slot(self.slot(attributes, key, f"{node.label}.{key}", read_item))
+        if not attributes:  # nearly always
+            self._listed[id(attributes)] = (attributes, node, _FUNCTION_NOISE.__contains__, _NO_NAMES, 0)
+            return
+        if "__wrapped__" in attributes:
+            node.add_ref(attributes["__wrapped__"])
+        for key in self._list(attributes, node, (_FUNCTION_NOISE | noise).__contains__):
+            node.add_slot(self.slot(attributes, key, f"{node.label}.{key}", read_item))
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
@@ -488,21 +522,36 @@ class Describer:
         members = own.get("_member_map_", {}) if "enum.Enum" in map(qualified, cls.__mro__) else {}
         for key in members:
             node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_member))
-        for key in sorted(own):
-            if key in _CLASS_NOISE or key in members or (key in _ENUM_NOISE and members):
-                continue
-            if key == "__annotations__" and not own[key]:
-                continue  # Python makes an empty one when it is first asked for
-            if key.startswith("__pydantic_") and key != "__pydantic_fields__":
-                continue  # compiled from the fields and functions, which count
-            if key in _SYMPY_NOISE and "sympy.core.basic.Basic" in map(qualified, cls.__mro__):
-                continue
+        for key in self._list(cls, node, functools.partial(_is_class_noise, cls, members)):
             if isinstance(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):
                 node.add_text(key, "descriptor")
             else:
                 node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_class))
                 if key == "__annotations__":
                     self._add_forward(node, own[key], _namespace_of(cls))
+
+
+def _is_class_noise(cls: type, members: dict[str, Any], key: str) -> bool:
+    """Whether a name in a class says nothing of what the class does."""
+    if key in _CLASS_NOISE or key in members or (key in _ENUM_NOISE and members):
+        return True
+    if key == "__annotations__":
+        return not vars(cls)[key]  # Python makes an empty one when it is first asked for
+    if key.startswith("__pydantic_"):
+        return key != "__pydantic_fields__"  # the others are compiled from the fields and functions, which count
+    return key in _SYMPY_NOISE and "sympy.core.basic.Basic" in map(qualified, cls.__mro__)
+
+
+def _held_by(owner: Any) -> Mapping[str, Any]:
+    return vars(owner) if isinstance(owner, type) else owner
+
+
+def _reader(owner: Any) -> Callable[[Any, str], Any]:
+    return read_class if isinstance(owner, type) else read_item
+
+
+def _is_text(key: object) -> bool:
+    return isinstance(key, str)
 
 
 def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any = None) -> Reference:

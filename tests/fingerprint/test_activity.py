@@ -68,6 +68,11 @@ STATES = {
     "lazy function": "G = None\ndef f():\n    global G\n    G = G or len",
     "created": "def f():\n    global NEW\n    NEW = 1\n    return NEW",
     "class attribute": "class C: n = 0\ndef f(): C.n += 1",
+    "new class attribute": "class C: pass\ndef f(): C.n = 1",
+    "new attribute of the class of an instance": "class C:\n    def m(self): type(self).n = 1\nc = C()\ndef f(): c.m()",
+    "new function attribute": "def g(): pass\ndef f(): g.n = getattr(g, 'n', 0) + 1",
+    "second function attribute": "def g(): pass\ng.a = 1\ndef f(): g.n = getattr(g, 'n', 0) + 1",
+    "new name in a module that counts as a whole": "def f(): globals()['NEW'] = 1",
     "instance": "class C: pass\nc = C()\nc.n = 0\ndef f(): c.n += 1",
     "closure": "def make():\n    n = 0\n    def f():\n        nonlocal n\n        n += 1\n    return f\nf = make()",
     "mutable default": "def f(seen=[]): seen.append(1)",
@@ -89,6 +94,25 @@ def test_changes_during_an_activity_are_state(name: str) -> None:
     assert session.activity(session.run) == before
     assert session.activity() == before
     assert len(session.printer.state_changes()) == 1
+
+
+def test_what_runs_have_added_is_named_and_an_edit_of_it_is_an_edit() -> None:
+    session = Session("class C: pass\ndef f():\n    C.made = 1")
+    before = session.activity(session.run)
+    assert session.printer.state_changes() == ["class app.C.made"]
+    session.edit("C.made = 2")
+    assert session.activity() != before
+    session.edit("del C.made")
+    assert session.activity() == before
+
+
+def test_what_is_added_between_activities_is_an_edit() -> None:
+    session = Session("class C: pass\ndef g(): pass\ndef f(): return C, g")
+    looks = [session.activity()]
+    for edit in ("C.made = 1", "g.made = 1"):
+        session.edit(edit)
+        looks.append(session.activity())
+    assert len(set(looks)) == 3
 
 
 def test_state_is_named() -> None:

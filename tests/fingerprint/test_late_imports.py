@@ -78,3 +78,18 @@ def test_what_running_code_changed_is_still_state(tmp_path: Path) -> None:
         assert printer.state_changes() == ["constant app.SEEN"]
         printer.begin_activity()
         assert printer.fingerprint(app.g) == before
+
+
+def test_what_an_import_adds_to_a_class_is_no_state(tmp_path: Path) -> None:
+    source = "class C: pass\ndef f():\n    import adds\n    return C"
+    files = {"app.py": source, "adds.py": "import app\napp.C.scale = 2\ndef unused(): pass\n"}
+    first = fingerprints(tmp_path / "1", files, "f")
+    with program(tmp_path / "2", files) as app:
+        printer = Fingerprinter()
+        for _ in range(2):
+            printer.begin_activity()
+            assert printer.fingerprint(app.f) == first["f"]
+            printer.end_activity()
+        assert printer.state_changes() == []
+    edited = files | {"adds.py": files["adds.py"].replace("= 2", "= 3")}
+    assert fingerprints(tmp_path / "3", edited, "f") != first
