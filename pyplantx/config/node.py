@@ -53,6 +53,9 @@ _OVERVIEW, _NESTED = 400, 2
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = SHOWN
 
+#: Where texts name code that is to be called with the parameters beside it (hydra, Lightning's command line).
+_TARGETS = (("_target_",), ("class_path",))
+
 # Begins the digests of what can't be answered; the rest is random.
 _UNIQUE = "c0f19ffffffffffe"
 _PRESENT: Answer = ("c0f1900000000000000000000000be01", "there")
@@ -265,7 +268,8 @@ class Node:
 
     def _value(self) -> Answer:
         if self.kind == LEAF:
-            return self.hashers.encode(self.value), show(self.value)
+            named = isinstance(self.value, str) and self.path[-1:] in _TARGETS  # such a text counts with what it names
+            return self.hashers.encode({self.path[-1]: self.value} if named else self.value), show(self.value)
         if self.kind == OBJECT:
             return self.hashers.encode(("pyplantx config group", protocols(type(self.value)))), "a group"
         if self.kind == CODE:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from pyplantx.fingerprint import arrays
 from pyplantx.fingerprint.arrays import size, text
 from pyplantx.fingerprint.boundary import Boundary, module_name
+from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     MISSING,
     as_builtin,
@@ -55,6 +56,9 @@ _pack_double: Final = struct.Struct("<d").pack
 _NAN: Final = b"f" + _pack_double(float("nan"))
 _LIBRARIES = Boundary("ignore")
 
+
+#: Keys under which a dict names what is to be called with the rest of it, for hydra and for Lightning's command line.
+_TARGETS: Final = ("_target_", "class_path")
 
 #: What `functools.update_wrapper` copies to an object beside ``__wrapped__``: where a function lies, its docstring.
 _COPIED: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
@@ -130,7 +134,7 @@ _MANY: Final = 64
 def flat(value: Any) -> bytes | None:
     """The encoding of a small container of leaves, such as defaults and the constants of code; None for all else."""
     tag = _FLAT.get(type(value))
-    if tag is None or len(value) > _MANY:
+    if tag is None or len(value) > _MANY or (tag == b"d" and _names_code(value)):
         return None
     try:
         parts = [LEAVES[type(item)](item) for item in (chain(*value.items()) if tag == b"d" else value)]
@@ -239,6 +243,8 @@ class Encoder:
     def _mapping(self, value: dict[Any, Any]) -> None:
         self._out += b"d" + size(len(value))
         self._pairs(value.items())
+        if self._code is not None and _names_code(value):
+            self._left_out([(key, code) for key in _TARGETS if (code := _named_code(value, key)) is not MISSING])
 
     def _pairs(self, pairs: Iterable[tuple[Any, Any]], label: str = "[{!r}]") -> None:
         key = None
@@ -529,6 +535,18 @@ class Encoder:
         self._out += b"?"
         self._class(type(value))  # leaving out the state leaves methods and class attributes in
         self._opaque(value)
+
+
+def _names_code(value: dict[Any, Any]) -> bool:
+    return "_target_" in value or "class_path" in value
+
+
+def _named_code(value: dict[Any, Any], key: str) -> Any:
+    """The code of the project that a dict names under a key; `MISSING` if there is none."""
+    path = value.get(key)
+    if type(path) is not str:  # a dict of OmegaConf has its texts in nodes
+        path = (instance_dict(path) or {}).get("_val")
+    return locate(path, _LIBRARIES) if type(path) is str else MISSING
 
 
 def _ignore(thing: object) -> None:

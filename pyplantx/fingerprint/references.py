@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.modules import import_now, is_library_module
 from pyplantx.fingerprint.objects import MISSING, library_name
 from pyplantx.fingerprint.records import Import
 from pyplantx.tuples import NamedTuple
@@ -146,11 +147,11 @@ def _absolute(namespace: dict[str, Any], one: Import) -> str:
 
 def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
     wanted = [n.split(".") for n in one.names] if one.names else one.chains
-    if _is_library(name, boundary):
+    if is_library_module(name, boundary):
         for chain in wanted or [[]]:
             yield Target("library", boundary.name_library(name, ".".join(chain)), sys.modules.get(name, MISSING))
         return
-    module = _import_now(name, boundary)
+    module = import_now(name, boundary)
     if module is None:
         yield Target("missing", f"import {name}")
     elif wanted is None:
@@ -162,7 +163,7 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
 
 def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
     if chain[0] not in vars(module) and "__path__" in vars(module):
-        _import_now(f"{module.__name__}.{chain[0]}", boundary)
+        import_now(f"{module.__name__}.{chain[0]}", boundary)
     if _is_up_to_class(module, chain[0], boundary):
         return Target("module", value=module, key=chain[0])
     if _attribute(vars(module), chain[0]) is MISSING:
@@ -170,31 +171,3 @@ def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
     if chain[0] not in vars(module):
         return Target("module", value=_attribute(vars(module), chain[0]), key=chain[0])
     return follow(vars(module), chain, boundary)
-
-
-def _is_library(name: str, boundary: Boundary) -> bool:
-    """Whether a module that may not be loaded yet belongs to a library; found without running anything."""
-    top = name.partition(".")[0]
-    if name in sys.modules or top in sys.modules:
-        return boundary.is_library(name if name in sys.modules else top)
-    for finder in sys.meta_path if top else ():  # ".mod": relative, in a module without a package
-        find = getattr(finder, "find_spec", None)
-        spec = find(top, None) if find else None
-        if spec is not None:
-            return boundary.is_library(top, spec.origin if spec.has_location else None)
-    return boundary.is_library(top)
-
-
-def _import_now(name: str, boundary: Boundary) -> ModuleType | None:
-    """Import a project module, as the run would; None if that fails (then the run fails or copes as well)."""
-    import importlib
-
-    known = name in sys.modules
-    try:
-        module = importlib.import_module(name)
-    except MemoryError:  # says nothing of the module
-        raise
-    except Exception:  # foreign code: whatever its import raises means "missing", which counts as such
-        return None
-    boundary.imported += not known and name in sys.modules  # one that fails is tried again and again
-    return module

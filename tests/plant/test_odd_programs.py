@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
 import threading
@@ -479,3 +480,88 @@ def test_no_read_of_a_thread_is_lost_while_its_reactor_waits(open_plant: Any) ->
     steps = next(record.steps for record in traces if "busy" in record.reactor)
     read = {key for kind, key, _ in observations_of(steps) if kind == "config"}
     assert read >= {f"value k{i}" for i in range(count)}
+
+
+SHAPES = """
+from eco_units import UNIT
+class Square:
+    def __init__(self, side): self.side = side
+    def area(self): return self.side**2 * UNIT
+    @classmethod
+    def small(cls): return cls(1)
+def double(side): return Square(side * 2)
+class Unused:
+    def area(self): return 0
+"""
+
+
+def _make(options: Any, **more: Any) -> Any:
+    """What ``hydra.utils.instantiate`` does."""
+    options = {**options, **more}
+    path, _, name = options.pop("_target_").rpartition(".")
+    try:
+        holder = importlib.import_module(path)
+    except ImportError:
+        module, _, holder_name = path.rpartition(".")
+        holder = getattr(importlib.import_module(module), holder_name)
+    return getattr(holder, name)(**options)
+
+
+@pytest.mark.parametrize("target", ["eco_shapes.Square", "eco_shapes.double", "eco_shapes.Square.small"])
+@pytest.mark.parametrize("kind", ["namespace", "dict", "whole dict", "omegaconf"])
+def test_code_that_a_config_names_for_a_library_counts(
+    open_plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, target: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    options = {"_target_": target, **({} if "small" in target else {"side": 3})}
+    config: Any = SimpleNamespace(shape=options if kind == "dict" else SimpleNamespace(**options))
+    if kind == "whole dict":
+        config = {"shape": options}
+    elif kind == "omegaconf":
+        config = pytest.importorskip("omegaconf").OmegaConf.create({"shape": options})
+
+    @ReactorFunc
+    def measure(pipe: Any, config: Any) -> None:
+        shape = config["shape"] if kind == "whole dict" else config.shape
+        pipe.send("area", _make(vars(shape) if kind == "namespace" else shape).area())
+
+    areas = []
+    for shapes, unit in (("", 1), ("", 2), ("+ 1", 2), ("return 0", 2)):
+        source = SHAPES.replace("* UNIT", f"* UNIT {shapes}") if "+" in shapes else SHAPES
+        source = source.replace("return 0", "return 7") if shapes == "return 0" else source
+        (tmp_path / "eco_shapes.py").write_text(source)
+        (tmp_path / "eco_units.py").write_text(f"UNIT = {unit}\n")
+        for name in ("eco_shapes", "eco_units"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        with open_plant(measure, config=config) as plant:
+            areas.append(plant.produce("area"))
+            ran = plant.log.take()
+            plant.produce("area")
+            assert plant.log.take() == []
+    first = areas[0]
+    assert areas == [first, 2 * first, 2 * first + 1, 2 * first]
+    assert ran == []  # that version had run already
+
+
+def test_texts_that_name_no_code_of_the_project_are_texts(open_plant: Any) -> None:
+    @ReactorFunc
+    def read(pipe: Any, config: Any) -> None:
+        pipe.send("read", [option["_target_"] for option in config.options])
+
+    targets = [
+        "collections.OrderedDict",
+        "nowhere.at.all",
+        "x",
+        "",
+        "a b.c",
+        "pathlib",
+        ".a",
+        "sys.path.append",
+        "test",
+    ]
+    with open_plant(read, config=SimpleNamespace(options=[{"_target_": target} for target in targets])) as plant:
+        assert plant.produce("read") == targets
+        assert plant.produce("read") == targets
+        assert plant.log.take() == ["read"]

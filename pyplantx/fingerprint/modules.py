@@ -1,0 +1,78 @@
+"""Modules that are named by a text: whose they are before they are loaded, and what lies in them.
+
+This file may know: how Python finds modules. It may not know: what counts. The only code that it runs is the
+import of a project module that whoever has the text would import.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from pyplantx.fingerprint.boundary import Boundary, module_name
+from pyplantx.fingerprint.objects import MISSING, is_code
+
+
+def is_library_module(name: str, boundary: Boundary) -> bool:
+    """Whether a module that may not be loaded yet belongs to a library; found without running anything."""
+    top = name.partition(".")[0]
+    if name in sys.modules or top in sys.modules:
+        return boundary.is_library(name if name in sys.modules else top)
+    for finder in sys.meta_path if top else ():  # ".mod": relative, in a module without a package
+        find = getattr(finder, "find_spec", None)
+        spec = find(top, None) if find else None
+        if spec is not None:
+            return boundary.is_library(top, spec.origin if spec.has_location else None)
+    return boundary.is_library(top)
+
+
+def import_now(name: str, boundary: Boundary) -> ModuleType | None:
+    """Import a project module, as the run would; None if that fails (then the run fails or copes as well)."""
+    import importlib
+
+    known = name in sys.modules
+    try:
+        module = importlib.import_module(name)
+    except MemoryError:  # says nothing of the module
+        raise
+    except Exception:  # foreign code: whatever its import raises means "missing", which counts as such
+        return None
+    boundary.imported += not known and name in sys.modules  # one that fails is tried again and again
+    return module
+
+
+def locate(path: str, boundary: Boundary) -> Any:
+    """The project's function or class that a dotted path leads to (``"models.net.Net"``); `MISSING` if there is none.
+
+    Parameters
+    ----------
+    path : str
+        A module, and names in it.
+    boundary : Boundary
+        Tells libraries from the project.
+
+    Notes
+    -----
+    The script itself is not imported a second time under its own name.
+    """
+    names = path.split(".")
+    if len(names) < 2 or not all(map(str.isidentifier, names)) or is_library_module(path, boundary):
+        return MISSING
+    held: Any = MISSING
+    for count, name in enumerate(names, start=1):
+        held = _step(held, name, ".".join(names[:count]), boundary)
+        if held is MISSING or isinstance(held, type):  # of a class method's class all counts
+            break
+    return held if is_code(held) and not isinstance(held, ModuleType) else MISSING
+
+
+def _step(held: Any, name: str, path: str, boundary: Boundary) -> Any:
+    """What comes after `held` on a dotted path; at its beginning, or in a package, that may be a module to import."""
+    if path == module_name("__main__"):
+        return sys.modules["__main__"]
+    if isinstance(held, ModuleType) and name in vars(held):
+        return vars(held)[name]
+    if held is MISSING or (isinstance(held, ModuleType) and "__path__" in vars(held)):
+        return import_now(path, boundary) or MISSING
+    return MISSING
