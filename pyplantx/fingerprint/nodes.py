@@ -39,6 +39,7 @@ from pyplantx.fingerprint.pieces import (
     inner_names,
     label_of,
     names_of,
+    read_arguments,
     read_attribute,
     read_cell,
     read_class,
@@ -87,7 +88,7 @@ _NO_NAMES: Final[frozenset[str]] = frozenset()
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
 
-#: A class, or the dict of a function or module, of which all counts: its node, what doesn't, the names it had, how many.
+#: A class, or the dict of a function or module, of which all counts: its node, what doesn't, the names it had.
 _Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str], int]
 
 
@@ -497,7 +498,8 @@ class Describer:
             self._missed = self._missed or target.kind == "missing"
             return None
         label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
-        return self.slot(target.owner, target.key, label, read_item, target.value)
+        read = read_arguments if target.owner is vars(sys) else read_item
+        return self.slot(target.owner, target.key, label, read, target.value)
 
     # --- classes --------------------------------------------------------------------------------------
 

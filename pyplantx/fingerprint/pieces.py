@@ -97,6 +97,12 @@ def read_item(owner: dict[str, Any], key: str) -> Any:
     return owner.get(key, MISSING)
 
 
+def read_arguments(owner: dict[str, Any], key: str) -> Any:
+    """The arguments of the command line, without the path of the script."""
+    arguments = owner.get(key, MISSING)
+    return arguments[1:] if isinstance(arguments, list) else arguments
+
+
 def read_class(owner: type, key: str) -> Any:
     """What a class itself holds."""
     return vars(owner).get(key, MISSING)

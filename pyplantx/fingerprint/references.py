@@ -22,6 +22,9 @@ LOCATION: Final = frozenset(
     {"__name__", "__file__", "__spec__", "__loader__", "__package__", "__path__", "__cached__", "__builtins__"}
 )
 
+#: The command line is as good as a global of the program's own.
+_ARGUMENTS: Final = "argv"
+
 _FINDERS: Final = (globals, eval, exec)
 #: Functions of libraries that find code by text. What `import_module` is given is looked at where it has that name.
 _MODULE_FINDERS: Final = frozenset(
@@ -83,6 +86,8 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
         return _builtin(namespace, name)
     while issubclass(type(value), ModuleType):  # not isinstance(), which a dead proxy can't answer
         if boundary.is_library(value.__name__, _file(value)):
+            if value is sys and chain[used : used + 1] == [_ARGUMENTS]:
+                return _arguments(used + 1)
             return Target("library", boundary.name_library(value.__name__, ".".join(chain[used:])), value, used=used)
         if used == len(chain) or _is_up_to_class(value, chain[used], boundary):
             return Target("module", value=value, owner=owner, key=name, used=used)
@@ -90,9 +95,15 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
         value = _attribute(owner, name)
     if value is MISSING:
         return Target("missing", ".".join(chain[:used]), used=used)
+    if value is vars(sys).get(_ARGUMENTS):
+        return _arguments(used)
     if value is sys.modules:  # it holds whatever has been imported so far
         return Target("library", boundary.name_library("sys", "modules"), value, used=used)
     return Target("slot", value=value, owner=owner, key=name, used=used)
+
+
+def _arguments(used: int) -> Target:
+    return Target("slot", owner=vars(sys), key=_ARGUMENTS, used=used)
 
 
 def _builtin(namespace: dict[str, Any], name: str) -> Target:
@@ -149,6 +160,9 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
     wanted = [n.split(".") for n in one.names] if one.names else one.chains
     if is_library_module(name, boundary):
         for chain in wanted or [[]]:
+            if name == "sys" and chain[:1] == [_ARGUMENTS]:
+                yield _arguments(1)
+                continue
             yield Target("library", boundary.name_library(name, ".".join(chain)), sys.modules.get(name, MISSING))
         return
     module = import_now(name, boundary)

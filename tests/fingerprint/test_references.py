@@ -440,6 +440,28 @@ def test_compiled_functions_of_a_library_count_by_the_function_inside() -> None:
         del sys.modules["jit"]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\ndef f(): return sys.argv[1:]",
+        "import sys as system\ndef g(): return '--fast' in system.argv\ndef f(): return g()",
+        "from sys import argv\ndef f(): return argv",
+        "def f():\n    import sys\n    return len(sys.argv)",
+        "def f():\n    from sys import argv\n    return argv",
+    ],
+)
+def test_the_command_line_counts_and_the_path_of_the_script_does_not(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        names: dict[str, Any] = {}
+        exec(source, names)
+        return Fingerprinter().fingerprint(names["f"])
+
+    assert look("/a/app.py", "1") == look("/b/app.py", "1") != look("/a/app.py", "2")
+
+
 def test_optional_import_that_fails(tmp_path: Path) -> None:
     source = "def f():\n    try:\n        import no_such_module_here\n    except ImportError: return 1\n"
     assert fingerprints(tmp_path / "a", {"app.py": source}, "f") == fingerprints(
