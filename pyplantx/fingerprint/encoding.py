@@ -40,7 +40,7 @@ from pyplantx.fingerprint.objects import (
     read_slot,
     static_attribute,
 )
-from pyplantx.fingerprint.reductions import Unsteady, is_look_up, left_out, reduction
+from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
 from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, is_sparse, sparse_state
 
 Code = Callable[[object], str]
@@ -425,7 +425,7 @@ class Encoder:
             self._out += b"y"
             self.write(as_builtin(value, base))
         elif hides_state(cls):
-            self._refuse(value)
+            self._unseen(value)
         self._fields(value)
 
     def _fields(self, value: Any) -> None:
@@ -444,13 +444,15 @@ class Encoder:
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # foreign code: whatever it raises means that there is no encoding
-            self._refuse(value, error)
+            self._unseen(value, error)
             return
         if isinstance(parts, str):
             self._out += b"g" + text(parts)
         else:
             self._write_parts(parts)
-        if self._code is not None or is_look_up(parts):
+        if self._code is not None:
+            self._left_out(left_out(value, parts) + pickled_code(parts))
+        elif is_look_up(parts):
             self._left_out(left_out(value, parts))
 
     def _write_parts(self, parts: tuple[Any, ...]) -> None:
@@ -463,6 +465,12 @@ class Encoder:
         self.write(state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])
+
+    def _unseen(self, value: Any, cause: BaseException | None = None) -> None:
+        """Refuse an object that shows nobody its state; the code that was given to it counts all the same."""
+        self._refuse(value, cause)
+        if self._code is not None:
+            self._left_out(held_code(value))
 
     def _left_out(self, fields: list[tuple[str, Any]]) -> None:
         """Write fields beside a reduction. It can do without them, so none of them makes a value unencodable."""

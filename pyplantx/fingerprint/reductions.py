@@ -7,8 +7,10 @@ hashed.
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
@@ -30,6 +32,9 @@ _LIBRARIES: Final = Boundary("ignore")
 _LOCATION: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
 
 _FEW: Final = 64
+
+#: How a pickle of protocol 4 or 5 begins: with a frame, and the length of that.
+_PICKLE: Final = re.compile(rb"\x80[\x04\x05]\x95([\s\S]{8})")
 _NO_FIELDS: Final[list[tuple[str, Any]]] = []
 
 
@@ -115,6 +120,79 @@ def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
     return [(name, item) for name, item in candidates if id(item) not in told]
 
 
+def held_code(value: Any) -> list[tuple[str, Any]]:
+    """The functions and classes in an object that has no encoding: in its fields, and in those in C.
+
+    What it was given to call is most of what it does, as with a decorator that is written in C. Fields in C have no
+    names, but the order in which the class shows them to the garbage collector.
+    """
+    import gc
+
+    found = [(name, item) for name, item in own_fields(value).items() if name not in _LOCATION and _has_code(item)]
+    told = {id(type(value)), *(id(item) for _, item in found)}
+    for number, item in enumerate(gc.get_referents(value)):
+        if id(item) not in told and (_is_function(item) or type(item) is type(value)):
+            told.add(id(item))
+            found.append((str(number), item))
+    return found
+
+
+def _is_function(item: Any) -> bool:
+    return is_code(item) and not issubclass(type(item), types.ModuleType)
+
+
+def pickled_code(parts: Any) -> list[tuple[str, Any]]:
+    """The functions and classes of the project that pickles inside a reduction name.
+
+    Libraries that are not written in Python keep the functions that they were given in such bytes (expressions of
+    polars), where all that is left of a function is its name.
+    """
+    found: dict[str, Any] = {}
+    for item in _walk(parts):
+        if type(item) is bytes:
+            for name in _pickled_names(item):
+                held = _find(*name)
+                if held is not None and is_code(held) and library_name(held, _LIBRARIES) is None:
+                    found[".".join(name)] = held
+    return list(found.items())
+
+
+def _pickled_names(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Module and dotted path of everything that the pickles in some bytes name."""
+    for start in _PICKLE.finditer(raw):
+        if int.from_bytes(start[1], "little") <= len(raw) - start.end():
+            yield from _names_in_pickle(raw[start.start() :])
+
+
+def _names_in_pickle(raw: bytes) -> Iterator[tuple[str, str]]:
+    import pickletools
+
+    memo: list[str | None] = []
+    pushed: tuple[str | None, str | None] = (None, None)  # the last two things that were pushed, if they are texts
+    try:
+        for opcode, argument, _ in pickletools.genops(raw):
+            if opcode.name == "STACK_GLOBAL" and pushed[0] is not None and pushed[1] is not None:
+                yield pushed[0], pushed[1]
+            if opcode.name == "MEMOIZE":
+                memo.append(pushed[1])
+            elif "UNICODE" in opcode.name:
+                pushed = (pushed[1], argument)
+            elif opcode.name in ("BINGET", "LONG_BINGET"):
+                pushed = (pushed[1], memo[int(argument or 0)])
+            elif opcode.name != "FRAME":
+                pushed = (pushed[1], None)
+    except (ValueError, IndexError, OverflowError):  # bytes that only begin like a pickle
+        return
+
+
+def _find(module: str, path: str) -> Any:
+    """What lies in a loaded module under a dotted path; None if nothing does."""
+    held: Any = sys.modules.get(module)
+    for part in path.split("."):
+        held = vars(held).get(part) if isinstance(held, type | types.ModuleType) else None
+    return held
+
+
 def _is_ours(cls: type) -> bool:
     """Whether it is a class of this library: arrays that are received, say, lead to all of the plant."""
     return class_module(cls).partition(".")[0] == "pyplantx"
@@ -158,22 +236,24 @@ def _lies_in_library(value: Any, path: str) -> bool:
     module = module if isinstance(module, str) else class_module(type(value))
     if not _LIBRARIES.is_library(module):
         return False
-    held: Any = sys.modules.get(module)
-    for part in path.split("."):
-        held = vars(held).get(part) if isinstance(held, type | types.ModuleType) else None
-    return held is value
+    return _find(module, path) is value
 
 
 def _told(parts: Any) -> set[int]:
     """Identities of all that lies in a reduction, and in the plain containers inside it."""
+    return {id(item) for item in _walk(parts)}
+
+
+def _walk(parts: Any) -> Iterator[Any]:
+    """All that lies in a reduction, and in the plain containers inside it, each once."""
     pending, met = [parts], set[int]()
     while pending:
         item = pending.pop()
         if id(item) in met:
             continue
         met.add(id(item))
+        yield item
         if type(item) in (tuple, list):
             pending += item
         elif type(item) is dict:
             pending += item.values()
-    return met

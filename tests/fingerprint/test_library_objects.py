@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from pyplantx.errors import CannotFingerprint
 from pyplantx.fingerprint import value
 from pyplantx.fingerprint.arrays import beside_layout
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.fingerprint.reductions import pickled_code
 from pyplantx.fingerprint.states import hung_on_sparse
+from tests.fingerprint.harness import program
 
 
 def both_ways(source: str) -> tuple[str, str, list[str]]:
     """The fingerprint of code that refers to a global ``K``, the digest of ``K`` itself, what is not seen."""
-    for library in ("h5py", "toolz", "dask", "torch", "sympy"):
+    for library in ("h5py", "toolz", "dask", "torch", "sympy", "wrapt", "polars"):
         if library in source:
             pytest.importorskip(library)
     names: dict[str, Any] = {}
@@ -178,6 +182,83 @@ def test_a_field_that_has_no_encoding_counts_by_its_class_beside_a_name() -> Non
     source = "import threading\n" + NAMED.replace("5)", "threading.Lock())")
     assert both_ways(source)[1] == both_ways(source)[1] != both_ways(source.replace("Lock", "Event"))[1]
     assert both_ways(source)[2] == ["constant ?.K: a _thread.lock"]
+
+
+# --- code that objects keep out of sight ---------------------------------------------------------------------
+
+#: The parser is written in C, can't be pickled, and has its handlers in fields that have no names.
+EXPAT = "import xml.parsers.expat\nK = xml.parsers.expat.ParserCreate()\nK.StartElementHandler = lambda *a: 5"
+REFUSING = """
+class Task:
+    def __init__(self, todo): self.todo = todo
+    def __reduce__(self): raise TypeError("it runs")
+K = Task(lambda x: x * 5)
+"""
+WRAPT = """
+import wrapt
+@wrapt.decorator
+def twice(wrapped, instance, args, kwargs): return wrapped(*args, **kwargs) * 5
+"""
+HELD = {
+    "handlers in C": (EXPAT, "5", "6"),
+    "fields": (REFUSING, "x * 5", "x * 6"),
+    "a decorator": (f"{WRAPT}@twice\ndef K(x): return x", "* 5", "* 6"),
+    "a decorated function": (f"{WRAPT}@twice\ndef K(x): return x + 1", "x + 1", "x + 2"),
+    "decorated twice": (f"{WRAPT}@twice\n@twice\ndef K(x): return x + 1", "x + 1", "x + 2"),
+    "a decorated method": (f"{WRAPT}class K:\n    @twice\n    def m(self, x): return x + 1", "x + 1", "x + 2"),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_code_inside_objects_without_an_encoding_counts(name: str) -> None:
+    source, old, new = HELD[name]
+    if "wrapt" in source:
+        pytest.importorskip("wrapt")
+    looks = []
+    for text in (source, source, source.replace(old, new)):
+        names: dict[str, Any] = {}
+        exec(f"{text}\ndef f(): return K", names)
+        looks.append(Fingerprinter().fingerprint(names["f"]))
+    assert looks[0] == looks[1] != looks[2]
+
+
+PICKLES = """
+import pickle
+def helper(x): return x + 1
+def score(x): return helper(x)
+class Expression:
+    def __init__(self, function): self.raw = b"head" + pickle.dumps({"function": [function]}, 5) + b"tail"
+    def __reduce__(self): return Expression, (), {"raw": [self.raw]}
+K = Expression(score)
+def f(): return K
+"""
+POLARS = """
+import polars as pl
+def helper(x): return x + 1
+def score(x): return helper(x)
+K = pl.col("a").map_elements(score, return_dtype=pl.Float64)
+def f(): return K
+"""
+
+
+@pytest.mark.parametrize("source", [PICKLES, POLARS, POLARS.replace("score,", "lambda x: score(x),")])
+def test_functions_that_a_pickle_in_bytes_names_count(source: str, tmp_path: Path) -> None:
+    if "polars" in source:
+        pytest.importorskip("polars")
+    looks = []
+    for edit in ("x + 1", "x + 1", "x + 2"):
+        with program(tmp_path, {"app.py": source.replace("x + 1", edit)}) as app:
+            looks.append((Fingerprinter().fingerprint(app.f), Fingerprinter().encode_value(app.K)))
+    assert looks[0] == looks[1]
+    assert looks[0][0] != looks[2][0]
+    assert looks[0][1] != looks[2][1]
+
+
+@pytest.mark.parametrize("end", range(40))
+def test_bytes_that_only_begin_like_a_pickle_are_left_alone(end: int) -> None:
+    whole = pickle.dumps({"function": [pytest.approx, "approx"]}, 5)
+    for raw in (whole[:end], whole[:end] + b"\xff" * 40, b"\x80\x05\x95" + bytes(8) + whole[end:]):
+        assert pickled_code([raw]) == []
 
 
 # --- objects that change when they are looked at ------------------------------------------------------------
