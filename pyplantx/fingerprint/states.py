@@ -121,6 +121,17 @@ def _scales(tensor: Any) -> list[object]:
     return [str(tensor.qscheme()), *_elements(scales), *_elements(zeros), tensor.q_per_channel_axis()]
 
 
+def _script_state(script: Any) -> object:
+    """What torch would save of compiled code, but for the lines of its sources and a random number."""
+    from io import BytesIO
+    from zipfile import ZipFile
+
+    with ZipFile(BytesIO(script.save_to_buffer())) as archive:
+        names = [name for name in archive.namelist() if not name.endswith((".debug_pkl", "/serialization_id"))]
+        content = [_COUNTED.sub(b"", name.encode() + b"\0" + archive.read(name)) for name in names]
+    return content, _outcome(lambda: str(script.schema))
+
+
 def _cell_state(cell: Any) -> object:
     return _outcome(lambda: cell.cell_contents)
 
@@ -149,6 +160,8 @@ def _typing_state(variable: Any) -> object:
     return [_outcome(partial(getattr, variable, name)) for name in _VARIABLE]
 
 
+#: The second class of one name that torch compiles in a process, the third.
+_COUNTED = re.compile(rb"\.___torch_mangle_\d+|/___torch_mangle_\d+")
 _RANDOM_END = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 #: Exact type -> its state, as a value that can be encoded.
@@ -191,6 +204,8 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
     **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),
+    **dict.fromkeys(("torch.jit.torch.jit.ScriptFunction", "torch.jit._script.RecursiveScriptModule"), _script_state),
+    "torch.jit._trace.TopLevelTracedModule": _script_state,
     **dict.fromkeys(("torch.layout", "torch.memory_format", "torch.qscheme"), str),
     "numpy.busdaycalendar": lambda value: (value.weekmask, value.holidays),
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),

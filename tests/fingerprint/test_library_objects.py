@@ -261,6 +261,35 @@ def test_bytes_that_only_begin_like_a_pickle_are_left_alone(end: int) -> None:
         assert pickled_code([raw]) == []
 
 
+SCRIPTS = {
+    "a function": "@torch.jit.script\ndef K(x): return x * 5",
+    "a function that it calls": "@torch.jit.script\ndef g(x): return x * 5\n@torch.jit.script\ndef K(x): return g(x)",
+    "a traced function": "K = torch.jit.trace(lambda x: x * 5, torch.ones(1))",
+    "a constant of it": "w = torch.ones(9)\nw[2] = 5\nK = torch.jit.trace(lambda x: x * w, torch.ones(9))",
+    "a module": "class M(torch.nn.Module):\n    def forward(self, x): return x * 5\nK = torch.jit.script(M())",
+    "a traced module": (
+        "class M(torch.nn.Module):\n    def forward(self, x): return x * 5\nK = torch.jit.trace(M(), torch.ones(1))"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_torch_has_compiled_counts(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    looks = []
+    for number, (before, edit) in enumerate((("", "5"), ("# a comment\n", "5"), ("", "6"))):
+        source = f"import torch\n{before}{SCRIPTS[name].replace('5', edit)}\ndef f(): return K"
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "app.py").write_text(source)
+        look = (
+            "import app\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(app.f))"
+        )
+        paths = os.pathsep.join([str(tmp_path / str(number)), os.getcwd()])
+        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        looks.append(subprocess.check_output([sys.executable, "-W", "ignore", "-c", look], env=environment, text=True))
+    assert looks[0] == looks[1] != looks[2]
+
+
 # --- objects that change when they are looked at ------------------------------------------------------------
 
 COUNTS = """
