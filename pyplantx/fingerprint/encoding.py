@@ -29,6 +29,7 @@ from pyplantx.fingerprint.objects import (
     hides_state,
     instance_dict,
     is_code,
+    is_kept_hash,
     library_name,
     lineage,
     member_fields,
@@ -435,6 +436,8 @@ class Encoder:
             item = read_slot(member, value)
             if item is not MISSING:
                 fields.append((name, item))
+        if any("hash" in name for name, _ in fields):
+            fields = [(name, item) for name, item in fields if not is_kept_hash(value, name, item)]
         self._out += b"d" + size(len(fields))
         self._pairs(fields, ".{}")
 

@@ -260,6 +260,18 @@ def own_fields(obj: Any) -> dict[str, Any]:
     return fields
 
 
+def is_kept_hash(obj: Any, name: str, item: object) -> bool:
+    """Whether a field keeps the hash of its object, which follows from the others, and is seeded in each process."""
+    if type(item) is not int or "hash" not in name:
+        return False
+    try:
+        return hash(obj) == item
+    except MemoryError:  # says nothing of the object
+        raise
+    except Exception:  # foreign code: what can't be hashed keeps no hash of itself
+        return False
+
+
 def fields_added_to(obj: Any, base: type) -> dict[str, Any]:
     """What an object holds that its class has beside those of one of its bases; nothing for that base itself."""
     cls = type(obj)

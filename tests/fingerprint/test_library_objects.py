@@ -261,6 +261,18 @@ def test_bytes_that_only_begin_like_a_pickle_are_left_alone(end: int) -> None:
         assert pickled_code([raw]) == []
 
 
+@pytest.mark.parametrize("slots", ["'low', '_hash'", "'__dict__'"])
+def test_a_hash_that_an_object_keeps_of_itself_does_not_count(slots: str) -> None:
+    names: dict[str, Any] = {}
+    source = f"class Key:\n    __slots__ = ({slots},)\n    def __hash__(self): return self._hash\n"
+    exec(f"{source}K = Key()\ndef f(): return K", names)
+    key, looks = names["K"], []
+    for low, kept in ((1, 5), (1, 6), (2, 6)):
+        key.low, key._hash = low, kept
+        looks.append(Fingerprinter().fingerprint(names["f"]))
+    assert looks[0] == looks[1] != looks[2]
+
+
 SCRIPTS = {
     "a function": "@torch.jit.script\ndef K(x): return x * 5",
     "a function that it calls": "@torch.jit.script\ndef g(x): return x * 5\n@torch.jit.script\ndef K(x): return g(x)",
