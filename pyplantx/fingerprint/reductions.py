@@ -35,6 +35,10 @@ _FEW: Final = 64
 
 #: How a pickle of protocol 4 or 5 begins: with a frame, and the length of that.
 _PICKLE: Final = re.compile(rb"\x80[\x04\x05]\x95([\s\S]{8})")
+#: The same in MessagePack, where bytes may be a list of numbers: those above 127 have a mark in front.
+_PACKED: Final = re.compile(rb"\xcc\x80[\x04\x05]\xcc\x95")
+_MARKED: Final = re.compile(rb"\xcc([\x80-\xff])")
+_LONGEST: Final = 4 << 20
 _NO_FIELDS: Final[list[tuple[str, Any]]] = []
 
 
@@ -162,6 +166,8 @@ def _pickled_names(raw: bytes) -> Iterator[tuple[str, str]]:
     for start in _PICKLE.finditer(raw):
         if int.from_bytes(start[1], "little") <= len(raw) - start.end():
             yield from _names_in_pickle(raw[start.start() :])
+    for start in _PACKED.finditer(raw):
+        yield from _names_in_pickle(_MARKED.sub(rb"\1", raw[start.start() : start.start() + _LONGEST]))
 
 
 def _names_in_pickle(raw: bytes) -> Iterator[tuple[str, str]]:

@@ -241,7 +241,14 @@ def f(): return K
 """
 
 
-@pytest.mark.parametrize("source", [PICKLES, POLARS, POLARS.replace("score,", "lambda x: score(x),")])
+PACKED = PICKLES.replace("self.raw = ", "self.raw = packed(").replace('b"tail"', 'b"tail")')
+PACK = "def packed(raw): return b''.join(b'\\xcc' * (byte > 127) + bytes([byte]) for byte in raw)\n"
+LAZY = POLARS.replace('pl.col("a").map_elements(score, return_dtype=pl.Float64)', "pl.LazyFrame().map_batches(score)")
+
+
+@pytest.mark.parametrize(
+    "source", [PICKLES, PACK + PACKED, POLARS, POLARS.replace("score,", "lambda x: score(x),"), LAZY]
+)
 def test_functions_that_a_pickle_in_bytes_names_count(source: str, tmp_path: Path) -> None:
     if "polars" in source:
         pytest.importorskip("polars")
