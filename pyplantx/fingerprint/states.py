@@ -196,7 +196,7 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "_struct.Struct": lambda value: value.format,
     "_io.StringIO": _text_state,
     "_io.BytesIO": lambda value: (value.getvalue(), value.tell()),
-    "weakref.ReferenceType": lambda value: value(),
+    **dict.fromkeys(("weakref.ReferenceType", "weakref.WeakMethod"), lambda value: value()),
     "typing.NewType": lambda value: (value.__name__, value.__supertype__),
     "typing.ForwardRef": lambda value: (value.__forward_arg__, value.__forward_is_class__),
     **dict.fromkeys((f"typing.{n}" for n in ("TypeVar", "TypeVarTuple", "ParamSpec", "TypeAliasType")), _typing_state),

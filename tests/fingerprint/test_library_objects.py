@@ -442,6 +442,11 @@ PARTS = {
     "ends of lines": ("import io\nK = io.StringIO('a', newline='')", "''", "'\\r\\n'"),
     "unpacked alias": ("K = next(iter(tuple[int, ...]))", "next(iter(tuple[int, ...]))", "tuple[int, ...]"),
     "calendar": ("import numpy as np\nK = np.busdaycalendar('1111100')", "1111100", "1111000"),
+    "weak method": (
+        "import weakref\nclass C:\n    def m(self): return 5\nc = C()\nK = weakref.WeakMethod(c.m)",
+        "return 5",
+        "return 6",
+    ),
     "delayed": ("import dask\nK = dask.delayed(lambda x: x + 1)", "x + 1", "x + 2"),
     "delayed, its name": ("import dask\nK = dask.delayed(5, name='one')", "one", "two"),
 }
