@@ -48,6 +48,9 @@ _CODE_TYPES: Final = (
 #: Compiled functions whose types can't be had without importing their library.
 _CODE_NAMES: Final = frozenset({"numpy.ufunc", "numpy._ArrayFunctionDispatcher"})
 
+#: A smaller number is hardly the hash of anything that is seeded: of a thousand million of these, one is.
+_LEAST_HASH: Final = 1 << 32
+
 
 def class_module(cls: type) -> str:
     """Name of the module that a class says it is from; "?" if it says something else (descriptors of metaclasses)."""
@@ -261,8 +264,11 @@ def own_fields(obj: Any) -> dict[str, Any]:
 
 
 def is_kept_hash(obj: Any, name: str, item: object) -> bool:
-    """Whether a field keeps the hash of its object, which follows from the others, and is seeded in each process."""
-    if type(item) is not int or "hash" not in name:
+    """Whether a field keeps the hash of its object, which follows from the others, and is seeded in each process.
+
+    A hash of texts is large; a small number may be one that somebody has chosen, and that ``__hash__`` gives away.
+    """
+    if type(item) is not int or "hash" not in name or abs(item) < _LEAST_HASH:
         return False
     try:
         return hash(obj) == item

@@ -274,10 +274,11 @@ def test_a_hash_that_an_object_keeps_of_itself_does_not_count(slots: str) -> Non
     source = f"class Key:\n    __slots__ = ({slots},)\n    def __hash__(self): return self._hash\n"
     exec(f"{source}K = Key()\ndef f(): return K", names)
     key, looks = names["K"], []
-    for low, kept in ((1, 5), (1, 6), (2, 6)):
+    for low, kept in ((1, 1 << 50), (1, 3 << 50), (2, 3 << 50), (2, 5), (2, 6)):
         key.low, key._hash = low, kept
         looks.append(Fingerprinter().fingerprint(names["f"]))
-    assert looks[0] == looks[1] != looks[2]
+    assert looks[0] == looks[1]
+    assert len(set(looks)) == 4  # a small number may be somebody's own
 
 
 SCRIPTS = {
