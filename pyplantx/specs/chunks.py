@@ -51,7 +51,8 @@ def choose(
         How far the axes may grow; None is without limit. Default: not at all.
     axis : int or several, optional
         Slabs across these axes are read or written: ``axis=0`` is ``x[a:b]``, ``axis=1`` is ``x[:, a:b]``,
-        ``axis=(0, 1)`` is both. Chunks are thin along them and whole along the others. Default: 0.
+        ``axis=(0, 1)`` is both. Chunks are thin along them and whole along the others, as long as these are now.
+        Default: 0.
     blocks : sequence of int or None, optional
         Shape of the very blocks that are read or written, None for a whole axis: the chunks tile them.
     aim : int
@@ -70,10 +71,10 @@ def choose(
     limits = _limits(shape, maxshape)
     room = max(1, aim // max(1, itemsize))
     if blocks is None:
-        return _for_slabs(limits, _checked_axes(axis, len(limits)), room)
+        return _for_growing_slabs(_present(shape, limits), limits, _checked_axes(axis, len(limits)), room)
     if axis is not None:
         raise BadRequest("chunks follow either axis= or blocks=, not both", hint="leave one of them off")
-    return _for_blocks(_checked_blocks(blocks, limits), room)
+    return _for_blocks(_checked_blocks(blocks, shape, limits), room)
 
 
 def check_alone(chunks: Any, axis: Any, blocks: Any) -> None:
@@ -105,6 +106,11 @@ def _limits(shape: Sequence[int], maxshape: Sequence[int | None] | None) -> Shap
     return tuple(_UNLIMITED if limit is None else max(1, limit) for limit in lengths)
 
 
+def _present(shape: Sequence[int], limits: Shape) -> Shape:
+    """What the axes are today; 1 for those that have no length yet."""
+    return tuple(min(max(1, length), limit) for length, limit in zip(shape, limits))
+
+
 def _lengths(given: object, least: int) -> tuple[int | None, ...] | None:
     """One length per axis, where None stands for a whole axis or no limit; None if that is not what it is."""
     lengths = several(given)
@@ -123,7 +129,7 @@ def _checked_axes(axis: int | Iterable[int] | None, ndim: int) -> frozenset[int]
     return frozenset(one % ndim for one in given if ndim)
 
 
-def _checked_blocks(blocks: Sequence[int | None], limits: Shape) -> Shape:
+def _checked_blocks(blocks: Sequence[int | None], shape: Sequence[int], limits: Shape) -> Shape:
     lengths = _lengths(blocks, least=1)
     if lengths is None or len(lengths) > len(limits):
         raise BadRequest(
@@ -131,7 +137,26 @@ def _checked_blocks(blocks: Sequence[int | None], limits: Shape) -> Shape:
             hint="one positive length per axis, None for a whole axis; axes left off are whole",
         )
     padded = (*lengths, *(None for _ in limits[len(lengths) :]))
-    return tuple(limit if length is None else min(length, limit) for length, limit in zip(padded, limits))
+    whole_axes = [min(length or limit, limit) for length, limit in zip(shape, limits)]
+    return tuple(
+        length if block is None else min(block, limit) for block, length, limit in zip(padded, whole_axes, limits)
+    )
+
+
+def _for_growing_slabs(present: Shape, limits: Shape, thin: frozenset[int], room: int) -> Shape:
+    """`_for_slabs`, where a whole axis is as long as it is today: a chunk takes its room however little is in it.
+
+    What room the array leaves today is shared by the axes along which it may grow.
+    """
+    if all(present[axis] == limits[axis] for axis in range(len(limits)) if axis not in thin):
+        return _for_slabs(limits, thin, room)
+    chunk = list(_for_slabs(present, thin, room))
+    growing = [axis for axis in range(len(limits)) if chunk[axis] == present[axis] < limits[axis]]
+    for left, axis in zip(range(len(growing), 0, -1), sorted(growing, key=lambda axis: limits[axis])):
+        others = math.prod(chunk) // chunk[axis]
+        longer = room // others if left == 1 else chunk[axis] * _root(max(1, room // math.prod(chunk)), left)
+        chunk[axis] = min(limits[axis], max(chunk[axis], longer))
+    return tuple(chunk)
 
 
 def _for_slabs(limits: Shape, thin: frozenset[int], room: int) -> Shape:

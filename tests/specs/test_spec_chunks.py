@@ -40,6 +40,14 @@ itemsizes = st.sampled_from([1, 2, 4, 8, 16, 12, 1000])
         ((79_190, 128), 8, {"blocks": (7919,)}, (7919, 16)),  # a prime is not cut into single rows
         ((100, 1000, 1000), 8, {"blocks": (1,)}, (1, 125, 1000)),
         ((10, 10), 8, {"aim": 80}, (1, 10)),
+        ((4000, 500), 8, {"maxshape": (None, None)}, (262, 500)),  # as long as a row is now, not as it may be
+        ((4000, 500), 8, {"maxshape": (None, 10**6)}, (262, 500)),
+        ((4000, 500), 8, {"maxshape": (None, None), "axis": 1}, (4096, 32)),
+        ((4000, 500), 8, {"maxshape": (4000, None)}, (262, 500)),
+        ((100, 30), 8, {"maxshape": (100, None)}, (100, 1310)),
+        ((2, 3), 8, {"maxshape": (None, None)}, (294, 445)),  # growing along either, it fills its chunks
+        ((0, 0), 8, {"maxshape": (None, None)}, (362, 362)),
+        ((1000, 1000), 4, {"blocks": (10, None), "maxshape": (None, None)}, (10, 1000)),
     ],
 )
 def test_chunks_follow_the_access(shape, itemsize, options, expected):
@@ -55,6 +63,17 @@ def test_a_chunk_fits_the_shape_and_the_aim(shape, itemsize, data):
     assert nbytes <= max(AIM, itemsize)
     if math.prod(shape) * itemsize >= AIM:
         assert nbytes >= AIM / 2 ** len(shape) - itemsize  # each axis rounds down, to a half at worst
+
+
+@given(shapes, itemsizes, st.data())
+def test_whatever_may_grow_takes_little_more_than_its_elements(shape, itemsize, data):
+    assume(0 not in shape)
+    limits = [data.draw(st.sampled_from([length, 10 * length, None])) for length in shape]
+    axes = data.draw(st.none() | st.sets(st.integers(0, len(shape) - 1), min_size=1).map(sorted))
+    chunk = choose(shape, itemsize, maxshape=limits, axis=axes)
+    assert math.prod(chunk) * itemsize <= max(AIM, itemsize)
+    taken = math.prod(-(-length // part) * part for length, part in zip(shape, chunk)) * itemsize
+    assert taken <= 2 ** len(shape) * max(AIM, math.prod(shape) * itemsize)  # the last chunk along each axis
 
 
 @given(shapes, itemsizes, st.data())
