@@ -103,6 +103,10 @@ class Handle:
         """Write the elements of a box."""
         self.array[tuple(box)] = value
 
+    def made_from(self, dtype: Any) -> Any:
+        """What elements of a dtype are converted to before they are written; None: the array converts them itself."""
+        return self.dtype
+
     def digest(self, box: Box) -> Digest:
         """Digest of the elements of a box, as they can be read now."""
         return digest_of(self.read(box))
@@ -153,6 +157,11 @@ class DatasetHandle(Handle):
 
     def write(self, box: Box, value: Any) -> None:
         self.array.write_block(tuple(box), value)
+
+    def made_from(self, dtype: Any) -> Any:
+        import numpy as np
+
+        return None if self.dtype.kind in "iu" and not np.can_cast(dtype, self.dtype) else self.dtype  # HDF5 clips them
 
     @property
     def untouched(self) -> bool:

@@ -134,7 +134,9 @@ def map_blocks(loop: BlockLoop, hands: Hands, out: Handle, place: int) -> None:
     """
     with loop.running(), closing(hands.apply(_work(loop, hands.sources))) as done:
         for block, box in done:
-            loop.put(block, place, _fitted(box, block, out), out.dtype)
+            value = _fitted(box, block, out)
+            loop.put(block, place, value, out.made_from(value.dtype))
+            del value  # it waits, and nobody else has it
             loop.finish(block)
 
 

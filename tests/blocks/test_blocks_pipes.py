@@ -272,6 +272,24 @@ class TestMapBlocks:
 
         assert (run(work) == np.arange(120).reshape(30, 4)[:, ::-1] * 0.5).all()
 
+    @pytest.mark.parametrize(("dtype", "value"), [("i1", 300), ("i1", -300), ("u2", 1 << 40), ("f4", 1e300)])
+    @pytest.mark.parametrize("out", _KINDS)
+    def test_numbers_that_are_too_large_become_what_an_assignment_makes_of_them(self, out, dtype, value, run):
+        def work(pipe: Any) -> None:
+            spec, options = _KINDS[out]
+            src = np.full((30, 4), value, "u8" if dtype == "u2" else None)
+            mapped, assigned = [pipe.allocate_temp(spec, shape=(30, 4), dtype=dtype, **options) for _ in range(2)]
+            pipe.map_blocks(lambda part: part, src, out=mapped)
+            for b in pipe.blocks(src, assigned):
+                assigned[b] = src[b]
+            pipe.send("x", np.array([mapped[...], assigned[...]]))
+
+        mapped, assigned = run(work)
+        assert (mapped == assigned).all()
+        info = np.iinfo(dtype) if dtype != "f4" else None
+        if info is not None and out in ("raw", "chunked", "packed"):
+            assert (mapped == (info.max if value > 0 else info.min)).all()  # as HDF5 has it
+
     @settings(max_examples=30)
     @given(
         shape=st.lists(st.integers(0, 12), max_size=3).map(tuple),
