@@ -48,8 +48,12 @@ class _Shared(Generic[_T]):
         self._error: BaseException | None = None
 
     def run(self) -> list[_T]:
-        helper = start_thread(self._help, "pyplantx blocks")
+        from pyplantx.interrupts import uninterrupted  # signal, which a warm run does without
+
+        helper: threading.Thread | None = None
         try:
+            with uninterrupted():  # one that nobody knows would go on with buffers that are ours
+                helper = start_thread(self._help, "pyplantx blocks")
             self._do()
         except BaseException as error:  # Ctrl-C too: the helper must not go on with buffers that are ours
             self._error = self._error or error

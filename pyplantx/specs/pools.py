@@ -103,10 +103,11 @@ class SteadyPool(Executor):
         return job.outcome if is_taken else job.here()
 
     def _add_thread(self) -> bool:
-        number = len(self._threads)
-        thread = start_thread(partial(_work_on, self._jobs, self._idle), f"{self._name}_{number}", small=self._small)
-        if thread is not None:
-            self._threads.append(thread)
+        name = f"{self._name}_{len(self._threads)}"
+        with uninterrupted():  # one that nobody knows would never end, and take from another the word to do so
+            thread = start_thread(partial(_work_on, self._jobs, self._idle), name, small=self._small)
+            if thread is not None:
+                self._threads.append(thread)
         return thread is not None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -137,7 +138,8 @@ class SteadyPool(Executor):
             self._jobs.put(None)
 
     def __del__(self) -> None:
-        self._let_go()
+        if "_jobs" in vars(self):  # Ctrl-C may have come while it was made
+            self._let_go()
 
 
 class Pool(SteadyPool):

@@ -340,11 +340,17 @@ class Committer:
 
     def _start_ticker(self) -> None:
         if self._ticker is None:
-            self._ticker = self._started(self._tick_on, "pyplantx-committer")
+            from pyplantx.interrupts import uninterrupted  # signal, which a warm run does without
+
+            with uninterrupted():  # one that nobody knows would never end
+                self._ticker = self._started(self._tick_on, "pyplantx-committer")
 
     def _start_syncer(self) -> None:
         if self._syncer is None:
-            self._syncer = self._started(self._sync_on, "pyplantx-syncer")
+            from pyplantx.interrupts import uninterrupted
+
+            with uninterrupted():
+                self._syncer = self._started(self._sync_on, "pyplantx-syncer")
 
     def _started(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         thread = start_thread(work, name)

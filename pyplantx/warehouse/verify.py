@@ -388,7 +388,10 @@ class Checks:
     def _help(self) -> _Helper:
         with self._making:
             if self._helper is None:
-                self._helper = _Helper()
+                from pyplantx.interrupts import uninterrupted  # signal, which a warm run does without
+
+                with uninterrupted():  # threads that nobody knows would never end
+                    self._helper = _Helper()
             return self._helper
 
     def close(self) -> None:

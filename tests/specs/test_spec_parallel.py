@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pyplantx.specs import pools
+from pyplantx.specs import pools, threads
 from pyplantx.specs.pools import Pool, SteadyPool
 from pyplantx.specs.threads import SMALL_STACK, small_stacks, start_thread
 from tests.faults.interrupts import Lines
@@ -254,6 +254,42 @@ class TestResultOf:
                     over.set()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class LinesOfStarting(Lines):
+    """Ctrl-C at the n-th line in which a thread is started and noted."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self._files = (threading.__file__, threads.__file__, pools.__file__)
+
+
+def hand_in(kept: list[SteadyPool]) -> None:
+    """To a pool, which starts a thread for it."""
+    with SteadyPool(2, "test") as pool:
+        kept.append(pool)  # what Python lets go of is not interrupted
+        for _ in range(2):
+            pool.submit(int)
+
+
+def test_ctrl_c_leaves_no_thread_that_nobody_knows():
+    """It would never end, or end in place of one that is waited for."""
+    for n in count(1):
+        before, kept = set(threading.enumerate()), []
+        fault = LinesOfStarting(n)
+        try:
+            with fault.active():
+                hand_in(kept)
+        except KeyboardInterrupt:
+            assert fault.reached
+        kept.clear()
+        left = [thread for thread in threading.enumerate() if thread not in before and thread.ident is not None]
+        for thread in left:  # one that was let go of ends by itself, soon
+            thread.join(5)
+        assert not any(thread.is_alive() for thread in left), f"at line {n}, {fault.where}"
+        if not fault.reached:
+            break
+    assert n > 1
 
 
 class LinesOfLocks(Lines):
