@@ -303,7 +303,13 @@ def _created(file: Any, settings: dict[str, Any]) -> Any:
     dtype = settings["dtype"]
     try:
         dataset = file.create_dataset(_NAME, **settings)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+        AttributeError,
+    ) as error:  # the last: fillvalue=1 of "S4"
         raise BadRequest(f"HDF5 can't keep such an array: {error}", hint=_what_to_change(settings)) from error
     if dataset.dtype != dtype:
         raise BadRequest(f"HDF5 keeps {dtype} as {dataset.dtype}", hint=_ANY_DTYPE)
