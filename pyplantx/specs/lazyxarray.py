@@ -40,6 +40,8 @@ def data_array(value: Any, name: str, in_memory: bool) -> Any:
     in_memory : bool
         Whether it is an ndarray: the `DataArray` is then made on its memory.
     """
+    if 0 in value.shape:  # xarray's lazy slices with negative steps need an element
+        value, in_memory = value[...], True
     data = value if in_memory else indexing.LazilyIndexedArray(Backed(value))
     axes = [f"dim_{axis}" for axis in range(len(value.shape))]
     variable = xarray.Variable(axes, data, fastpath=not in_memory)

@@ -135,6 +135,13 @@ def test_datasets_as_xarray_are_read_where_they_are_asked_for(lazy, monkeypatch)
     assert float(found.sum()) == ARRAY.sum()
 
 
+@pytest.mark.parametrize("make", [hdf, zarr])
+def test_datasets_without_elements_as_xarray(make, tmp_path):
+    pytest.importorskip("xarray")
+    found = converted(make(tmp_path, ARRAY[:0]), "xarray", "x")
+    assert found.shape == found[::-1].values.shape == (0, *ARRAY.shape[1:]) and found.dtype == ARRAY.dtype
+
+
 def test_an_array_as_xarray_is_not_copied():
     pytest.importorskip("xarray")
     assert np.shares_memory(converted(ARRAY, "xarray", "x").values, ARRAY)
