@@ -465,7 +465,11 @@ class Workshop:
             if workspace is None:
                 log().info("%s: another process works on the same; this one keeps nothing", self._who)
                 return None
-            logbook = Logbook(self._run, spaces, workspace)
+            try:
+                logbook = Logbook(self._run, spaces, workspace)
+            except BaseException:  # else nobody could take it up before the plant is closed
+                spaces.drop(workspace, remove=False)
+                raise
         except (OSError, WarehouseError) as error:
             log().warning("%s can't be resumed after a kill: %s", self._who, error)
             return None

@@ -402,11 +402,14 @@ class Workspaces:
         name = hash_text(reactor)
         if name not in self._known:
             return
-        self._known.discard(name)
-        for workspace in self._open.pop(name, ()):
-            workspace.remove()
+        held = self._open.get(name, [])
+        while held:  # Ctrl-C may come: what is left then is closed with the others, or removed the next time
+            held[-1].remove()
+            held.pop()
+        self._open.pop(name, None)
         for path in _folders(os.path.join(self._root, name)):
             _remove_unheld(path, older_than=0.0)
+        self._known.discard(name)
 
     def close(self) -> None:
         """Let go of all; they stay for the next session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
+from pyplantx.warehouse.resume import Ledger
 from tests.blocks.values import LAYOUTS, Unseen, some_values
 
 #: All kinds of arrays that can be allocated.
@@ -952,6 +954,38 @@ class TestResumingInOnePlant:
             plant.add_reactors(reactor)
             assert (plant.produce("x")[99] == 7).all()
         assert any("could not be resumed" in record.getMessage() for record in caplog.records)
+
+    def test_a_workspace_that_could_not_be_begun_is_there_for_the_next_run(self, tmp_path, monkeypatch, caplog):
+        append, lines = Ledger.append, []
+
+        def full_at_first(ledger: Ledger, entry: dict[str, Any]) -> None:
+            lines.append(entry)
+            if len(lines) == 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append(ledger, entry)
+
+        monkeypatch.setattr(Ledger, "append", full_at_first)
+        stops, calls = iter([True, True, False]), Unseen()
+
+        def one(part: Any) -> Any:
+            calls.append(1)
+            return part + 1
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10, 4), dtype="f8")
+            pipe.map_blocks(one, np.zeros((10, 4)), out=dst, memory=6 * 32)
+            if next(stops):
+                raise ZeroDivisionError
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant, caplog.at_level("INFO", "pyplantx"):
+            plant.add_reactors(ReactorFunc(name="r")(work))
+            for blocks in (10, 20):
+                with pytest.raises(ZeroDivisionError):
+                    plant.produce("x")
+                assert len(calls) == blocks
+            assert (plant.produce("x")[...] == 1).all()
+        assert len(calls) == 20 and "another process" not in caplog.text
 
     def test_a_full_disk_loses_nothing_that_was_done(self, small_disk, caplog):
         caplog.set_level(logging.WARNING)

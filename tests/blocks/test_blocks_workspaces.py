@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyplantx.errors import BadRequest, DamagedObject
-from pyplantx.warehouse.resume import KEPT_FOR, Ledger, sweep_workspaces
+from pyplantx.warehouse.resume import KEPT_FOR, Ledger, Workspace, sweep_workspaces
 from pyplantx.warehouse.warehouse import Warehouse
 
 KEY = "0" * 32
@@ -34,6 +34,13 @@ def read(path: Path, key: str = KEY) -> list[dict]:
     ledger = Ledger(str(path), key)
     ledger.read()
     return ledger.entries
+
+
+def open_ledgers(place: Path) -> list[str]:
+    """Paths of the ledgers below a folder that this process has open."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    paths = [os.readlink(link) for link in links if os.path.lexists(link)]
+    return [path for path in paths if path.startswith(str(place)) and "ledger" in path]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +152,27 @@ class TestWorkspaces:
             assert len(list((tmp_path / "staging/resume").iterdir())) == 1
             warehouse.work_finished("other")
             assert not (tmp_path / "staging/resume").exists()
+
+    def test_an_interrupt_leaves_none_that_nobody_closes(self, tmp_path, monkeypatch):
+        with Warehouse(tmp_path / "plant") as warehouse:
+            for number in range(3):
+                warehouse.workspaces.take("r", f"{number:032}").ledger.append({"number": number})
+            removed, whole = [], Workspace.remove
+
+            def remove(workspace):
+                removed.append(workspace.key)
+                if len(removed) == 2:
+                    raise KeyboardInterrupt
+                whole(workspace)
+
+            monkeypatch.setattr(Workspace, "remove", remove)
+            with pytest.raises(KeyboardInterrupt):
+                warehouse.workspaces.finished("r")
+            assert len(open_ledgers(tmp_path)) == 2
+            warehouse.workspaces.close()
+            assert open_ledgers(tmp_path) == []
+            warehouse.workspaces.finished("r")  # by the next run
+            assert not (tmp_path / "plant" / "staging" / "resume").exists()
 
     def test_but_not_those_that_another_session_holds(self, tmp_path):
         with Warehouse(tmp_path) as warehouse:
