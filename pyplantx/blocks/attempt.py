@@ -96,11 +96,12 @@ class Attempt:
             logbook.give_up(error)
 
     def _take_up(self) -> None:
+        who = self._logbook.who
         try:
             for output in self._outputs.values():
                 output.take_up()
         except (OSError, PyplantxError) as error:
-            log().warning("what an interrupted run has left can't be used, it is done again: %s", error)
+            log().warning("%s: what an interrupted run has left can't be used, it is done again: %s", who, error)
             self._logbook.begin()
             return
         count = len(self._outputs)
@@ -112,16 +113,24 @@ class Attempt:
         self._written = {index: wrote[index] for index in self.finished}
         damaged = len(wrote) - len(self.finished)
         if self._bare and (damaged or self._is_anything_ahead()):
-            log().info("blocks of an interrupted run were written to by others, or damaged: the loop begins anew")
+            log().info(
+                "%s: blocks of an interrupted run were written to by others, or damaged: the loop begins anew", who
+            )
             return self._begin_anew()
         if self._bare:
             self.finished = frozenset(filter(self._is_restored, self.finished))
         if damaged and len(wrote) == self._grid.size and not self._has_copies:
             # The loop had ended, so what came after it may have written to the same file, a second map in place, say.
-            log().info("%d blocks of a finished loop were written to after it, or damaged, and are done again", damaged)
+            log().info(
+                "%s: %d blocks of a finished loop were written to after it, or damaged, and are done again",
+                who,
+                damaged,
+            )
         elif damaged:
-            log().warning("%d blocks of an interrupted run don't match their checksums and are done again", damaged)
-        log().info("%d of %d blocks were finished by an interrupted run", len(self.finished), self._grid.size)
+            log().warning(
+                "%s: %d blocks of an interrupted run don't match their checksums and are done again", who, damaged
+            )
+        log().info("%s: %d of %d blocks were finished by an interrupted run", who, len(self.finished), self._grid.size)
 
     def _of_the_same(self, lines: Sequence[dict[str, Any]]) -> dict[int, list[Digest]]:
         """Blocks whose sources are what they were, with what was written to them."""
@@ -132,7 +141,11 @@ class Attempt:
         found = {block.index for block in blocks if self._sources.of(block) == last[block.index]["read"]}
         others = len(last) - len(found)
         if others:
-            log().info("%d finished blocks were made from something else than is there now, and are done again", others)
+            log().info(
+                "%s: %d finished blocks were made from something else than is there now, and are done again",
+                self._logbook.who,
+                others,
+            )
         if others and self._look is None:  # the body can read whatever it likes of them
             self._begin_anew()
             return {}
@@ -272,8 +285,9 @@ class Attempt:
         """See `Keeper.wrote_elsewhere`: what is in the array is no longer known from its blocks."""
         if self._logbook.going:
             log().warning(
-                "a loop with resume=True writes otherwise than dst[block] = ... to arrays that were allocated and not "
-                "written to before, and can't be resumed"
+                "%s: a loop with resume=True writes otherwise than dst[block] = ... to arrays that were allocated and "
+                "not written to before, and can't be resumed",
+                self._logbook.who,
             )
             self._logbook.void()
 

@@ -92,6 +92,11 @@ class Logbook:
         else:
             self.begin()
 
+    @property
+    def who(self) -> str:
+        """Whose it is, for messages."""
+        return f"reactor {self._host.reactor.name}"
+
     def begin(self) -> None:
         """Nothing of an earlier run is of use."""
         self.entries.clear()
@@ -139,34 +144,33 @@ class Logbook:
     def add_value(self, entry: dict[str, Any]) -> None:
         """Add a line about a value; of the values before, the last one stays."""
         lines = [*self.workspace.ledger.entries, *self._held]
-        before = [line["value"] for line in lines[1:] if "value" in line]
+        kept = [line["value"] for line in (*lines[1:], entry) if "value" in line]
         self.add(entry)
-        if len(before) > 1 and not self._held:
-            self.workspace.remove_value(before[-2])
+        if len(kept) > 2 and not self._held:
+            staying = {value["folder"] for value in kept[-2:]}  # one that was damaged is kept again under its name
+            if kept[-3]["folder"] not in staying:
+                self.workspace.remove_value(kept[-3])
 
     def give_up(self, error: BaseException) -> None:
         """Nothing more can be noted. The run does not depend on it."""
         self.going, self._broken = False, True
         reason = getattr(error, "strerror", None) or error
-        log().warning("reactor %s goes on, but could not be resumed from here: %s", self._host.reactor.name, reason)
+        log().warning("%s goes on, but could not be resumed from here: %s", self.who, reason)
 
     def has_state(self) -> None:
         """A function has changed what it can reach: blocks that it had finished would not do so again."""
-        name = self._host.reactor.name
-        log().info("reactor %s: a function of blocks has a state, so after a kill it begins anew", name)
+        log().info("%s: a function of blocks has a state, so after a kill it begins anew", self.who)
         self.void()
 
     def has_no_words(self) -> None:
         """Something that was read can't be told from anything else that might be there next time."""
-        name = self._host.reactor.name
-        log().info("reactor %s: a source has elements that have no digest, so after a kill it begins anew", name)
+        log().info("%s: a source has elements that have no digest, so after a kill it begins anew", self.who)
         self.void()
 
     def keeps_more(self) -> None:
         """A value is kept, or asked for, by who is given the blocks: those that are left out would not do that."""
         if self.going:
-            name = self._host.reactor.name
-            log().warning("reactor %s: a loop that calls pipe.checkpoint can't be resumed after a kill", name)
+            log().warning("%s: a loop that calls pipe.checkpoint can't be resumed after a kill", self.who)
             self.void()
 
     def void(self) -> None:
@@ -223,7 +227,7 @@ def latest_value(logbook: Logbook, count: int | None = None) -> tuple[dict[str, 
         try:
             return entry, logbook.open_value(entry["value"])
         except (OSError, PyplantxError) as error:
-            log().warning("a value that was kept can't be used: %s", error)
+            log().warning("%s: a value that was kept can't be used: %s", logbook.who, error)
     return None
 
 

@@ -82,7 +82,8 @@ class Reduction:
         for index in finished if self.looks else ():
             read = folded(read, self._sources.of(grid.block(index)))
         if [read] != entry["read"]:
-            log().info("what was combined was made from something else than is there now: it is done again")
+            who = self._logbook.who
+            log().info("%s: what was combined was made from something else than is there now: it is done again", who)
             return self._logbook.begin()
         self.total, self.finished, self._read = [value], frozenset(finished), read
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyplantx.blocks.logbook import Logbook
 from pyplantx.errors import BadRequest, DamagedObject
 from pyplantx.warehouse.resume import KEPT_FOR, Ledger, Workspace, sweep_workspaces
 from pyplantx.warehouse.warehouse import Warehouse
@@ -231,6 +233,20 @@ class TestValues:
             part.unlink()
             with pytest.raises(DamagedObject, match="is gone"):
                 spaces.open_value(workspace, kept)
+
+    def test_the_last_two_stay(self, tmp_path):
+        """Also if one that was damaged is kept again, under the name that it had."""
+        host = SimpleNamespace(reactor=SimpleNamespace(id="r", name="r"), recent=tuple, has_right_inputs=lambda: True)
+        with Warehouse(tmp_path) as warehouse:
+            spaces = warehouse.workspaces
+            workspace = spaces.take("r", KEY)
+            logbook = Logbook(host, spaces, workspace)
+            kept = []
+            for number in (1, 2, 2, 3, 4):
+                kept.append(logbook.keep_value(number, number))
+                logbook.add_value({"value": kept[-1], "saw": []})
+                assert all(Path(workspace.path(value["folder"])).exists() for value in kept[-2:])
+            assert {path.name for path in tmp_path.rglob("value-*")} == {"value-3", "value-4"}
 
     def test_code_is_run_in_trusted_stores_only(self, tmp_path):
         with Warehouse(tmp_path, trust="data") as warehouse:
