@@ -74,7 +74,7 @@ def choose(
         return _for_growing_slabs(_present(shape, limits), limits, _checked_axes(axis, len(limits)), room)
     if axis is not None:
         raise BadRequest("chunks follow either axis= or blocks=, not both", hint="leave one of them off")
-    return _for_blocks(_checked_blocks(blocks, shape, limits), room)
+    return _for_growing_blocks(_checked_blocks(blocks, len(limits)), shape, limits, room)
 
 
 def check_alone(chunks: Any, axis: Any, blocks: Any) -> None:
@@ -129,18 +129,14 @@ def _checked_axes(axis: int | Iterable[int] | None, ndim: int) -> frozenset[int]
     return frozenset(one % ndim for one in given if ndim)
 
 
-def _checked_blocks(blocks: Sequence[int | None], shape: Sequence[int], limits: Shape) -> Shape:
+def _checked_blocks(blocks: Sequence[int | None], ndim: int) -> tuple[int | None, ...]:
     lengths = _lengths(blocks, least=1)
-    if lengths is None or len(lengths) > len(limits):
+    if lengths is None or len(lengths) > ndim:
         raise BadRequest(
-            f"blocks={shown(blocks)} is not the shape of a block of an array with {len(limits)} axes",
+            f"blocks={shown(blocks)} is not the shape of a block of an array with {ndim} axes",
             hint="one positive length per axis, None for a whole axis; axes left off are whole",
         )
-    padded = (*lengths, *(None for _ in limits[len(lengths) :]))
-    whole_axes = [min(length or limit, limit) for length, limit in zip(shape, limits)]
-    return tuple(
-        length if block is None else min(block, limit) for block, length, limit in zip(padded, whole_axes, limits)
-    )
+    return (*lengths, *[None] * (ndim - len(lengths)))
 
 
 def _for_growing_slabs(present: Shape, limits: Shape, thin: frozenset[int], room: int) -> Shape:
@@ -150,13 +146,32 @@ def _for_growing_slabs(present: Shape, limits: Shape, thin: frozenset[int], room
     """
     if all(present[axis] == limits[axis] for axis in range(len(limits)) if axis not in thin):
         return _for_slabs(limits, thin, room)
-    chunk = list(_for_slabs(present, thin, room))
-    growing = [axis for axis in range(len(limits)) if chunk[axis] == present[axis] < limits[axis]]
-    for left, axis in zip(range(len(growing), 0, -1), sorted(growing, key=lambda axis: limits[axis])):
-        others = math.prod(chunk) // chunk[axis]
-        longer = room // others if left == 1 else chunk[axis] * _root(max(1, room // math.prod(chunk)), left)
-        chunk[axis] = min(limits[axis], max(chunk[axis], longer))
-    return tuple(chunk)
+    chunk = _for_slabs(present, thin, room)
+    return _longer(chunk, [axis for axis in range(len(limits)) if chunk[axis] == present[axis]], limits, room)
+
+
+def _for_growing_blocks(blocks: Sequence[int | None], shape: Sequence[int], limits: Shape, room: int) -> Shape:
+    """`_for_blocks`, with whole axes as in `_for_growing_slabs`: all chunks of today share what room is left."""
+    lengths = tuple(min(length or limit, limit) for length, limit in zip(shape, limits))
+    asked = zip(blocks, lengths, limits)
+    chunk = _for_blocks(tuple(length if one is None else min(one, limit) for one, length, limit in asked), room)
+    whole_axes = [axis for axis, one in enumerate(blocks) if one is None and chunk[axis] == lengths[axis]]
+    return _longer(chunk, whole_axes, limits, room // math.prod(map(_times, lengths, chunk)))
+
+
+def _times(length: int, part: int) -> int:
+    return -(-length // part)
+
+
+def _longer(chunk: Shape, axes: Sequence[int], limits: Shape, room: int) -> Shape:
+    """A chunk that is longer along those axes that may grow, as far as there is room."""
+    longer = list(chunk)
+    growing = sorted([axis for axis in axes if chunk[axis] < limits[axis]], key=lambda axis: limits[axis])
+    for left, axis in zip(range(len(growing), 0, -1), growing):
+        size = math.prod(longer)
+        wanted = room // (size // longer[axis]) if left == 1 else longer[axis] * _root(max(1, room // size), left)
+        longer[axis] = min(limits[axis], max(longer[axis], wanted))
+    return tuple(longer)
 
 
 def _for_slabs(limits: Shape, thin: frozenset[int], room: int) -> Shape:

@@ -48,6 +48,14 @@ itemsizes = st.sampled_from([1, 2, 4, 8, 16, 12, 1000])
         ((2, 3), 8, {"maxshape": (None, None)}, (294, 445)),  # growing along either, it fills its chunks
         ((0, 0), 8, {"maxshape": (None, None)}, (362, 362)),
         ((1000, 1000), 4, {"blocks": (10, None), "maxshape": (None, None)}, (10, 1000)),
+        (
+            (1, 1000),
+            8,
+            {"blocks": (None, 10), "maxshape": (None, 1000)},
+            (131, 10),
+        ),  # its hundred chunks share the room
+        ((1,), 8, {"blocks": (None,), "maxshape": (None,)}, (131_072,)),
+        ((0, 1000), 8, {"blocks": (None, 10), "maxshape": (None, 1000)}, (13_107, 10)),
     ],
 )
 def test_chunks_follow_the_access(shape, itemsize, options, expected):
