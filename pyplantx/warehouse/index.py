@@ -167,7 +167,7 @@ class Reader:
 
     def refresh(self, older_than: float = 0.0) -> None:
         """Let the next read see what others have committed since, if the view is older than that many seconds."""
-        if self._txn is not None and time.monotonic() - self._begun >= older_than:
+        if time.monotonic() - self._begun >= older_than:  # even while a view is begun: it may have come too early
             self._stale = True  # the reading thread ends it: no other thread ever waits for that one
 
     def foreign_changes(self) -> int:

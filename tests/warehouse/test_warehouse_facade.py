@@ -20,6 +20,7 @@ from pyplantx import Ingredient, specs
 from pyplantx.core.trace import ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, VersionInfo, Warehouse
 from tests.warehouse.stores import fetch, send
@@ -500,6 +501,28 @@ def test_the_view_of_an_activity_is_renewed_after_own_commits(opened: Open) -> N
     assert warehouse.last_ref("x") is None
     send(warehouse, "x", 5)
     warehouse.sync()
+    assert fetch(warehouse, "x") == 5
+    warehouse.end_activity()
+
+
+def test_what_the_background_thread_writes_while_a_view_is_begun_is_found(opened: Open, monkeypatch: Any) -> None:
+    """What is written does not wait any more, and the view shows what was there before."""
+    warehouse = opened()
+    warehouse.begin_activity()
+    send(warehouse, "x", 5)
+    begin = Index.begin_read
+
+    def overtaken(index: Index, env: Any, **how: Any) -> Any:
+        txn = begin(index, env, **how)
+        ticker = threading.Thread(target=warehouse.sync)
+        ticker.start()
+        ticker.join()
+        return txn
+
+    monkeypatch.setattr(Index, "begin_read", overtaken)
+    warehouse.refresh()
+    assert warehouse.last_ref("y") is None
+    monkeypatch.undo()
     assert fetch(warehouse, "x") == 5
     warehouse.end_activity()
 
