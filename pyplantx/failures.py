@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from pyplantx.errors import (
@@ -155,9 +155,9 @@ def no_event_loop(error: BaseException, reactor: Reactor) -> BadRequest | None:
 def waiting_line(body: object) -> str:
     """Where a generator or coroutine waits, as "file:line": the innermost place that can be seen in its own file."""
     places: list[tuple[str, int]] = []
-    while body is not None:
-        frame = getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None)
-        if frame is not None and not _is_our_file(frame.f_code.co_filename):
+    # Other objects may say that they have every attribute there is.
+    while isinstance(frame := getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None), FrameType):
+        if not _is_our_file(frame.f_code.co_filename):
             places.append((frame.f_code.co_filename, frame.f_lineno))
         body = getattr(body, "cr_await", None) or getattr(body, "gi_yieldfrom", None)
     return _innermost(places)

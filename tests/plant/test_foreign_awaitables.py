@@ -18,6 +18,22 @@ class Greeting:
         yield "hello"  # is greeted
 
 
+class Whatever:
+    """Has every attribute there is, as mocks and proxies do."""
+
+    def __getattr__(self, name: str) -> Whatever:
+        return self
+
+    def __call__(self, *_: Any) -> Whatever:
+        return self
+
+    def __await__(self) -> Any:
+        return self
+
+    def __next__(self) -> str:
+        return "anything"
+
+
 async def rest() -> None:
     await asyncio.sleep(1)  # rests
 
@@ -67,6 +83,11 @@ def yields_a_greeting(pipe: Any) -> Any:
     yield Greeting()  # is yielded
 
 
+@ReactorFunc
+async def awaits_whatever(pipe: Any) -> None:
+    await Whatever()  # is anything
+
+
 @pytest.mark.parametrize(
     ("reactor", "comment", "is_in_a_loop"),
     [
@@ -80,6 +101,7 @@ def yields_a_greeting(pipe: Any) -> Any:
         (has_a_time_limit, "# limits", False),
         (is_greeted, "# is greeted", False),
         (yields_a_greeting, "# is yielded", False),
+        (awaits_whatever, "# is anything", False),
     ],
 )
 def test_is_told_with_the_line_and_what_to_do(open_plant: Any, reactor: Any, comment: str, is_in_a_loop: bool) -> None:
