@@ -105,19 +105,21 @@ MEANWHILE = """
 import os, subprocess, sys
 from pyplantx import Plant, ReactorFunc
 
+script, directory, value, how = sys.argv
+
 @ReactorFunc
 def measure(pipe):
     value = pipe.read_config("value")
-    if os.environ.pop("MEANWHILE", ""):
-        subprocess.run([sys.executable, sys.argv[0], sys.argv[1], "other", "run"], check=True)
+    if os.environ.pop("MEANWHILE", ""):  # sys.argv itself would make another reactor of it, each time
+        subprocess.run([sys.executable, script, directory, "other", "run"], check=True)
     print("ran with", value, flush=True)
     pipe.send("x", value)
 
-with Plant(sys.argv[1]) as plant:
-    plant.set_config({"value": sys.argv[2]})
-    if sys.argv[3] == "run":
+with Plant(directory) as plant:
+    plant.set_config({"value": value})
+    if how == "run":
         plant.run_reactor(measure)
-    assert plant.produce("x") == sys.argv[2]
+    assert plant.produce("x") == value
 """
 
 
