@@ -66,11 +66,6 @@ class Claim:
         """Which `Claims` it is of."""
         return self._claims.me
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether no other process has claimed anything since this one opened the store, as seen at the last claim."""
-        return self._claims.file.is_first
-
     def take(self, timeout: float = 0.0) -> bool:
         """Whether it could be had, its holder waited for at most so many seconds; see `Claims.claim`."""
         file = self._claims.file
@@ -97,7 +92,7 @@ class _File:
         self._counts: dict[int, int] = {}  # place -> how many of the keys above are there
         self._path = os.path.join(folder, _TABLE)
         self._descriptor, self._number = -1, 0
-        self._is_introduced = self.is_first = False
+        self._is_introduced = self._is_first = False
         self._table: memoryview
 
     def take(self, claim: Claim) -> bool:
@@ -159,7 +154,7 @@ class _File:
         """Write our number, unless there is one of a living process."""
         if self._descriptor < 0:
             self._open()
-        if self.is_first:
+        if self._is_first:
             table = self._table
             table[_BUSY] = 1
             try:
@@ -167,7 +162,7 @@ class _File:
                     return self._write(place)
             finally:
                 table[_BUSY] = 0
-            self.is_first = False
+            self._is_first = False
         if not self._lock_byte(_CHANGING) and not self._wait_for_table():
             return False
         try:
@@ -189,7 +184,7 @@ class _File:
         self._is_introduced = True
         first = self._table[_FIRST]
         if not first:
-            self._table[_FIRST], self.is_first = self._number, True
+            self._table[_FIRST], self._is_first = self._number, True
         elif first != _SEVERAL:
             self._table[_FIRST] = _SEVERAL
             deadline = time.monotonic() + _LONGEST_CHANGE
@@ -210,7 +205,7 @@ class _File:
         with self.lock:
             if self._descriptor >= 0 and not self.holders:
                 descriptor, self._descriptor = self._descriptor, -1
-                self._is_introduced = self.is_first = False
+                self._is_introduced = self._is_first = False
                 del self._table
                 _close(descriptor)
 

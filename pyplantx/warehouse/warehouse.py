@@ -578,7 +578,7 @@ class Warehouse:
 
     def refresh(self) -> None:
         """Let the next look-up see what others have committed."""
-        self._reader.refresh()
+        self._reader.catch_up()
 
     def new_claim(self, key: str) -> Claim:
         """A claim that is still to be taken: whoever keeps it before can always give it back."""

@@ -140,19 +140,19 @@ def test_a_trace_that_another_process_writes_meanwhile_is_kept(tmp_path: Path) -
 
 
 BETWEEN = """
-import subprocess, sys
+import os, subprocess, sys
 from pyplantx import Plant, ReactorFunc
 from pyplantx.warehouse.warehouse import Warehouse
 
-directory, value, place = sys.argv[1:]
+directory, value, other = sys.argv[1:]
 new_claim = Warehouse.new_claim
 
 def new_claim_after_another(warehouse, key):
     Warehouse.new_claim = new_claim
-    subprocess.run([sys.executable, sys.argv[0], directory, value, "between"], check=True)
+    subprocess.run([sys.executable, sys.argv[0], directory, value, ""], check=True, env={**os.environ, "HOW": other})
     return new_claim(warehouse, key)
 
-if place == "around":
+if other:
     Warehouse.new_claim = new_claim_after_another
 
 @ReactorFunc
@@ -163,16 +163,19 @@ def measure(pipe):
 
 with Plant(directory) as plant:
     plant.set_config({"value": value})
+    if os.environ.get("HOW") == "run_reactor":
+        plant.run_reactor(measure)
     assert plant.produce("x") == value
 """
 
 
-def test_another_that_comes_to_its_end_between_look_up_and_claim_has_done_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["produce", "run_reactor"])  # which claims nothing
+def test_another_that_comes_to_its_end_between_look_up_and_claim_has_done_it(tmp_path: Path, other: str) -> None:
     """Without a trace of the reactor, then with one that the config leads off."""
     script = tmp_path / "program.py"
     script.write_text(BETWEEN)
     for value in ("one", "two"):
-        command = [sys.executable, str(script), str(tmp_path / "plant"), value, "around"]
+        command = [sys.executable, str(script), str(tmp_path / "plant"), value, other]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
         assert done.stdout.splitlines() == [f"ran with {value}"]
 

@@ -520,7 +520,7 @@ def test_what_the_background_thread_writes_while_a_view_is_begun_is_found(opened
         return txn
 
     monkeypatch.setattr(Index, "begin_read", overtaken)
-    warehouse.refresh()
+    warehouse._reader.refresh()
     assert warehouse.last_ref("y") is None
     monkeypatch.undo()
     assert fetch(warehouse, "x") == 5
