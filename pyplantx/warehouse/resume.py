@@ -188,7 +188,9 @@ class Workspace:
                 _remove(os.path.join(self._folder, name))
 
     def remove(self) -> None:
-        """It is no longer needed: remove folder and lock."""
+        """It is no longer needed: remove folder and lock. What was let go of may be another's by now, and stays."""
+        if not self._lock.is_open:
+            return
         self.ledger.close()
         remove_tree(self._folder)
         self.close()
@@ -388,10 +390,10 @@ class Workspaces:
 
     def drop(self, workspace: Workspace, *, remove: bool) -> None:
         """Let go of a workspace, and remove it if it is of no use."""
+        workspace.remove() if remove else workspace.close()  # before it is forgotten: Ctrl-C may come between
         for held in self._open.values():
             if workspace in held:
                 held.remove(workspace)
-        workspace.remove() if remove else workspace.close()
 
     def finished(self, reactor: str) -> None:
         """A reactor has committed: what was kept for it goes, unless another process holds it."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pyplantx.blocks.logbook import Logbook
 from pyplantx.errors import BadRequest, DamagedObject
+from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse.resume import KEPT_FOR, Ledger, Workspace, sweep_workspaces
 from pyplantx.warehouse.warehouse import Warehouse
 
@@ -175,6 +176,30 @@ class TestWorkspaces:
             assert open_ledgers(tmp_path) == []
             warehouse.workspaces.finished("r")  # by the next run
             assert not (tmp_path / "plant" / "staging" / "resume").exists()
+
+    @pytest.mark.parametrize("way", ["close", "remove"])
+    def test_an_interrupt_leaves_one_that_is_dropped_to_the_next_run(self, tmp_path, monkeypatch, way):
+        def interrupt(workspace):
+            raise KeyboardInterrupt
+
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            workspace.ledger.append({"number": 1})
+            monkeypatch.setattr(Workspace, way, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                warehouse.workspaces.drop(workspace, remove=way == "remove")
+            monkeypatch.undo()
+            warehouse.work_finished("r")
+            assert open_ledgers(tmp_path) == []
+            assert warehouse.workspaces.take("r", KEY).ledger.entries == []
+
+    def test_one_that_was_let_go_of_is_not_removed_any_more(self, tmp_path):
+        with Warehouse(tmp_path) as warehouse:
+            former = warehouse.workspaces.take("r", KEY)
+            former.close()
+            warehouse.workspaces.take("r", KEY).ledger.append({"number": 1})  # another's by now
+            former.remove()
+            assert read(tmp_path / "staging/resume" / hash_text("r") / KEY / "ledger") == [{"number": 1}]
 
     def test_but_not_those_that_another_session_holds(self, tmp_path):
         with Warehouse(tmp_path) as warehouse:
