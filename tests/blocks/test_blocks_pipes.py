@@ -274,6 +274,7 @@ class TestMapBlocks:
 
         assert (run(work) == np.arange(120).reshape(30, 4)[:, ::-1] * 0.5).all()
 
+    @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
     @pytest.mark.parametrize(("dtype", "value"), [("i1", 300), ("i1", -300), ("u2", 1 << 40), ("f4", 1e300)])
     @pytest.mark.parametrize("out", _KINDS)
     def test_numbers_that_are_too_large_become_what_an_assignment_makes_of_them(self, out, dtype, value, run):
