@@ -29,7 +29,6 @@ from pyplantx.fingerprint.objects import (
     hides_state,
     instance_dict,
     is_code,
-    is_kept_hash,
     library_name,
     lineage,
     member_fields,
@@ -40,6 +39,7 @@ from pyplantx.fingerprint.objects import (
     qualified,
     read_slot,
     static_attribute,
+    without_kept_hash,
 )
 from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
 from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, is_sparse, sparse_state
@@ -436,8 +436,7 @@ class Encoder:
             item = read_slot(member, value)
             if item is not MISSING:
                 fields.append((name, item))
-        if any("hash" in name for name, _ in fields):
-            fields = [(name, item) for name, item in fields if not is_kept_hash(value, name, item)]
+        fields = without_kept_hash(value, fields)
         self._out += b"d" + size(len(fields))
         self._pairs(fields, ".{}")
 

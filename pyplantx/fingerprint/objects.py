@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import sys
 import types
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
@@ -263,19 +265,40 @@ def own_fields(obj: Any) -> dict[str, Any]:
     return fields
 
 
-def is_kept_hash(obj: Any, name: str, item: object) -> bool:
-    """Whether a field keeps the hash of its object, which follows from the others, and is seeded in each process.
+def without_kept_hash(obj: Any, fields: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The fields of an object but for one that keeps its hash, which is seeded in each process.
 
-    A hash of texts is large; a small number may be one that somebody has chosen, and that ``__hash__`` gives away.
+    Only where it is the hash of another field, or of all others: a number that somebody has chosen (of a picture, of
+    a commit), and that ``__hash__`` gives away, may be all that the object is.
     """
-    if type(item) is not int or "hash" not in name or abs(item) < _LEAST_HASH:
-        return False
+    for name, kept in fields:
+        if type(kept) is int and type(name) is str and "hash" in name and abs(kept) >= _LEAST_HASH:
+            others = [pair for pair in fields if pair[0] is not name]
+            if any(_hash_of(ask) == kept for ask in _hashed(type(obj), [item for _, item in others])):
+                return others
+    return fields
+
+
+def _hashed(cls: type, items: list[Any]) -> Iterator[Callable[[], object]]:
+    """What the hash of an object may be that of: one of its fields, all of them, with its class or without."""
+    for item in items:
+        if type(item) is not int:  # whose hash is itself, and not seeded
+            yield partial(frozenset, item.items()) if type(item) is dict else partial(_same, item)
+    for front in ((), (cls,), (cls.__name__,)):
+        yield partial(_same, (*front, *items))
+
+
+def _same(thing: object) -> object:
+    return thing
+
+
+def _hash_of(ask: Callable[[], object]) -> int | None:
     try:
-        return hash(obj) == item
+        return hash(ask())
     except MemoryError:  # says nothing of the object
         raise
-    except Exception:  # foreign code: what can't be hashed keeps no hash of itself
-        return False
+    except Exception:  # foreign code: what can't be hashed was not
+        return None
 
 
 def fields_added_to(obj: Any, base: type) -> dict[str, Any]:

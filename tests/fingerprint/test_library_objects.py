@@ -268,17 +268,43 @@ def test_bytes_that_only_begin_like_a_pickle_are_left_alone(end: int) -> None:
         assert pickled_code([raw]) == []
 
 
-@pytest.mark.parametrize("slots", ["'low', '_hash'", "'__dict__'"])
-def test_a_hash_that_an_object_keeps_of_itself_does_not_count(slots: str) -> None:
-    names: dict[str, Any] = {}
-    source = f"class Key:\n    __slots__ = ({slots},)\n    def __hash__(self): return self._hash\n"
-    exec(f"{source}K = Key()\ndef f(): return K", names)
-    key, looks = names["K"], []
-    for low, kept in ((1, 1 << 50), (1, 3 << 50), (2, 3 << 50), (2, 5), (2, 6)):
-        key.low, key._hash = low, kept
-        looks.append(Fingerprinter().fingerprint(names["f"]))
-    assert looks[0] == looks[1]
-    assert len(set(looks)) == 4  # a small number may be somebody's own
+KEYS = {
+    "of a tuple that it keeps": ("self.args = args; self._hash = hash(args)", ""),
+    "of its fields": ("self.low, self.high = args; self._hash = hash(args)", ""),
+    "of its class and fields": ("self.low, self.high = args; self.hash = hash((Key, *args))", ""),
+    "of a dict": ("self.known = dict([args]); self._hash = hash(frozenset([args]))", ""),
+    "in a slot": ("self.low, self.high = args; self._hash = hash((args[1], args[0]))", "'low', 'high', '_hash'"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_hash_that_an_object_keeps_of_itself_does_not_count(name: str) -> None:
+    made, slots = KEYS[name]
+    slots = f"__slots__ = ({slots})" if slots else "pass"
+    source = f"class Key:\n    {slots}\n    def __init__(self, *args): {made}\nK = Key('a', 'b')\ndef f(): return K"
+    look = "from pyplantx.fingerprint.code import Fingerprinter; print(Fingerprinter().fingerprint(f))"
+    looks = []
+    for seed, edit in (("1", "'a'"), ("2", "'a'"), ("1", "'c'")):
+        command = [sys.executable, "-c", f"{source}\n{look}".replace("'a'", edit)]
+        looks.append(subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": seed}))
+    assert looks[0] == looks[1] != looks[2]
+
+
+@pytest.mark.parametrize("old, new", [(1 << 50, 1 << 51), (5, 6), ((1 << 60) + 1, (1 << 60) + 2)])
+def test_a_hash_that_somebody_has_chosen_counts(old: int, new: int) -> None:
+    source = "class Picture:\n    def __init__(self, value): self.hash, self.size = value, {size}\n"
+    source += "    def __hash__(self): return self.hash\nK = Picture({hash})\ndef f(): return K"
+    looks = []
+    for chosen in (old, new):
+        names: dict[str, Any] = {}
+        exec(source.format(hash=chosen, size=old), names)
+        looks.append((Fingerprinter().fingerprint(names["f"]), Fingerprinter().encode_value(names["K"])))
+    assert looks[0][0] != looks[1][0]
+    assert looks[0][1] != looks[1][1]
+
+
+def test_attributes_whose_names_are_no_texts_count() -> None:
+    check_edit("class C: pass\nK = C()\nvars(K)[3] = 4", "4", "5")
 
 
 SCRIPTS = {
