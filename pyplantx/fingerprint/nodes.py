@@ -85,11 +85,13 @@ _SYMPY_NOISE: Final = frozenset({"_prop_handler", "default_assumptions"})
 _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
 _NO_NAMES: Final[frozenset[str]] = frozenset()
+#: What Python makes when it is first asked for, and which counts once something is in it.
+_FILLED_LATER: Final = frozenset({"__annotations__"})
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
 
-#: A class, or the dict of a function or module, of which all counts: its node, what doesn't, the names it had.
-_Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str], int]
+#: A class, or the dict of a function or module, of which all counts: its node, what doesn't, all that it held.
+_Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str]]
 
 
 class Describer:
@@ -149,20 +151,22 @@ class Describer:
 
     def arrivals(self) -> Iterator[tuple[tuple[int, str], Slot]]:
         """The names that were added since to classes, functions and modules that count with all that they hold."""
-        for owner, node, is_noise, known, size in list(self._listed.values()):
-            held = _held_by(owner)
-            if len(held) == size:
+        for owner, node, is_noise, known in list(self._listed.values()):
+            if known.issuperset(_held_by(owner)):
                 continue
-            for key in [key for key in held if key not in known and not is_noise(key)]:
-                slot = Slot(owner, key, f"{node.label}.{key}", held[key], _reader(owner))
-                self.fill(slot)
-                yield (id(owner), key), slot
+            for key in sorted(_names_in(owner) - known):
+                if not is_noise(key):
+                    slot = Slot(owner, key, f"{node.label}.{key}", _reader(owner)(owner, key), _reader(owner))
+                    self.fill(slot)
+                    yield (id(owner), key), slot
 
     def _list(self, owner: Any, node: Node, is_noise: Callable[[str], bool]) -> list[str]:
         """The names in a class, or in the dict of a function or module, that count, in order; not what runs added."""
-        held = _held_by(owner)
-        names = [key for key in sorted(filter(_is_text, held)) if not is_noise(key)]
-        self._listed.setdefault(id(owner), (owner, node, is_noise, frozenset(names), len(held)))
+        held = _names_in(owner)
+        names = [key for key in sorted(held) if not is_noise(key)]
+        self._listed.setdefault(
+            id(owner), (owner, node, is_noise, held if "__annotations__" in names else held - _FILLED_LATER)
+        )
         return [key for key in names if not (self._arrived(owner, key) and self._is_arrival(owner, node, key))]
 
     def _is_arrival(self, owner: Any, node: Node, key: str) -> bool:
@@ -434,7 +438,7 @@ class Describer:
             node.add_slot(slot)
         attributes = function.__dict__
         if not attributes:  # nearly always
-            self._listed[id(attributes)] = (attributes, node, _FUNCTION_NOISE.__contains__, _NO_NAMES, 0)
+            self._listed[id(attributes)] = (attributes, node, _FUNCTION_NOISE.__contains__, _NO_NAMES)
             return
         if "__wrapped__" in attributes:
             node.add_ref(attributes["__wrapped__"])
@@ -552,8 +556,8 @@ def _reader(owner: Any) -> Callable[[Any, str], Any]:
     return read_class if isinstance(owner, type) else read_item
 
 
-def _is_text(key: object) -> bool:
-    return isinstance(key, str)
+def _names_in(owner: Any) -> frozenset[str]:
+    return frozenset([key for key in list(_held_by(owner)) if isinstance(key, str)])  # a copy: threads may add others
 
 
 def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any = None) -> Reference:

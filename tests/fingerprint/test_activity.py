@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +106,48 @@ def test_what_runs_have_added_is_named_and_an_edit_of_it_is_an_edit() -> None:
     assert session.activity() != before
     session.edit("del C.made")
     assert session.activity() == before
+
+
+ODD = {
+    "one for another": (
+        "class C: pass\ndef f():\n    if hasattr(C, 'a'):\n        del C.a\n        C.b = 1\n    else: C.a = 1"
+    ),
+    "beside names that are no texts": "C = type('C', (), {1: 2})\ndef f(): C.n = 1",
+    "a name that is no text": "def f(): globals()[5] = 1",
+    "annotations": "class C: pass\nC.__annotations__\ndef f(): C.__annotations__['n'] = int",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_that_runs_add_are_state(name: str) -> None:
+    session = Session(ODD[name])
+    looks = [session.activity(run) for run in (lambda: None, session.run, session.run, lambda: None)]
+    assert len(set(looks)) == 1
+
+
+def test_modules_may_be_filled_by_threads() -> None:
+    session = Session("def f(): return globals()")
+    session.names.update({f"n{number}": number for number in range(1000)})
+    stop = threading.Event()
+
+    def fill() -> None:
+        while not stop.is_set():
+            for number in range(200):
+                session.names[f"more{number}"] = 1
+            for number in range(200):
+                del session.names[f"more{number}"]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        for _ in range(5):
+            session.activity()
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 def test_what_is_added_between_activities_is_an_edit() -> None:
