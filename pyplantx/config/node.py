@@ -268,8 +268,7 @@ class Node:
 
     def _value(self) -> Answer:
         if self.kind == LEAF:
-            named = isinstance(self.value, str) and self.path[-1:] in _TARGETS  # such a text counts with what it names
-            return self.hashers.encode({self.path[-1]: self.value} if named else self.value), show(self.value)
+            return self._leaf(), show(self.value)
         if self.kind == OBJECT:
             return self.hashers.encode(("pyplantx config group", protocols(type(self.value)))), "a group"
         if self.kind == CODE:
@@ -277,6 +276,11 @@ class Node:
         if self.kind == FAILED:
             return unanswerable(self.value)
         return _KIND_ANSWERS[self.kind]
+
+    def _leaf(self) -> Digest:
+        """Of a text that names code to be called, with that code."""
+        named = isinstance(self.value, str) and self.path[-1:] in _TARGETS
+        return self.hashers.encode({self.path[-1]: self.value} if named else self.value)
 
     def _code(self) -> Answer:
         role = type(self.value).__name__
@@ -353,7 +357,7 @@ class Node:
         child = self.child(name)
         if child.kind == LEAF:
             try:
-                return self.hashers.encode(child.value)
+                return child._leaf()
             except CannotFingerprint:
                 return ""  # the code of the class counts it by its type
         return self._branch(name, around)

@@ -198,7 +198,7 @@ class Fingerprinter:
         CannotFingerprint
             If something inside it has no canonical encoding; says where.
         """
-        return values.digest(value, self.standalone)
+        return values.digest(value, self.standalone, self._boundary)
 
     def is_project_class(self, cls: Any) -> bool:
         """Whether a class (or a function) belongs to the user's project, so that its code counts."""

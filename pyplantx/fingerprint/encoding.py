@@ -11,14 +11,14 @@ from __future__ import annotations
 import functools
 import struct
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
 from pyplantx.fingerprint import arrays
 from pyplantx.fingerprint.arrays import size, text
 from pyplantx.fingerprint.boundary import Boundary, module_name
-from pyplantx.fingerprint.modules import locate
+from pyplantx.fingerprint.modules import TARGETS, locate
 from pyplantx.fingerprint.objects import (
     MISSING,
     as_builtin,
@@ -55,11 +55,9 @@ REGISTERED: dict[type, Callable[[Any], object]] = {}
 
 _pack_double: Final = struct.Struct("<d").pack
 _NAN: Final = b"f" + _pack_double(float("nan"))
-_LIBRARIES = Boundary("ignore")
+_LIBRARIES: Final = Boundary("ignore")
+_TARGETS: Final = frozenset(TARGETS)
 
-
-#: Keys under which a dict names what is to be called with the rest of it, for hydra and for Lightning's command line.
-_TARGETS: Final = ("_target_", "class_path")
 
 #: What `functools.update_wrapper` copies to an object beside ``__wrapped__``: where a function lies, its docstring.
 _COPIED: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
@@ -135,7 +133,7 @@ _MANY: Final = 64
 def flat(value: Any) -> bytes | None:
     """The encoding of a small container of leaves, such as defaults and the constants of code; None for all else."""
     tag = _FLAT.get(type(value))
-    if tag is None or len(value) > _MANY or (tag == b"d" and _names_code(value)):
+    if tag is None or len(value) > _MANY or (tag == b"d" and not _TARGETS.isdisjoint(value)):
         return None
     try:
         parts = [LEAVES[type(item)](item) for item in (chain(*value.items()) if tag == b"d" else value)]
@@ -158,9 +156,11 @@ class Encoder:
         (plain array of plain elements, class tag) -> hex digest of its tree.
     code, opaque : callable, optional
         As in `pyplantx.fingerprint.value.encode`.
+    boundary : Boundary, optional
+        Likewise.
     """
 
-    __slots__ = ("_array", "_code", "_done", "_hash16", "_lowest", "_opaque", "_open", "_out", "_seen")
+    __slots__ = ("_array", "_boundary", "_code", "_done", "_hash16", "_lowest", "_opaque", "_open", "_out", "_seen")
 
     def __init__(
         self,
@@ -168,7 +168,9 @@ class Encoder:
         array: Callable[[Any, str], str],
         code: Code | None = None,
         opaque: Opaque | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or _LIBRARIES
         self._hash16 = hash16
         self._array = array
         self._code = code
@@ -244,8 +246,13 @@ class Encoder:
     def _mapping(self, value: dict[Any, Any]) -> None:
         self._out += b"d" + size(len(value))
         self._pairs(value.items())
-        if self._code is not None and _names_code(value):
-            self._left_out([(key, code) for key in _TARGETS if (code := _named_code(value, key)) is not MISSING])
+        if self._code is not None and any(key in value for key in TARGETS):
+            self._targets(value)
+
+    def _targets(self, held: Mapping[Any, Any]) -> None:
+        """Write the code of the project that texts in a dict, or in the fields of an instance, name to be called."""
+        found = [(key, _located(held[key], self._boundary)) for key in TARGETS if key in held]
+        self._left_out([(key, code) for key, code in found if code is not MISSING])
 
     def _pairs(self, pairs: Iterable[tuple[Any, Any]], label: str = "[{!r}]") -> None:
         key = None
@@ -320,6 +327,8 @@ class Encoder:
             self._refuse(value, error)
             return
         self.write(state)
+        if self._code is not None and isinstance(value, dict) and any(key in value for key in TARGETS):
+            self._targets(value)  # an OrderedDict, of which the state is a list
 
     def _write_numeric(self, value: Any, cls: type, bases: list[str]) -> bool:
         """Write arrays, numpy scalars, dtypes, sparse matrices and enum members; False if it is none."""
@@ -439,6 +448,10 @@ class Encoder:
         fields = without_kept_hash(value, fields)
         self._out += b"d" + size(len(fields))
         self._pairs(fields, ".{}")
+        if self._code is not None:
+            named = {name: item for name, item in fields if type(name) is str and name in TARGETS}
+            if named:
+                self._targets(named)
 
     def _reduced(self, value: Any) -> None:
         try:
@@ -453,7 +466,7 @@ class Encoder:
         else:
             self._write_parts(parts)
         if self._code is not None:
-            self._left_out(left_out(value, parts) + pickled_code(parts))
+            self._left_out(left_out(value, parts) + pickled_code(parts, self._boundary))
         elif is_look_up(parts):
             self._left_out(left_out(value, parts))
 
@@ -547,16 +560,11 @@ class Encoder:
         self._opaque(value)
 
 
-def _names_code(value: dict[Any, Any]) -> bool:
-    return "_target_" in value or "class_path" in value
-
-
-def _named_code(value: dict[Any, Any], key: str) -> Any:
-    """The code of the project that a dict names under a key; `MISSING` if there is none."""
-    path = value.get(key)
-    if type(path) is not str:  # a dict of OmegaConf has its texts in nodes
+def _located(path: Any, boundary: Boundary) -> Any:
+    """What a text names, if it is something of the project's; else `MISSING`."""
+    if not isinstance(path, str):  # a dict of OmegaConf has its texts in nodes
         path = (instance_dict(path) or {}).get("_val")
-    return locate(path, _LIBRARIES) if type(path) is str else MISSING
+    return locate(path, boundary) if isinstance(path, str) else MISSING
 
 
 def _ignore(thing: object) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary, module_name
-from pyplantx.fingerprint.objects import MISSING, is_code
+from pyplantx.fingerprint.objects import MISSING
+
+#: Names under which a text says what is to be called with what lies beside it: hydra's, and Lightning's command line's.
+TARGETS: Final = ("_target_", "class_path")
 
 
 def is_library_module(name: str, boundary: Boundary) -> bool:
@@ -36,14 +39,14 @@ def import_now(name: str, boundary: Boundary) -> ModuleType | None:
         module = importlib.import_module(name)
     except MemoryError:  # says nothing of the module
         raise
-    except Exception:  # foreign code: whatever its import raises means "missing", which counts as such
+    except (Exception, SystemExit):  # foreign code: whatever its import raises means "missing", which counts as such
         return None
     boundary.imported += not known and name in sys.modules  # one that fails is tried again and again
     return module
 
 
 def locate(path: str, boundary: Boundary) -> Any:
-    """The project's function or class that a dotted path leads to (``"models.net.Net"``); `MISSING` if there is none.
+    """The project's code, or object, that a dotted path leads to (``"models.net.Net"``); `MISSING` if there is none.
 
     Parameters
     ----------
@@ -62,9 +65,9 @@ def locate(path: str, boundary: Boundary) -> Any:
     held: Any = MISSING
     for count, name in enumerate(names, start=1):
         held = _step(held, name, ".".join(names[:count]), boundary)
-        if held is MISSING or isinstance(held, type):  # of a class method's class all counts
-            break
-    return held if is_code(held) and not isinstance(held, ModuleType) else MISSING
+        if not issubclass(type(held), ModuleType):  # of the class, or object, of a method all counts
+            return held
+    return MISSING
 
 
 def _step(held: Any, name: str, path: str, boundary: Boundary) -> Any:

@@ -219,7 +219,7 @@ class Describer:
             opaque.append(f"{slot.label}: a {qualified(type(thing))}")
 
         try:
-            return values.encode(value, stand_in, note)
+            return values.encode(value, stand_in, note, self._boundary)
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
+from pyplantx.fingerprint.modules import TARGETS
 from pyplantx.fingerprint.objects import MISSING, class_module, is_same_method, member_fields, static_attribute
 from pyplantx.tuples import NamedTuple
 
@@ -104,8 +105,9 @@ def read_arguments(owner: dict[str, Any], key: str) -> Any:
 
 
 def read_class(owner: type, key: str) -> Any:
-    """What a class itself holds."""
-    return vars(owner).get(key, MISSING)
+    """What a class itself holds; a text that names code to be called, as in a dict."""
+    held = vars(owner).get(key, MISSING)
+    return {key: held} if key in TARGETS and isinstance(held, str) else held
 
 
 def read_member(owner: type, key: str) -> Any:

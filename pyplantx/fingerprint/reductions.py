@@ -11,9 +11,10 @@ import re
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     PICKLING,
     builtin_base,
@@ -38,7 +39,6 @@ _PICKLE: Final = re.compile(rb"\x80[\x04\x05]\x95([\s\S]{8})")
 #: The same in MessagePack, where bytes may be a list of numbers: those above 127 have a mark in front.
 _PACKED: Final = re.compile(rb"\xcc\x80[\x04\x05]\xcc\x95")
 _MARKED: Final = re.compile(rb"\xcc([\x80-\xff])")
-_LONGEST: Final = 4 << 20
 _NO_FIELDS: Final[list[tuple[str, Any]]] = []
 
 
@@ -145,38 +145,42 @@ def _is_function(item: Any) -> bool:
     return is_code(item) and not issubclass(type(item), types.ModuleType)
 
 
-def pickled_code(parts: Any) -> list[tuple[str, Any]]:
+def pickled_code(parts: Any, boundary: Boundary = _LIBRARIES) -> list[tuple[str, Any]]:
     """The functions and classes of the project that pickles inside a reduction name.
 
     Libraries that are not written in Python keep the functions that they were given in such bytes (expressions of
     polars), where all that is left of a function is its name.
     """
-    found: dict[str, Any] = {}
-    for item in _walk(parts):
-        if type(item) is bytes:
-            for name in _pickled_names(item):
-                held = _find(*name)
-                if held is not None and is_code(held) and library_name(held, _LIBRARIES) is None:
-                    found[".".join(name)] = held
-    return list(found.items())
+    names = (name for item in _walk(parts) if type(item) is bytes for name in _pickled_names(item))
+    found = [(path, locate(path, boundary)) for path in dict.fromkeys(map(".".join, names))]
+    return [(path, held) for path, held in found if is_code(held) and library_name(held, boundary) is None]
 
 
 def _pickled_names(raw: bytes) -> Iterator[tuple[str, str]]:
     """Module and dotted path of everything that the pickles in some bytes name."""
+    yield from _names_in(raw)
+    packed = _PACKED.search(raw)
+    if packed:
+        yield from _names_in(_MARKED.sub(rb"\1", raw[packed.start() :]))
+
+
+def _names_in(raw: bytes) -> Iterator[tuple[str, str]]:
+    from io import BytesIO
+
+    stream = BytesIO(raw)  # which copies nothing
     for start in _PICKLE.finditer(raw):
         if int.from_bytes(start[1], "little") <= len(raw) - start.end():
-            yield from _names_in_pickle(raw[start.start() :])
-    for start in _PACKED.finditer(raw):
-        yield from _names_in_pickle(_MARKED.sub(rb"\1", raw[start.start() : start.start() + _LONGEST]))
+            stream.seek(start.start())
+            yield from _names_in_pickle(stream)
 
 
-def _names_in_pickle(raw: bytes) -> Iterator[tuple[str, str]]:
+def _names_in_pickle(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
     import pickletools
 
     memo: list[str | None] = []
     pushed: tuple[str | None, str | None] = (None, None)  # the last two things that were pushed, if they are texts
     try:
-        for opcode, argument, _ in pickletools.genops(raw):
+        for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "STACK_GLOBAL" and pushed[0] is not None and pushed[1] is not None:
                 yield pushed[0], pushed[1]
             if opcode.name == "MEMOIZE":

@@ -15,6 +15,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint
 from pyplantx.fingerprint import arrays, encoding
 from pyplantx.fingerprint.arrays import BLOCK, block_size, class_tag
+from pyplantx.fingerprint.boundary import Boundary
 
 __all__ = [
     "BLOCK",
@@ -157,7 +158,12 @@ def _plain_array(array: Any, tag: str) -> Digest:
     return combine(header, hasher.digests())
 
 
-def encode(value: Any, code: Code | None = None, opaque: encoding.Opaque | None = None) -> bytes:
+def encode(
+    value: Any,
+    code: Code | None = None,
+    opaque: encoding.Opaque | None = None,
+    boundary: Boundary | None = None,
+) -> bytes:
     """The canonical encoding of a value: typed, length-prefixed, the same in every process.
 
     Parameters
@@ -170,6 +176,8 @@ def encode(value: Any, code: Code | None = None, opaque: encoding.Opaque | None 
         instance counts by name.
     opaque : callable, optional
         Told of each object that has no encoding and counts by its type. Without it those are refused.
+    boundary : Boundary, optional
+        Tells libraries from the project where a text, or a pickle, names code.
 
     Returns
     -------
@@ -184,7 +192,7 @@ def encode(value: Any, code: Code | None = None, opaque: encoding.Opaque | None 
     flat = encoding.flat(value)
     if flat is not None:
         return flat
-    encoder = encoding.Encoder(xxh3_128_digest, _plain_array, code, opaque)
+    encoder = encoding.Encoder(xxh3_128_digest, _plain_array, code, opaque, boundary)
     try:
         return encoder.encode(value)
     except encoding.Unencodable as trouble:
@@ -196,7 +204,7 @@ def encode(value: Any, code: Code | None = None, opaque: encoding.Opaque | None 
         ) from None
 
 
-def digest(value: Any, code: Code | None = None) -> Digest:
+def digest(value: Any, code: Code | None = None, boundary: Boundary | None = None) -> Digest:
     """Digest of a value; equal for equal values, whatever the process, layout or insertion order of sets.
 
     Parameters and errors are those of `encode`.
@@ -206,7 +214,7 @@ def digest(value: Any, code: Code | None = None) -> Digest:
         return xxh3_128_hexdigest(leaf(value))
     if class_name(type(value)) in arrays.PLAIN and not _is_encoded(value.dtype):
         return _plain_array(value, "")
-    return xxh3_128_hexdigest(encode(value, code))
+    return xxh3_128_hexdigest(encode(value, code, None, boundary))
 
 
 def _is_encoded(dtype: Any) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,29 @@ def test_bytes_that_only_begin_like_a_pickle_are_left_alone(end: int) -> None:
     whole = pickle.dumps({"function": [pytest.approx, "approx"]}, 5)
     for raw in (whole[:end], whole[:end] + b"\xff" * 40, b"\x80\x05\x95" + bytes(8) + whole[end:]):
         assert pickled_code([raw]) == []
+
+
+def test_modules_that_a_pickle_in_bytes_names_need_not_be_loaded(tmp_path: Path) -> None:
+    files = {"app.py": "", "helpers.py": "def score(x): return x + 1\n"}
+    with program(tmp_path / "1", files):
+        importlib.import_module("helpers")
+        raw = pickle.dumps(sys.modules["helpers"].score)
+    with program(tmp_path / "2", files):
+        assert "helpers" not in sys.modules
+        assert [name for name, _ in pickled_code([raw])] == ["helpers.score"]
+
+
+@pytest.mark.parametrize(
+    "around", [bytes, lambda raw: b"".join(b"\xcc" * (byte > 127) + bytes([byte]) for byte in raw)]
+)
+def test_many_pickles_in_bytes_are_read_once(around: Any) -> None:
+    one = around(pickle.dumps(["some", "text", both_ways]))
+    seconds = []
+    for count in (1_000, 10_000):
+        start = time.perf_counter()
+        assert [name for name, _ in pickled_code([one * count])] == [f"{__name__}.both_ways"]
+        seconds.append(time.perf_counter() - start)
+    assert seconds[1] < 40 * seconds[0]  # it took the square
 
 
 KEYS = {

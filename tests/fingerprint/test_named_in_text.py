@@ -301,3 +301,60 @@ def test_what_is_read_of_code_is_remembered(source: str) -> None:
     exec(source, namespace)
     record = normalise(namespace["f"].__code__)
     assert record.sees and Record.from_text(record.to_text()) == record
+
+
+NETS = """
+class Net:
+    def __init__(self, gain): self.gain = gain
+    def run(self): return self.gain * 1
+net = Net(3)
+"""
+TARGETS = {
+    "a dict": "K = {'_target_': 'nets.Net'}",
+    "an ordered dict": "K = collections.OrderedDict(_target_='nets.Net')",
+    "a namespace": "K = argparse.Namespace(class_path='nets.Net', init_args={})",
+    "a slot": "class C: __slots__ = ('class_path',)\nK = C()\nK.class_path = 'nets.Net'",
+    "a structured config": "@dataclasses.dataclass\nclass C:\n    _target_: str = 'nets.Net'\nK = C()",
+    "the class of one": "@dataclasses.dataclass\nclass K:\n    _target_: str = 'nets.Net'",
+    "a subclass of str": "class T(str): pass\nK = {'_target_': T('nets.Net')}",
+    "an object": "K = {'_target_': 'nets.net'}",
+    "a method of an object": "K = {'_target_': 'nets.net.run'}",
+}
+
+
+@pytest.mark.parametrize("edit", [("* 1", "* 2"), ("Net(3)", "Net(4)")])
+@pytest.mark.parametrize("name", TARGETS)
+def test_texts_that_name_what_is_to_be_called(tmp_path: Path, name: str, edit: tuple[str, str]) -> None:
+    source = f"import argparse, collections, dataclasses\n{TARGETS[name]}\ndef f(): return K\n"
+    looks = []
+    for number, nets in enumerate((NETS, NETS, NETS.replace(*edit))):
+        with program(tmp_path / str(number), {"app.py": source, "nets.py": nets}) as app:
+            looks.append((Fingerprinter().fingerprint(app.f), Fingerprinter().encode_value(app.K)))
+    assert looks[0] == looks[1]
+    for before, after in zip(looks[0], looks[2], strict=True):
+        assert (before != after) == (edit[0] == "* 1" or "object" in name)
+
+
+def test_packages_that_are_tracked_are_found_by_texts(tmp_path: Path) -> None:
+    looks = []
+    for number, edit in enumerate(("* 1", "* 2")):
+        files = {"app.py": "K = {'_target_': 'nets.Net'}\ndef f(): return K", "nets.py": NETS.replace("* 1", edit)}
+        with program(tmp_path / str(number) / "site-packages", files) as app:
+            options = {"track": ["app", "nets"]}
+            looks.append((Fingerprinter(**options).fingerprint(app.f), Fingerprinter(**options).encode_value(app.K)))
+            looks.append((Fingerprinter(track="app").fingerprint(app.f), "nets is a library"))
+    assert looks[0][0] != looks[2][0]
+    assert looks[0][1] != looks[2][1]
+    assert looks[1] == looks[3]
+
+
+def test_what_a_named_module_registers_is_the_same_whenever_it_was_imported(tmp_path: Path) -> None:
+    app = "SEEN = []\nK = {'_target_': 'nets.Net'}\ndef f(): return SEEN, K\n"
+    files = {"app.py": app, "nets.py": f"import app\napp.SEEN.append(1)\n{NETS}"}
+    first = fingerprints(tmp_path / "1", files, "f")
+    assert fingerprints(tmp_path / "2", {**files, "app.py": f"{app}import nets\n"}, "f") == first
+
+
+def test_a_named_module_may_end_the_program(tmp_path: Path) -> None:
+    app = "K = {'_target_': 'nets.Net'}\ndef f(): return K\n"
+    assert fingerprints(tmp_path, {"app.py": app, "nets.py": "import sys\nsys.exit('usage: nets')"}, "f")
