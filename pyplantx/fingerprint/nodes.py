@@ -17,6 +17,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
+from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     MISSING,
     bound_to,
@@ -475,7 +476,8 @@ class Describer:
 
     def _refer_first(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to, found once per module and activity."""
-        reference = self._mention(namespace, chain[1:]) if chain[0] == "@" else self._refer(namespace, chain)
+        refer = {"@": self._mention, "=": self._refer_called}.get(chain[0])
+        reference = refer(namespace, chain[1:]) if refer else self._refer(namespace, chain)
         self._references[id(namespace), chain] = reference
         return reference
 
@@ -488,6 +490,12 @@ class Describer:
         if names[0] in LOCATION or not meant or static_attribute(target.value, "__pyplantx_kind__") == "reactor":
             return Reference(namespace, b"")  # the name of an ingredient is often that of a reactor
         return self._refer(namespace, chain)
+
+    def _refer_called(self, namespace: dict[str, Any], path: str) -> Reference:
+        """What a text names that stands beside ``"_target_"``: something of the project's, or nothing that counts."""
+        held = locate(path, self._boundary)
+        self._missed = self._missed or held is MISSING
+        return Reference(namespace, b"" if held is MISSING else text("called"), module=held)
 
     def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to."""

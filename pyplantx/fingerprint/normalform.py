@@ -32,12 +32,14 @@ from pyplantx.fingerprint.bytecode import (
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.flow import Flow, Walk
 from pyplantx.fingerprint.hints import VERBS, find_hints
+from pyplantx.fingerprint.modules import TARGETS
 from pyplantx.fingerprint.records import (
     DOMAIN,
     READ_BY,
     Import,
     Pieces,
     Record,
+    called,
     mentioned,
     pieces_to_json,
     read_by_text,
@@ -82,20 +84,22 @@ def normalise(code: CodeType) -> Record:
     hints = pieces_to_json(found.sent)
     if found.queries:
         found.chains.update(f"@{chain}" for chain in mentioned(_texts(code)))
+    if found.targets:
+        found.chains.update(f"={path}" for path in called(_texts(code)))
     chains = sorted(found.chains)
     return Record(digest, chains, found.imports, found.sees, found.dynamic, found.queries, hints)
 
 
 class _Findings:
-    """What a code object and those nested in it name; the fields are those of `Record`."""
+    """What a code object and those nested in it name: the fields of a `Record`, and whether one of `TARGETS` is met."""
 
-    __slots__ = ("chains", "dynamic", "imports", "queries", "sees", "sent")
+    __slots__ = ("chains", "dynamic", "imports", "queries", "sees", "sent", "targets")
 
     def __init__(self) -> None:
         self.chains = set[str]()
         self.imports: list[Import] = []
         self.sent: list[Pieces] = []
-        self.dynamic = self.queries = False
+        self.dynamic = self.queries = self.targets = False
         self.sees = 0
 
 
@@ -238,6 +242,7 @@ class _Normaliser:
             known = leaf(const).hex()
             if type(const) is str and ("@" in const or "__" in const):
                 self._note_text(const)
+            self._found.targets = self._found.targets or (type(const) is str and const in TARGETS)
         elif isinstance(const, CodeType):
             known = "code " + _Normaliser(const, self._found, self._keep_names).digest()
         else:
@@ -245,6 +250,8 @@ class _Normaliser:
             known = encoded.hex()
             if b"__" in encoded or b"@" in encoded:  # ("__name__", "__doc__")
                 self._note_text(" ".join([item for item in const if isinstance(item, str)]))
+            if type(const) is tuple:  # the keys of a dict, the names of arguments
+                self._found.targets = self._found.targets or any(type(key) is str and key in TARGETS for key in const)
         self._consts[index] = known
         return known
 

@@ -21,7 +21,7 @@ from pyplantx.tuples import NamedTuple
 VERSION: Final = "1"
 
 #: Raised when the record changes, or what it says: old records are then never found again.
-_RECORDS: Final = b"2"
+_RECORDS: Final = b"3"
 
 #: Begins everything that is hashed about code: instructions mean something for one minor version only.
 DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
@@ -90,6 +90,12 @@ def mentioned(things: Iterable[object]) -> set[str]:
     return found
 
 
+def called(things: Iterable[object]) -> set[str]:
+    """The texts that may say where something lies that is to be called: ``"models.net.Net"``."""
+    texts = (item for one in things for item in (one if type(one) is tuple else (one,)))
+    return {text for text in texts if type(text) is str and "." in text and re.fullmatch(_DOTTED, text)}
+
+
 class Import(NamedTuple):
     """An import statement inside a function.
 
@@ -121,7 +127,8 @@ class Record(NamedTuple):
     digest : str
         Digest of the normal form.
     chains : list of str
-        Global names with the attributes taken from them at once ("np.linalg.norm"), sorted.
+        Global names with the attributes taken from them at once ("np.linalg.norm"), sorted. Texts beside one of
+        `TARGETS`, which name what is to be called, stand behind a "=".
     imports : list of Import
     sees : int
         What is read about other code: `DOCS`, `NAMES`, `ANNOTATIONS`.

@@ -328,6 +328,7 @@ def test_a_hash_that_somebody_has_chosen_counts(old: int, new: int) -> None:
     assert looks[0][1] != looks[1][1]
 
 
+@pytest.mark.filterwarnings("ignore:non-string key")
 def test_attributes_whose_names_are_no_texts_count() -> None:
     check_edit("class C: pass\nK = C()\nvars(K)[3] = 4", "4", "5")
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.fingerprint.nodes import FUNCTION
 from pyplantx.fingerprint.normalform import normalise
 from pyplantx.fingerprint.records import Record
+from pyplantx.fingerprint.value import hash_bytes
 from tests.fingerprint.harness import DictMemo, fingerprints, program
 
 PACKAGE = {
@@ -358,3 +360,28 @@ def test_what_a_named_module_registers_is_the_same_whenever_it_was_imported(tmp_
 def test_a_named_module_may_end_the_program(tmp_path: Path) -> None:
     app = "K = {'_target_': 'nets.Net'}\ndef f(): return K\n"
     assert fingerprints(tmp_path, {"app.py": app, "nets.py": "import sys\nsys.exit('usage: nets')"}, "f")
+
+
+WRITTEN = {
+    "one key": "{'_target_': 'nets.Net'}",
+    "many keys": "{'_target_': 'nets.Net', 'gain': x}",
+    "arguments": "dict(x, _target_='nets.Net')",
+    "a class path": "{'class_path': 'nets.Net', 'init_args': {'gain': x}}",
+    "an assignment": "x.update(_target_='nets.net.run')",
+    "nested": "[{'_target_': 'nets.Net'} for _ in x]",
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_dicts_in_code_count_with_what_they_name_to_be_called(tmp_path: Path, name: str) -> None:
+    files = {"app.py": f"def f(x): return {WRITTEN[name]}", "nets.py": NETS}
+    assert moved(tmp_path, files, "* 1", "* 2")
+    assert moved(tmp_path / "other", {**files, "more.py": "K = 1"}, "K = 1", "K = 2") is False
+
+
+@pytest.mark.parametrize("path", ["nowhere.at.all", "collections.Counter", "data.csv", "1.5", "Net"])
+def test_texts_that_name_nothing_of_the_project_change_nothing(tmp_path: Path, path: str) -> None:
+    source = f"def f(x): return {{'_target_': '{path}'}}"
+    record = normalise(compile(source, "app.py", "exec").co_consts[0])
+    assert Record.from_text(record.to_text()) == record
+    assert fingerprints(tmp_path, {"app.py": source}, "f")["f"] == hash_bytes(b"N" + FUNCTION + record.digest.encode())
