@@ -95,7 +95,7 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
         value = _attribute(owner, name)
     if value is MISSING:
         return Target("missing", ".".join(chain[:used]), used=used)
-    if value is vars(sys).get(_ARGUMENTS):
+    if value is vars(sys).get(_ARGUMENTS, MISSING):  # absent where Python is embedded
         return _arguments(used)
     if value is sys.modules:  # it holds whatever has been imported so far
         return Target("library", boundary.name_library("sys", "modules"), value, used=used)

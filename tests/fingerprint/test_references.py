@@ -912,3 +912,10 @@ def test_want_of_memory_is_no_property_of_a_value(source: str):
     """It would give a fingerprint that no other process gets."""
     with pytest.raises(MemoryError):
         of_source(source)
+
+
+def test_none_is_no_command_line_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sys, "argv")
+    names: dict[str, Any] = {"__name__": "app"}
+    exec("K = None\ndef f(): return K", names)
+    assert "constant app.K" in Fingerprinter().parts(names["f"])
