@@ -46,7 +46,7 @@ _SOME_FOLDER = "name a folder, such as 'plant'; '.' is the one that you work in"
 LOOK_BACK, _FIRST_LOOK = 100_000, 64
 
 #: Kind of the blobs that tell of runs without a trace.
-_UNKEPT = "unkept"
+_UNKEPT, _ANY = "unkept", ""
 
 #: Seconds after which a session notes what it has reached up to then.
 _NOTED_EVERY = 30.0
@@ -163,6 +163,7 @@ class Warehouse:
         self._recent: list[tuple[bytes, bytes]] = []  # the last commits in the history, when somebody looked last
         self._told: dict[bytes, dict[str, dict[str, Any]]] = {}  # commits in the history -> see `_last_runs`
         self._noted_at = time.monotonic()
+        self._has_unkept: bool | None = None  # whether any run has left no trace; None: to be looked up
         self._own_commits = 0  # the others that the committer has counted are of other plants of this process
         self._closed = False
 
@@ -214,6 +215,7 @@ class Warehouse:
         self._session.stillness.begin_activity(id(self))
         self._reader.refresh()
         self._reader.keep(True)
+        self._has_unkept = self._has_unkept or None
 
     def end_activity(self) -> None:
         """Let the view go, and with the last activity of this process what failed runs have sent."""
@@ -497,11 +499,15 @@ class Warehouse:
         """
         if not self.read_only:
             self._committer.note_run(entry)
-            self._committer.put("blobs", blob_key(_UNKEPT, entry.id), entry.action, patient=True)
+            for reactor in (entry.id,) if self._has_unkept else (entry.id, _ANY):
+                self._committer.put("blobs", blob_key(_UNKEPT, reactor), entry.action, patient=True)
+            self._has_unkept = True
 
     def unkept_run(self, reactor: str) -> str:
         """How the last run of a reactor ended that has left no trace (an action of `HistoryEntry`); "" without one."""
-        return self.blob_get(_UNKEPT, reactor) or ""
+        if self._has_unkept is None:  # once for an activity: in most stores nothing has ever failed
+            self._has_unkept = self.blob_get(_UNKEPT, _ANY) is not None
+        return (self.blob_get(_UNKEPT, reactor) or "") if self._has_unkept else ""
 
     def _new_version(self, commit: Commit) -> NewVersion | None:
         if self._newest.get(commit.reactor) == commit.root:
