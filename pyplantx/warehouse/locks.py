@@ -145,6 +145,6 @@ def _cannot_lock(path: str, error: OSError) -> WarehouseError:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreReadOnly(
             f"the warehouse can't be written: no lock file {path!r} can be made ({error.strerror})",
-            hint="open it with read_only=True, or ask for the right to write there",
+            hint="ask for the right to write there, or copy the directory to where you may write",
         )
     return WarehouseError(f"the lock file {path!r} can't be opened: {error.strerror}")
