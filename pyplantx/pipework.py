@@ -423,7 +423,10 @@ def _checked_names(names: tuple[Any, ...]) -> tuple[str, ...]:
 def _checked_name(name: Any) -> str:
     if type(name) is str or isinstance(name, str):
         return str(name)
-    raise BadRequest(f"the name of an ingredient is a text, not {name!r}", hint="name it with a str")
+    hint = "name it with a str"
+    if isinstance(name, (list, tuple)) and name and all(isinstance(one, str) for one in name):
+        hint = f"names are given one after the other: {', '.join(map(repr, name))}"
+    raise BadRequest(f"the name of an ingredient is a text, not {name!r}", hint=hint)
 
 
 def _checked_parameter(name: Any) -> str:

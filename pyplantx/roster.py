@@ -147,7 +147,10 @@ class Roster:
         for reactor in self:
             if reactor.function is function:
                 return reactor.id
-        raise unknown_reactor(getattr(function, "__name__", repr(function)), self._reactors)
+        name = getattr(function, "__name__", repr(function))
+        if callable(function) and name not in {reactor.name for reactor in self}:
+            raise UnknownReactor(f"there is no reactor {name!r}", hint=f"make {name} one: @ReactorFunc above its def")
+        raise unknown_reactor(name, self._reactors)
 
     # ----------------------------------------------------------------- fingerprints
 

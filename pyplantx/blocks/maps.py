@@ -104,6 +104,10 @@ def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> An
         return function(*parts)
     except Exception as error:
         error.add_note(f"in {block!r}")
+        if isinstance(error, ValueError) and "read-only" in str(error):  # in NumPy's words
+            error.add_note(
+                "the blocks that the function gets can't be written to: return a new array, or copy it first"
+            )
         raise
 
 
