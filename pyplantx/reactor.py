@@ -15,7 +15,7 @@ from pyplantx.given import check_text, check_texts, refusal
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
 
-_ASYNC_GENERATOR = 0x200  # a code flag, see `inspect`
+_ASYNC_GENERATOR, _VARIABLE = 0x200, 0x4  # code flags, see `inspect`
 
 
 class _Wrapped:
@@ -79,6 +79,7 @@ class Reactor(_Wrapped):
                 hint="write either `async def` with `await pipe.receive(...)`, or `def` with `yield pipe.receive(...)`",
             )
         self.takes_config = _takes_config(function)
+        _check_parameters(self.name, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -156,7 +157,19 @@ class SubreactorCall:
     def __init__(self, subreactor: Subreactor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.subreactor, self._args, self._kwargs = subreactor, args, kwargs
         self.watcher = watcher()
+        called = sys._getframe(1)
+        caller = called.f_back or called  # a thread may begin with the call
+        self._code, self._line = caller.f_code, caller.f_lineno
         self.watcher.called(self)
+
+    @property
+    def line(self) -> str:
+        """Where it was made, as "file:line"."""
+        return f"{self._code.co_filename}:{self._line}"
+
+    def __repr__(self) -> str:
+        name = self.subreactor.__name__
+        return f"<call of the subreactor {name}, made at {self.line}; `yield from` or `await` it to get its value>"
 
     def __iter__(self) -> Generator[Any, Any, Any]:
         return self._drive()
@@ -368,6 +381,34 @@ def _takes_config(function: Callable[..., Any]) -> bool:
     if getattr(function, "__self__", None) is not None:
         names = names[1:]
     return len(names) >= 2 and (names[1] == "config" or len(names) - len(function.__defaults__ or ()) >= 2)
+
+
+def _check_parameters(name: str, function: Callable[..., Any]) -> None:
+    """Look whether a function can be given a pipe and a config.
+
+    Raises
+    ------
+    BadRequest
+        If it takes no argument, needs more of them, or is a method that has no object.
+    """
+    code = getattr(function, "__code__", None)
+    if not isinstance(function, types.FunctionType) or code is None or hasattr(function, "__wrapped__"):
+        return
+    names = code.co_varnames[: code.co_argcount]
+    hint = f"def {function.__name__}(pipe): or def {function.__name__}(pipe, config):"
+    if not names and not code.co_flags & _VARIABLE:
+        raise BadRequest(f"reactor {name} takes no argument", hint=hint)
+    if names[:2] == ("self", "pipe"):
+        hint = (
+            f"a reactor is a function of its own: {hint}; ReactorFunc(thing.{function.__name__}) makes one of a thing's"
+        )
+        raise BadRequest(f"reactor {name} is a method, and no object is there to call it on", hint=hint)
+    needed = len(names) - len(function.__defaults__ or ())
+    if needed > 2:
+        raise BadRequest(
+            f"reactor {name} wants {needed} arguments, the third of them {names[2]!r}",
+            hint=f"{hint} is what it is given; make it an option of the config, or give it a default",
+        )
 
 
 def _signature_takes_config(function: Callable[..., Any]) -> bool:

@@ -578,7 +578,7 @@ class Run:
         if isinstance(forgotten, SubreactorCall):
             name = forgotten.subreactor.__name__
             return BadRequest(
-                f"reactor {self.reactor.name} called the subreactor {name} and did not wait for it",
+                f"reactor {self.reactor.name} called the subreactor {name} and did not wait for it ({forgotten.line})",
                 hint=f"value = yield from {name}(pipe, ...)",
             )
         return BadRequest(
