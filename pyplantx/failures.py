@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pyplantx.reactor import Reactor
 
 _HERE = os.path.dirname(__file__)
+_CONTEXTS = contextlib.__file__  # leads on from a `with` of ours
 _NOTE = "pyplantx: in reactor "
 
 #: Of a long list a person reads the beginning and the end.
@@ -219,7 +221,12 @@ def trim(error: BaseException) -> None:
 
 def _users_part(tb: TracebackType | None) -> TracebackType | None:
     head: TracebackType | None = None
-    for entry in reversed([entry for entry in _tracebacks(tb) if not _is_ours(entry)]):
+    kept, was_ours = [], False
+    for entry in _tracebacks(tb):
+        was_ours = _is_ours(entry) or was_ours and entry.tb_frame.f_code.co_filename == _CONTEXTS
+        if not was_ours:
+            kept.append(entry)
+    for entry in reversed(kept):
         head = TracebackType(head, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return head
 

@@ -244,6 +244,11 @@ def disk_error(
         )
     if error.errno in _NO_RIGHT:
         return StoreReadOnly(f"{what}: {error.strerror} ({error.filename or folder!r})")
+    if error.errno == errno.ENOENT and not os.path.lexists(folder):
+        return WarehouseError(
+            f"{what}: {folder!r} was removed while it was open",
+            hint="close it in every program and notebook that uses it, then open it again",
+        )
     return WarehouseError(f"{what}: {error.strerror or error} ({error.filename or folder!r})")
 
 

@@ -72,7 +72,7 @@ class Reader:
         self._stale = False
         self._txn: Txn | None = None
         self._begun = 0.0
-        self._kept = False
+        self._kept = self._dropped = False
         self._last_foreign = 0  # number of the newest commit of another process that the view shows
         self.uses = 0  # so that an idle timer can tell whether the transaction is in use
 
@@ -248,7 +248,18 @@ class Reader:
             else:
                 yield key, body
 
+    def drop(self) -> None:
+        """Its warehouse is closed: nothing is read any more, though others of this process have the store open."""
+        self._dropped = True
+        self.keep(False)
+
+    def check(self) -> None:
+        """Raise if it was dropped."""
+        if self._dropped:
+            raise self._index.is_closed()
+
     def _begin(self) -> Txn:
+        self.check()
         self._end()
         self._stale = False
         txn: Txn = self._index.begin_read(self._index.meta)
@@ -337,7 +348,7 @@ class Index:
         return reader
 
     def drop_reader(self, reader: Reader) -> None:
-        reader.keep(False)
+        reader.drop()
         self._readers.remove(reader)
 
     def begin_read(self, env: lmdb.Environment, *, buffers: bool = False) -> Any:
@@ -379,6 +390,11 @@ class Index:
         finally:
             self._resume_readers(paused)
 
+    def is_closed(self) -> WarehouseError:
+        """The error for whoever comes too late."""
+        hint = "use it inside its `with` block, before close(); or open it again"
+        return WarehouseError(f"the warehouse {self.layout.root!r} is closed", hint=hint)
+
     def usable(self) -> None:
         """Raise unless the environments are open and belong to this process."""
         if self.is_usable:
@@ -389,7 +405,7 @@ class Index:
                 hint="open it again in the child process (a new Plant or Warehouse on the same directory)",
             )
         if self.closed:
-            raise WarehouseError(f"the warehouse {self.layout.root!r} is closed")
+            raise self.is_closed()
         self._reopen()
 
     def doubt(self, trouble: str) -> None:

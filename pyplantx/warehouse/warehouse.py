@@ -211,7 +211,7 @@ class Warehouse:
         StoreBusy
             If another plant of this process is removing something, and does not come to an end.
         """
-        self._session.index.usable()
+        self._usable()
         self._session.stillness.begin_activity(id(self))
         self._reader.refresh()
         self._reader.keep(True)
@@ -544,7 +544,7 @@ class Warehouse:
 
     def sync(self) -> None:
         """Return when everything that was queued is durable; raises as `maybe_flush`."""
-        self._session.index.usable()
+        self._usable()
         if not self.read_only:
             self._committer.sync()
 
@@ -606,7 +606,7 @@ class Warehouse:
         """Collects, measures and pins."""
         from pyplantx.warehouse.keeper import Keeper
 
-        self._session.index.usable()
+        self._usable()
         return Keeper(self._session, self._reader)
 
     def note_reached(self, addresses: Iterable[Digest]) -> None:
@@ -622,10 +622,15 @@ class Warehouse:
             self._noted_at = now
             self.keeper.note_reached()
 
-    def _writable(self) -> None:
-        if self._session.index.is_usable and not self.read_only:
-            return
+    def _usable(self) -> None:
+        """Raise unless it is open, here and in this process."""
         self._session.index.usable()
+        self._reader.check()
+
+    def _writable(self) -> None:
+        if self._session.index.is_usable and not (self.read_only or self._closed):
+            return
+        self._usable()
         if self.read_only:
             raise StoreReadOnly(
                 f"the warehouse {self.directory!r} was opened with read_only=True", hint="open it without, to write"
