@@ -119,28 +119,29 @@ class Plant:
         network_index: bool = False,
         logger: Any = None,
     ) -> None:
-        budget = MemoryBudget(memory)
-        workers = _workers_for(executor)
-        room = parse_bytes(disk, "the disk budget")
-        claim_wait = check_wait("claim_timeout=", claim_timeout)
-        self._fingerprinter = Fingerprinter(
-            library_versions=library_versions, track=_modules("track", track), library=_modules("library", library)
-        )
-        self.warehouse = Warehouse(
-            plant_dir,
-            durability=durability,
-            trust=trust,
-            arrays=arrays,
-            verify=verify,
-            lock_timeout=lock_timeout,
-            encode=self._fingerprinter.encode_value,
-            is_project_class=self._fingerprinter.is_project_class,
-            memory=budget,
-            disk=room,
-            key=key,
-            index=index,
-            network_index=network_index,
-        )
+        with _UsersFrames():
+            budget = MemoryBudget(memory)
+            workers = _workers_for(executor)
+            room = parse_bytes(disk, "the disk budget")
+            claim_wait = check_wait("claim_timeout=", claim_timeout)
+            self._fingerprinter = Fingerprinter(
+                library_versions=library_versions, track=_modules("track", track), library=_modules("library", library)
+            )
+            self.warehouse = Warehouse(
+                plant_dir,
+                durability=durability,
+                trust=trust,
+                arrays=arrays,
+                verify=verify,
+                lock_timeout=lock_timeout,
+                encode=self._fingerprinter.encode_value,
+                is_project_class=self._fingerprinter.is_project_class,
+                memory=budget,
+                disk=room,
+                key=key,
+                index=index,
+                network_index=network_index,
+            )
         self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse, self.warehouse.script)
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
@@ -164,6 +165,9 @@ class Plant:
     def __fingerprint__(self) -> str:
         """Code that refers to a plant does not depend on what is in it."""
         return "pyplantx.Plant"
+
+    def __repr__(self) -> str:
+        return f"<Plant {self.plant_dir!r}>"
 
     def __enter__(self) -> Plant:
         return self
@@ -766,9 +770,14 @@ class Plant:
         if entry is not None:
             reactor, action, reason = [str(entry.get(what)) for what in ("reactor", "action", "reason")]
             return Decision(reactor, action, reason)
-        known = self.warehouse.versions(id)
-        reason = "run so long ago that the history is not searched for it" if known else "never run on this store"
-        return Decision(self._roster[id].name, "unknown", reason)
+        asked = self._roster[id]
+        if self.warehouse.versions(id):
+            reason = "run so long ago that the history is not searched for it"
+        elif self.warehouse.find_record(self._roster.fingerprint(asked)) is not None:
+            reason = "its code has run on this store, but not under this name"
+        else:
+            reason = "never run on this store"
+        return Decision(asked.name, "unknown", reason)
 
     def explain(self, name: str) -> Decision:
         """`why` of the reactor that sends an ingredient.
@@ -791,6 +800,17 @@ def _check_names(method: str, names: tuple[Any, ...]) -> None:
         raise BadRequest(f"plant.{method} takes names of ingredients", hint=f"plant.{method}('metrics')")
 
 
+class _UsersFrames:
+    """Errors leave this ``with`` block without our frames."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            trim(error)
+
+
 class _Session:
     """The ``with`` block around an activity. Errors leave it with the user's frames only."""
 
@@ -798,7 +818,8 @@ class _Session:
         self._plant, self._dry = plant, dry
 
     def __enter__(self) -> Activity:
-        self._activity = self._plant._open_activity(self._dry)
+        with _UsersFrames():
+            self._activity = self._plant._open_activity(self._dry)
         return self._activity
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

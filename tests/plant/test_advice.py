@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, errors
+from pyplantx import Plant, ReactorFunc, SubreactorFunc, errors, specs
+from pyplantx.testing import forget_reactors
 
 Open = Callable[..., Any]
 
@@ -197,3 +201,190 @@ def test_the_plant_checks_its_store(open_plant: Open) -> None:
         assert all(problem.harmless for problem in plant.check())  # it is not there any more, and will be made again
         assert plant.produce("x") == b"x" * 2_000_000
         assert plant.log.take() == ["make", "make"]
+
+
+class TestWhatCannotBeAReactor:
+    def test_a_function_without_the_decorator(self, open_plant: Open) -> None:
+        def draw(pipe: Any) -> None:
+            pass
+
+        with open_plant() as plant, pytest.raises(errors.UnknownReactor, match="@ReactorFunc above its def"):
+            plant.run_reactor(draw)
+
+    def test_one_that_takes_nothing(self) -> None:
+        with pytest.raises(errors.BadRequest, match=r"reactor draw takes no argument\n.*def draw\(pipe\)"):
+
+            @ReactorFunc
+            def draw() -> None:
+                pass
+
+    def test_one_that_takes_more_than_there_is(self) -> None:
+        with pytest.raises(errors.BadRequest, match="reactor draw wants 3 arguments, the third of them 'size'"):
+
+            @ReactorFunc
+            def draw(pipe: Any, config: Any, size: int) -> None:
+                pass
+
+    def test_a_method(self) -> None:
+        with pytest.raises(errors.BadRequest, match="reactor draw is a method"):
+
+            class Artist:
+                @ReactorFunc
+                def draw(self, pipe: Any) -> None:
+                    pass
+
+    def test_what_has_a_default_is_not_missed(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def draw(pipe: Any, config: Any, size: int = 3, *more: Any, colour: str = "red") -> None:
+            pipe.send("picture", (size, more, colour))
+
+        @ReactorFunc
+        def any_way(*given: Any) -> None:
+            given[0].send("ways", len(given))
+
+        with open_plant(draw, any_way, config={}) as plant:
+            assert plant.produce("picture", "ways") == ((3, (), "red"), 1)
+
+
+def test_several_names_are_no_list(open_plant: Open) -> None:
+    @ReactorFunc
+    def use(pipe: Any) -> Any:
+        yield pipe.receive(["x", "y"])
+
+    with open_plant(use) as plant, pytest.raises(errors.BadRequest, match="one after the other: 'x', 'y'"):
+        plant.run_reactor(use)
+
+
+def test_a_block_is_not_written_to(open_plant: Open) -> None:
+    def double(part: Any) -> None:
+        part *= 2
+
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        x = pipe.allocate("x", specs.ArraySpec, shape=(10,), dtype=float)
+        pipe.map_blocks(double, np.ones(10), out=x)
+        pipe.send("x", x)
+
+    with open_plant(make) as plant, pytest.raises(ValueError, match="read-only") as caught:
+        plant.produce("x")
+    assert "the blocks that the function gets can't be written to" in "\n".join(caught.value.__notes__)
+
+
+class TestAClosedPlant:
+    def test_is_closed_though_another_has_the_store_open(self, tmp_path: Path) -> None:
+        with Plant(tmp_path) as other:
+            with Plant(tmp_path) as plant:
+                pass
+            for ask in (lambda: plant.produce("x"), lambda: plant.fetch_ingredient("x"), plant.status, plant.du):
+                with pytest.raises(errors.WarehouseError, match="is closed\n  hint: .*with"):
+                    ask()
+            assert other.check() == []
+
+    def test_is_told_without_our_lines(self, tmp_path: Path) -> None:
+        with Plant(tmp_path) as plant:
+            pass
+        with pytest.raises(errors.WarehouseError) as caught:
+            plant.produce("x")
+        assert [entry.name for entry in caught.traceback] == ["test_is_told_without_our_lines", "produce"]
+
+
+class TestAPlantThatCannotBeOpened:
+    @pytest.mark.parametrize("options", [{"trust": "mine"}, {"disk": "5 gigs"}, {"executor": "all"}, {"memory": "x"}])
+    def test_a_wrong_option_is_told_without_our_lines(self, options: dict[str, str], tmp_path: Path) -> None:
+        with pytest.raises(errors.BadRequest) as caught:
+            Plant(tmp_path / "plant", **options)
+        assert [entry.name for entry in caught.traceback] == ["test_a_wrong_option_is_told_without_our_lines"]
+
+    def test_a_full_disk_is_told_without_our_lines(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write(fd: int, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.write", write)
+        with pytest.raises(errors.WarehouseFull) as caught:
+            Plant(tmp_path / "plant")
+        assert len(caught.traceback) == 1
+
+    def test_one_that_may_not_be_written_to(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(lock: object) -> int:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr("pyplantx.warehouse.locks.FileLock._open_ordinary", refuse)
+        with pytest.raises(errors.StoreReadOnly, match="copy the directory") as caught:
+            Plant(tmp_path)
+        assert "read_only=" not in str(caught.value)  # no option of a plant
+
+
+def test_a_store_that_was_removed_while_it_was_open(tmp_path: Path) -> None:
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        pipe.send("x", np.ones(100_000))
+
+    plant = Plant(tmp_path / "plant")
+    plant.add_reactor(make)
+    shutil.rmtree(tmp_path / "plant")
+    with pytest.raises(errors.WarehouseError, match="removed while it was open.*\n.*close it"):
+        plant.produce("x")
+    with pytest.raises(errors.WarehouseError, match="removed while it was open"):
+        plant.close()
+    with Plant(tmp_path / "plant") as again:
+        again.add_reactor(make)
+        assert again.produce("x").sum() == 100_000
+
+
+def test_a_plant_tells_where_it_is(tmp_path: Path) -> None:
+    with Plant(tmp_path) as plant:
+        assert repr(plant) == f"<Plant {str(tmp_path)!r}>"
+
+
+def test_a_forgotten_subreactor_is_found_in_the_file(open_plant: Open) -> None:
+    @SubreactorFunc
+    def part(pipe: Any) -> Any:
+        return (yield pipe.receive("x"))
+
+    @ReactorFunc
+    def use(pipe: Any) -> Any:
+        part(pipe)
+        yield pipe.receive("x")
+
+    @ReactorFunc
+    def make(pipe: Any) -> None:
+        pipe.send("x", 1)
+
+    with (
+        open_plant(make, use) as plant,
+        pytest.raises(errors.BadRequest, match=r"wait for it \(.*test_advice.py:\d+\)"),
+    ):
+        plant.run_reactor(use)
+
+
+def test_a_yielded_subreactor_call_is_named(open_plant: Open) -> None:
+    @SubreactorFunc
+    def part(pipe: Any) -> Any:
+        return (yield pipe.receive("x"))
+
+    @ReactorFunc
+    def use(pipe: Any) -> Any:
+        yield part(pipe)
+
+    with (
+        open_plant(use) as plant,
+        pytest.raises(errors.BadRequest, match="<call of the subreactor part, made at .*py:"),
+    ):
+        plant.run_reactor(use)
+
+
+def test_who_ran_under_another_modules_name(tmp_path: Path) -> None:
+    """A script that ran is looked at from another program: `status` and `why` don't contradict each other."""
+
+    def make(pipe: Any) -> None:
+        pipe.send("x", 1)
+
+    told = []
+    for name in ("script.make", "module.make"):
+        with Plant(tmp_path) as plant:
+            plant.add_reactor(ReactorFunc(name=name)(make))
+            if name == "script.make":
+                plant.produce("x")
+            told.append((plant.why(name).reason, plant.explain("x").reason))
+            forget_reactors()
+    assert told == [("never run before",) * 2, ("its code has run on this store, but not under this name",) * 2]

@@ -170,7 +170,7 @@ def test_a_long_history_is_not_read_for_the_last_run(open_plant: Any, monkeypatc
 
     @ReactorFunc
     def never(pipe: Any) -> None:
-        pass
+        pipe.send("x", 1)
 
     reactors, decode, decoded = (often, early, never), records.decode_history, list[bytes]()
     with open_plant(*reactors) as plant:
