@@ -9,6 +9,7 @@ This file may know: paths, locks, bytes. It may not know: reactors, blocks, arra
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -397,6 +398,10 @@ class Workspaces:
 
     def finished(self, reactor: str) -> None:
         """A reactor has committed: what was kept for it goes, unless another process holds it."""
+        with contextlib.suppress(OSError):  # what can't be removed now is the next time, or when a week has gone by
+            self._remove_all(reactor)
+
+    def _remove_all(self, reactor: str) -> None:
         if self._known is None:
             self._known = set(_names(self._root))
         if not self._known:

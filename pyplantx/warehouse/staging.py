@@ -205,9 +205,12 @@ class StagedObject:
         return tiny_ref(spec, version, name, data, written.digest, meta)
 
     def size_so_far(self) -> int:
-        """Bytes that were written, for messages."""
-        files = os.scandir(self.folder) if self.folder is not None else ()
-        return self._held + sum(entry.stat().st_size for entry in files)
+        """Bytes that were written, as far as that can be told; for messages."""
+        try:
+            files = os.scandir(self.folder) if self.folder is not None else ()
+            return self._held + sum(entry.stat().st_size for entry in files)
+        except OSError:  # no descriptor is left, say, and an error is being told just now
+            return self._held
 
     def discard(self) -> None:
         """Forget everything; remove what was written, unless by the process from which this one was forked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -303,3 +304,19 @@ class _Registry:
 
     def write(self, value, stage):
         stage.path("data")
+
+
+def test_what_cannot_be_removed_just_now_stays(tmp_path, monkeypatch):
+    """No descriptor was left to look for it: that was the bare error of a reactor that had committed."""
+
+    def fail(folder):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Warehouse(tmp_path) as warehouse:
+        workspace = warehouse.workspaces.take("r", KEY)
+        workspace.ledger.append({})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", fail)
+            warehouse.workspaces.finished("r")
+        warehouse.workspaces.finished("r")
+        assert not list(tmp_path.rglob("ledger"))

@@ -22,7 +22,7 @@ from typing import Any
 from pyplantx.errors import PyplantxError
 from tests.faults import broken, program, shim
 from tests.faults.children import Ended, Tell, run_child, scratch, told
-from tests.faults.verdict import Debts, Finding, Tally, debts, end_of, examine, ran_again, values_told
+from tests.faults.verdict import Debts, Finding, Tally, debts, end_of, examine, is_the_reactors, ran_again, values_told
 
 SEEDS = (1, 2)
 #: Attempts of a process that meets errors; the fault is over before the last two.
@@ -66,15 +66,10 @@ def endure(directory: str, preload: shim.Shim, tell: Tell) -> None:
 
 def _judged(error: Exception, hit: str) -> str:
     """Errors of ours are clear; so are a reactor's own when it does its own input and output."""
-    if isinstance(error, PyplantxError) or _is_the_reactors(error):
+    if isinstance(error, PyplantxError) or is_the_reactors(error):
         return f"refused {type(error).__name__}"
     story = " | ".join(traceback.format_exception(error)[-4:]).replace("\n", " ")
     return f"unclear {hit} failed: {story}"
-
-
-def _is_the_reactors(error: Exception) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, OSError) and bool(frames) and frames[-1].filename == program.__file__
 
 
 def case(directory: str, n: int, options: argparse.Namespace, tally: Tally) -> bool:

@@ -28,7 +28,7 @@ from pyplantx.errors import PyplantxError, StoreReadOnly
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.faults import broken, program
 from tests.faults.children import Tell, run_child, scratch
-from tests.faults.verdict import Finding, Tally, debts, end_of, examine, values_told
+from tests.faults.verdict import Finding, Tally, debts, end_of, examine, is_the_reactors, values_told
 
 SEEDS = (1, 2)
 MIB = 1 << 20
@@ -131,10 +131,8 @@ def suffer(directory: str, limit: Limit, value: int, tell: Tell) -> None:
 
 
 def _judged(error: Exception, limit: Limit, value: int) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    its_own = isinstance(error, OSError) and frames[-1].filename == program.__file__  # a reactor's own file
     story = " | ".join(traceback.format_exception(error)[-4:]).replace("\n", " ")
-    if isinstance(error, (PyplantxError, *limit.errors)) or its_own:
+    if isinstance(error, (PyplantxError, *limit.errors)) or is_the_reactors(error):
         return f"refused {type(error).__name__}: {story}"
     return f"unclear {value:,}: {story}"
 

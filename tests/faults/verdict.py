@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -138,6 +139,20 @@ def end_of(ended: Ended) -> list[Finding]:
     if ended.crashed:
         return [Finding("unusable", f"died by signal {-ended.status}\n{ended.errors[-3000:]}")]
     return [Finding("unclear", " ".join(words)) for words in told(ended, "unclear")]
+
+
+def is_the_reactors(error: Exception) -> bool:
+    """Whether an error is one that the program's own input and output met, and not one that the plant let through bare.
+
+    A plant leaves its own lines out, so the last line is the program's in both cases. The program writes a file itself,
+    and reads it. Whoever opens an ingredient may be the first to import a library: that is Python's input and output,
+    and a note names the ingredient.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, OSError) or not frames or frames[-1].filename != program.__file__:
+        return False
+    is_own = frames[-1].name in ("make_report", "plain") and "pipe." not in (frames[-1].line or "")
+    return is_own or any("while the stored ingredient" in note for note in getattr(error, "__notes__", ()))
 
 
 def examine(directory: str, owed: Debts, *, limit: float = LIMIT) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -560,3 +561,20 @@ def test_options_that_are_like_no_word_or_exclude_each_other(directory: Path, op
         Warehouse(directory, **options)
     assert caught.value.hint and "did you mean" not in caught.value.hint
     assert not directory.exists()
+
+
+def test_an_error_is_told_though_nobody_can_tell_how_much_was_written(directory: Path, monkeypatch: Any) -> None:
+    """No descriptor was left: neither to allocate, nor to look what had been written."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def allocate(self: object, stage: Any, **options: Any) -> None:
+        stage.path("data.npy")
+        fail()
+
+    with Warehouse(directory) as warehouse, monkeypatch.context() as patch:
+        patch.setattr(specs.ArraySpec, "allocate", allocate)
+        patch.setattr(os, "scandir", fail)
+        with pytest.raises(WarehouseError, match="'x' can't be allocated"):
+            warehouse.allocate("x", specs.ArraySpec, shape=(3,))
