@@ -256,7 +256,7 @@ class Reader:
     def check(self) -> None:
         """Raise if it was dropped."""
         if self._dropped:
-            raise self._index.is_closed()
+            raise self._index.too_late()
 
     def _begin(self) -> Txn:
         self.check()
@@ -390,7 +390,7 @@ class Index:
         finally:
             self._resume_readers(paused)
 
-    def is_closed(self) -> WarehouseError:
+    def too_late(self) -> WarehouseError:
         """The error for whoever comes too late."""
         hint = "use it inside its `with` block, before close(); or open it again"
         return WarehouseError(f"the warehouse {self.layout.root!r} is closed", hint=hint)
@@ -405,7 +405,7 @@ class Index:
                 hint="open it again in the child process (a new Plant or Warehouse on the same directory)",
             )
         if self.closed:
-            raise self.is_closed()
+            raise self.too_late()
         self._reopen()
 
     def doubt(self, trouble: str) -> None:

@@ -56,6 +56,19 @@ def fill_with(value: int) -> None:
     FILLED[0][:2] = value
 
 
+def check_sums(open_plant: Callable[..., Any], filled: Any) -> None:
+    """What is made of the array follows what children have written to it."""
+
+    @ReactorFunc
+    def summed(pipe: Any) -> Any:
+        x = yield pipe.receive("x")
+        pipe.send("sum", float(x[...].sum()))
+
+    for value in (1, 2):
+        with open_plant(filled, summed, config={"value": value}) as plant:
+            assert plant.produce("sum") == 20 * value
+
+
 @pytest.mark.parametrize(("spec", "options"), [(specs.ArraySpec, {}), (specs.ZarrArraySpec, {"chunks": (1, 10)})])
 def test_what_children_write_is_seen_by_those_who_receive_it(
     open_plant: Callable[..., Any], spec: Any, options: dict[str, Any]
@@ -68,14 +81,7 @@ def test_what_children_write_is_seen_by_those_who_receive_it(
         child.join()
         pipe.send("x", FILLED.pop())
 
-    @ReactorFunc
-    def summed(pipe: Any) -> Any:
-        x = yield pipe.receive("x")
-        pipe.send("sum", float(x[...].sum()))
-
-    for value in (1, 2):
-        with open_plant(filled, summed, config={"value": value}) as plant:
-            assert plant.produce("sum") == 20 * value
+    check_sums(open_plant, filled)
 
 
 def fill_when_asked(value: int, asked: Any) -> None:
@@ -99,14 +105,7 @@ def test_what_a_child_writes_after_its_parent_is_seen_too(open_plant: Callable[.
         assert not FILLED[0].untouched and FILLED[0].last_write is not before
         pipe.send("x", FILLED.pop())
 
-    @ReactorFunc
-    def summed(pipe: Any) -> Any:
-        x = yield pipe.receive("x")
-        pipe.send("sum", float(x[...].sum()))
-
-    for value in (1, 2):
-        with open_plant(filled, summed, config={"value": value}) as plant:
-            assert plant.produce("sum") == 20 * value
+    check_sums(open_plant, filled)
 
 
 def test_children_write_while_a_thread_of_their_parent_does(open_plant: Callable[..., Any]) -> None:
