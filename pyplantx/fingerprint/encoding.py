@@ -18,40 +18,32 @@ from typing import Any, Final
 from pyplantx.fingerprint import arrays
 from pyplantx.fingerprint.arrays import size, text
 from pyplantx.fingerprint.boundary import Boundary, module_name
+from pyplantx.fingerprint.kinds import Kind
 from pyplantx.fingerprint.modules import TARGETS, locate
 from pyplantx.fingerprint.objects import (
     MISSING,
     as_builtin,
     bound_to,
-    builtin_base,
     class_module,
-    has_own_reduce,
-    hides_state,
     instance_dict,
-    is_code,
     library_name,
-    lineage,
     member_fields,
     name_of,
     own_fields,
     plain_array_class,
-    python_slots,
     qualified,
     read_slot,
-    static_attribute,
     without_kept_hash,
 )
 from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
-from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, is_sparse, sparse_state
+from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, sparse_state
 
 Code = Callable[[object], str]
 Opaque = Callable[[object], None]
+Pairs = Iterable[tuple[Any, Any]]
 
 #: Containers whose encoding is longer are replaced by its digest, so that shared structure stays cheap.
 LIMIT: Final = 4096
-
-#: Functions registered for types by ``@fingerprint.register``.
-REGISTERED: dict[type, Callable[[Any], object]] = {}
 
 _pack_double: Final = struct.Struct("<d").pack
 _NAN: Final = b"f" + _pack_double(float("nan"))
@@ -158,9 +150,14 @@ class Encoder:
         As in `pyplantx.fingerprint.value.encode`.
     boundary : Boundary, optional
         Likewise.
+    rank : callable, optional
+        Likewise.
     """
 
-    __slots__ = ("_array", "_boundary", "_code", "_done", "_hash16", "_lowest", "_opaque", "_open", "_out", "_seen")
+    __slots__ = (
+        *("_array", "_boundary", "_classes", "_code", "_done", "_hash16", "_kinds", "_lowest", "_opaque", "_open"),
+        *("_out", "_rank", "_seen"),
+    )
 
     def __init__(
         self,
@@ -169,13 +166,17 @@ class Encoder:
         code: Code | None = None,
         opaque: Opaque | None = None,
         boundary: Boundary | None = None,
+        rank: Code | None = None,
     ) -> None:
         self._boundary = boundary or _LIBRARIES
         self._hash16 = hash16
         self._array = array
         self._code = code
+        self._rank = rank
         self._opaque = opaque
         self._out = bytearray()
+        self._kinds: dict[type, Kind] = {}
+        self._classes: dict[type, bytes] = {}  # as they are written
         self._open: dict[int, int] = {}  # containers around this place -> depth
         self._seen: dict[int, tuple[int, Any]] = {}  # instances met so far -> (number, kept alive)
         self._done: dict[int, tuple[Any, bytes]] = {}  # large closed containers -> (kept alive, encoding)
@@ -192,7 +193,11 @@ class Encoder:
         leaf = LEAVES.get(cls)
         if leaf is not None:
             self._out += leaf(value)
-            return
+        else:
+            self._write_nested(value, cls)
+
+    def _write_nested(self, value: Any, cls: type) -> None:
+        """Append the encoding of a value that is no leaf."""
         body = _CONTAINERS.get(cls)
         if body is not None:
             self._container(value, body)
@@ -234,11 +239,15 @@ class Encoder:
         self._items(value)
 
     def _items(self, items: Iterable[Any]) -> None:
-        index = -1
+        index, out, leaf_of = -1, self._out, LEAVES.get
         try:
             for item in items:
                 index += 1
-                self.write(item)
+                leaf = leaf_of(cls := type(item))
+                if leaf is not None:
+                    out += leaf(item)
+                else:
+                    self._write_nested(item, cls)
         except Unencodable as trouble:
             trouble.path.append(f"[{index}]")
             raise
@@ -254,12 +263,16 @@ class Encoder:
         found = [(key, _located(held[key], self._boundary)) for key in TARGETS if key in held]
         self._left_out([(key, code) for key, code in found if code is not MISSING])
 
-    def _pairs(self, pairs: Iterable[tuple[Any, Any]], label: str = "[{!r}]") -> None:
-        key = None
+    def _pairs(self, pairs: Pairs, label: str = "[{!r}]") -> None:
+        key, out, leaf_of = None, self._out, LEAVES.get
         try:
             for key, item in pairs:
                 self.write(key)
-                self.write(item)
+                leaf = leaf_of(cls := type(item))
+                if leaf is not None:
+                    out += leaf(item)
+                else:
+                    self._write_nested(item, cls)
         except Unencodable as trouble:
             trouble.path.append(label.format(key))
             raise
@@ -268,35 +281,72 @@ class Encoder:
         self._unordered(b"S" if type(value) is set else b"Z", value)
 
     def _unordered(self, tag: bytes, value: Iterable[Any]) -> None:
-        encoded = sorted(self._isolated(item) for item in value)
+        if self._rank is not None:
+            encoded = [self._isolated(item) for item in self._ranked(value, self._rank)]
+        else:
+            encoded = sorted(map(self._isolated, value))
         self._out += tag + size(len(encoded))
         for item in encoded:
             self._out += item
 
+    def _ranked(self, items: Iterable[Any], rank: Code) -> list[Any]:
+        """The elements of a set in an order that doesn't depend on the process, though what `code` answers does."""
+        kept = self._code, self._opaque, self._rank, self._classes, self._done
+        self._code, self._opaque, self._rank, self._classes, self._done = rank, _ignore, None, {}, {}
+        try:
+            return sorted(items, key=self._isolated)
+        finally:
+            self._code, self._opaque, self._rank, self._classes, self._done = kept
+
     def _isolated(self, item: Any) -> bytes:
         """One element's encoding that does not depend on which elements came before it."""
-        out, seen = self._out, self._seen
-        self._out, self._seen = bytearray(), dict(seen)
+        leaf = LEAVES.get(type(item))
+        if leaf is not None:
+            return leaf(item)
+        out, met = self._out, len(self._seen)
+        self._out = bytearray()
         try:
             self.write(item)
         except Unencodable as trouble:
             trouble.path.append("{...}")
             raise
         finally:
-            encoded, self._out, self._seen = bytes(self._out), out, seen
+            encoded, self._out = bytes(self._out), out
+            while len(self._seen) > met:
+                self._seen.popitem()  # the last one first
         return encoded
 
     # --- everything else ------------------------------------------------------------------------------
 
     def _write_other(self, value: Any, cls: type) -> None:
-        if is_code(value):
+        kind = self._kind(cls)
+        if kind.is_code(value):
             self._write_code(value)
-            return
-        if cls is Unsteady:
+        elif cls is Unsteady:
             self._unsteady(value)
-            return
+        elif kind.custom is not None:
+            self._custom(value, kind.custom)
+        elif kind.is_ordinary:
+            self._instance(value, cls, Encoder._state)
+        elif self._opaque is not None and is_inconstant(value, kind.bases):
+            self._refuse(value)
+        elif kind.name in STATES:
+            self._out += b"x" + text(kind.name)
+            self._container(value, Encoder._plain_state)
+        elif not NEVER.isdisjoint(kind.bases):
+            self._refuse(value)
+        elif not self._write_numeric(value, kind):
+            self._instance(value, cls, Encoder._state)
+
+    def _kind(self, cls: type) -> Kind:
+        kind = self._kinds.get(cls)
+        if kind is None:
+            kind = self._kinds[cls] = Kind(cls)
+        return kind
+
+    def _custom(self, value: Any, custom: Callable[[Any], object]) -> None:
         try:
-            state = _custom_state(value, cls)
+            state = custom(value)
         except MemoryError:  # says nothing of the value
             raise
         except Exception:  # a hook of the user's; whoever collects what is opaque still wants the class
@@ -304,23 +354,11 @@ class Encoder:
                 raise
             self._refuse(value)
             return
-        if state is not MISSING:
-            self._instance(value, cls, lambda me, v: me._part(b"u", state))
-            return
-        name, bases = qualified(cls), lineage(cls)
-        if self._opaque is not None and is_inconstant(value, bases):
-            self._refuse(value)
-        elif name in STATES:
-            self._out += b"x" + text(name)
-            self._container(value, Encoder._plain_state)
-        elif not NEVER.isdisjoint(bases):
-            self._refuse(value)
-        elif not self._write_numeric(value, cls, bases):
-            self._instance(value, cls, Encoder._state)
+        self._instance(value, type(value), lambda me, v: me._part(b"u", state))
 
     def _plain_state(self, value: Any) -> None:
         try:
-            state = STATES[qualified(type(value))](value)
+            state = STATES[self._kind(type(value)).name](value)
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # a library's object that is closed, or in no state to be asked
@@ -330,8 +368,9 @@ class Encoder:
         if self._code is not None and isinstance(value, dict) and any(key in value for key in TARGETS):
             self._targets(value)  # an OrderedDict, of which the state is a list
 
-    def _write_numeric(self, value: Any, cls: type, bases: list[str]) -> bool:
+    def _write_numeric(self, value: Any, kind: Kind) -> bool:
         """Write arrays, numpy scalars, dtypes, sparse matrices and enum members; False if it is none."""
+        cls, bases = kind.cls, kind.bases
         if "numpy.ndarray" in bases:
             self._beside_layout(value.dtype)
             self._write_array(value, cls)
@@ -343,7 +382,7 @@ class Encoder:
             self._out += b"D" + arrays.describe_dtype(value)
         elif "enum.Enum" in bases:
             self._container(value, Encoder._enum)
-        elif is_sparse(class_module(cls), bases):
+        elif kind.is_sparse:
             self._out += b"x" + text(f"scipy.sparse.{cls.__qualname__}")
             self._container(value, lambda me, v: me.write(sparse_state(v)))
         else:
@@ -426,22 +465,22 @@ class Encoder:
         body(self, value)
 
     def _state(self, value: Any) -> None:
-        cls = type(value)
-        if has_own_reduce(cls) or (instance_dict(value) is None and not python_slots(cls) and not builtin_base(cls)):
+        layout, own = self._kind(type(value)).layout, instance_dict(value)
+        base, slots = layout.builtin, layout.slots
+        if layout.is_reduced or (own is None and not slots and base is None):
             self._reduced(value)
             return
-        base = builtin_base(cls)
         if base is not None:
             self._out += b"y"
             self.write(as_builtin(value, base))
-        elif hides_state(cls):
+        elif layout.hides_state:
             self._unseen(value)
-        self._fields(value)
+        self._fields(value, own or {}, slots)
 
-    def _fields(self, value: Any) -> None:
-        own = instance_dict(value) or {}
-        fields = [(name, item) for name, item in own.items() if name not in _COPIED or "__wrapped__" not in own]
-        for name, member in python_slots(type(value)):
+    def _fields(self, value: Any, own: dict[str, Any], slots: list[tuple[str, Any]]) -> None:
+        wraps = "__wrapped__" in own
+        fields = [(name, item) for name, item in own.items() if not (wraps and name in _COPIED)]
+        for name, member in slots:
             item = read_slot(member, value)
             if item is not MISSING:
                 fields.append((name, item))
@@ -538,10 +577,15 @@ class Encoder:
         self._out += b"L" + text(name)
 
     def _class(self, cls: type) -> None:
+        written = self._classes.get(cls)
+        if written is None:
+            written = self._classes[cls] = self._class_text(cls)
+        self._out += written
+
+    def _class_text(self, cls: type) -> bytes:
         if self._code is not None:  # the name can be seen in a repr, and two classes may have one body
-            self._out += b"C" + text(self._code(cls)) + text(cls.__qualname__)
-        else:
-            self._out += b"K" + text(f"{module_name(class_module(cls))}.{cls.__qualname__}")
+            return b"C" + text(self._code(cls)) + text(cls.__qualname__)
+        return b"K" + text(f"{module_name(class_module(cls))}.{cls.__qualname__}")
 
     def _name(self, function: Any) -> None:
         if isinstance(function, type):
@@ -569,15 +613,6 @@ def _located(path: Any, boundary: Boundary) -> Any:
 
 def _ignore(thing: object) -> None:
     """What counts by its type is of no interest to whoever gave no function for it."""
-
-
-def _custom_state(value: Any, cls: type) -> Any:
-    if REGISTERED:
-        for base in cls.__mro__:
-            if base in REGISTERED:
-                return REGISTERED[base](value)
-    hook = static_attribute(cls, "__fingerprint__")
-    return value.__fingerprint__() if callable(hook) else MISSING
 
 
 #: Exact type of a container -> what writes its content.

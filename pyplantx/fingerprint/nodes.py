@@ -48,6 +48,7 @@ from pyplantx.fingerprint.pieces import (
     read_member,
     static_pin,
 )
+from pyplantx.fingerprint.ranks import Ranks
 from pyplantx.fingerprint.records import ANNOTATIONS, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
 from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_import
 
@@ -121,6 +122,7 @@ class Describer:
         self._record = record
         self._settle = settle
         self._arrived = arrived
+        self._rank = Ranks(boundary, record, self.plain_name, _held_parts).rank
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
@@ -189,16 +191,23 @@ class Describer:
         """Encode what a slot holds."""
         refs: list[Any] = []
         opaque: list[str] = []
+        numbers: dict[int, str] = {}  # of what is among the refs, which keep it alive
 
         def stand_in(obj: Any) -> str:
+            known = numbers.get(id(obj))
+            if known is not None:
+                return known
             if type(obj) is types.MethodType:  # a new object at each look: nodes would have no end
                 obj = self._bound_methods.setdefault((id(obj.__func__), id(obj.__self__)), obj)
             name = self.plain_name(obj)
             if name is not None:
                 return name
             held = obj is not slot.value and _is_subreactor(obj)
+            number = f"subreactor #{len(refs)}" if held else f"#{len(refs)}"
             refs.append(role_function(obj) if held else obj)  # which one lies where in a container can be seen uncalled
-            return f"subreactor #{len(refs) - 1}" if held else f"#{len(refs) - 1}"
+            if refs[-1] is obj:
+                numbers[id(obj)] = number
+            return number
 
         slot.now = slot.data = self._encode(slot, stand_in, opaque)
         slot.refs = slot.refs_now = tuple(refs)
@@ -220,7 +229,7 @@ class Describer:
             opaque.append(f"{slot.label}: a {qualified(type(thing))}")
 
         try:
-            return values.encode(value, stand_in, note, self._boundary)
+            return values.encode(value, stand_in, note, self._boundary, self._rank)
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
@@ -597,6 +606,11 @@ _WITHOUT_FIELDS: Final = (types.MethodType, property, staticmethod, classmethod,
 
 def _parts_of(obj: Any) -> tuple[str, ...]:
     return next(names for cls, names in _PART_NAMES.items() if isinstance(obj, cls))
+
+
+def _held_parts(obj: Any) -> list[Any]:
+    """What a thin wrapper wraps; nothing for all else."""
+    return [read_attribute(obj, name) for name in _parts_of(obj)] if isinstance(obj, _PARTED) else []
 
 
 def _read_fields(owner: Any, key: str) -> Any:

@@ -50,6 +50,10 @@ _CODE_TYPES: Final = (
 #: Compiled functions whose types can't be had without importing their library.
 _CODE_NAMES: Final = frozenset({"numpy.ufunc", "numpy._ArrayFunctionDispatcher"})
 
+_ROLE, _INNER = "__pyplantx_kind__", "py_func"
+#: Attributes of objects that stand for a function: of reactors and subreactors, and of numba's dispatchers.
+MARKS: Final = (_ROLE, _INNER)
+
 #: A smaller number is hardly the hash of anything that is seeded: of a thousand million of these, one is.
 _LEAST_HASH: Final = 1 << 32
 
@@ -79,8 +83,15 @@ def static_attribute(obj: Any, name: str) -> Any:
     own = instance_dict(obj)
     if own is not None and name in own:
         return own[name]
-    bases = obj.__mro__ if isinstance(obj, type) else type(obj).__mro__
-    return next((vars(base)[name] for base in bases if name in vars(base)), MISSING)
+    return class_attribute(obj if isinstance(obj, type) else type(obj), name)
+
+
+def class_attribute(cls: type, name: str) -> Any:
+    """An attribute of a class, as it lies in its dictionary or that of a base; `MISSING` if it does not."""
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return MISSING
 
 
 def instance_dict(obj: Any) -> dict[str, Any] | None:
@@ -94,13 +105,20 @@ def instance_dict(obj: Any) -> dict[str, Any] | None:
 
 def is_code(value: object) -> bool:
     """Whether a value is code, or a thin wrapper around code: ``code`` decides what stands for it."""
-    cls = type(value)
+    return is_code_class(type(value)) or is_marked(value)
+
+
+def is_code_class(cls: type) -> bool:
+    """Whether all instances of a class are code."""
     # by type, since isinstance() also asks the object, which may be a proxy for something dead
     if issubclass(cls, _CODE_TYPES) or qualified(cls) in _CODE_NAMES:
         return True
-    if cls.__name__ == "cython_function_or_method" or inner_function(value) is not MISSING:
-        return True
-    return isinstance(static_attribute(value, "__pyplantx_kind__"), str)
+    return cls.__name__ == "cython_function_or_method"
+
+
+def is_marked(value: object) -> bool:
+    """Whether an object stands for a function: one of `MARKS` says so."""
+    return inner_function(value) is not MISSING or isinstance(static_attribute(value, _ROLE), str)
 
 
 def plain_array_class(array: Any) -> type:
@@ -159,9 +177,9 @@ def has_own_reduce(cls: type) -> bool:
     return False
 
 
-def hides_state(cls: type) -> bool:
-    """Whether instances have fields in C, which neither a ``__dict__`` nor slots show."""
-    visible = len(python_slots(cls)) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+def hides_state(cls: type, slots: int) -> bool:
+    """Whether instances have fields in C, which neither a ``__dict__`` nor so many slots of Python show."""
+    visible = slots + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
     return cls.__basicsize__ > object.__basicsize__ + visible * _POINTER
 
 
@@ -249,7 +267,7 @@ def role_function(obj: Any) -> Any:
 
 def inner_function(obj: Any) -> Any:
     """The Python function inside a compiled one of a library (numba's dispatchers)."""
-    inner = static_attribute(obj, "py_func") if not isinstance(obj, type) else MISSING
+    inner = static_attribute(obj, _INNER) if not isinstance(obj, type) else MISSING
     if not isinstance(inner, types.FunctionType) or library_name(type(obj), _ANY_VERSION) is None:
         return MISSING  # an object of the project may call something of its own by that name
     return inner

@@ -238,6 +238,11 @@ _GENERATORS: Final = frozenset(
 )
 
 
+def may_be_inconstant(bases: Iterable[str]) -> bool:
+    """Whether `is_inconstant` has to look at the instances of a class with these bases."""
+    return "random.Random" in bases or not (_STATEFUL.isdisjoint(bases) and _GENERATORS.isdisjoint(bases))
+
+
 def is_inconstant(value: Any, bases: Iterable[str]) -> bool:
     """Whether an object that code refers to has a state, but one that is no constant of the program.
 

@@ -16,6 +16,7 @@ from pyplantx.errors import CannotFingerprint
 from pyplantx.fingerprint import arrays, encoding
 from pyplantx.fingerprint.arrays import BLOCK, block_size, class_tag
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.kinds import REGISTERED
 
 __all__ = [
     "BLOCK",
@@ -163,6 +164,7 @@ def encode(
     code: Code | None = None,
     opaque: encoding.Opaque | None = None,
     boundary: Boundary | None = None,
+    rank: Code | None = None,
 ) -> bytes:
     """The canonical encoding of a value: typed, length-prefixed, the same in every process.
 
@@ -178,6 +180,9 @@ def encode(
         Told of each object that has no encoding and counts by its type. Without it those are refused.
     boundary : Boundary, optional
         Tells libraries from the project where a text, or a pickle, names code.
+    rank : callable, optional
+        Needed if what `code` answers depends on what it was asked before: says something of a piece of code that
+        does not, by which the elements of sets are put in order.
 
     Returns
     -------
@@ -192,7 +197,7 @@ def encode(
     flat = encoding.flat(value)
     if flat is not None:
         return flat
-    encoder = encoding.Encoder(xxh3_128_digest, _plain_array, code, opaque, boundary)
+    encoder = encoding.Encoder(xxh3_128_digest, _plain_array, code, opaque, boundary, rank)
     try:
         return encoder.encode(value)
     except encoding.Unencodable as trouble:
@@ -248,7 +253,7 @@ def register(cls: type) -> Callable[[_F], _F]:
     """
 
     def remember(function: _F) -> _F:
-        encoding.REGISTERED[cls] = function
+        REGISTERED[cls] = function
         return function
 
     return remember

@@ -39,6 +39,46 @@ def test_hash_seeds_and_options_do_not_count() -> None:
     assert json.loads(run(SCRIPT, "-X", "no_debug_ranges", PYTHONHASHSEED="3")) == one
 
 
+#: Sets whose order hangs on the hash seed, with code of the project in them that is described on the way.
+SETS = """
+from functools import partial
+from pyplantx.fingerprint.code import Fingerprinter
+class Step:
+    def __init__(self, name, work): self.name, self.work = name, work
+    def __hash__(self): return hash(self.name)
+    def __eq__(self, other): return self.name == other.name
+class Named(type):
+    def __hash__(self): return hash(self.__name__)
+def make(n):
+    def inner(x): return x + n if n else inner(x)
+    return inner
+def one(x): return x + 1
+def two(x): return x * 2
+STEPS = {Step("a", one), Step("b", two), Step("c", partial(one, 3)), Step("d", make(1)), Step("e", make(2))}
+CLASSES = frozenset(Named(name, (), {"size": size, "__module__": __name__}) for size, name in enumerate("ABCDEF"))
+BOUND = {(name, step.__eq__) for name, step in zip("uvwxyz", sorted(STEPS, key=lambda step: step.name))}
+def run(): return [step.work(3) for step in STEPS]
+def sizes(): return sum(cls.size for cls in CLASSES)
+def bound(): return len(BOUND)
+print([step.name for step in STEPS], [cls.__name__ for cls in CLASSES])
+print([Fingerprinter().fingerprint(function) for function in (run, sizes, bound)])
+"""
+
+
+def test_the_order_of_code_in_a_set_does_not_count() -> None:
+    orders, digests = zip(*[run(SETS, PYTHONHASHSEED=seed).splitlines() for seed in "123"], strict=True)
+    assert len(set(orders)) == 3
+    assert len(set(digests)) == 1
+
+
+def test_what_code_in_a_set_does_counts() -> None:
+    digests = [
+        run(source, PYTHONHASHSEED="1").splitlines()[1]
+        for source in (SETS, SETS.replace("x * 2", "x * 3"), SETS.replace("make(2)", "make(4)"))
+    ]
+    assert len(set(digests)) == 3
+
+
 PROJECT = {
     "main.py": (
         "import sys\nfrom pyplantx.fingerprint.code import Fingerprinter\nfrom lab import steps\n"
