@@ -203,6 +203,8 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
+    # the namespaces in which annotations are looked up; what they say is in the validator
+    "pydantic._internal._namespace_utils.NsResolver": lambda value: None,
     **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),
     **dict.fromkeys(("torch.jit.torch.jit.ScriptFunction", "torch.jit._script.RecursiveScriptModule"), _script_state),
     "torch.jit._trace.TopLevelTracedModule": _script_state,

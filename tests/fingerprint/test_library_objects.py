@@ -224,6 +224,40 @@ def test_code_inside_objects_without_an_encoding_counts(name: str) -> None:
     assert looks[0] == looks[1] != looks[2]
 
 
+VALIDATED = """
+from typing import Annotated
+from pydantic import Field, validate_call
+OTHER = 1
+LIMIT = 10
+Size = Annotated[int, Field(lt=LIMIT)]
+@validate_call
+def scale(x: Size, y: int = 1): return x * 2
+def f(): return scale(3)
+"""
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("OTHER = 1", "OTHER = 2", False),
+        ("LIMIT = 10", "LIMIT = 20", True),
+        ("y: int", "y: float", True),
+        ("x * 2", "x * 3", True),
+        ("= 1)", "= 2)", True),
+    ],
+)
+def test_a_validated_function_counts_with_what_it_accepts(
+    future: str, old: str, new: str, counts: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("pydantic")
+    looks = []
+    for source in (VALIDATED, VALIDATED.replace(old, new)):
+        with program(tmp_path, {"app.py": future + source}) as app:
+            looks.append(Fingerprinter().fingerprint(app.f))
+    assert (looks[0] != looks[1]) == counts
+
+
 PICKLES = """
 import pickle
 def helper(x): return x + 1
