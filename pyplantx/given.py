@@ -72,6 +72,13 @@ def check_path(what: str, given: object, hint: str) -> str:
     return path
 
 
+def check_config(given: object) -> object:
+    """A config: anything but texts and numbers, which have no parameters. A text is mostly the path of their file."""
+    if isinstance(given, (str, bytes, os.PathLike, int, float)) and not hasattr(given, "__dict__"):
+        raise refusal("the config", given, "read the file first, and give the dict or object that holds the parameters")
+    return given
+
+
 def check_whole(what: str, given: object, hint: str, least: int | None = None) -> int:
     """A whole number, `least` or more. True is none."""
     number = whole(given)

@@ -17,7 +17,7 @@ from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.failures import error_of, note_opened, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
-from pyplantx.given import check_callable, check_flag, check_texts, check_wait
+from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
@@ -45,7 +45,8 @@ class Plant:
     Parameters
     ----------
     plant_dir : str or PathLike
-        Directory of the warehouse; made if it is not there. One per project.
+        Directory of the warehouse; made if it is not there. One per project. A ``~`` in front stands for the home of
+        the user.
     config : object, optional
         As for `set_config`.
     durability : {"power", "process"}
@@ -145,7 +146,7 @@ class Plant:
         self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse, self.warehouse.script)
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
-        self._config: object | None = config
+        self._config = check_config(config)
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
@@ -257,10 +258,11 @@ class Plant:
         Raises
         ------
         BadRequest
-            If a reactor tries.
+            If it is a text or a number, which have no parameters; if a reactor tries.
         """
+        given = check_config(config)
         with self._resting():
-            self._config = config
+            self._config = given
 
     @property
     def config(self) -> object | None:

@@ -24,7 +24,7 @@ from pyplantx.core.trace import Group, ObjectRef
 from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.failures import error_of
 from pyplantx.fingerprint.code import Fingerprinter
-from pyplantx.given import refusal
+from pyplantx.given import check_config, refusal
 from pyplantx.pipework import Pipework
 from pyplantx.reactor import Reactor, default_registry
 from pyplantx.run import Outcome, Run
@@ -56,7 +56,7 @@ class PipeworkMock(Pipework):
         if ingredients is not None and not isinstance(ingredients, Mapping):
             raise refusal("ingredients of a PipeworkMock", ingredients, "PipeworkMock({'data': [1, 2]})")
         self.ingredients = dict(ingredients or {})
-        self.config = config
+        self.config = check_config(config)
         self.sent: dict[str, Any] = {}
         self.received: list[str] = []
         self.config_reads: list[str] = []

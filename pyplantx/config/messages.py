@@ -16,7 +16,10 @@ def unknown(node: Node) -> UnknownParameter:
     while group is not None and group.parent is not None and group.kind == ABSENT:
         node, group = group, group.parent
     if group is None or isinstance(group.value, NoConfig):
-        return UnknownParameter("no config has been set", hint="plant.set_config(config), before running reactors")
+        return UnknownParameter(
+            "no config has been set",
+            hint="plant.set_config(config), before running reactors; PipeworkMock(config=config) in a test",
+        )
     place = f" in {path_name(group.path)!r}" if group.path else ""
     message = f"the config has no parameter {node.path[-1]!r}{place}"
     return UnknownParameter(message, hint=partial(_suggestion, node, group))

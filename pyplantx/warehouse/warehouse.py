@@ -61,7 +61,7 @@ class Warehouse:
     Parameters
     ----------
     directory : str or PathLike
-        Made if it is missing (mode 0700).
+        Made if it is missing (mode 0700). A ``~`` in front stands for the home of the user.
     durability : {"power", "process"}
         Whether what is announced survives power loss, or only the death of the process.
     trust : {"own", "data", "signed"}
@@ -142,7 +142,7 @@ class Warehouse:
             read_only=read_only,
             lock_timeout=check_wait("lock_timeout=", lock_timeout),
             trust=trust,
-            key=None if key is None else _absolute(os.path.expanduser(check_path("key=", key, "key='~/project.key'"))),
+            key=None if key is None else _absolute(check_path("key=", key, "key='~/project.key'")),
             index=None if index is None else _absolute(check_path("index=", index, "index='/scratch/me/project'")),
             network_index=check_flag("network_index=", network_index),
             verify=verify,
@@ -638,9 +638,9 @@ class Warehouse:
 
 
 def _absolute(path: str) -> str:
-    """The path, seen from the folder that is worked in now."""
+    """The path, seen from the folder that is worked in now; a ``~`` in front is the home of the user."""
     try:
-        return os.path.abspath(path)
+        return os.path.abspath(os.path.expanduser(path))
     except FileNotFoundError:
         raise WarehouseError(
             f"{path!r} leads nowhere: the folder that is worked in was removed",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from types import SimpleNamespace as NS
 
 import pytest
 from config_tape import Tape, record, source
 
+from pyplantx import Plant, errors
 from pyplantx.config import messages
 from pyplantx.errors import ConfigError, UnknownParameter
+from pyplantx.testing import PipeworkMock
 
 CONFIG = NS(learning_rate=0.1, model=NS(depth=3, width=4), log_level="info")
 
@@ -93,3 +96,13 @@ def test_no_similar_names_are_looked_for_where_nobody_reads_them(monkeypatch, re
 def test_nor_by_get(monkeypatch):
     monkeypatch.setattr(messages, "near_misses", lambda *_: pytest.fail("looked for"))
     assert record({"lr": 1}, lambda c: c.get("rl", 2))
+
+
+@pytest.mark.parametrize("given", ["config.yaml", b"lr", Path("config.yaml"), 3, 0.5, True])
+def test_what_has_no_parameters_is_no_config(given: object, tmp_path: Path) -> None:
+    with pytest.raises(errors.BadRequest, match="read the file first"):
+        Plant(tmp_path / "store", config=given)
+    with Plant(tmp_path / "store") as plant, pytest.raises(errors.BadRequest, match="the config can't be"):
+        plant.set_config(given)
+    with pytest.raises(errors.BadRequest, match="the config can't be"):
+        PipeworkMock(config=given)

@@ -578,3 +578,15 @@ def test_an_error_is_told_though_nobody_can_tell_how_much_was_written(directory:
         patch.setattr(os, "scandir", fail)
         with pytest.raises(WarehouseError, match="'x' can't be allocated"):
             warehouse.allocate("x", specs.ArraySpec, shape=(3,))
+
+
+def test_a_tilde_is_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    with Warehouse("~/store", index="~/index") as warehouse:
+        assert warehouse.directory == str(home / "store")
+    assert sorted(os.listdir(home)) == ["index", "store"]
+    assert os.listdir(here) == []
