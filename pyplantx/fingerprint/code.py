@@ -15,6 +15,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, role_function, static_attribute
@@ -230,7 +231,8 @@ class Fingerprinter:
         text = self.memo.get_code(raw)
         if text is None:
             text = self._normalise(code)
-            self.memo.put_code(raw, text)
+            if not is_own_to_process(code):
+                self.memo.put_code(raw, text)
         return text
 
     def _normalise(self, code: types.CodeType) -> str:

@@ -33,7 +33,7 @@ from pyplantx.fingerprint.objects import (
     plain_array_class,
     qualified,
     read_slot,
-    without_kept_hash,
+    without_own_numbers,
 )
 from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
 from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, sparse_state
@@ -484,7 +484,7 @@ class Encoder:
             item = read_slot(member, value)
             if item is not MISSING:
                 fields.append((name, item))
-        fields = without_kept_hash(value, fields)
+        fields = without_own_numbers(value, fields)
         self._out += b"d" + size(len(fields))
         self._pairs(fields, ".{}")
         if self._code is not None:
@@ -503,20 +503,20 @@ class Encoder:
         if isinstance(parts, str):
             self._out += b"g" + text(parts)
         else:
-            self._write_parts(parts)
+            self._write_parts(value, parts)
         if self._code is not None:
             self._left_out(left_out(value, parts) + pickled_code(parts, self._boundary))
         elif is_look_up(parts):
             self._left_out(left_out(value, parts))
 
-    def _write_parts(self, parts: tuple[Any, ...]) -> None:
+    def _write_parts(self, value: Any, parts: tuple[Any, ...]) -> None:
         function, arguments, state, items, pairs = (*parts, None, None, None)[:5]
         self._out += b"R"
         self._name(function)
         self._out += size(len(arguments))
         for argument in arguments:
             self._class(argument) if isinstance(argument, type) else self.write(argument)
-        self.write(state)
+        self.write(dict(without_own_numbers(value, list(state.items()))) if type(state) is dict else state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])
 

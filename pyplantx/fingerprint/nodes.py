@@ -17,6 +17,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
+from pyplantx.fingerprint.generated import made_from
 from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -422,6 +423,9 @@ class Describer:
             if self._held_name(function) is None:
                 self._add_closure(node, function)
             return node
+        origin = made_from(function)
+        if origin is not None:
+            return self._generated(function, *origin)
         record = self._record(function.__code__)
         node = Node(function, FUNCTION + record.digest.encode())
         self._add_defaults(node, function)
@@ -431,6 +435,15 @@ class Describer:
             self._add_mentioned(node, function)
         node.documented = True
         node.sees |= record.sees
+        return node
+
+    def _generated(self, function: types.FunctionType, library: str, wrapped: Any, options: object) -> Node:
+        node = Node(function, b"generated\0")
+        node.add_text(library, function.__name__)
+        if wrapped is not None:
+            node.add_slot(self.slot(function, "options", f"{node.label}: options", _read_options, options))
+            node.add_ref(wrapped)
+            self._add_annotations(node, wrapped)
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
@@ -606,6 +619,12 @@ _WITHOUT_FIELDS: Final = (types.MethodType, property, staticmethod, classmethod,
 
 def _parts_of(obj: Any) -> tuple[str, ...]:
     return next(names for cls, names in _PART_NAMES.items() if isinstance(obj, cls))
+
+
+def _read_options(function: Any, key: str) -> Any:
+    """With which options a function was made."""
+    origin = made_from(function)
+    return MISSING if origin is None else origin[2]
 
 
 def _held_parts(obj: Any) -> list[Any]:

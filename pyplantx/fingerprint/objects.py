@@ -283,18 +283,29 @@ def own_fields(obj: Any) -> dict[str, Any]:
     return fields
 
 
-def without_kept_hash(obj: Any, fields: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """The fields of an object but for one that keeps its hash, which is seeded in each process.
+def without_own_numbers(obj: Any, fields: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The fields of an object but for those that keep its hash, or where one of them lies: another in each process.
 
-    Only where it is the hash of another field, or of all others: a number that somebody has chosen (of a picture, of
-    a commit), and that ``__hash__`` gives away, may be all that the object is.
+    Only where it is the hash of another field, or of all others, or the address of another field: a number that
+    somebody has chosen (of a picture, of a commit), and that ``__hash__`` gives away, may be all that the object is.
     """
     for name, kept in fields:
-        if type(kept) is int and type(name) is str and "hash" in name and abs(kept) >= _LEAST_HASH:
+        if type(kept) is int and type(name) is str and abs(kept) >= _LEAST_HASH and _may_be_own(name):
             others = [pair for pair in fields if pair[0] is not name]
-            if any(_hash_of(ask) == kept for ask in _hashed(type(obj), [item for _, item in others])):
-                return others
+            if _is_own(obj, name, kept, [item for _, item in others]):
+                return without_own_numbers(obj, others)
     return fields
+
+
+def _may_be_own(name: str) -> bool:
+    return "hash" in name or "id" in name
+
+
+def _is_own(obj: Any, name: str, kept: int, others: list[Any]) -> bool:
+    """Whether a number is the address of one of these, or the hash of an object with these fields."""
+    if "id" in name and any([id(item) == kept for item in others]):
+        return True
+    return "hash" in name and any(_hash_of(ask) == kept for ask in _hashed(type(obj), others))
 
 
 def _hashed(cls: type, items: list[Any]) -> Iterator[Callable[[], object]]:

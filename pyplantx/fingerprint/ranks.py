@@ -62,6 +62,8 @@ class Ranks:
         if isinstance(obj, types.FunctionType):
             own = self._record(obj.__code__).digest
             held = [obj.__defaults__, obj.__kwdefaults__, obj.__closure__]
+        elif isinstance(obj, types.CodeType):
+            own = self._record(obj).digest
         bound = values.hash_bytes(values.encode(held, self.rank, _ignore, self._boundary, self.rank))
         return f"{own} {bound} {getattr(obj, '__qualname__', '')} {getattr(obj, '__module__', '')}"
 

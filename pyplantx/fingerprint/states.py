@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, Final
 
+from pyplantx.fingerprint import shared
 from pyplantx.fingerprint.boundary import is_library_file
 
 
@@ -79,6 +80,11 @@ def _text_state(stream: Any) -> object:
     """Content and position of text in memory, and how it writes ends of lines, if that was said."""
     content, ends, position, _ = stream.__getstate__()
     return (content, position) if ends == "\n" else (content, position, ends)
+
+
+def _options(validator: Any) -> object:
+    """What may be chosen from as it was given: of a set attrs makes a tuple, in an order of the process."""
+    return getattr(validator, "_original_options", validator.options)
 
 
 def _alias_state(alias: Any) -> object:
@@ -203,6 +209,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
+    "attr.validators._InValidator": _options,
+    **dict.fromkeys(("ctypes.CDLL", "ctypes.PyDLL"), shared.library_state),
+    shared.FUNCTION: shared.function_state,
     # the namespaces in which annotations are looked up; what they say is in the validator
     "pydantic._internal._namespace_utils.NsResolver": lambda value: None,
     **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),

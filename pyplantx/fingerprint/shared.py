@@ -1,0 +1,57 @@
+"""Shared libraries that `ctypes` has loaded, and their functions: what is known of them besides an address.
+
+A library of the project counts with the content of its file, wherever it lies; one of the system or of an installed
+package by its name. How a function is called (`restype`, `argtypes`, `errcheck`) is said by
+the project, and counts; that a function was looked up says nothing.
+
+This file may know: ctypes, by the names of its types. It may not know: how anything is encoded or hashed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from pyplantx.fingerprint.boundary import is_library_file
+
+#: Type of the functions of a library; each library has one of its own.
+FUNCTION: Final = "ctypes.CDLL.__init__.<locals>._FuncPtr"
+
+#: Where the system's own libraries lie.
+_SYSTEM: Final = ("/lib", "/usr/lib", "/usr/local/lib", "/System/", "/Library/")
+
+
+def library_state(library: Any) -> object:
+    """Name, content of its file if that is the project's, and how those of its functions are called that say so."""
+    held = vars(library)
+    functions = sorted([name for name, one in held.items() if type(one) is held.get("_FuncPtr")])
+    told = {name: _call(held[name]) for name in functions if _call(held[name]) != _untold(held[name])}
+    name = library._name
+    return (os.path.basename(name) if isinstance(name, str) else name), _content(name), told
+
+
+def function_state(function: Any) -> object:
+    """Name, how it is called, and the library that it is from."""
+    return function.__name__, _call(function), list((function._objects or {}).values())
+
+
+def _call(function: Any) -> tuple[object, object, object]:
+    return function.restype, function.argtypes, getattr(function, "errcheck", None)
+
+
+def _untold(function: Any) -> tuple[object, object, object]:
+    """How it is called if nobody has said so."""
+    return type(function)._restype_, None, None
+
+
+def _content(name: object) -> bytes:
+    if not isinstance(name, str) or os.sep not in name or is_library_file(name):
+        return b""
+    path = os.path.realpath(name)
+    if path.startswith(_SYSTEM):
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:  # removed or replaced since: it goes by its name
+        return b""

@@ -1,0 +1,167 @@
+"""What carries a number of the process (a hash, an address, an order) and is the same in each process all the same."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import sys
+from operator import attrgetter
+from pathlib import Path
+
+import pytest
+
+from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.fingerprint.records import raw_digest
+from tests.fingerprint.harness import DictMemo, program
+from tests.fingerprint.test_stability import run
+
+ATTRS = """
+import attr
+def lower(x): return x.lower()
+@attr.s(frozen=True)
+class Point:
+    x = attr.ib(default=1, validator=attr.validators.in_({"a", "b", "c", 1}))
+    y = attr.ib(default="q", eq=lower)
+@attr.s(auto_attribs=True, unsafe_hash=True, cache_hash=True, slots=True)
+class Cached:
+    x: int = 2
+HELD = Point()
+def f(): return {Point(): Cached(), HELD: 1}
+"""
+BEARTYPE = """
+from beartype import beartype, BeartypeConf
+class Own: pass
+@beartype
+def plain(x: "set[int] | None" = None, y: list[str] = (), z: Own = None) -> int: return 1
+@beartype(conf=BeartypeConf(is_pep484_tower=True))
+def tower(x: float = 1.0) -> float: return x * 2
+def f(): return plain(), tower()
+"""
+VECTORIZER = """
+class Vectorizer:
+    def __init__(self, words):
+        self.words, self.words_id = words, id(words)
+class Reduced(Vectorizer):
+    def __getstate__(self): return dict(vars(self))
+KEPT, REDUCED = Vectorizer(["a", "b"]), Reduced(["c", "d"])
+def f(): return KEPT, REDUCED
+"""
+CODES = """
+def a(): return 1
+def b(): return 2
+def c(): return 3
+KEPT = {a.__code__, b.__code__, c.__code__}
+def f(): return KEPT
+"""
+SOURCES = {"attrs": ATTRS, "beartype": BEARTYPE, "an address": VECTORIZER, "code in a set": CODES}
+
+
+def _need(name: str) -> None:
+    if name in ("attrs", "beartype"):
+        pytest.importorskip({"attrs": "attr"}.get(name, name))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_process_finds_the_same(name: str) -> None:
+    _need(name)
+    asked = "\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(f))"
+    found = {run(SOURCES[name] + asked, PYTHONHASHSEED=seed) for seed in "123"}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("attrs", 'default="q"', 'default="r"'),
+        ("attrs", "x.lower()", "x.upper()"),
+        ("attrs", "eq=lower", "eq=False"),
+        ("attrs", '"c", 1', '"d", 1'),
+        ("attrs", "x: int = 2", "x: int = 3"),
+        ("attrs", "unsafe_hash=True, cache_hash=True, ", ""),
+        ("beartype", "return 1", "return 2"),
+        ("beartype", "list[str]", "tuple[str, ...]"),
+        ("beartype", "x: float = 1.0", "x: int = 1"),
+        ("beartype", "is_pep484_tower=True", "is_pep484_tower=False"),
+        ("beartype", "class Own: pass", "class Own: x = 1"),
+        ("an address", '"b"', '"e"'),
+        ("an address", '"d"', '"e"'),
+        ("code in a set", "return 3", "return 4"),
+    ],
+)
+def test_what_it_was_made_from_counts(name: str, old: str, new: str, tmp_path: Path) -> None:
+    _need(name)
+    looks = []
+    for source in (SOURCES[name], SOURCES[name], SOURCES[name].replace(old, new)):
+        with program(tmp_path, {"app.py": source}) as app:
+            looks.append(Fingerprinter().fingerprint(app.f))
+    assert looks[0] == looks[1] != looks[2]
+
+
+@pytest.mark.parametrize(("name", "made"), [("attrs", "Point.__hash__"), ("beartype", "plain")])
+def test_records_of_such_code_are_not_kept(name: str, made: str, tmp_path: Path) -> None:
+    """There would be one more of each in every process."""
+    _need(name)
+    memo = DictMemo()
+    with program(tmp_path, {"app.py": SOURCES[name]}) as app:
+        printer = Fingerprinter(memo)
+        printer.fingerprint(app.f)
+        printer.hints(app.f)
+        assert raw_digest(app.f.__code__) in memo
+        assert raw_digest(attrgetter(made)(app).__code__) not in memo
+
+
+NATIVE = """
+import ctypes
+LIB = ctypes.CDLL(PATH)
+LIB.cos.restype = ctypes.c_double
+LIB.cos.argtypes = [ctypes.c_double]
+cos = LIB.cos
+def through(): return LIB.cos(1.0)
+def held(): return cos(1.0)
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A library of the project: a copy of one that Python has loaded."""
+    from ctypes.util import find_library
+
+    name = find_library("m")
+    if name is None or not sys.platform.startswith("linux"):
+        pytest.skip("no library of mathematics is found by its name")
+    ctypes.CDLL(name)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    path = next(line.split()[-1] for line in lines if "/libm" in line)
+    return Path(shutil.copy(path, tmp_path / "libown.so"))
+
+
+def _looks(folder: Path, source: str, path: object) -> list[str]:
+    with program(folder, {"app.py": source.replace("PATH", repr(str(path)))}) as app:
+        return [Fingerprinter().fingerprint(function) for function in (app.through, app.held)]
+
+
+def test_a_shared_library_counts_with_its_content_wherever_it_lies(library: Path, tmp_path: Path) -> None:
+    first = _looks(tmp_path, NATIVE, library)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert _looks(tmp_path, NATIVE, shutil.copy(library, elsewhere)) == first
+    again = tmp_path / "again"
+    again.mkdir()
+    changed = Path(shutil.copy(library, again))
+    with changed.open("ab") as file:
+        file.write(b"built anew")
+    assert all(new != old for new, old in zip(_looks(tmp_path, NATIVE, changed), first, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("restype = ctypes.c_double", "restype = ctypes.c_float"), ("[ctypes.c_double]", "[ctypes.c_float]")],
+)
+def test_how_a_native_function_is_called_counts(old: str, new: str, library: Path, tmp_path: Path) -> None:
+    first = _looks(tmp_path, NATIVE, library)
+    assert all(new != old for new, old in zip(_looks(tmp_path, NATIVE.replace(old, new), library), first, strict=True))
+
+
+def test_that_a_native_function_was_looked_up_says_nothing(library: Path, tmp_path: Path) -> None:
+    one, other = _looks(tmp_path, NATIVE, library), _looks(tmp_path, NATIVE + "LIB.sin\n", library)
+    assert one == other
