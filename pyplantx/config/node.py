@@ -7,7 +7,6 @@ Nodes and answers are kept for as long as their `ConfigSource`, that is for one 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from reprlib import Repr
 from types import FunctionType, ModuleType
@@ -32,12 +31,12 @@ from pyplantx.config.kinds import (
     is_data_descriptor,
     is_dunder,
     is_library,
-    is_omegaconf,
     kind_of,
     kind_of_definition,
     protocols,
     slot_names,
 )
+from pyplantx.config.omega import plain, resolved
 from pyplantx.core.trace import ABSENT as ABSENT_ANSWER
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError
@@ -216,8 +215,7 @@ class Node:
     def _holding(self, name: str | int, value: Any, hidden: bool = False) -> Node:
         if isinstance(value, ConfigValue):
             hidden, value = hidden or value.auxiliary, value.value
-        if is_omegaconf(type(value), "ListConfig"):
-            value = sys.modules["omegaconf"].OmegaConf.to_container(value, resolve=True)
+        value = resolved(value)
         return self._make(name, kind_of(value), value, hidden)
 
     def _make(self, name: str | int, kind: str, value: Any, hidden: bool = False) -> Node:
@@ -268,7 +266,7 @@ class Node:
 
     def _value(self) -> Answer:
         if self.kind == LEAF:
-            return self._leaf(), show(self.value)
+            return self._leaf(), show(plain(self.value))
         if self.kind == OBJECT:
             return self.hashers.encode(("pyplantx config group", protocols(type(self.value)))), "a group"
         if self.kind == CODE:
@@ -280,7 +278,7 @@ class Node:
     def _leaf(self) -> Digest:
         """Of a text that names code to be called, with that code."""
         named = isinstance(self.value, str) and self.path[-1:] in _TARGETS
-        return self.hashers.encode({self.path[-1]: self.value} if named else self.value)
+        return self.hashers.encode({self.path[-1]: self.value} if named else plain(self.value))
 
     def _code(self) -> Answer:
         role = type(self.value).__name__
