@@ -409,6 +409,15 @@ def _check_parameters(name: str, function: Callable[..., Any]) -> None:
             f"reactor {name} wants {needed} arguments, the third of them {names[2]!r}",
             hint=f"{hint} is what it is given; make it an option of the config, or give it a default",
         )
+    for named in _missed(function):
+        raise BadRequest(f"reactor {name} wants {named!r} by name, and is given its arguments by position", hint=hint)
+
+
+def _missed(function: types.FunctionType) -> list[str]:
+    """Parameters behind a ``*`` that have to be given; ``config``, too, of which nobody means the default."""
+    code = function.__code__
+    names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name == "config" or name not in (function.__kwdefaults__ or ())]
 
 
 def _signature_takes_config(function: Callable[..., Any]) -> bool:
