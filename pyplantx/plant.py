@@ -154,6 +154,7 @@ class Plant:
         self._segments = Segments()
         self._warned: set[str] = set()  # ingredients with several senders
         self._explicit = False
+        self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._synced = -1
         self._lock = threading.RLock()
         self._active = False
@@ -205,6 +206,8 @@ class Plant:
     def add_reactor(self, *reactors: Any) -> None:
         """Register reactors, one or many, in lists or not. Others are then not registered by themselves.
 
+        One that is defined anew afterwards (a notebook cell that is run again) is followed.
+
         Parameters
         ----------
         *reactors : Reactor or iterable of Reactor
@@ -229,6 +232,7 @@ class Plant:
                     self._roster.add(reactor)
                 finally:
                     self._fingerprinter.leave_activity()
+                self._passed_over[reactor.id] = default_registry.newest(reactor)
 
     add_reactors = add_reactor
 
@@ -243,11 +247,21 @@ class Plant:
             self._sync_reactors()
 
     def _sync_reactors(self) -> None:
-        """Register what was decorated since, if nobody registers by hand."""
-        if not self._explicit and self._synced != default_registry.changes:
-            changes = default_registry.changes
+        """Register what was decorated since; if somebody registers by hand, no others than those, defined anew."""
+        if self._synced == default_registry.changes:
+            return
+        changes = default_registry.changes
+        if self._explicit:
+            self._follow_definitions()
+        else:
             self._roster.replace(default_registry.resolve(self._roster.fingerprint))
-            self._synced = changes
+        self._synced = changes
+
+    def _follow_definitions(self) -> None:
+        for reactor in list(self._roster):
+            newest = default_registry.newest(reactor)
+            if newest is not reactor and newest is not self._passed_over.get(reactor.id):
+                self._roster.add(newest)
 
     # ----------------------------------------------------------------- config
 

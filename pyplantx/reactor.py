@@ -463,6 +463,11 @@ class Registry:
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
 
+    def newest(self, reactor: Reactor) -> Reactor:
+        """The last definition of the function that a reactor was made of."""
+        last = self._reactors.get(reactor.id, [reactor])[-1]
+        return last if _replaces(last, reactor) else reactor
+
     def resolve(self, fingerprint: Callable[[Reactor], object]) -> list[Reactor]:
         """The reactors, one for each id.
 

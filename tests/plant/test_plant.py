@@ -338,6 +338,45 @@ def test_automatic_registration_and_redefinition(open_plant: Any) -> None:
         assert [r.name for r in plant.get_reactors()] == ["r"]
 
 
+def test_a_redefinition_takes_effect_where_reactors_are_added_by_hand(open_plant: Any) -> None:
+    def cell(number: int, name: str = "r") -> Any:
+        space: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "notebook"}
+        exec(f"@ReactorFunc\ndef {name}(pipe):\n    pipe.send('x', {number})", space)
+        return space[name]
+
+    first = cell(1)
+    with open_plant(first) as plant:
+        assert plant.produce("x") == 1
+        second = cell(2)
+        cell(9, "other")
+        assert [r.name for r in plant.get_reactors()] == ["r"]
+        assert plant.produce("x") == 2
+        plant.add_reactors(first)  # by hand: this one, though there is a newer one
+        cell(10, "another")
+        assert plant.produce("x") == 1
+        plant.add_reactors(second)
+        assert plant.produce("x") == 2
+        cell(1)
+        plant.log.take()
+        assert (plant.produce("x"), plant.log.take()) == (1, [])
+
+
+def test_a_redefinition_before_the_first_reactor_is_added_by_hand(open_plant: Any) -> None:
+    def cell(number: int) -> None:
+        exec(f"@ReactorFunc\ndef r(pipe):\n    pipe.send('x', {number})", {"ReactorFunc": ReactorFunc, "__name__": "n"})
+
+    @ReactorFunc
+    def other(pipe: Any) -> None:
+        pipe.send("other", 1)
+
+    cell(1)
+    with open_plant() as plant:
+        assert plant.produce("x") == 1
+        cell(2)
+        plant.add_reactors(other)
+        assert plant.produce("x") == 2
+
+
 def test_explain_why_and_status(open_plant: Any) -> None:
     reactors = make_chain()
     with open_plant(*reactors, config=SimpleNamespace(start=3)) as plant:
