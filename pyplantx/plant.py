@@ -258,10 +258,11 @@ class Plant:
         self._synced = changes
 
     def _follow_definitions(self) -> None:
-        for reactor in list(self._roster):
-            newest = default_registry.newest(reactor)
-            if newest is not reactor and newest is not self._passed_over.get(reactor.id):
-                self._roster.add(newest)
+        for id in default_registry.defined_again():
+            if id in self._roster:
+                newest = default_registry.newest(self._roster[id])
+                if newest is not self._roster[id] and newest is not self._passed_over.get(id):
+                    self._roster.add(newest)
 
     # ----------------------------------------------------------------- config
 

@@ -453,6 +453,7 @@ class Registry:
     def __init__(self) -> None:
         self._reactors: dict[ReactorId, list[Reactor]] = {}
         self._modules: set[str] = set()
+        self._again: dict[ReactorId, Reactor] = {}  # newest definition of those that have replaced another one
         self.changes = 0  #: grows with every definition
 
     def add(self, reactor: Reactor) -> None:
@@ -462,11 +463,17 @@ class Registry:
         known = self._reactors.get(reactor.id)
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
+        if known and len(others) < len(known):
+            self._again[reactor.id] = reactor
 
     def newest(self, reactor: Reactor) -> Reactor:
         """The last definition of the function that a reactor was made of."""
-        last = self._reactors.get(reactor.id, [reactor])[-1]
-        return last if _replaces(last, reactor) else reactor
+        last = self._again.get(reactor.id)
+        return last if last is not None and _replaces(last, reactor) else reactor
+
+    def defined_again(self) -> list[ReactorId]:
+        """Ids of the reactors of which there were several definitions: few, and no other has a `newest` but itself."""
+        return list(self._again)
 
     def resolve(self, fingerprint: Callable[[Reactor], object]) -> list[Reactor]:
         """The reactors, one for each id.
@@ -496,6 +503,7 @@ class Registry:
         """Forget all reactors."""
         self._reactors.clear()
         self._modules.clear()
+        self._again.clear()
         self.changes += 1
 
 
