@@ -318,7 +318,7 @@ class Activity:
             return self.reactors.hinted(name)
         if self._strangers is None:
             self._strangers = tuple(self.reactors.others(lambda root: self.warehouse.find_record(root) is not None))
-        return self._strangers
+        return self.reactors.mentioned_first(name, self._strangers)
 
     def _traced(self, name: str) -> list[ReactorId]:
         """Who sent it before: first those whose present version did, the newest first."""

@@ -322,6 +322,33 @@ def test_hints_find_the_right_reactor_on_a_cold_start(open_plant: Any) -> None:
         assert plant.log.take() == ["folds"]
 
 
+def test_on_a_cold_start_those_whose_code_mentions_the_name_come_before_strangers(open_plant: Any) -> None:
+    def publish(pipe: Any, name: str) -> None:
+        pipe.send(name, name)
+
+    @ReactorFunc
+    def stranger(pipe: Any) -> None:
+        publish(pipe, "".join(["s", "tranger"]))
+
+    @ReactorFunc
+    def asks(pipe: Any) -> Any:
+        value = yield pipe.receive("helped")
+        publish(pipe, f"{value}.")
+
+    @ReactorFunc
+    def helped(pipe: Any) -> None:
+        publish(pipe, "helped")
+
+    @ReactorFunc
+    def listed(pipe: Any) -> None:
+        for name in ("one", "two"):
+            pipe.send(name, name)
+
+    with open_plant(stranger, asks, helped, listed) as plant:
+        assert plant.produce("helped", "two") == ("helped", "two")
+        assert plant.log.take() == ["helped", "listed"]
+
+
 def test_automatic_registration_and_redefinition(open_plant: Any) -> None:
     def cell(source: str) -> None:
         exec(source, {"ReactorFunc": ReactorFunc, "__name__": "notebook"})
