@@ -58,6 +58,8 @@ _TARGETS = (("_target_",), ("class_path",))
 # Begins the digests of what can't be answered; the rest is random.
 _UNIQUE = "c0f19ffffffffffe"
 _PRESENT: Answer = ("c0f1900000000000000000000000be01", "there")
+_AUXILIARY: Answer = ("c0f1900000000000000000000000be06", "auxiliary")
+_OPEN: Answer = ("c0f1900000000000000000000000be07", "not auxiliary")
 # Answers that say what kind of place it is; far from any digest of a value, like the one above.
 _KIND_ANSWERS: dict[str, Answer] = {
     ABSENT: (ABSENT_ANSWER, "absent"),
@@ -106,7 +108,7 @@ class Node:
     parent : Node or None
         The group that it is in.
     hidden : bool
-        Whether this place is auxiliary: reads of it are not recorded.
+        Whether this place is auxiliary: of reads of it only that is recorded.
     """
 
     __slots__ = ("hashers", "path", "kind", "value", "marks", "parent", "hidden", "children", "_answers", "_inner")
@@ -299,6 +301,16 @@ class Node:
     def _hides(self, name: Any) -> bool:
         return isinstance(name, (str, int)) and self.child(name).hidden
 
+    def _is_auxiliary(self) -> Answer:
+        return _AUXILIARY if self.hidden else _OPEN
+
+    def outermost_hidden(self) -> Node:
+        """The place whose mark covers this one, which is auxiliary."""
+        node = self
+        while node.parent is not None and node.parent.hidden:
+            node = node.parent
+        return node
+
     def _len(self) -> Answer:
         count = len(self.open_names())
         return self.hashers.encode(("pyplantx config len", self.kind, count)), str(count)
@@ -373,6 +385,7 @@ _ASK: dict[str, Callable[[Node], Answer]] = {
     "len": Node._len,
     "whole": Node._whole,
     "class": Node._class,
+    "auxiliary": Node._is_auxiliary,
 }
 
 

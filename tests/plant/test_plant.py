@@ -558,6 +558,23 @@ def test_track_file_and_env(open_plant: Any, tmp_path: Any, monkeypatch: pytest.
         assert plant.log.take() == []
 
 
+def test_a_parameter_that_is_no_longer_auxiliary_counts(open_plant: Any) -> None:
+    @ReactorFunc
+    def reads(pipe: Any, config: Any) -> None:
+        pipe.send("level", config["level"])
+
+    with open_plant(reads, config={"level": 1}) as plant:
+        plant.mark_params_as_auxiliary("level")
+        assert plant.produce("level") == 1
+        plant.set_config({"level": 2})
+        assert plant.produce("level") == 1
+    with open_plant(reads, config={"level": 2}) as plant:
+        assert plant.produce("level") == 2
+        assert plant.why(reads).reason == "config level: auxiliary → not auxiliary"
+        plant.mark_params_as_auxiliary("level")
+        assert plant.produce("level") == 2
+
+
 def test_auxiliary_parameters_and_config_base(open_plant: Any) -> None:
     class Config(ConfigBase):
         def __init__(self) -> None:
