@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import CannotFingerprint, ConfigError
+from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.graph import Graph
@@ -618,6 +618,11 @@ def tracked(*, version: object) -> Callable[[_T], _T]:
 
 def _pin(obj: _T, text: str) -> _T:
     target: Any = _unwrap(obj)
+    if not is_code(target):
+        raise CannotFingerprint(
+            f"{shown(obj)} can't be marked as {text}: it counts as a value",
+            hint="mark its class, or the function in it; __fingerprint__ on its class says what counts of it",
+        )
     try:
         target.__pyplantx_pin__ = Pin(target, text)
     except (AttributeError, TypeError) as error:
