@@ -603,8 +603,9 @@ class Plant:
     def accept(self, *reactors: Any) -> list[str]:
         """Declare that the edits of reactors' code since their last version do not matter.
 
-        What the last version of each computed counts for the present one, too. The config and the
-        ingredients are compared as always.
+        What the last version of each computed counts for the present one, too, and so does what it computed with
+        subreactors, and with classes of received objects, as they were. The config and the ingredients are compared
+        as always.
 
         Parameters
         ----------
@@ -619,7 +620,7 @@ class Plant:
         """
         with self._activity(dry=True) as activity:
             ids = [self._roster.find(reactor) for reactor in _flat(reactors)]
-            accepted = [id for id in ids if self._accept(id, activity)]
+            accepted = [id for id in ids if self._accept(id, activity) | self._accept_observed(id, activity)]
         self.warehouse.sync()
         return [self._roster[id].name for id in accepted]
 
@@ -633,6 +634,14 @@ class Plant:
             return False
         self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + last)], (), lambda: self._roster.parts(id)))
         return True
+
+    def _accept_observed(self, id: ReactorId, activity: Activity) -> bool:
+        """Of subreactors that it calls, and of classes of what it receives."""
+        record = activity.bridge(id)
+        if record is not None:
+            root = self._roster.root(id)
+            self.warehouse.commit(Commit(id, root, [record], (), lambda: self._roster.parts(id)))
+        return record is not None
 
     # ----------------------------------------------------------------- looking after the store
 

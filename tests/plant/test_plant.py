@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -652,6 +653,55 @@ def test_accepted_edits_do_not_matter(open_plant: Any) -> None:
         plant.set_config(SimpleNamespace(n=2))
         assert plant.produce("x") == 2
         assert plant.log.take() == ["r"]
+
+
+ACCEPTED = """
+from pyplantx import ReactorFunc, SubreactorFunc
+class Box:
+    def value(self): return (5){box}
+@SubreactorFunc
+def inner(pipe):
+    return (1){inner}
+@SubreactorFunc
+def outer(pipe, config):
+    value = yield pipe.receive("y")
+    yield from inner(pipe)
+    return value.value() + config.n * (yield from last(pipe))
+@SubreactorFunc
+def last(pipe):
+    return (10){last}
+@ReactorFunc
+def makes(pipe):
+    pipe.send("y", Box())
+@ReactorFunc
+def r(pipe, config):
+    pipe.send("x", (yield from outer(pipe, config)){r})
+"""
+
+
+@pytest.mark.parametrize("edited", [("inner",), ("last",), ("box",), ("inner", "last", "r"), ("box", "last"), ("r",)])
+def test_accepted_edits_of_what_is_called_and_received_do_not_matter(open_plant: Any, edited: Any) -> None:
+    def define(*edited: str) -> Any:
+        name = "accepted_project"
+        sys.modules[name] = module = ModuleType(name)  # where pickle looks for `Box`
+        edits = {place: ".__add__(0)" if place in edited else "" for place in ("box", "inner", "last", "r")}
+        exec(ACCEPTED.format_map(edits), vars(module))
+        return module.makes, module.r
+
+    with open_plant(*define(), config=SimpleNamespace(n=1)) as plant:
+        assert plant.produce("x") == 15
+        plant.set_config(SimpleNamespace(n=2))
+        assert plant.produce("x") == 25
+    with open_plant(*define(*edited), config=SimpleNamespace(n=2)) as plant:
+        plant.accept("makes")
+        assert plant.accept("r") == ["r"] and plant.accept("r") == []
+        assert {decision.action for decision in plant.status()} == {"up to date"}
+        assert (plant.produce("x"), plant.log.take()) == (25, [])
+        plant.set_config(SimpleNamespace(n=3))
+        assert (plant.produce("x"), plant.log.take()) == (35, ["r"])
+    with open_plant(*define("inner", "last", "box"), config=SimpleNamespace(n=7)) as plant:
+        plant.accept("r")
+        assert (plant.produce("x"), plant.log.take()[-1]) == (75, "r")  # the config is another one, too
 
 
 def version(body: str) -> Any:
