@@ -373,7 +373,7 @@ class Plant:
         if self._active:
             self._lock.release()
             hint = "x = yield pipe.receive('x') asks for an ingredient"
-            raise BadRequest("a reactor can't use its plant while it runs", hint=hint)
+            raise BadRequest("a reactor (or a listener) can't use its plant while it runs", hint=hint)
         self._active = True
         try:
             self.warehouse.begin_activity()
@@ -387,7 +387,8 @@ class Plant:
         """No reactor of this plant runs meanwhile."""
         with self._lock:
             if self._active:
-                raise BadRequest("a reactor can't use its plant while it runs", hint="do it where the plant was opened")
+                hint = "do it where the plant was opened"
+                raise BadRequest("a reactor (or a listener) can't use its plant while it runs", hint=hint)
             yield
 
     def _close_activity(self) -> None:
