@@ -228,6 +228,11 @@ class Activity:
         """The version whose traces count for that of this root, by what was accepted."""
         return self._trees.accepted(root, self.warehouse.find_record(root))[0]
 
+    def bridge(self, id: ReactorId) -> tuple[Digest, str] | None:
+        """The record by which a reactor's traces hold in spite of edits of code that it had observed; see `Trees`."""
+        found = self._trees.bridge(id, partial(self.world.answer, self.reactors[id]))
+        return None if found is None else (found[0], encode_segment(found[1]))
+
     def renew_reverted(self) -> None:
         """Note that versions are in use again that are not the last ones that ran."""
         for id in self._reverted & (self.reused | self._recorded):
@@ -318,7 +323,7 @@ class Activity:
             return self.reactors.hinted(name)
         if self._strangers is None:
             self._strangers = tuple(self.reactors.others(lambda root: self.warehouse.find_record(root) is not None))
-        return self._strangers
+        return self.reactors.mentioned_first(name, self._strangers)
 
     def _traced(self, name: str) -> list[ReactorId]:
         """Who sent it before: first those whose present version did, the newest first."""

@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 
+def add_note(error: BaseException, text: str) -> None:
+    """Note something on anybody's error, also where its class refuses new attributes (a frozen dataclass does)."""
+    try:
+        error.add_note(text)
+    except Exception:  # whatever it raises: the error itself is what counts
+        vars(error).setdefault("__notes__", []).append(text)
+
+
 class PyplantxError(Exception):
     """Root of all errors of this library.
 

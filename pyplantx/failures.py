@@ -18,6 +18,7 @@ from pyplantx.errors import (
     PyplantxError,
     ReactorError,
     TwoProducers,
+    add_note,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def error_of(
 
 def note_opened(error: BaseException, name: str) -> None:
     """Note in an error which stored ingredient was being opened."""
-    error.add_note(f"pyplantx: raised while the stored ingredient {name!r} was opened")
+    add_note(error, f"pyplantx: raised while the stored ingredient {name!r} was opened")
 
 
 #: Kind of failure -> its error, what happened, what to do.
@@ -190,7 +191,7 @@ def describe_request_chain(error: BaseException, reactor: Reactor, chain: Sequen
     """
     asked = [f"{who} asked for {name!r}" if who else f"{name!r} was demanded" for who, name in chain]
     how = f" ({', '.join(_clipped(asked))})" if asked else ""
-    error.add_note(f"{_NOTE}{reactor.name}{how}")
+    add_note(error, f"{_NOTE}{reactor.name}{how}")
 
 
 def _clipped(items: Sequence[str]) -> Sequence[str]:
@@ -209,7 +210,7 @@ def trim(error: BaseException) -> None:
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
         seen.add(id(at))
-        at.__traceback__ = _users_part(at.__traceback__)
+        BaseException.with_traceback(at, _users_part(at.__traceback__))  # to set the attribute may be refused
         if isinstance(at, PyplantxError):
             at.settle()
         cause = at.__cause__ or (None if at.__suppress_context__ else at.__context__)

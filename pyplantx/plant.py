@@ -155,6 +155,7 @@ class Plant:
         self._segments = Segments()
         self._warned: set[str] = set()  # ingredients with several senders
         self._explicit = False
+        self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._synced = -1
         self._lock = threading.RLock()
         self._active = False
@@ -206,6 +207,8 @@ class Plant:
     def add_reactor(self, *reactors: Any) -> None:
         """Register reactors, one or many, in lists or not. Others are then not registered by themselves.
 
+        One that is defined anew afterwards (a notebook cell that is run again) is followed.
+
         Parameters
         ----------
         *reactors : Reactor or iterable of Reactor
@@ -230,6 +233,7 @@ class Plant:
                     self._roster.add(reactor)
                 finally:
                     self._fingerprinter.leave_activity()
+                self._passed_over[reactor.id] = default_registry.newest(reactor)
 
     add_reactors = add_reactor
 
@@ -244,11 +248,22 @@ class Plant:
             self._sync_reactors()
 
     def _sync_reactors(self) -> None:
-        """Register what was decorated since, if nobody registers by hand."""
-        if not self._explicit and self._synced != default_registry.changes:
-            changes = default_registry.changes
+        """Register what was decorated since; if somebody registers by hand, no others than those, defined anew."""
+        if self._synced == default_registry.changes:
+            return
+        changes = default_registry.changes
+        if self._explicit:
+            self._follow_definitions()
+        else:
             self._roster.replace(default_registry.resolve(self._roster.fingerprint))
-            self._synced = changes
+        self._synced = changes
+
+    def _follow_definitions(self) -> None:
+        for id in default_registry.defined_again():
+            if id in self._roster:
+                newest = default_registry.newest(self._roster[id])
+                if newest is not self._roster[id] and newest is not self._passed_over.get(id):
+                    self._roster.add(newest)
 
     # ----------------------------------------------------------------- config
 
@@ -360,7 +375,7 @@ class Plant:
         if self._active:
             self._lock.release()
             hint = "x = yield pipe.receive('x') asks for an ingredient"
-            raise BadRequest("a reactor can't use its plant while it runs", hint=hint)
+            raise BadRequest("a reactor (or a listener) can't use its plant while it runs", hint=hint)
         self._active = True
         try:
             self.warehouse.begin_activity()
@@ -374,7 +389,8 @@ class Plant:
         """No reactor of this plant runs meanwhile."""
         with self._lock:
             if self._active:
-                raise BadRequest("a reactor can't use its plant while it runs", hint="do it where the plant was opened")
+                hint = "do it where the plant was opened"
+                raise BadRequest("a reactor (or a listener) can't use its plant while it runs", hint=hint)
             yield
 
     def _close_activity(self) -> None:
@@ -590,8 +606,9 @@ class Plant:
     def accept(self, *reactors: Any) -> list[str]:
         """Declare that the edits of reactors' code since their last version do not matter.
 
-        What the last version of each computed counts for the present one, too. The config and the
-        ingredients are compared as always.
+        What the last version of each computed counts for the present one, too, and so does what it computed with
+        subreactors, and with classes of received objects, as they were. The config and the ingredients are compared
+        as always.
 
         Parameters
         ----------
@@ -606,7 +623,7 @@ class Plant:
         """
         with self._activity(dry=True) as activity:
             ids = [self._roster.find(reactor) for reactor in _flat(reactors)]
-            accepted = [id for id in ids if self._accept(id, activity)]
+            accepted = [id for id in ids if self._accept(id, activity) | self._accept_observed(id, activity)]
         self.warehouse.sync()
         return [self._roster[id].name for id in accepted]
 
@@ -620,6 +637,14 @@ class Plant:
             return False
         self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + last)], (), lambda: self._roster.parts(id)))
         return True
+
+    def _accept_observed(self, id: ReactorId, activity: Activity) -> bool:
+        """Of subreactors that it calls, and of classes of what it receives."""
+        record = activity.bridge(id)
+        if record is not None:
+            root = self._roster.root(id)
+            self.warehouse.commit(Commit(id, root, [record], (), lambda: self._roster.parts(id)))
+        return record is not None
 
     # ----------------------------------------------------------------- looking after the store
 

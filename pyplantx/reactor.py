@@ -409,6 +409,15 @@ def _check_parameters(name: str, function: Callable[..., Any]) -> None:
             f"reactor {name} wants {needed} arguments, the third of them {names[2]!r}",
             hint=f"{hint} is what it is given; make it an option of the config, or give it a default",
         )
+    for named in _missed(function):
+        raise BadRequest(f"reactor {name} wants {named!r} by name, and is given its arguments by position", hint=hint)
+
+
+def _missed(function: types.FunctionType) -> list[str]:
+    """Parameters behind a ``*`` that have to be given; ``config``, too, of which nobody means the default."""
+    code = function.__code__
+    names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name == "config" or name not in (function.__kwdefaults__ or ())]
 
 
 def _signature_takes_config(function: Callable[..., Any]) -> bool:
@@ -444,6 +453,7 @@ class Registry:
     def __init__(self) -> None:
         self._reactors: dict[ReactorId, list[Reactor]] = {}
         self._modules: set[str] = set()
+        self._again: dict[ReactorId, Reactor] = {}  # newest definition of those that have replaced another one
         self.changes = 0  #: grows with every definition
 
     def add(self, reactor: Reactor) -> None:
@@ -453,6 +463,17 @@ class Registry:
         known = self._reactors.get(reactor.id)
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
+        if known and len(others) < len(known):
+            self._again[reactor.id] = reactor
+
+    def newest(self, reactor: Reactor) -> Reactor:
+        """The last definition of the function that a reactor was made of."""
+        last = self._again.get(reactor.id)
+        return last if last is not None and _replaces(last, reactor) else reactor
+
+    def defined_again(self) -> list[ReactorId]:
+        """Ids of the reactors of which there were several definitions: few, and no other has a `newest` but itself."""
+        return list(self._again)
 
     def resolve(self, fingerprint: Callable[[Reactor], object]) -> list[Reactor]:
         """The reactors, one for each id.
@@ -482,6 +503,7 @@ class Registry:
         """Forget all reactors."""
         self._reactors.clear()
         self._modules.clear()
+        self._again.clear()
         self.changes += 1
 
 

@@ -32,6 +32,7 @@ class Roster:
         self._roots: dict[ReactorId, Digest] = {}
         self._by_root: dict[Digest, ReactorId] | None = None
         self._hints: _Hints | None = None
+        self._mentions: dict[str, set[ReactorId]] | None = None  # text to those in whose code it stands
         self._declared: dict[str, ReactorId] = {}  # by ``sends=``: the ingredient to who sends it
         self._places: dict[tuple[str, str], Reactor] | None = None
         self._named: dict[str, list[ReactorId]] | None = None
@@ -100,7 +101,7 @@ class Roster:
     def refresh(self) -> None:
         """Forget what was read from the code: it may have changed."""
         self._roots.clear()
-        self._hints = self._by_root = None
+        self._hints = self._by_root = self._mentions = None
 
     def find(self, wanted: object) -> ReactorId:
         """Id of a reactor that is given as such, by its id, or by its name.
@@ -206,6 +207,16 @@ class Roster:
         if self._hints is None:
             self._hints = _Hints(self._fingerprinter, self)
         return list(self._hints.names)
+
+    def mentioned_first(self, name: str, ids: tuple[ReactorId, ...]) -> tuple[ReactorId, ...]:
+        """`ids`, those first in whose code the name stands as a text: in a list, or the call of a helper."""
+        if self._mentions is None:
+            self._mentions = {}
+            for reactor in self:
+                for text in self._fingerprinter.mentions(reactor):
+                    self._mentions.setdefault(text, set()).add(reactor.id)
+        mentioning = self._mentions.get(name)
+        return ids if mentioning is None else tuple(sorted(ids, key=lambda id: id not in mentioning))
 
     def others(self, is_known: Callable[[Digest], bool]) -> list[ReactorId]:
         """All reactors: first those that never ran in their present version."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
 from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
-from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, shown
+from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, add_note, shown
 from pyplantx.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_line
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
@@ -167,7 +167,8 @@ class Run:
         before = error.__traceback__
         outcome = self._throw(error)
         if before is not None and type(outcome) is Raised and outcome.error is error:
-            error.__traceback__ = before  # it has only passed through: where each of a thousand waited says nothing
+            # it has only passed through: where each of a thousand waited says nothing
+            BaseException.with_traceback(error, before)
         return outcome
 
     def _throw(self, error: BaseException) -> Outcome:
@@ -294,7 +295,7 @@ class Run:
         error = no_event_loop(error, self.reactor) or error
         for forgotten in self.pending if not isinstance(error, PyplantxError) else ():
             mistake = self._never_yielded(forgotten)
-            error.add_note(f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
+            add_note(error, f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
         self._discard()
         self.world.forget(self)
         if self._was_deceived():

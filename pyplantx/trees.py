@@ -17,6 +17,7 @@ from pyplantx.core.trace import (
     Question,
     Segment,
     Step,
+    branch_key,
     decode_segment,
     graft,
 )
@@ -156,6 +157,46 @@ class Trees:
             elif isinstance(wish, Again):
                 steps = wish.steps
 
+    def bridge(self, id: ReactorId, answer: Callable[[Question], Observation]) -> tuple[Digest, Segment] | None:
+        """What makes a trace hold in spite of other answers about observed code: the key and segment to write.
+
+        It is the trace that today's config leads to, or else the newest. Ingredients are taken to be what was
+        recorded: who replays it will ask for them.
+
+        Parameters
+        ----------
+        id : str
+            The reactor.
+        answer : callable
+            Today's answers to what it observes besides ingredients.
+
+        Returns
+        -------
+        (key, segment) or None
+            None if the tree holds that trace with today's code.
+        """
+        root, segment = self._look_up(id)
+        return None if segment is None else graft(root, self._with_code(root, segment, answer), self.find, hash_text)
+
+    def _with_code(self, key: Digest, segment: Segment, answer: Callable[[Question], Observation]) -> list[Step]:
+        """A trace with today's answers about code, which is looked for with the recorded ones."""
+        trace: list[Step] = []
+        passed: list[Step] = []  # since the node
+        waiting = list(reversed(segment.steps))
+        while waiting:
+            step = waiting.pop()
+            today = _today(step, answer, _is_of_world)
+            if today != step:
+                branch = branch_key(key, [*passed, today], hash_text)
+                found = self.find(branch)
+                if found is not None:
+                    key, passed, waiting = branch, [], list(reversed(found.steps))
+                    trace.append(_today(today, answer, _is_of_code))
+                    continue
+            passed.append(step)
+            trace.append(_today(step, answer, _is_of_code))
+        return trace
+
     def grow(self, record: Record) -> tuple[Digest, Segment] | None:
         """`graft` a new trace: the key and segment to write.
 
@@ -175,3 +216,27 @@ class Trees:
     def is_alone_since(self, id: ReactorId) -> bool:
         """Whether nobody else has written anything since the reactor was looked up, as far as the view goes."""
         return self._looked_up.get(id) == self._warehouse.foreign_changes()
+
+
+def _is_of_code(kind: str) -> bool:
+    """Whether a question is about subreactors that are called, or classes of objects that are received."""
+    return kind in ("subreactor", "classes")
+
+
+def _is_of_world(kind: str) -> bool:
+    """Whether it is about anything else but ingredients."""
+    return kind != "ingredient" and not _is_of_code(kind)
+
+
+def _today(step: Step, answer: Callable[[Question], Observation], asks: Callable[[str], bool]) -> Step:
+    """A step with today's answers to the questions of some kinds."""
+    if not isinstance(step, Group):
+        return step
+    return Group(tuple(_answered(o, answer) if asks(o.kind) else o for o in step.observations))
+
+
+def _answered(recorded: Observation, answer: Callable[[Question], Observation]) -> Observation:
+    today = answer(Question(recorded.kind, recorded.key))
+    if today.answer == recorded.answer:
+        return recorded
+    return today._replace(shown=today.shown or recorded.shown)

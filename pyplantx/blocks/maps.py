@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
-from pyplantx.errors import BadRequest
+from pyplantx.errors import BadRequest, add_note
 from pyplantx.specs.masks import hides_elements
 from pyplantx.specs.pools import SteadyPool, result_of
 from pyplantx.specs.sparserows import is_sparse
@@ -103,10 +103,10 @@ def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> An
     try:
         return function(*parts)
     except Exception as error:
-        error.add_note(f"in {block!r}")
+        add_note(error, f"in {block!r}")
         if isinstance(error, ValueError) and "read-only" in str(error):  # in NumPy's words
-            error.add_note(
-                "the blocks that the function gets can't be written to: return a new array, or copy it first"
+            add_note(
+                error, "the blocks that the function gets can't be written to: return a new array, or copy it first"
             )
         raise
 

@@ -15,8 +15,9 @@ Path = tuple[str | int, ...]
 
 #: What is asked about a place. ``value``: a value's digest, "it is a group", the code of a property or
 #: method, or absent. ``has``: is it there. ``keys``, ``len``: of a group. ``whole``: a group with all
-#: that is in it and the code of its classes. ``class``: name and code of a group's class.
-MODES = ("value", "has", "keys", "len", "whole", "class")
+#: that is in it and the code of its classes. ``class``: name and code of a group's class. ``auxiliary``: is it that;
+#: all that is asked of a place that is.
+MODES = ("value", "has", "keys", "len", "whole", "class", "auxiliary")
 
 _SENTENCES = {
     "value": "{}",
@@ -25,6 +26,7 @@ _SENTENCES = {
     "len": "number of keys of {}",
     "whole": "all of {}",
     "class": "class of {}",
+    "auxiliary": "{}",
 }
 
 

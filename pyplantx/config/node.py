@@ -7,7 +7,6 @@ Nodes and answers are kept for as long as their `ConfigSource`, that is for one 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from reprlib import Repr
 from types import FunctionType, ModuleType
@@ -32,12 +31,12 @@ from pyplantx.config.kinds import (
     is_data_descriptor,
     is_dunder,
     is_library,
-    is_omegaconf,
     kind_of,
     kind_of_definition,
     protocols,
     slot_names,
 )
+from pyplantx.config.omega import plain, resolved
 from pyplantx.core.trace import ABSENT as ABSENT_ANSWER
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError
@@ -59,6 +58,8 @@ _TARGETS = (("_target_",), ("class_path",))
 # Begins the digests of what can't be answered; the rest is random.
 _UNIQUE = "c0f19ffffffffffe"
 _PRESENT: Answer = ("c0f1900000000000000000000000be01", "there")
+_AUXILIARY: Answer = ("c0f1900000000000000000000000be06", "auxiliary")
+_OPEN: Answer = ("c0f1900000000000000000000000be07", "not auxiliary")
 # Answers that say what kind of place it is; far from any digest of a value, like the one above.
 _KIND_ANSWERS: dict[str, Answer] = {
     ABSENT: (ABSENT_ANSWER, "absent"),
@@ -107,7 +108,7 @@ class Node:
     parent : Node or None
         The group that it is in.
     hidden : bool
-        Whether this place is auxiliary: reads of it are not recorded.
+        Whether this place is auxiliary: of reads of it only that is recorded.
     """
 
     __slots__ = ("hashers", "path", "kind", "value", "marks", "parent", "hidden", "children", "_answers", "_inner")
@@ -216,8 +217,7 @@ class Node:
     def _holding(self, name: str | int, value: Any, hidden: bool = False) -> Node:
         if isinstance(value, ConfigValue):
             hidden, value = hidden or value.auxiliary, value.value
-        if is_omegaconf(type(value), "ListConfig"):
-            value = sys.modules["omegaconf"].OmegaConf.to_container(value, resolve=True)
+        value = resolved(value)
         return self._make(name, kind_of(value), value, hidden)
 
     def _make(self, name: str | int, kind: str, value: Any, hidden: bool = False) -> Node:
@@ -268,7 +268,7 @@ class Node:
 
     def _value(self) -> Answer:
         if self.kind == LEAF:
-            return self._leaf(), show(self.value)
+            return self._leaf(), show(plain(self.value))
         if self.kind == OBJECT:
             return self.hashers.encode(("pyplantx config group", protocols(type(self.value)))), "a group"
         if self.kind == CODE:
@@ -280,7 +280,7 @@ class Node:
     def _leaf(self) -> Digest:
         """Of a text that names code to be called, with that code."""
         named = isinstance(self.value, str) and self.path[-1:] in _TARGETS
-        return self.hashers.encode({self.path[-1]: self.value} if named else self.value)
+        return self.hashers.encode({self.path[-1]: self.value} if named else plain(self.value))
 
     def _code(self) -> Answer:
         role = type(self.value).__name__
@@ -300,6 +300,16 @@ class Node:
 
     def _hides(self, name: Any) -> bool:
         return isinstance(name, (str, int)) and self.child(name).hidden
+
+    def _is_auxiliary(self) -> Answer:
+        return _AUXILIARY if self.hidden else _OPEN
+
+    def outermost_hidden(self) -> Node:
+        """The place whose mark covers this one, which is auxiliary."""
+        node = self
+        while node.parent is not None and node.parent.hidden:
+            node = node.parent
+        return node
 
     def _len(self) -> Answer:
         count = len(self.open_names())
@@ -375,6 +385,7 @@ _ASK: dict[str, Callable[[Node], Answer]] = {
     "len": Node._len,
     "whole": Node._whole,
     "class": Node._class,
+    "auxiliary": Node._is_auxiliary,
 }
 
 

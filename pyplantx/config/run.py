@@ -133,9 +133,12 @@ class ConfigRun:
     # -- what views use
 
     def note(self, node: Node, mode: str) -> None:
-        """Record today's answer to a question of that mode about a node."""
-        if self._recorder is not None and not node.hidden:
-            self._recorder.observe("config", node.key(mode), *node.answer(mode))
+        """Record today's answer to a question of that mode about a node; of an auxiliary one that it is that."""
+        if self._recorder is None:
+            return
+        if node.hidden:
+            node, mode = node.outermost_hidden(), "auxiliary"
+        self._recorder.observe("config", node.key(mode), *node.answer(mode))
 
     def view_of(self, node: Node) -> ConfigView:
         """The one view of a group."""

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from pyplantx.errors import BadRequest, ReactorError
+from pyplantx.errors import BadRequest, ReactorError, add_note
 from pyplantx.executors.channel import Channel, MakePickler, Message, decode, encode
 from pyplantx.tuples import NamedTuple
 
@@ -241,7 +241,7 @@ def _error_of(kept: Message | None, text: str) -> BaseException:
         error = None
     if not isinstance(error, BaseException):
         return ReactorError(f"the function failed in a worker process:\n{text}")
-    error.add_note(f"in a worker process:\n{text}")
+    add_note(error, f"in a worker process:\n{text}")
     return error
 
 

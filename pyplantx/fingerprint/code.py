@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import CannotFingerprint, ConfigError
+from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.generated import is_own_to_process
@@ -318,8 +318,26 @@ class Fingerprinter:
             else:
                 patterns[_to_pattern(solved)] = None
 
+    def mentions(self, function: Any) -> set[str]:
+        """All texts in `function`, its helpers and subreactors, and in what they refer to, that it does not ask for."""
+        from pyplantx.fingerprint.mentions import texts_in, texts_of  # needed on a cold start only
+
+        found: set[str] = set()
+        for one in self._within(_unwrap(function)):
+            if isinstance(one, types.FunctionType):
+                found.update(texts_of(one.__code__), texts_in(one.__defaults__))
+            elif isinstance(one, type) and self.is_project_class(one):
+                found.update(texts_in(dict(vars(one))))
+            for slot in self._graph.node(one).constants:
+                found.update(texts_in(slot.value))
+        return found
+
     def _helpers(self, function: Any) -> Iterator[types.FunctionType]:
         """A function and those it refers to, through subreactors but not through other reactors."""
+        return (one for one in self._within(function) if isinstance(one, types.FunctionType))
+
+    def _within(self, function: Any) -> Iterator[Any]:
+        """A function and the code of the project that it refers to, through subreactors but not other reactors."""
         pending, seen = [function], set[int]()
         while pending:
             one = pending.pop()
@@ -330,10 +348,10 @@ class Fingerprinter:
             if inner is not one:
                 pending.append(inner)
                 continue
-            if isinstance(one, types.FunctionType) and self._in_project(one.__globals__):
+            if not isinstance(one, types.FunctionType) or self._in_project(one.__globals__):
                 yield one
-                if self._closed_record(one) is not None:
-                    continue
+            if isinstance(one, types.FunctionType) and self._closed_record(one) is not None:
+                continue
             pending += reversed(self._graph.node(one).refs)
 
     def _solve(self, function: types.FunctionType, piece: list[str], alone: bool) -> list[str]:
@@ -345,7 +363,7 @@ class Fingerprinter:
             value = _cell_value(function, piece[1])
         else:
             return piece if kind == "=" else ["*"]
-        allowed = (str,) if alone else (str, int)
+        allowed = (str,) if alone or len(piece) > 2 else (str, int)
         return ["=", str(value)] if type(value) in allowed else ["*"]
 
     # --- subreactors ----------------------------------------------------------------------------------
@@ -602,6 +620,11 @@ def tracked(*, version: object) -> Callable[[_T], _T]:
 
 def _pin(obj: _T, text: str) -> _T:
     target: Any = _unwrap(obj)
+    if not is_code(target):
+        raise CannotFingerprint(
+            f"{shown(obj)} can't be marked as {text}: it counts as a value",
+            hint="mark its class, or the function in it; __fingerprint__ on its class says what counts of it",
+        )
     try:
         target.__pyplantx_pin__ = Pin(target, text)
     except (AttributeError, TypeError) as error:

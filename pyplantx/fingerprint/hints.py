@@ -2,7 +2,8 @@
 
 Only hints: they say whom to ask first on a cold start, never what is true. A small stack machine runs over
 the instructions behind the attribute load and keeps texts in *pieces*: ``["=", text]`` is literal,
-``["g", "a.b"]`` a global, ``["d", name]`` a closure variable, ``["*"]`` anything.
+``["g", "a.b"]`` a global, ``["d", name]`` a closure variable (with ``"+"`` behind it: if it holds a text), ``["*"]``
+anything.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _CHANGES: Final = {
     **dict.fromkeys(("LOAD_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_DEREF"), 1),
     **{"LOAD_ATTR": 0, "KW_NAMES": 0, "GET_ITER": -1},
 }
+_TEXTS: Final = frozenset("=gd")  # kinds of pieces that are a text, or may be one
 _ADD: Final = (0, 13)  # BINARY_OP arguments
 _REMAINDER: Final = (6, 19)
 
@@ -155,12 +157,16 @@ def _attribute(owner: Pieces, name: str) -> Pieces:
 
 
 def _binary(left: Pieces, right: Pieces, operator: int) -> Pieces:
-    literal = left[0][0] == "=" or right[-1][0] == "="
-    if operator in _ADD and literal:
-        return left + right
+    if operator in _ADD and (left[0][0] in _TEXTS or right[-1][0] in _TEXTS):
+        return [_text_only(piece) for piece in left + right]
     if operator in _REMAINDER and left[0][0] == "=":
         return _wild(_PERCENT, left[0][1])
     return _ANY
+
+
+def _text_only(piece: list[str]) -> list[str]:
+    """A variable that is added to something says nothing if it holds a number."""
+    return [*piece[:2], "+"] if piece[0] in "gd" else piece
 
 
 def _wild(holes: str, template: str) -> Pieces:

@@ -268,8 +268,14 @@ def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], No
     path, node = deepest(value, lambda part: _fails(part, dump))
     return CannotStore(
         f"{path}: a {type_name(type(node))} can't be stored: {type(error).__name__}: {error}",
-        hint="leave it out before sending, or give its class __reduce__ or __getstate__",
+        hint=_pickle_advice(node if isinstance(node, type) else type(node)),
     )
+
+
+def _pickle_advice(kind: type) -> str:
+    if "<locals>" in kind.__qualname__:
+        return f"nothing leads to a class inside a function: define {kind.__name__} at the top of its module"
+    return "leave it out before sending, or give its class __reduce__ or __getstate__"
 
 
 def _fails(value: object, dump: Callable[[object, _Sink], None]) -> bool:

@@ -94,7 +94,7 @@ class Opener:
                 payload = self._guarded(ref, payload)
             value = spec.open(payload, meta_of(ref.meta), ref.version)
         except DamagedObject as error:
-            self._put_aside(ref.address, str(error))
+            self._put_aside(ref.address, error.message)
             raise _was_damaged(ref) from error
         except Exception as error:  # of code in an object, or of a library; unless that is not what was stored
             if type(payload) is FilePayload and payload.is_unchecked and self.settle([payload]):

@@ -169,7 +169,7 @@ class FilePayload:
                     (checks.finish if self._waits else checks.begin)(check, os.dup(fd))
                     self._mapped.append(check)
         except DamagedObject as error:
-            self._found_damaged(str(error), check)
+            self._found_damaged(error.message, check)
             raise
         finally:
             close_read(fd)
@@ -204,7 +204,7 @@ class FilePayload:
             try:
                 check.finish()
             except DamagedObject as error:
-                trouble = str(error)
+                trouble = error.message
         return trouble
 
     def _open(self, part: str) -> tuple[int, PartCheck]:
@@ -212,7 +212,7 @@ class FilePayload:
         try:
             return self._opened(part)
         except (DamagedObject, PayloadMissing) as error:
-            self._harm = str(error)
+            self._harm = error.message
             self._found_damaged(self._harm)
             raise
 

@@ -140,7 +140,7 @@ class PartCheck:
             self.work()
             self._wait()
         if self.damage is not None:
-            raise DamagedObject(self.damage)
+            raise _as_error(self.damage)
         if self._given_up and not self.is_whole:
             raise WarehouseError(f"the warehouse was closed before {self.path!r} was checked")
 
@@ -235,7 +235,7 @@ class PartCheck:
         It takes no lock, since it may be called in a forked child, in which nobody would release it.
         """
         if self.damage is not None:
-            raise DamagedObject(self.damage)
+            raise _as_error(self.damage)
         at, stop = start, start + view.nbytes
         if start < 0 or stop > self.cut.size:
             raise WarehouseError(f"{self.path!r} has no bytes {start:,} to {stop:,}, it has {self.cut.size:,}")
@@ -292,7 +292,12 @@ class PartCheck:
 
     def _damaged(self, what: str) -> DamagedObject:
         self.damage = what
-        return DamagedObject(what)
+        return _as_error(what)
+
+
+def _as_error(what: str) -> DamagedObject:
+    """For who holds the data in hand; a plant makes it again by itself where a reactor meets it."""
+    return DamagedObject(what, hint="plant.produce it once more: what is damaged is made again")
 
 
 def _cut_of(part: Part) -> Cut:
@@ -523,7 +528,7 @@ class PartReader:
             yield
         except DamagedObject as error:
             if self._found_damaged is not None:
-                self._found_damaged(str(error))
+                self._found_damaged(error.message)
             raise
 
     def _opened(self) -> int:

@@ -22,8 +22,12 @@ class Tape:
         self.reads.setdefault(key, (answer, shown))
 
     def keys(self) -> set[str]:
-        """What was asked, apart from what kind of thing the config is."""
-        return set(self.reads) - {"value []"}
+        """What was asked, apart from what kind of thing the config is and whether a place is auxiliary."""
+        return {key for key in self.reads if not key.startswith("auxiliary ")} - {"value []"}
+
+    def auxiliary(self) -> set[str]:
+        """The places that were read as auxiliary ones."""
+        return {key.partition(" ")[2] for key in self.reads if key.startswith("auxiliary ")}
 
 
 def code(thing: Any) -> str:

@@ -483,6 +483,29 @@ def test_attributes_of_omegaconf_are_read_one_by_one():
     assert changed(tape, omegaconf.OmegaConf.create(text | {"steps": [1]})) == ["value steps"]
 
 
+def test_mappings_in_lists_of_omegaconf_are_read_by_attribute():
+    omegaconf = pytest.importorskip("omegaconf")
+    text = {"base": 2, "layers": [{"size": "${base}", "name": r"\${base}"}, [{"size": 3}]], "sizes": [1, 2]}
+    read: list[object] = []
+
+    def program(config):
+        first, (second,) = config.layers
+        read.extend([first.size, first["name"], second.size, dict(**second), type(config.sizes)])
+        with pytest.raises(AttributeError):
+            first.sise  # noqa: B018
+
+    tape = record(omegaconf.OmegaConf.create(text), program)
+    assert read == [2, "${base}", 3, {"size": 3}, list]
+    assert changed(tape, omegaconf.OmegaConf.create(text | {"other": 3})) == []
+    assert changed(tape, omegaconf.OmegaConf.create(text | {"base": 3})) == ["value layers"]
+
+
+def test_a_mapping_in_a_list_of_omegaconf_can_not_be_changed():
+    omegaconf = pytest.importorskip("omegaconf")
+    with pytest.raises(ReadOnlyConfig, match="layers"):
+        record(omegaconf.OmegaConf.create({"layers": [{"size": 1}]}), lambda c: setattr(c.layers[0], "size", 2))
+
+
 def test_want_of_memory_is_no_answer():
     class Scarce:
         scarce = True

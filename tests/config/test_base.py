@@ -61,6 +61,20 @@ def test_marks_reach_into_groups_and_cover_them():
     assert tape.keys() == {"value model", "value model.lr"}
 
 
+def test_to_take_a_mark_away_is_a_change_for_those_who_read_the_place():
+    """Nobody knows with which value they ran."""
+    config = SimpleNamespace(a=1, b=2, model=SimpleNamespace(lr=1, tmp=SimpleNamespace(path="x")))
+    marks = ["b", "model.tmp"]
+    tape = record(config, lambda c: (c.a, c.b, c.model.tmp.path), auxiliary=marks)
+    assert tape.auxiliary() == {"b", "model.tmp"}
+    assert changed(tape, config, auxiliary=marks) == []
+    assert changed(tape, config, auxiliary=["b", "model"]) == []
+    assert changed(tape, config, auxiliary=["a", "b", "model.tmp"]) == []
+    assert changed(tape, config, auxiliary=["b"]) == ["auxiliary model.tmp"]
+    assert changed(tape, config) == ["auxiliary b", "auxiliary model.tmp"]
+    assert record(config, lambda c: c.a, auxiliary=marks).auxiliary() == set()
+
+
 def test_marks_of_a_nested_config_are_its_own():
     outer = SimpleNamespace(inner=MyConfig(), log_level=3)
     tape = record(outer, lambda c: (c.inner.log_level, c.log_level))

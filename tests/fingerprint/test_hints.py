@@ -28,6 +28,8 @@ HINTS = {
     "pipe.send('x_{}.{}'.format(k, k), 1)": ([], ["x_1.2"]),
     "pipe.send(NAME, 1)": (["from_global"], []),
     "pipe.send(NAME + '_b', 1)": (["from_global_b"], []),
+    "pipe.send(NAME + str(k), 1)": ([], ["from_global1"]),
+    "pipe.send(COUNT + k, 1)": ([], []),
     "pipe.send(names.OUT, 1)": (["from_module"], []),
     "pipe.send(k, 1)": ([], []),
     "pipe.send(f'{k}', 1)": ([], []),
@@ -48,6 +50,7 @@ HINTS = {
 CONTEXT = """
 import types
 NAME = 'from_global'
+COUNT = 1
 names = types.ModuleType('names'); names.OUT = 'from_module'
 def helper(pipe): pipe.send('helped', 1)
 def sub(pipe): pipe.send('subbed', 1); yield
@@ -65,6 +68,31 @@ def test_hints(body: str) -> None:
     assert list(hints.names) == expected
     assert all(any(re.fullmatch(pattern, name) for pattern in hints.patterns) for name in matched)
     assert bool(hints.patterns) == bool(matched)
+
+
+MENTIONS = {
+    "for q in ['x', 'y']: pipe.send(q, 1)": {"x", "y"},
+    "[pipe.send(q, 1) for q in LISTED]": {"l1", "l2"},
+    "for q, v in PAIRS.items(): pipe.send(q, v)": {"p1", "p2"},
+    "pipe.send(Names.X, 1); pipe.send(Kind.A.value, 2)": {"of_class", "of_enum"},
+    "passes_on(pipe, 'x')": {"x", "by_default"},
+    "pipe.send('x' if k else 'y', (yield pipe.receive('z', 'w')))": {"x", "y"},
+}
+MENTIONED = """
+import enum
+LISTED, PAIRS = ['l1', 'l2'], {'p1': 1, 'p2': 2}
+class Names: X = 'of_class'
+class Kind(enum.Enum): A = 'of_enum'
+def passes_on(pipe, name='by_default'): pipe.send(name, 1)
+"""
+
+
+@pytest.mark.parametrize("body", MENTIONS)
+def test_mentions(body: str) -> None:
+    names: dict[str, Any] = {"__name__": "mentioned"}
+    exec(f"{MENTIONED}def f(pipe, k):\n    {body}\n", names)
+    every = set().union(*MENTIONS.values(), "zw")
+    assert Fingerprinter().mentions(names["f"]) & every == MENTIONS[body]
 
 
 FIRST = (

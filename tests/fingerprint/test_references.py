@@ -874,6 +874,17 @@ def test_only_project_code_can_be_marked() -> None:
         untracked(len)
 
 
+def test_an_object_can_not_be_marked() -> None:
+    """It counts by its value: the mark would be without effect."""
+
+    class Decorated:
+        def __call__(self) -> None:
+            pass
+
+    with pytest.raises(CannotFingerprint, match="counts as a value.*\n.*mark its class, or the function in it"):
+        untracked(Decorated())
+
+
 def test_extension_modules_of_the_project_count_by_their_file(tmp_path: Path) -> None:
     found = [Path(one) for one in glob.glob(f"{sysconfig.get_config_var('DESTSHARED')}/_bisect*.so")]
     if not found:

@@ -225,6 +225,13 @@ class TestWhatCannotBeAReactor:
             def draw(pipe: Any, config: Any, size: int) -> None:
                 pass
 
+    def test_one_that_takes_the_config_by_name(self) -> None:
+        with pytest.raises(errors.BadRequest, match=r"reactor draw wants 'config' by name.*\n.*def draw\(pipe\)"):
+
+            @ReactorFunc
+            def draw(pipe: Any, *, config: Any = None) -> None:
+                pass
+
     def test_a_method(self) -> None:
         with pytest.raises(errors.BadRequest, match="reactor draw is a method"):
 

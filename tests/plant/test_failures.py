@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,24 @@ def test_ctrl_c_in_a_send_is_not_its_own_cause(open_plant):
     with open_plant(make) as plant, pytest.raises(KeyboardInterrupt) as caught:
         plant.produce("a")
     assert caught.value.__cause__ is None and not caught.value.__suppress_context__
+
+
+def test_an_error_whose_class_refuses_attributes_comes_out_itself(tmp_path: Path) -> None:
+    """A frozen dataclass takes neither a note nor a traceback in the ordinary way."""
+
+    @dataclass(frozen=True)
+    class Refused(Exception):
+        code: int
+
+    @ReactorFunc
+    def fails(pipe: Any) -> None:
+        pipe.send("x0", 1)
+        raise Refused(3)
+
+    with Plant(tmp_path / "plant") as plant:
+        add_chain(plant, fails, 3)
+        with pytest.raises(Refused) as caught:
+            plant.produce("x3")
+    assert [note.partition(" (")[0] for note in caught.value.__notes__] == ["pyplantx: in reactor fails"]
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames == ["test_an_error_whose_class_refuses_attributes_comes_out_itself", "fails"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -322,6 +323,33 @@ def test_hints_find_the_right_reactor_on_a_cold_start(open_plant: Any) -> None:
         assert plant.log.take() == ["folds"]
 
 
+def test_on_a_cold_start_those_whose_code_mentions_the_name_come_before_strangers(open_plant: Any) -> None:
+    def publish(pipe: Any, name: str) -> None:
+        pipe.send(name, name)
+
+    @ReactorFunc
+    def stranger(pipe: Any) -> None:
+        publish(pipe, "".join(["s", "tranger"]))
+
+    @ReactorFunc
+    def asks(pipe: Any) -> Any:
+        value = yield pipe.receive("helped")
+        publish(pipe, f"{value}.")
+
+    @ReactorFunc
+    def helped(pipe: Any) -> None:
+        publish(pipe, "helped")
+
+    @ReactorFunc
+    def listed(pipe: Any) -> None:
+        for name in ("one", "two"):
+            pipe.send(name, name)
+
+    with open_plant(stranger, asks, helped, listed) as plant:
+        assert plant.produce("helped", "two") == ("helped", "two")
+        assert plant.log.take() == ["helped", "listed"]
+
+
 def test_automatic_registration_and_redefinition(open_plant: Any) -> None:
     def cell(source: str) -> None:
         exec(source, {"ReactorFunc": ReactorFunc, "__name__": "notebook"})
@@ -336,6 +364,45 @@ def test_automatic_registration_and_redefinition(open_plant: Any) -> None:
         assert plant.produce("x") == 1
         assert plant.log.take() == []
         assert [r.name for r in plant.get_reactors()] == ["r"]
+
+
+def test_a_redefinition_takes_effect_where_reactors_are_added_by_hand(open_plant: Any) -> None:
+    def cell(number: int, name: str = "r") -> Any:
+        space: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "notebook"}
+        exec(f"@ReactorFunc\ndef {name}(pipe):\n    pipe.send('x', {number})", space)
+        return space[name]
+
+    first = cell(1)
+    with open_plant(first) as plant:
+        assert plant.produce("x") == 1
+        second = cell(2)
+        cell(9, "other")
+        assert [r.name for r in plant.get_reactors()] == ["r"]
+        assert plant.produce("x") == 2
+        plant.add_reactors(first)  # by hand: this one, though there is a newer one
+        cell(10, "another")
+        assert plant.produce("x") == 1
+        plant.add_reactors(second)
+        assert plant.produce("x") == 2
+        cell(1)
+        plant.log.take()
+        assert (plant.produce("x"), plant.log.take()) == (1, [])
+
+
+def test_a_redefinition_before_the_first_reactor_is_added_by_hand(open_plant: Any) -> None:
+    def cell(number: int) -> None:
+        exec(f"@ReactorFunc\ndef r(pipe):\n    pipe.send('x', {number})", {"ReactorFunc": ReactorFunc, "__name__": "n"})
+
+    @ReactorFunc
+    def other(pipe: Any) -> None:
+        pipe.send("other", 1)
+
+    cell(1)
+    with open_plant() as plant:
+        assert plant.produce("x") == 1
+        cell(2)
+        plant.add_reactors(other)
+        assert plant.produce("x") == 2
 
 
 def test_explain_why_and_status(open_plant: Any) -> None:
@@ -492,6 +559,23 @@ def test_track_file_and_env(open_plant: Any, tmp_path: Any, monkeypatch: pytest.
         assert plant.log.take() == []
 
 
+def test_a_parameter_that_is_no_longer_auxiliary_counts(open_plant: Any) -> None:
+    @ReactorFunc
+    def reads(pipe: Any, config: Any) -> None:
+        pipe.send("level", config["level"])
+
+    with open_plant(reads, config={"level": 1}) as plant:
+        plant.mark_params_as_auxiliary("level")
+        assert plant.produce("level") == 1
+        plant.set_config({"level": 2})
+        assert plant.produce("level") == 1
+    with open_plant(reads, config={"level": 2}) as plant:
+        assert plant.produce("level") == 2
+        assert plant.why(reads).reason == "config level: auxiliary → not auxiliary"
+        plant.mark_params_as_auxiliary("level")
+        assert plant.produce("level") == 2
+
+
 def test_auxiliary_parameters_and_config_base(open_plant: Any) -> None:
     class Config(ConfigBase):
         def __init__(self) -> None:
@@ -569,6 +653,55 @@ def test_accepted_edits_do_not_matter(open_plant: Any) -> None:
         plant.set_config(SimpleNamespace(n=2))
         assert plant.produce("x") == 2
         assert plant.log.take() == ["r"]
+
+
+ACCEPTED = """
+from pyplantx import ReactorFunc, SubreactorFunc
+class Box:
+    def value(self): return (5){box}
+@SubreactorFunc
+def inner(pipe):
+    return (1){inner}
+@SubreactorFunc
+def outer(pipe, config):
+    value = yield pipe.receive("y")
+    yield from inner(pipe)
+    return value.value() + config.n * (yield from last(pipe))
+@SubreactorFunc
+def last(pipe):
+    return (10){last}
+@ReactorFunc
+def makes(pipe):
+    pipe.send("y", Box())
+@ReactorFunc
+def r(pipe, config):
+    pipe.send("x", (yield from outer(pipe, config)){r})
+"""
+
+
+@pytest.mark.parametrize("edited", [("inner",), ("last",), ("box",), ("inner", "last", "r"), ("box", "last"), ("r",)])
+def test_accepted_edits_of_what_is_called_and_received_do_not_matter(open_plant: Any, edited: Any) -> None:
+    def define(*edited: str) -> Any:
+        name = "accepted_project"
+        sys.modules[name] = module = ModuleType(name)  # where pickle looks for `Box`
+        edits = {place: ".__add__(0)" if place in edited else "" for place in ("box", "inner", "last", "r")}
+        exec(ACCEPTED.format_map(edits), vars(module))
+        return module.makes, module.r
+
+    with open_plant(*define(), config=SimpleNamespace(n=1)) as plant:
+        assert plant.produce("x") == 15
+        plant.set_config(SimpleNamespace(n=2))
+        assert plant.produce("x") == 25
+    with open_plant(*define(*edited), config=SimpleNamespace(n=2)) as plant:
+        plant.accept("makes")
+        assert plant.accept("r") == ["r"] and plant.accept("r") == []
+        assert {decision.action for decision in plant.status()} == {"up to date"}
+        assert (plant.produce("x"), plant.log.take()) == (25, [])
+        plant.set_config(SimpleNamespace(n=3))
+        assert (plant.produce("x"), plant.log.take()) == (35, ["r"])
+    with open_plant(*define("inner", "last", "box"), config=SimpleNamespace(n=7)) as plant:
+        plant.accept("r")
+        assert (plant.produce("x"), plant.log.take()[-1]) == (75, "r")  # the config is another one, too
 
 
 def version(body: str) -> Any:

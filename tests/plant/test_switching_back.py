@@ -62,8 +62,9 @@ def test_who_no_longer_names_it_does_not_run_to_find_out(open_plant: Any) -> Non
 def test_who_is_edited_is_asked_where_nobody_else_names_it(open_plant: Any) -> None:
     """What a name is made of may be beyond what code tells at a glance."""
     for value in (1, 2):
-        made: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "project", "NAMES": {"a": "x"}}
-        source = f"@ReactorFunc\ndef load(pipe):\n    for name in NAMES.values():\n        pipe.send(name, {value})\n"
+        made: dict[str, Any] = {"ReactorFunc": ReactorFunc, "__name__": "project", "NAMES": {"a": "X"}}
+        loop = f"    for name in NAMES.values():\n        pipe.send(name.lower(), {value})\n"
+        source = f"@ReactorFunc\ndef load(pipe):\n{loop}"
         exec(source + "@ReactorFunc\ndef other(pipe):\n    pipe.send('y', 1)\n", made)
         with open_plant(made["other"], made["load"]) as plant:
             assert plant.produce("x") == value

@@ -110,6 +110,17 @@ def test_trouble_without_a_name_is_found_too(tmp_path):
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+@pytest.mark.filterwarnings("ignore:Cannot locate")
+def test_a_class_inside_a_function_is_told_where_it_should_stand(tmp_path):
+    class Inner:
+        pass
+
+    for value in (Inner(), [Inner]):
+        with pytest.raises(CannotStore) as caught:
+            specs.ObjectSpec().write(value, FolderStage(str(tmp_path)))
+        assert "define Inner at the top of its module" in caught.value.hint
+
+
 def test_deep_nesting_is_a_clear_error(tmp_path):
     with pytest.raises(CannotStore, match="nested too deeply"):
         specs.ObjectSpec().write(deep_list(100_000), FolderStage(str(tmp_path)))
