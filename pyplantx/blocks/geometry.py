@@ -328,7 +328,9 @@ def _axes(extents: Sequence[Extent], axis: int | Sequence[int]) -> list[int]:
     axes = [at + dimensions if at < 0 else at for at in given]  # in their order: halos belong to them, and who is first
     if not axes or len(set(axes)) < len(axes) or not all(0 <= at < dimensions for at in axes):
         shapes = ", ".join(str(extent.shape) for extent in extents)
-        raise BadRequest(f"axis={axis!r} is not possible for arrays of the shapes {shapes}", hint="axis=0, axis=(0, 1)")
+        # Of a sparse matrix the extent is that of its rows.
+        hint = "axis=0, axis=(0, 1)" if dimensions > 1 else "axis=0: of a sparse matrix rows are all that can be cut"
+        raise BadRequest(f"axis={axis!r} is not possible for arrays of the shapes {shapes}", hint=hint)
     return axes
 
 

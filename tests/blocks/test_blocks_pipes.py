@@ -87,6 +87,10 @@ class TestSparse:
         with pytest.raises(BadRequest, match="csr"):
             run(lambda pipe: pipe.reduce_blocks(lambda part: part.sum(), self.matrix().asformat(form)))
 
+    def test_columns_are_refused(self, run):
+        with pytest.raises(BadRequest, match=r"axis=1 is not possible.*\n.*rows are all"):
+            run(lambda pipe: pipe.reduce_blocks(lambda part: part.sum(), self.matrix(), axis=1))
+
 
 class TestInPlace:
     """Only as long as no block reads what another one writes."""
