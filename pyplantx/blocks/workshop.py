@@ -23,7 +23,7 @@ from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.inplace import check_output, has_common
 from pyplantx.blocks.logbook import Host, Logbook, latest_value, place_of, save_value
-from pyplantx.blocks.loop import BlockLoop, Keeper
+from pyplantx.blocks.loop import BlockLoop, Keeper, has_ended
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
 from pyplantx.blocks.reduction import Reduction
@@ -86,6 +86,7 @@ class Workshop:
         # Block of each open loop, and what a loop in it is like -> how many of these were begun.
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
+        self._ended = False
 
     # ----------------------------------------------------------------- what pipes offer
 
@@ -109,6 +110,8 @@ class Workshop:
         return self._walk(grid, handles, resume, progress)
 
     def _walk(self, grid: Grid, handles: list[Handle], resume: bool, progress: Tell | None) -> Iterator[Block]:
+        if self._ended:
+            raise has_ended(self._who)
         keeper = self._attempt_of_loop(grid, handles) if resume else None
         loop = self._loop(grid, handles, progress, keeper, resume)
         try:
@@ -296,6 +299,7 @@ class Workshop:
 
     def stop(self) -> None:
         """The run is over, well or not: all threads end, and nothing more is read or written."""
+        self._ended = True
         for loop in self._loops:
             loop.close()
         self._loops = []

@@ -528,6 +528,19 @@ class TestLoops:
         with pytest.raises(BadRequest, match="which has ended"):
             pipes[0].blocks(np.zeros(3))
 
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_a_loop_that_outlives_its_run(self, begun, run):
+        loops: list[Iterator[Any]] = []
+
+        def work(pipe: Any) -> None:
+            loops.append(pipe.blocks(np.zeros(30), memory=3 * 8 * 3))
+            if begun:
+                next(loops[0])
+
+        run(work)
+        with pytest.raises(BadRequest, match="reactor r has ended, and its loop"):
+            next(loops[0])
+
     def test_allocated_and_not_sent_is_an_error_as_ever(self, run):
         def work(pipe: Any) -> None:
             dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,))
