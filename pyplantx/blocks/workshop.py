@@ -306,6 +306,9 @@ class Workshop:
 
     def hand_over(self, recorded: bool) -> None:
         """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
+        spared = sum(logbook.spared for logbook in self._logbooks)
+        if spared:
+            self._run.world.note_spared(self._run.reactor.id, spared)
         if not recorded:
             for logbook in self._logbooks:
                 logbook.close(remove=True)
