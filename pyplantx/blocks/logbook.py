@@ -93,6 +93,7 @@ class Logbook:
         self.entries: list[dict[str, Any]] = []
         self.going, self._broken = True, False
         self.spared, self._begun = 0.0, time.perf_counter()
+        self._values: list[dict[str, Any]] = []  # those that are there, the last two and what waits to be removed
         self._held: list[dict[str, Any]] = []  # lines that wait until what they were made from is known to be right
         self._mark = len(host.recent())
         if self._is_ours():
@@ -108,6 +109,7 @@ class Logbook:
     def begin(self) -> None:
         """Nothing of an earlier run is of use."""
         self.entries.clear()
+        self._values.clear()
         self.spared = 0.0
         self.workspace.clear()
         self.workspace.ledger.append({"format": _FORMAT, "reactor": self._host.reactor.id})
@@ -126,6 +128,7 @@ class Logbook:
                 self._host.note(observation)
             self.entries.append(entry)
             self.spared = entry.get("spent", 0.0)
+        self._values = [entry["value"] for entry in self.entries if "value" in entry][-2:]
         self._mark = len(self._host.recent())
 
     def saw(self) -> list[list[str]]:
@@ -154,13 +157,17 @@ class Logbook:
 
     def add_value(self, entry: dict[str, Any]) -> None:
         """Add a line about a value; of the values before, the last one stays."""
-        lines = [*self.workspace.ledger.entries, *self._held]
-        kept = [line["value"] for line in (*lines[1:], entry) if "value" in line]
         self.add(entry)
-        if len(kept) > 2 and not self._held:
-            staying = {value["folder"] for value in kept[-2:]}  # one that was damaged is kept again under its name
-            if kept[-3]["folder"] not in staying:
-                self.workspace.remove_value(kept[-3])
+        if self._broken:
+            return
+        self._values.append(entry["value"])
+        if self._held:  # the lines before tell of values that may be wanted yet
+            return
+        before, self._values = self._values[:-2], self._values[-2:]
+        staying = {value["folder"] for value in self._values}  # one that was damaged is kept again under its name
+        for value in before:
+            if value["folder"] not in staying:
+                self.workspace.remove_value(value)
 
     def give_up(self, error: BaseException) -> None:
         """Nothing more can be noted. The run does not depend on it."""
