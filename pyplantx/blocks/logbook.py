@@ -214,6 +214,15 @@ class Logbook:
         self.going = False
         self._spaces.drop(self.workspace, remove=remove or self.is_empty)
 
+    def let_go(self) -> bool:
+        """Have others take it who come by; not while lines wait."""
+        if not self._broken:
+            self._write_held()
+        if self._held:
+            return False
+        self.close(remove=False)
+        return True
+
     def open_value(self, kept: dict[str, Any]) -> Any:
         """See `Workspaces.open_value`."""
         return self._spaces.open_value(self.workspace, kept)

@@ -221,6 +221,10 @@ class BlockLoop:
         errors = (future.exception() for _, future in self._behind)
         error = next((error for error in errors if error is not None), None)
         self._behind.clear()
+        # Whoever has a block has the loop: not what it has read.
+        self._handles, self._places = (), {}
+        self._padded.clear()
+        self._wrote.clear()
         if late and error is not None and self._on_late_error is not None:
             self._on_late_error(error)
 

@@ -71,6 +71,10 @@ class Sources:
         self._taken: dict[int, dict[int, Digest]] = {}  # block -> place -> digest of its part
         self._before: list[Digest] = []  # of what lies in memory, of the block that the body has
 
+    def let_go(self) -> None:
+        """The loop has ended: nothing more is read."""
+        self._handles = {}
+
     def of(self, block: Block) -> list[Digest]:
         """Digests of the parts of a block as they are now."""
         return [self._digest(handle.part(block.padded)) for handle in self._handles.values()]
