@@ -497,7 +497,8 @@ class Activity:
             self.world.files.clear()  # listeners are user code, too
 
     def _entry(self, id: ReactorId, action: str, reason: str) -> HistoryEntry:
-        return _new(HistoryEntry, (self.reactors[id].name, id, action, reason, self._started[id], self._busy[id]))
+        seconds = self._busy[id] + self.world.take_spared(id)
+        return _new(HistoryEntry, (self.reactors[id].name, id, action, reason, self._started[id], seconds))
 
     def _reuse(self, instruction: Reuse) -> None:
         self.reused.add(instruction.reactor)

@@ -391,7 +391,7 @@ class Pipework:
         Parameters
         ----------
         key : str
-            Tells several values of a reactor apart.
+            Tells several values of a reactor apart. Calls of subreactors share the keys of their reactor.
         value : object, optional
             To be kept, as `send` would keep it; leave it out to get one back.
         default : object

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -80,6 +81,7 @@ class World(Outside, Protocol):
     def entered(self, called: Any) -> None: ...
     def named(self, code: Any) -> Sequence[Any]: ...
     def error_of(self, failure: Failure) -> BaseException: ...
+    def note_spared(self, id: str, seconds: float) -> None: ...
 
 
 class Run:
@@ -396,8 +398,8 @@ class Run:
         self._steps.append(_new(Sent, (name, ref)))
 
     def _refuse_foreign_handle(self, name: str, value: Any) -> None:
-        found = self._handles.get(id(value)) or self._handles.get(_key_of(value))
-        if found is not None:
+        found = self._handles.get(_key_of(value))
+        if found is not None and _leads_to(found[1], value):
             raise BadRequest(
                 f"reactor {self.reactor.name} sends as {name!r} what it allocated as {found[0]!r}",
                 hint=f"pipe.send({found[0]!r}, ...), or allocate it as {name!r}",
@@ -418,7 +420,7 @@ class Run:
         if self._handles is _NO_HANDLES:
             self._allocations, self._handles = {}, {}
         self._allocations[name] = allocation
-        self._handles[_key_of(handle)] = name, handle
+        self._handles[_key_of(handle)] = name, _weakly(handle)
         return handle
 
     def allocate_temp(self, name: Any, type_given: Any, options: dict[str, Any]) -> Any:
@@ -608,6 +610,19 @@ def _appended(items: Sequence[_T], item: _T) -> Sequence[_T]:
 def _key_of(handle: Any) -> str | int:
     """What finds a handle that was handed out: a path by its text, anything else by identity."""
     return os.fspath(handle) if isinstance(handle, (str, os.PathLike)) else id(handle)
+
+
+def _weakly(handle: Any) -> Any:
+    """A handle in a form that does not keep it: each that is there has a file open."""
+    try:
+        return weakref.ref(handle)
+    except TypeError:  # a path, a list of a spec of the user's
+        return handle
+
+
+def _leads_to(kept: Any, value: Any) -> bool:
+    """Whether what `_weakly` gave is of this value, and not of an earlier one that was where it is now."""
+    return not isinstance(kept, weakref.ref) or kept() is value
 
 
 def _is_handle(allocation: Any, value: Any) -> bool:

@@ -132,6 +132,7 @@ class Answers:
         self._error_of, self.entered = error_of, on_subreactor
         self._folder = working_folder()
         self._errors: dict[ReactorId, BaseException] = {}
+        self._spared: dict[ReactorId, float] = {}
         #: See `answer_once`. Whoever has let user code run clears this: what it does to files can't be known.
         self.files: dict[Question, Observation] = {}
 
@@ -218,6 +219,14 @@ class Answers:
         """A run is over."""
         if self._made_config is not None:
             self._made_config.forget(run)
+
+    def note_spared(self, id: ReactorId, seconds: float) -> None:
+        """A run has ended well that took over what earlier ones, which were killed, had spent so long on."""
+        self._spared[id] = seconds
+
+    def take_spared(self, id: ReactorId) -> float:
+        """What was noted last of a reactor, once."""
+        return self._spared.pop(id, 0.0) if self._spared else 0.0
 
     # ----------------------------------------------------------------- code
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from pyplantx.blocks.geometry import blocks_of, cut
 from pyplantx.blocks.handles import Handle, digest_of, handle_of
 from pyplantx.core.trace import Digest
 from pyplantx.fingerprint.value import hash_bytes, hash_text
+from pyplantx.loaded import is_of
 from pyplantx.logs import log
 from pyplantx.warehouse.files import read_ordinary
 
@@ -142,8 +142,7 @@ def _state(allocation: Any) -> Any:
         return _state_of_file(handle)
     if hasattr(handle, "read_block"):
         return getattr(handle, "last_write", object())
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(handle, numpy.ndarray):
+    if is_of(handle, "numpy", "ndarray"):
         fortran = handle.flags.f_contiguous and not handle.flags.c_contiguous
         return _BLANK if handle_of(handle, allocation).untouched else digest_of(handle.T if fortran else handle)
     return object()

@@ -70,10 +70,11 @@ class Attempt:
         others: Others | None = None,
         in_place: bool = True,
     ) -> None:
-        self._logbook, self._grid, self._handles, self._look = logbook, grid, outputs, look
+        self.logbook, self._grid, self._handles, self._look = logbook, grid, outputs, look
         self._others = others
         # What the body has in its hands as memory it can write to anywhere, and nothing tells of it.
         self._bare = {place: handle for place, handle in outputs.items() if look is None and not handle.asks}
+        self._unsent = set(outputs)
         self._sources, self.looks, self.fills = sources, sources.places, frozenset(outputs)
         self._outputs: dict[int, Output] = {
             place: (SharedFile if handle.data_path else Spool)(handle, logbook, place)
@@ -96,16 +97,16 @@ class Attempt:
             logbook.give_up(error)
 
     def _take_up(self) -> None:
-        who = self._logbook.who
+        who = self.logbook.who
         try:
             for output in self._outputs.values():
                 output.take_up()
         except (OSError, PyplantxError) as error:
             log().warning("%s: what an interrupted run has left can't be used, it is done again: %s", who, error)
-            self._logbook.begin()
+            self.logbook.begin()
             return
         count = len(self._outputs)
-        lines = [entry for entry in self._logbook.entries if len(entry.get("wrote", ())) == count]
+        lines = [entry for entry in self.logbook.entries if len(entry.get("wrote", ())) == count]
         wrote = self._of_the_same(lines)
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
@@ -143,7 +144,7 @@ class Attempt:
         if others:
             log().info(
                 "%s: %d finished blocks were made from something else than is there now, and are done again",
-                self._logbook.who,
+                self.logbook.who,
                 others,
             )
         if others and self._look is None:  # the body can read whatever it likes of them
@@ -152,12 +153,12 @@ class Attempt:
         return {index: entry["wrote"] for index, entry in last.items() if index in found}
 
     def _begin_anew(self) -> None:
-        self._logbook.begin()
+        self.logbook.begin()
         self.finished, self._written = frozenset(), {}
 
     def _is_anything_ahead(self) -> bool:
         """Whether the killed run has written to blocks that its body had not been given yet."""
-        begun = self._logbook.workspace.begun()
+        begun = self.logbook.workspace.begun()
         blocks = [self._grid.block(index) for index in range(begun + 1, self._grid.size)]
         return any(_has_anything(handle.read(block)) for handle in self._bare.values() for block in blocks)
 
@@ -201,20 +202,20 @@ class Attempt:
 
     def done(self, block: Block) -> Note:
         """See `Keeper.done`."""
-        saw = self._logbook.saw()
-        if not self._logbook.going:
+        saw = self.logbook.saw()
+        if not self.logbook.going:
             return note_nothing
         read = self._sources.taken(block)
         if self._sources.is_altered(block) or self._others is not None and self._others.are_altered():
             self.wrote_elsewhere(None)
             return note_nothing
         if read is None:
-            self._logbook.has_no_words()
+            self.logbook.has_no_words()
             return note_nothing
         self._done = number = self._done + 1
         is_same = True if self._look is None else self._look()
         if is_same is False:
-            self._logbook.has_state()
+            self.logbook.has_state()
             return note_nothing
         self._sure = number if is_same else self._sure
         # Now: the body of the next block may write to this one.
@@ -226,7 +227,7 @@ class Attempt:
                 entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
-                    self._logbook.add(self._unsure.popleft()[1])
+                    self.logbook.add(self._unsure.popleft()[1])
             except OSError as error:
                 self._give_up(error)
 
@@ -234,9 +235,9 @@ class Attempt:
 
     def _give_up(self, error: OSError) -> None:
         """There is no room for what is kept: the run needs it more."""
-        self._logbook.give_up(error)
+        self.logbook.give_up(error)
         if self._has_copies:
-            self._logbook.void()
+            self.logbook.void()
 
     @property
     def _has_copies(self) -> bool:
@@ -247,7 +248,9 @@ class Attempt:
             yield known[place] if place in known else output.finished(block, written.get(place))
 
     def over(self) -> None:
-        """The loop has ended, and writes nothing more."""
+        """The loop has ended, and writes nothing more. What it has read is not kept: the outputs may be, for long."""
+        self._sources.let_go()
+        self._look = self._others = None
         self._marks = {place: getattr(handle.array, "last_write", None) for place, handle in self._handles.items()}
 
     def content_of(self, array: Any) -> Digest | None:
@@ -261,12 +264,12 @@ class Attempt:
 
     def given(self, block: Block, place: int, part: Any) -> None:
         """See `Keeper.given`."""
-        if self._logbook.going:
+        if self.logbook.going:
             self._sources.give(block, place, part)
 
     def watch(self, block: Block) -> None:
         """See `Keeper.watch`."""
-        if not self._logbook.going:
+        if not self.logbook.going:
             return
         if any(_has_anything(handle.read(block)) for handle in self._bare.values()):
             return self.wrote_elsewhere(None)  # an earlier block did
@@ -276,24 +279,24 @@ class Attempt:
 
     def _note_begun(self, block: Block) -> None:
         try:
-            self._logbook.workspace.begin(block.index)
+            self.logbook.workspace.begin(block.index)
         except OSError as error:
-            self._logbook.give_up(error)
-            self._logbook.void()
+            self.logbook.give_up(error)
+            self.logbook.void()
 
     def wrote_elsewhere(self, array: Any) -> None:
         """See `Keeper.wrote_elsewhere`: what is in the array is no longer known from its blocks."""
-        if self._logbook.going:
+        if self.logbook.going:
             log().warning(
                 "%s: a loop with resume=True writes otherwise than dst[block] = ... to arrays that were allocated and "
                 "not written to before, and can't be resumed",
-                self._logbook.who,
+                self.logbook.who,
             )
-            self._logbook.void()
+            self.logbook.void()
 
     def kept_elsewhere(self) -> None:
         """See `Keeper.kept_elsewhere`."""
-        self._logbook.keeps_more()
+        self.logbook.keeps_more()
 
     def before_send(self, array: Any) -> None:
         """An array is about to be sent: it must not be altered through our name of its file any more."""
@@ -304,8 +307,18 @@ class Attempt:
     def sent(self, array: Any, address: Digest) -> None:
         """Where an array has gone that was sent."""
         for place, output in self._outputs.items():
-            if self._handles[place].array is array and isinstance(output, SharedFile):
-                self._logbook.add({"sealed": place, "address": address, "part": output.part, "saw": []})
+            if self._handles[place].array is not array:
+                continue
+            self._unsent.discard(place)
+            if isinstance(output, SharedFile):
+                self.logbook.add({"sealed": place, "address": address, "part": output.part, "saw": []})
+        if self.has_sent_all:  # whoever has a block has the loop, and this: not the arrays
+            self._handles, self._outputs = {}, {}
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether all that it fills was sent: it is asked for nothing more."""
+        return not self._unsent
 
 
 def _has_anything(values: Any) -> bool:

@@ -23,6 +23,7 @@ from pyplantx.config.view import ConfigView
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.nodes import COMPILED
+from pyplantx.fingerprint.objects import class_module
 from pyplantx.fingerprint.value import hash_text
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class _Reader:
             self.found.append(f"again {known[0]}")
             return
         self._seen[id(value)] = (len(self._seen), value)
-        self.found.append(f"{type(value).__module__} {type(value).__qualname__}")
+        self.found.append(f"{class_module(type(value))} {type(value).__qualname__}")
         self._look_into(value)
 
     def _look_into(self, value: Any) -> None:

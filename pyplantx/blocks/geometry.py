@@ -73,13 +73,19 @@ class Block(tuple[slice, ...]):
 
     index: int  # type: ignore[assignment]
     count: int  # type: ignore[assignment]
-    padded: Padded
     inner: Box
+    _with_halo: Box
     _reads: Reads | None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return shape_of(self)
+
+    @property
+    def padded(self) -> Padded:
+        padded = Padded(self._with_halo)
+        padded.block = self  # it is made when it is asked for: two that keep each other would keep the loop's arrays
+        return padded
 
     def fetch(self, array: Any) -> Any:
         """``array[block]``, for arrays that ask: what was read ahead."""
@@ -175,8 +181,7 @@ class Grid(NamedTuple):
         after = [min(length - stop, halo) for stop, length, halo in zip(stops, self.lengths, self.halo)]
         block = Block(map(slice, starts, stops))
         block.index, block.count, block._reads = index, self.size, reads
-        block.padded = Padded(map(slice, map(int.__sub__, starts, before), map(int.__add__, stops, after)))
-        block.padded.block = block
+        block._with_halo = tuple(map(slice, map(int.__sub__, starts, before), map(int.__add__, stops, after)))
         block.inner = tuple([slice(b, b + n) for b, n in zip(before, block.shape)])
         return block
 
@@ -328,7 +333,9 @@ def _axes(extents: Sequence[Extent], axis: int | Sequence[int]) -> list[int]:
     axes = [at + dimensions if at < 0 else at for at in given]  # in their order: halos belong to them, and who is first
     if not axes or len(set(axes)) < len(axes) or not all(0 <= at < dimensions for at in axes):
         shapes = ", ".join(str(extent.shape) for extent in extents)
-        raise BadRequest(f"axis={axis!r} is not possible for arrays of the shapes {shapes}", hint="axis=0, axis=(0, 1)")
+        # Of a sparse matrix the extent is that of its rows.
+        hint = "axis=0, axis=(0, 1)" if dimensions > 1 else "axis=0: of a sparse matrix rows are all that can be cut"
+        raise BadRequest(f"axis={axis!r} is not possible for arrays of the shapes {shapes}", hint=hint)
     return axes
 
 

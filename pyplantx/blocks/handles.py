@@ -17,6 +17,7 @@ from pyplantx.blocks.geometry import Extent, shape_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.value import block_size, hash_bytes
+from pyplantx.loaded import is_of
 from pyplantx.specs.buffers import COLD, POPULATE_READ, POPULATE_WRITE, WILL_NEED, madvise
 from pyplantx.specs.masks import is_masked_array
 from pyplantx.specs.sparserows import is_sparse, must_be, rows
@@ -267,8 +268,7 @@ def handle_of(array: Any, allocation: Any = None) -> Handle:
     """
     if hasattr(array, "read_block"):
         return DatasetHandle(array, allocation)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(array, numpy.ndarray):
+    if is_of(array, "numpy", "ndarray"):
         return MapHandle(array, allocation)
     if is_sparse(array):
         must_be(array, "csr", "a sparse matrix is walked through in rows, which csr has")

@@ -14,10 +14,14 @@ The lines of a ledger, as JSON objects:
 - ``{"block": n, "value": {...}, "read": [digest], "saw": [...]}``: a reduction has come so far, over all it has read;
 - ``{"value": {...}, "saw": [...]}``: a checkpoint;
 - ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there.
+
+Each but the first has ``"spent"``, too: the seconds from the beginning of the work to this line, in all runs together.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.resume import Workspace, Workspaces
 
 _FORMAT = 2
+_LONGEST = 1e10  #: seconds that any work can have taken: three hundred years
 
 
 class Host(Protocol):
@@ -79,12 +84,16 @@ class Logbook:
         Lines whose observations hold today (noted again in the run), without the first.
     going : bool
         Whether what comes now may be noted.
+    spared : float
+        Seconds that earlier runs have spent on what is taken over from them.
     """
 
     def __init__(self, host: Host, spaces: Workspaces, workspace: Workspace) -> None:
         self._host, self._spaces, self.workspace = host, spaces, workspace
         self.entries: list[dict[str, Any]] = []
         self.going, self._broken = True, False
+        self.spared, self._begun = 0.0, time.perf_counter()
+        self._values: list[dict[str, Any]] = []  # those that are there, the last two and what waits to be removed
         self._held: list[dict[str, Any]] = []  # lines that wait until what they were made from is known to be right
         self._mark = len(host.recent())
         if self._is_ours():
@@ -100,6 +109,8 @@ class Logbook:
     def begin(self) -> None:
         """Nothing of an earlier run is of use."""
         self.entries.clear()
+        self._values.clear()
+        self.spared = 0.0
         self.workspace.clear()
         self.workspace.ledger.append({"format": _FORMAT, "reactor": self._host.reactor.id})
 
@@ -116,6 +127,8 @@ class Logbook:
             for observation in saw:
                 self._host.note(observation)
             self.entries.append(entry)
+            self.spared = entry.get("spent", 0.0)
+        self._values = [entry["value"] for entry in self.entries if "value" in entry][-2:]
         self._mark = len(self._host.recent())
 
     def saw(self) -> list[list[str]]:
@@ -127,7 +140,8 @@ class Logbook:
     def add(self, entry: dict[str, Any]) -> None:
         """Add a line. If the disk does not take it, no more are added: the run does not depend on it."""
         if not self._broken:
-            self._held.append(entry)
+            spent = self.spared + time.perf_counter() - self._begun
+            self._held.append({**entry, "spent": round(spent, 6)})
             self._write_held()
 
     def _write_held(self) -> None:
@@ -143,13 +157,17 @@ class Logbook:
 
     def add_value(self, entry: dict[str, Any]) -> None:
         """Add a line about a value; of the values before, the last one stays."""
-        lines = [*self.workspace.ledger.entries, *self._held]
-        kept = [line["value"] for line in (*lines[1:], entry) if "value" in line]
         self.add(entry)
-        if len(kept) > 2 and not self._held:
-            staying = {value["folder"] for value in kept[-2:]}  # one that was damaged is kept again under its name
-            if kept[-3]["folder"] not in staying:
-                self.workspace.remove_value(kept[-3])
+        if self._broken:
+            return
+        self._values.append(entry["value"])
+        if self._held:  # the lines before tell of values that may be wanted yet
+            return
+        before, self._values = self._values[:-2], self._values[-2:]
+        staying = {value["folder"] for value in self._values}  # one that was damaged is kept again under its name
+        for value in before:
+            if value["folder"] not in staying:
+                self.workspace.remove_value(value)
 
     def give_up(self, error: BaseException) -> None:
         """Nothing more can be noted. The run does not depend on it."""
@@ -195,6 +213,15 @@ class Logbook:
             self._write_held()
         self.going = False
         self._spaces.drop(self.workspace, remove=remove or self.is_empty)
+
+    def let_go(self) -> bool:
+        """Have others take it who come by; not while lines wait."""
+        if not self._broken:
+            self._write_held()
+        if self._held:
+            return False
+        self.close(remove=False)
+        return True
 
     def open_value(self, kept: dict[str, Any]) -> Any:
         """See `Workspaces.open_value`."""
@@ -243,11 +270,15 @@ def save_value(logbook: Logbook, value: Any) -> Callable[[], Any]:
 
 def _makes_sense(entry: dict[str, Any]) -> bool:
     """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
-    return frozenset(entry) in _LINES and all(_FIELDS[name](value) for name, value in entry.items())
+    return frozenset(entry) - {"spent"} in _LINES and all(_FIELDS[name](value) for name, value in entry.items())
 
 
 def _is_number(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and 0 <= value < _LONGEST
 
 
 def _is_text(value: Any) -> bool:
@@ -284,5 +315,5 @@ _LINES = {
 }
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **{"block": _is_number, "wrote": _are_texts, "read": _are_texts, "saw": _are_observations, "value": _is_kept},
-    **{"sealed": _is_number, "address": _is_text, "part": _is_text},
+    **{"sealed": _is_number, "address": _is_text, "part": _is_text, "spent": _is_time},
 }

@@ -77,6 +77,14 @@ class Keeper(Protocol):
         """A value was kept for after a kill, or asked for, while a block was worked on."""
 
 
+def has_ended(who: str) -> BadRequest:
+    """The error for a generator over blocks that has outlived the run."""
+    return BadRequest(
+        f"{who} has ended, and its loop over blocks with it",
+        hint="go through the blocks while the reactor runs: a generator over them serves one run",
+    )
+
+
 class BlockLoop:
     """Hands out blocks. Iterate over it once.
 
@@ -182,6 +190,8 @@ class BlockLoop:
         todo = self.todo
         self._progress = Progress(self._who, self._grid.size, self._grid.size - len(todo), self._tell)
         for position in range(len(todo)):
+            if not self._open:
+                raise has_ended(self._who)
             self._look_ahead(todo[position : position + 1 + _AHEAD])
             block = self._grid.block(todo[position], self)
             self._ready(block)
@@ -211,6 +221,10 @@ class BlockLoop:
         errors = (future.exception() for _, future in self._behind)
         error = next((error for error in errors if error is not None), None)
         self._behind.clear()
+        # Whoever has a block has the loop: not what it has read.
+        self._handles, self._places = (), {}
+        self._padded.clear()
+        self._wrote.clear()
         if late and error is not None and self._on_late_error is not None:
             self._on_late_error(error)
 

@@ -64,7 +64,7 @@ class Reduction:
     def __init__(
         self, logbook: Logbook, grid: Grid, sources: Sources, look: Look, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._logbook, self._look, self._clock = logbook, look, clock
+        self.logbook, self._look, self._clock = logbook, look, clock
         self._sources, self.looks = sources, sources.places
         self.total: list[Any] = []
         self.finished: frozenset[int] = frozenset()
@@ -82,49 +82,49 @@ class Reduction:
         for index in finished if self.looks else ():
             read = folded(read, self._sources.of(grid.block(index)))
         if [read] != entry["read"]:
-            who = self._logbook.who
+            who = self.logbook.who
             log().info("%s: what was combined was made from something else than is there now: it is done again", who)
-            return self._logbook.begin()
+            return self.logbook.begin()
         self.total, self.finished, self._read = [value], frozenset(finished), read
 
     def keep(self, block: Block, value: Any) -> None:
         """The value after a block."""
         begun = self._clock()
-        if not self._logbook.going or begun - self._saved < WORTH * self._took:
+        if not self.logbook.going or begun - self._saved < WORTH * self._took:
             return
         try:
-            self._kept = self._logbook.keep_value(value, block.index)
+            self._kept = self.logbook.keep_value(value, block.index)
         except (OSError, PyplantxError) as error:
-            self._logbook.give_up(error)
+            self.logbook.give_up(error)
         self._saved = self._clock()
         self._took = self._saved - begun
 
     def done(self, block: Block) -> Note:
         """See `Keeper.done`."""
-        self._saw += self._logbook.saw()
+        self._saw += self.logbook.saw()
         kept, self._kept = self._kept, None
-        if not self._logbook.going:
+        if not self.logbook.going:
             return note_nothing
         parts = self._sources.taken(block)
         if parts is None:
-            self._logbook.has_no_words()
+            self.logbook.has_no_words()
             return note_nothing
         read = self._read = folded(self._read, parts)
         if kept is None:
             return note_nothing
         if not self._look(now=True):
-            self._logbook.has_state()
+            self.logbook.has_state()
             return note_nothing
         saw, self._saw = self._saw, []
 
         def note(_: dict[int, Array]) -> None:
-            self._logbook.add_value({"block": block.index, "value": kept, "read": [read], "saw": saw})
+            self.logbook.add_value({"block": block.index, "value": kept, "read": [read], "saw": saw})
 
         return note
 
     def given(self, block: Block, place: int, part: Any) -> None:
         """See `Keeper.given`."""
-        if self._logbook.going:
+        if self.logbook.going:
             self._sources.give(block, place, part)
 
     def watch(self, block: Block) -> None:
@@ -138,4 +138,4 @@ class Reduction:
 
     def kept_elsewhere(self) -> None:
         """See `Keeper.kept_elsewhere`."""
-        self._logbook.keeps_more()
+        self.logbook.keeps_more()

@@ -19,6 +19,7 @@ from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.places import place_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
+from pyplantx.fingerprint.objects import class_module
 from pyplantx.fingerprint.value import hash_bytes, hash_text
 from pyplantx.logs import log
 from pyplantx.specs.sparserows import is_sparse
@@ -70,6 +71,10 @@ class Sources:
         self.places = tuple(self._handles)
         self._taken: dict[int, dict[int, Digest]] = {}  # block -> place -> digest of its part
         self._before: list[Digest] = []  # of what lies in memory, of the block that the body has
+
+    def let_go(self) -> None:
+        """The loop has ended: nothing more is read."""
+        self._handles = {}
 
     def of(self, block: Block) -> list[Digest]:
         """Digests of the parts of a block as they are now."""
@@ -144,7 +149,7 @@ def _told(
 
 def _of_dataset(handle: Handle) -> str | None:
     """Of a received dataset, what opens it in another process: its files with their checksums."""
-    if handle.allocation is not None or not type(handle.array).__module__.startswith("pyplantx.specs."):
+    if handle.allocation is not None or not class_module(type(handle.array)).startswith("pyplantx.specs."):
         return None
     try:
         return hash_bytes(pickle.dumps(handle.array.__reduce__()))

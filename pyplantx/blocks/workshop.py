@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,12 +22,13 @@ from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.inplace import check_output, has_common
 from pyplantx.blocks.logbook import Host, Logbook, latest_value, place_of, save_value
-from pyplantx.blocks.loop import BlockLoop, Keeper
+from pyplantx.blocks.loop import BlockLoop, Keeper, has_ended
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
 from pyplantx.blocks.reduction import Reduction
 from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
+from pyplantx.loaded import is_of
 from pyplantx.logs import log
 from pyplantx.reactor import Deputy, Watched
 from pyplantx.units import Size, parse_bytes
@@ -86,6 +86,8 @@ class Workshop:
         # Block of each open loop, and what a loop in it is like -> how many of these were begun.
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
+        self._ended = self._let_go = False
+        self._spared = 0.0  # see `Logbook`; of those that were let go of
 
     # ----------------------------------------------------------------- what pipes offer
 
@@ -109,6 +111,8 @@ class Workshop:
         return self._walk(grid, handles, resume, progress)
 
     def _walk(self, grid: Grid, handles: list[Handle], resume: bool, progress: Tell | None) -> Iterator[Block]:
+        if self._ended:
+            raise has_ended(self._who)
         keeper = self._attempt_of_loop(grid, handles) if resume else None
         loop = self._loop(grid, handles, progress, keeper, resume)
         try:
@@ -280,6 +284,10 @@ class Workshop:
         """An ingredient was sent, and lies at an address now."""
         for attempt in self._attempts:
             attempt.sent(array, address)
+        over = [attempt for attempt in self._attempts if attempt.has_sent_all]
+        self._attempts = [attempt for attempt in self._attempts if attempt not in over]
+        for attempt in over:
+            self._let_go_of(attempt.logbook)
 
     def spoke(self) -> None:
         """The run asks for something, or sends: from here on it could not be done again without asking and sending."""
@@ -296,15 +304,21 @@ class Workshop:
 
     def stop(self) -> None:
         """The run is over, well or not: all threads end, and nothing more is read or written."""
+        self._ended = True
         for loop in self._loops:
             loop.close()
         self._loops = []
 
     def hand_over(self, recorded: bool) -> None:
         """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
+        spared = self._spared + sum(logbook.spared for logbook in self._logbooks)
+        if spared:
+            self._run.world.note_spared(self._run.reactor.id, spared)
         if not recorded:
             for logbook in self._logbooks:
                 logbook.close(remove=True)
+            if self._let_go and self._spaces is not None:
+                self._spaces.finished(self._run.reactor.id)
         self._forget()
 
     def release(self, deceived: bool = False) -> None:
@@ -364,6 +378,15 @@ class Workshop:
             self._loops.remove(loop)
         if isinstance(loop.keeper, Attempt):
             loop.keeper.over()
+        elif isinstance(loop.keeper, Reduction):
+            self._let_go_of(loop.keeper.logbook)
+
+    def _let_go_of(self, logbook: Logbook) -> None:
+        """Nothing more will be noted in it. It stays for the next run, with no file open: a run may have thousands."""
+        if logbook in self._logbooks and logbook.let_go():
+            self._logbooks.remove(logbook)
+            self._spared += logbook.spared
+            self._let_go = True
 
     def _note_late(self, error: BaseException) -> None:
         self._late = self._late or error
@@ -500,9 +523,8 @@ def _copy(value: Any) -> Any:
 
 def _of_its_own(initial: Any) -> Any:
     """A value to begin with, to be written into. What it consists of stays itself, and so do objects known by `is`."""
-    numpy = sys.modules.get("numpy")
-    is_array = numpy is not None and isinstance(initial, numpy.ndarray)
-    return copy.copy(initial) if is_array or isinstance(initial, _WRITTEN_INTO) else initial
+    is_copied = is_of(initial, "numpy", "ndarray") or isinstance(initial, _WRITTEN_INTO)
+    return copy.copy(initial) if is_copied else initial
 
 
 def _keep_nothing(block: Block, value: Any) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull, shown
 from pyplantx.given import check_wholes
+from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import NO_RESERVE, one_line
 from pyplantx.specs.plain import type_name
@@ -40,10 +40,7 @@ class ArraySpec(BuiltinSpec):
     opens_in_place = True
 
     def recognise(self, value: Any) -> bool:
-        numpy = sys.modules.get("numpy")
-        if numpy is None or not isinstance(value, (numpy.ndarray, numpy.generic)):
-            return False
-        return _why_not(value) is None
+        return is_of(value, "numpy", "ndarray", "generic") and _why_not(value) is None
 
     def write(self, value: Any, stage: Stage) -> Written:
         trouble = _why_not(value)

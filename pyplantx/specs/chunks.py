@@ -71,7 +71,7 @@ def choose(
     limits = _limits(shape, maxshape)
     room = max(1, aim // max(1, itemsize))
     if blocks is None:
-        return _for_growing_slabs(_present(shape, limits), limits, _checked_axes(axis, len(limits)), room)
+        return _for_growing_slabs(shape, limits, _checked_axes(axis, len(limits)), room)
     if axis is not None:
         raise BadRequest("chunks follow either axis= or blocks=, not both", hint="leave one of them off")
     return _for_growing_blocks(_checked_blocks(blocks, len(limits)), shape, limits, room)
@@ -139,15 +139,19 @@ def _checked_blocks(blocks: Sequence[int | None], ndim: int) -> tuple[int | None
     return (*lengths, *[None] * (ndim - len(lengths)))
 
 
-def _for_growing_slabs(present: Shape, limits: Shape, thin: frozenset[int], room: int) -> Shape:
+def _for_growing_slabs(shape: Sequence[int], limits: Shape, thin: frozenset[int], room: int) -> Shape:
     """`_for_slabs`, where a whole axis is as long as it is today: a chunk takes its room however little is in it.
 
-    What room the array leaves today is shared by the axes along which it may grow.
+    What room the array leaves today is for the axes along which it has to grow, since they have no length yet; what
+    these leave is shared by those along which it may.
     """
+    present = _present(shape, limits)
     if all(present[axis] == limits[axis] for axis in range(len(limits)) if axis not in thin):
         return _for_slabs(limits, thin, room)
     chunk = _for_slabs(present, thin, room)
-    return _longer(chunk, [axis for axis in range(len(limits)) if chunk[axis] == present[axis]], limits, room)
+    growing = [axis for axis in range(len(limits)) if chunk[axis] == present[axis]]
+    chunk = _longer(chunk, [axis for axis in growing if not shape[axis]], limits, room)
+    return _longer(chunk, growing, limits, room)
 
 
 def _for_growing_blocks(blocks: Sequence[int | None], shape: Sequence[int], limits: Shape, room: int) -> Shape:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary
+from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, CheckedFile, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.datasets import Backend, HdfDataset
@@ -64,8 +64,7 @@ class HdfArraySpec(BuiltinSpec):
     def write(self, value: Any, stage: Stage) -> Written:
         check_sent(value, "an HDF array")
         is_dataset = self.recognise(value)
-        numpy = sys.modules.get("numpy")
-        if not is_dataset and not (numpy and isinstance(value, numpy.ndarray)):
+        if not is_dataset and not is_of(value, "numpy", "ndarray"):
             raise CannotStore(
                 f"value is a {type_name(type(value))}, neither an array nor an HDF5 dataset",
                 hint="send a NumPy array or an h5py dataset, or allocate one with pipe.allocate",
@@ -160,8 +159,7 @@ def _h5py() -> Any:
 
 
 def _is_h5py_dataset(value: Any) -> bool:
-    h5py = sys.modules.get("h5py")
-    return h5py is not None and isinstance(value, h5py.Dataset)
+    return is_of(value, "h5py", "Dataset")
 
 
 # -- writing ------------------------------------------------------------------------------------

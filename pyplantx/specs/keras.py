@@ -6,13 +6,13 @@ keras is imported on first use, with the backend that KERAS_BACKEND names.
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing
+from pyplantx.loaded import is_of
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.plain import type_name
@@ -30,8 +30,7 @@ class KerasModelSpec(BuiltinSpec):
     executes_code = True
 
     def recognise(self, value: Any) -> bool:
-        keras = sys.modules.get("keras")
-        return keras is not None and isinstance(value, keras.Model)
+        return is_of(value, "keras", "Model")
 
     def write(self, value: Any, stage: Stage) -> Written:
         keras = _keras()

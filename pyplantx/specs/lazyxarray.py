@@ -29,6 +29,12 @@ class Backed(BackendArray):  # type: ignore[misc, unused-ignore]
         return self.value[key]
 
 
+def _copied_on_write(backed: Any) -> Any:
+    """Lazy until somebody assigns to elements, who gets an array in memory."""
+    lazy: Any = indexing.LazilyIndexedArray(backed)
+    return indexing.CopyOnWriteArray(lazy)
+
+
 def data_array(value: Any, name: str, in_memory: bool) -> Any:
     """A `DataArray` with the axes ``dim_0``, ``dim_1``, ...
 
@@ -42,7 +48,7 @@ def data_array(value: Any, name: str, in_memory: bool) -> Any:
     """
     if 0 in value.shape:  # xarray's lazy slices with negative steps need an element
         value, in_memory = value[...], True
-    data = value if in_memory else indexing.LazilyIndexedArray(Backed(value))
+    data: Any = value if in_memory else _copied_on_write(Backed(value))
     axes = [f"dim_{axis}" for axis in range(len(value.shape))]
     variable = xarray.Variable(axes, data, fastpath=not in_memory)
     return xarray.DataArray(variable, name=name)

@@ -5,16 +5,15 @@ This file may know: NumPy's masked arrays, once they are imported. It may not kn
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pyplantx.errors import BadRequest, CannotStore
+from pyplantx.loaded import is_of
 
 
 def is_masked_array(value: Any) -> bool:
     """Whether a value is an array of ``numpy.ma``; imports nothing."""
-    ma = sys.modules.get("numpy.ma")
-    return ma is not None and isinstance(value, ma.MaskedArray)
+    return is_of(value, "numpy.ma", "MaskedArray")
 
 
 def hides_elements(value: Any) -> bool:

@@ -5,18 +5,17 @@ This file may know: the attributes of SciPy's compressed formats. It imports not
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pyplantx.errors import BadRequest
 from pyplantx.given import check_whole
+from pyplantx.loaded import is_of
 from pyplantx.specs.plain import type_name
 
 
 def is_sparse(value: Any) -> bool:
     """Whether it is a sparse matrix or array of SciPy's."""
-    sparse = sys.modules.get("scipy.sparse")
-    return sparse is not None and bool(sparse.issparse(value))
+    return is_of(value, "scipy.sparse", "spmatrix", "sparray")
 
 
 def rows(matrix: Any, start: int, stop: int) -> Any:

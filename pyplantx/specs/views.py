@@ -6,11 +6,11 @@ The other libraries are imported on first use.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 from pyplantx.errors import BadRequest, did_you_mean
+from pyplantx.loaded import is_of
 from pyplantx.specs.chunks import grown
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import OptionalLibrary
@@ -65,8 +65,7 @@ def check_form(as_: str, name: str) -> None:
 
 
 def _is_array(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray)
+    return is_of(value, "numpy", "ndarray")
 
 
 def _is_lazy(value: Any) -> bool:

@@ -11,13 +11,13 @@ import json
 import math
 import os
 import pickle
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, PyplantxError, check_choice
+from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.chunks import check_alone, choose
@@ -63,9 +63,8 @@ class ZarrArraySpec(BuiltinSpec):
 
     def write(self, value: Any, stage: Stage) -> Written:
         check_sent(value, "a Zarr array")
-        numpy = sys.modules.get("numpy")
         source = value.inner if isinstance(value, ZarrArray) else value
-        if not _is_zarr(source) and not (numpy and isinstance(source, numpy.ndarray)):
+        if not _is_zarr(source) and not is_of(source, "numpy", "ndarray"):
             raise CannotStore(
                 f"value is a {type_name(type(value))}, neither a NumPy nor a Zarr array",
                 hint="send an array, or allocate one with pipe.allocate",
@@ -135,8 +134,7 @@ def _zarr() -> Any:
 
 
 def _is_zarr(value: Any) -> bool:
-    zarr = sys.modules.get("zarr")
-    return zarr is not None and isinstance(value, zarr.Array)
+    return is_of(value, "zarr", "Array")
 
 
 # -- allocation ---------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ class ZarrArray(ArrayFacts):
             made = _fitted(array, shape, self.dtype)
             put = partial(self._array.__setitem__, wanted, made)
             with self._watching().writing(selection, made), entering(self._at_once()), uninterrupted():
-                with self._noting_trouble():
+                with self._noting_trouble(), self._into_shards(wanted):
                     answer_of(put, math.prod(shape) * self.dtype.itemsize)
 
     def _at_once(self) -> int:
@@ -203,11 +203,30 @@ class ZarrArray(ArrayFacts):
         try:
             with _writing():
                 yield
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, BadRequest):
             raise  # of the value or the selection, at which zarr looks before it begins
         except BaseException as error:
             self._trouble = copy(error)  # without frames, which have all that the reactor holds
             raise
+
+    @contextmanager
+    def _into_shards(self, selection: Any) -> Iterator[None]:
+        """Of a value that fits, zarr 3 says that it does not where a shard is to be written to by lists or masks.
+
+        Raises
+        ------
+        BadRequest
+            If that is so.
+        """
+        try:
+            yield
+        except ValueError as error:
+            if self.shards is None or parse(selection, self.shape) is not None:
+                raise
+            raise BadRequest(
+                "Zarr can't write to the elements of a list or a mask where an array has shards",
+                hint="write to slices (dataset[a:b] = rows), or allocate it without shards=",
+            ) from error
 
     def check_written(self) -> None:
         """Raise what a write has failed for, if one has."""

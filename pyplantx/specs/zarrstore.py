@@ -81,9 +81,9 @@ class Folder:
                 raise
             return os.open(os.path.join(self.twin, part), os.O_RDONLY | os.O_CLOEXEC)
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
+            close(self._fd)
 
 
 class PartsStore(Store):  # type: ignore[misc, unused-ignore]

@@ -475,7 +475,7 @@ class HistoryEntry(NamedTuple):
     started : float
         Seconds since 1970.
     seconds : float
-        Spent in the reactor.
+        Spent in the reactor; with what killed runs spent on what this one has taken over.
     """
 
     reactor: str

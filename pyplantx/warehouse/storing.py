@@ -64,6 +64,7 @@ class Allocated:
             written = self.inner.seal()
             for prepare in self.before_publishing:
                 prepare()
+            self.before_publishing.clear()  # some of them lead back here
             ref = self._storer.publish(self._spec, self._stage, written)
             published = getattr(self.inner, "published", None)
             if published is not None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +240,44 @@ def test_dear_looks_are_rare() -> None:
 
 def captured(function: Any, is_unfinished: Any = lambda value: False, **options: Any) -> Captured:
     return Captured([function], Fingerprinter(), is_unfinished, **options)
+
+
+_WITH_A_CONFIG = """
+import sys
+import numpy as np
+from pyplantx import *
+
+class Options(ConfigBase):
+    offset = 0.5
+
+calls, KIND = [], sys.argv[2]
+
+@untracked
+def note():
+    calls.append(1)
+    if len(calls) == 5 and sys.argv[3] == "stop":
+        raise RuntimeError
+
+@ReactorFunc
+def make(pipe, config):
+    dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="f8")
+    def function(part):
+        note()
+        return part + (config["offset"] if KIND == "dict" else config.offset)
+    pipe.map_blocks(function, np.zeros(40), out=dst, memory=3 * 2 * 8 * 4)
+    pipe.send("x", dst)
+
+with Plant(sys.argv[1], config={"offset": 0.5} if KIND == "dict" else Options()) as plant:
+    print(plant.produce("x")[...].sum(), len(calls))
+"""
+
+
+@pytest.mark.parametrize("kind", ["dict", "object"])
+def test_a_function_that_reads_the_config_is_gone_on_with_in_another_process(kind: str, tmp_path: Path) -> None:
+    """The class of a config's view has a descriptor for its module, which lies elsewhere in each process."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    (tmp_path / "script.py").write_text(_WITH_A_CONFIG)
+    for stop in ("stop", "go on"):
+        command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "plant"), kind, stop]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["20.0", "6"], done.stderr

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,10 @@ class TestSparse:
     def test_other_formats_are_refused(self, form, run):
         with pytest.raises(BadRequest, match="csr"):
             run(lambda pipe: pipe.reduce_blocks(lambda part: part.sum(), self.matrix().asformat(form)))
+
+    def test_columns_are_refused(self, run):
+        with pytest.raises(BadRequest, match=r"axis=1 is not possible.*\n.*rows are all"):
+            run(lambda pipe: pipe.reduce_blocks(lambda part: part.sum(), self.matrix(), axis=1))
 
 
 class TestInPlace:
@@ -510,6 +517,56 @@ class TestLoops:
 
         assert run(work).tolist() == [5, 5, 5, 6, 6, 6, 7, 7, 7, 8]
 
+    @pytest.mark.parametrize("way", ["filled", "mapped", "looped", "reduced"])
+    def test_what_is_done_has_no_file_open(self, way, run):
+        """A reactor may fill and send thousands of arrays."""
+        counts: list[int] = Unseen()
+
+        def work(pipe: Any) -> None:
+            for number in range(12):
+                counts.append(len(os.listdir("/proc/self/fd")))
+                if way == "reduced":
+                    pipe.reduce_blocks(np.sum, np.arange(4.0))
+                    continue
+                dst = pipe.allocate(f"x{number}", specs.HdfArraySpec, shape=(4,), dtype="f8")
+                if way == "mapped":
+                    pipe.map_blocks(np.sqrt, np.arange(4.0), out=dst)
+                for b in pipe.blocks(dst, resume=True) if way == "looped" else ():
+                    dst[b] = 1
+                pipe.send(f"x{number}", dst)
+            pipe.send("x", 1)
+
+        run(work)
+        assert counts[-1] - counts[3] < 4
+
+    @pytest.mark.parametrize("way", ["map", "temporary", "loop", "resumed", "reduce", "in memory"])
+    def test_arrays_go_when_the_reactor_lets_go_of_them(self, way, run):
+        """Not when Python next looks for cycles: they are large."""
+
+        def work(pipe: Any) -> None:
+            source, target = np.arange(30.0), np.empty(30)
+            if way in ("map", "resumed", "temporary"):
+                take = pipe.allocate_temp if way == "temporary" else partial(pipe.allocate, "x")
+                target = take(specs.HdfArraySpec, shape=(30,), dtype="f8")
+            if way == "reduce":
+                pipe.reduce_blocks(np.sum, source, memory=3 * 8 * 4)
+            elif way in ("loop", "resumed"):
+                for b in pipe.blocks(source, target, memory=3 * 16 * 4, resume=way == "resumed"):
+                    target[b] = source[b] + 1
+            else:
+                pipe.map_blocks(lambda part: part + 1, source, out=target, memory=3 * 16 * 4)
+            if way in ("map", "resumed"):
+                pipe.send("x", target)
+            held = [weakref.ref(source), *([] if way == "temporary" else [weakref.ref(target)])]
+            del source, target
+            assert [array() for array in held] == [None] * len(held)
+
+        gc.disable()
+        try:
+            run(work)
+        finally:
+            gc.enable()
+
     def test_resuming_needs_something_to_fill(self, run):
         with pytest.raises(BadRequest, match="fills no array"):
             run(lambda pipe: list(pipe.blocks(np.zeros(4), resume=True)))
@@ -523,6 +580,19 @@ class TestLoops:
         run(pipes.append)
         with pytest.raises(BadRequest, match="which has ended"):
             pipes[0].blocks(np.zeros(3))
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_a_loop_that_outlives_its_run(self, begun, run):
+        loops: list[Iterator[Any]] = []
+
+        def work(pipe: Any) -> None:
+            loops.append(pipe.blocks(np.zeros(30), memory=3 * 8 * 3))
+            if begun:
+                next(loops[0])
+
+        run(work)
+        with pytest.raises(BadRequest, match="reactor r has ended, and its loop"):
+            next(loops[0])
 
     def test_allocated_and_not_sent_is_an_error_as_ever(self, run):
         def work(pipe: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyplantx.blocks.logbook import Logbook
+from pyplantx.blocks.logbook import Logbook, save_value
 from pyplantx.errors import BadRequest, DamagedObject
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse.resume import KEPT_FOR, Ledger, Workspace, sweep_workspaces
@@ -273,6 +273,34 @@ class TestValues:
                 logbook.add_value({"value": kept[-1], "saw": []})
                 assert all(Path(workspace.path(value["folder"])).exists() for value in kept[-2:])
             assert {path.name for path in tmp_path.rglob("value-*")} == {"value-3", "value-4"}
+
+    def test_what_is_kept_costs_the_same_however_much_was_kept_before(self, tmp_path):
+        class Unread(list):
+            def __iter__(self):
+                raise AssertionError("the lines before are read")
+
+        host = SimpleNamespace(reactor=SimpleNamespace(id="r", name="r"), recent=tuple, has_right_inputs=lambda: True)
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            logbook = Logbook(host, warehouse.workspaces, workspace)
+            workspace.ledger.entries = Unread(workspace.ledger.entries)
+            for number in range(4):
+                save_value(logbook, number)
+            assert {path.name for path in tmp_path.rglob("value-*")} == {"value-3", "value-4"}
+
+    def test_what_was_kept_stays_when_the_disk_is_full(self, tmp_path, monkeypatch):
+        def full(ledger, entry):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        host = SimpleNamespace(reactor=SimpleNamespace(id="r", name="r"), recent=tuple, has_right_inputs=lambda: True)
+        with Warehouse(tmp_path) as warehouse:
+            workspace = warehouse.workspaces.take("r", KEY)
+            logbook = Logbook(host, warehouse.workspaces, workspace)
+            for number in range(5):
+                save_value(logbook, number)
+                if number == 1:
+                    monkeypatch.setattr(Ledger, "append", full)
+            assert {"value-1", "value-2"} <= {path.name for path in tmp_path.rglob("value-*")}
 
     def test_code_is_run_in_trusted_stores_only(self, tmp_path):
         with Warehouse(tmp_path, trust="data") as warehouse:

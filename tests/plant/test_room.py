@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc
+from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.blocks import reduction
 from pyplantx.errors import BadRequest, NoProducer, PayloadMissing
 from pyplantx.memory import MemoryBudget
 from pyplantx.warehouse.session import running_script
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.blocks.values import Unseen
 
 ROOT = Path(__file__).parents[2]
 MB = 10**6
@@ -88,6 +91,43 @@ def test_the_seconds_of_a_run_are_what_its_ingredients_cost(open_plant: Callable
         spent = {entry["reactor"]: entry["seconds"] for entry in plant.get_execution_history()}
         costs = {str(verdict.stored): verdict.stored.seconds for verdict in plant.gc(max_size=0, dry_run=True).kept}
         assert costs == {name: spent[name] for name in ("numbers", "squares")}
+
+
+@pytest.mark.parametrize("way", ["map", "reduce", "checkpoint"])
+def test_what_killed_runs_have_spent_counts(way: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "WORTH", 0)  # every value is kept
+    calls: list[int] = Unseen()
+
+    def spend(value: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 10:
+            raise ConnectionError
+        if len(calls) < 10:
+            time.sleep(0.02)
+        return value
+
+    def dear(pipe: Any) -> None:
+        source = np.arange(120.0)
+        if way == "map":
+            out = pipe.allocate("x", specs.ArraySpec, shape=(120,), dtype="f8")
+            pipe.map_blocks(spend, source, out=out, memory=3 * 2 * 80)
+        elif way == "reduce":
+            out = pipe.reduce_blocks(lambda part: float(spend(part).sum()), source, memory=3 * 80)
+        else:
+            begin, out = pipe.checkpoint("sum", default=(0, 0.0))
+            for number in range(begin, 12):
+                out = spend(out) + number
+                pipe.checkpoint("sum", (number + 1, out))
+        pipe.send("x", out)
+
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(ReactorFunc(name="dear")(dear))
+        with pytest.raises(ConnectionError):
+            plant.produce("x")
+        plant.produce("x")
+        assert len(calls) == 10 + 3
+        failed, ran = [entry["seconds"] for entry in plant.get_execution_history()]
+        assert 9 * 0.02 <= ran < 2 * failed
 
 
 def test_pins_hold_the_version_of_today(open_plant: Callable[..., Any]) -> None:

@@ -47,6 +47,9 @@ itemsizes = st.sampled_from([1, 2, 4, 8, 16, 12, 1000])
         ((100, 30), 8, {"maxshape": (100, None)}, (100, 1310)),
         ((2, 3), 8, {"maxshape": (None, None)}, (294, 445)),  # growing along either, it fills its chunks
         ((0, 0), 8, {"maxshape": (None, None)}, (362, 362)),
+        ((0, 100), 8, {"maxshape": (None, None)}, (1310, 100)),  # it has to grow along the first axis
+        ((100, 0), 8, {"maxshape": (None, None)}, (100, 1310)),
+        ((0, 100), 8, {"maxshape": (5, None)}, (5, 26_214)),
         ((1000, 1000), 4, {"blocks": (10, None), "maxshape": (None, None)}, (10, 1000)),
         (
             (1, 1000),

@@ -135,6 +135,16 @@ def test_datasets_as_xarray_are_read_where_they_are_asked_for(lazy, monkeypatch)
     assert float(found.sum()) == ARRAY.sum()
 
 
+def test_writing_to_a_dataset_as_xarray_alters_this_one_alone(lazy):
+    pytest.importorskip("xarray")
+    found, other = (converted(lazy, "xarray", "speed") for _ in range(2))
+    found[2:4, 0] = -7
+    altered = ARRAY.copy()
+    altered[2:4, 0] = -7
+    assert np.array_equal(found.values, altered) and np.array_equal(other.values, ARRAY)
+    assert np.array_equal(lazy[...], ARRAY)
+
+
 @pytest.mark.parametrize("make", [hdf, zarr])
 def test_datasets_without_elements_as_xarray(make, tmp_path):
     pytest.importorskip("xarray")

@@ -23,7 +23,7 @@ from pyplantx import errors as err  # noqa: E402
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseError  # noqa: E402
 from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
 from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
-from pyplantx.specs import masks, zarrarray, zarrthreads  # noqa: E402
+from pyplantx.specs import masks, zarrarray, zarrstore, zarrthreads  # noqa: E402
 from pyplantx.specs import zarr as module  # noqa: E402
 
 SPEC = specs.ZarrArraySpec()
@@ -312,6 +312,28 @@ def test_values_of_lists_and_masks_must_fit(selection, stage):
     assert np.array_equal(array[...], plain) and np.array_equal(array[selection], value)
     array[selection] = plain[selection] = 7
     assert np.array_equal(array[...], plain)
+
+
+@pytest.mark.parametrize("selection", [MASK, [2, 0], (slice(None), [1, 3])], ids=str)
+def test_lists_and_masks_of_an_array_with_shards(selection, stage):
+    """Zarr 3 says of a value of the right shape that it does not fit."""
+    array, plain = SPEC.allocate(stage, shape=(3, 4), dtype="f8", chunks=(1, 4), shards=(3, 4)).handle, np.ones((3, 4))
+    with pytest.raises(BadRequest, match="has shards\n.*slices"):
+        array[selection] = plain[selection]
+    array[selection] = plain[selection] = 7
+    array[1:2, :3] = plain[1:2, :3] = [[4, 5, 6]]
+    assert np.array_equal(array[selection], plain[selection]) and np.array_equal(array[1:2, :3], plain[1:2, :3])
+
+
+def test_a_folder_is_closed_at_the_end_of_the_interpreter(tmp_path, monkeypatch):
+    """Modules that it was written with may be gone by then."""
+    folder = zarrstore.Folder(str(tmp_path))
+    fd, present = folder._fd, os.fstat
+    monkeypatch.setattr(zarrstore, "os", None)
+    folder.__del__()
+    folder._fd = -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        present(fd)
 
 
 @pytest.mark.parametrize(
