@@ -17,7 +17,7 @@ from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest
 from pyplantx.specs.masks import hides_elements
-from pyplantx.specs.pools import SteadyPool, result_of
+from pyplantx.specs.pools import SteadyPool, result_of, was_cancelled
 from pyplantx.specs.sparserows import is_sparse
 from pyplantx.tuples import NamedTuple
 
@@ -96,7 +96,7 @@ class Hands(NamedTuple):
                     yield _taken(running)
             finally:
                 for _, future in running:
-                    future.cancel()
+                    was_cancelled(future)
 
 
 def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> Any:
