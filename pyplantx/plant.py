@@ -19,6 +19,7 @@ from pyplantx.failures import error_of, is_running, note_opened, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
 from pyplantx.given import check_callable, check_flag, check_texts, check_wait
+from pyplantx.helping import helped
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
@@ -39,6 +40,16 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.records import HistoryEntry
     from pyplantx.warehouse.retention import Collected, DiskUse
+
+
+#: Seconds that a thread waits in silence for another one, which uses the same plant.
+_PATIENCE = 30.0
+
+_WHO_IS_AT_WORK = (
+    "another thread that runs reactors of the same plant; if those wait for this thread in turn, neither goes on: "
+    "a reactor asks for ingredients by `yield pipe.receive(...)`"
+)
+_BEFORE_THE_LOOP = "ask for the ingredient before the loop: x = yield pipe.receive('x')"
 
 
 class Plant:
@@ -160,6 +171,7 @@ class Plant:
         self._lock = threading.RLock()
         self._active = False
         self._asked_in: FrameType | None = None  # whose ``with`` block the activity is
+        self._at_work = 0  # its thread
         self._claim_timeout = claim_wait
         self._logger = logger
 
@@ -357,11 +369,12 @@ class Plant:
 
     def _open_activity(self, dry: bool, asked_in: FrameType) -> Activity:
         """Begin an activity: the code, the config and the index as they are now."""
+        self._await_turn()
         with self._lock:
             if self._is_at_work():
                 hint = "x = yield pipe.receive('x') asks for an ingredient"
                 raise BadRequest("a reactor can't use its plant while it runs", hint=hint)
-            self._asked_in, self._active = asked_in, True
+            self._asked_in, self._at_work, self._active = asked_in, threading.get_ident(), True
             try:
                 self._lock.acquire()  # until `_close_activity`
                 self.warehouse.begin_activity()
@@ -369,6 +382,23 @@ class Plant:
             except BaseException:
                 self._close_activity()
                 raise
+
+    def _await_turn(self) -> None:
+        """Where another thread is at work: it may itself be waiting for this one, and then both wait for ever.
+
+        Raises
+        ------
+        BadRequest
+            If that is known.
+        """
+        if not self._active or self._at_work == threading.get_ident():
+            return
+        if helped() == self._at_work:
+            raise BadRequest("a function of a loop can't use the plant of its reactor", hint=_BEFORE_THE_LOOP)
+        if not self._lock.acquire(timeout=_PATIENCE):
+            log().warning("%s has waited %g s for %s", threading.current_thread().name, _PATIENCE, _WHO_IS_AT_WORK)
+        else:
+            self._lock.release()
 
     def _is_at_work(self) -> bool:
         """Whether an activity is on its way.
@@ -387,6 +417,7 @@ class Plant:
     @contextmanager
     def _resting(self) -> Iterator[None]:
         """No reactor of this plant runs meanwhile."""
+        self._await_turn()
         with self._lock:
             if self._is_at_work():
                 raise BadRequest("a reactor can't use its plant while it runs", hint="do it where the plant was opened")
