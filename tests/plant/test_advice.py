@@ -198,9 +198,21 @@ def test_the_plant_checks_its_store(open_plant: Open) -> None:
         file.chmod(0o600)
         file.write_bytes(b"y" + file.read_bytes()[1:])
         assert [problem.harmless for problem in plant.check(fix=True)] == [False]
-        assert all(problem.harmless for problem in plant.check())  # it is not there any more, and will be made again
+        assert plant.check() == []  # it is not there any more, and will be made again
         assert plant.produce("x") == b"x" * 2_000_000
         assert plant.log.take() == ["make", "make"]
+
+    def test_a_store_that_was_collected_has_no_problem(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            pipe.send("x", b"x" * 2_000_000)
+            pipe.send("y", b"y" * 20_000)
+
+        with open_plant(make) as plant:
+            plant.produce("x")
+        with open_plant() as plant:
+            assert len(plant.gc(older_than=0).gone) == 2
+            assert plant.check() == plant.check(fix=True) == plant.check() == []
 
 
 class TestWhatCannotBeAReactor:
