@@ -16,7 +16,7 @@ from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, Missi
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import map_file, one_line, slices
 from pyplantx.specs.plain import type_name
-from pyplantx.specs.refusals import advice, deepest, path_to, refusal
+from pyplantx.specs.refusals import advice, advice_where_pickle_fails, deepest, path_to, refusal
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
 
 if TYPE_CHECKING:
@@ -241,13 +241,17 @@ def _pickler_class() -> Any:
 
 
 def _dump_with_dill(value: object, sink: _Sink) -> None:
+    import warnings
+
     with OptionalLibrary("dill", "an object that pickle refuses"):
         import dill
 
     # By reference where possible: a copy of a class would be another class, and an old one.
     pickler = dill.Pickler(sink, protocol=5, byref=True, buffer_callback=sink.take)
     pickler.reducer_override = sink.look
-    pickler.dump(value)
+    with warnings.catch_warnings():  # of each class of a script it says that it can't be found, and finds it
+        warnings.simplefilter("ignore", dill.PicklingWarning)
+        pickler.dump(value)
     sink.codec = {"dill": dill.__version__}
 
 
@@ -268,7 +272,7 @@ def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], No
     path, node = deepest(value, lambda part: _fails(part, dump))
     return CannotStore(
         f"{path}: a {type_name(type(node))} can't be stored: {type(error).__name__}: {error}",
-        hint="leave it out before sending, or give its class __reduce__ or __getstate__",
+        hint=advice_where_pickle_fails(type(node)),
     )
 
 
