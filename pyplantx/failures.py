@@ -110,6 +110,8 @@ def _no_producer(
         return meant or "is its reactor decorated with @ReactorFunc and imported, its name right?"
 
     tried = f" (these failed when they were tried: {', '.join(_clipped(failed))})" if failed else ""
+    if name in failed:  # it may send it behind the line where it failed, whatever else can be said of it
+        advice = f"mend reactor {name} first: its error is told, too"
     return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=advice or guess)
 
 

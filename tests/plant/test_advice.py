@@ -235,6 +235,18 @@ def test_the_plant_checks_its_store(open_plant: Open) -> None:
             assert plant.check() == plant.check(fix=True) == plant.check() == []
 
 
+class TestWhoFailedBeforeItSent:
+    def test_it_is_not_told_to_send(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def table(pipe: Any) -> None:
+            raise ValueError("no such file")
+            pipe.send("table", 1)  # the compiler leaves it out
+
+        with open_plant(table) as plant, pytest.raises(errors.NoProducer, match="mend reactor table first") as caught:
+            plant.produce("table")
+        assert isinstance(caught.value.__cause__, ValueError)
+
+
 class TestWhatPickleRefuses:
     def test_an_object_of_a_class_that_lies_in_a_function(self, open_plant: Open) -> None:
         @ReactorFunc
