@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
@@ -110,6 +111,8 @@ def _no_producer(
         return meant or "is its reactor decorated with @ReactorFunc and imported, its name right?"
 
     tried = f" (these failed when they were tried: {', '.join(_clipped(failed))})" if failed else ""
+    if name in failed:  # it may send it behind the line where it failed, whatever else can be said of it
+        advice = f"mend reactor {name} first: its error is told, too"
     return NoProducer(f"no reactor sends the ingredient {name!r}{tried}", hint=advice or guess)
 
 
@@ -246,3 +249,15 @@ def _is_ours(tb: TracebackType) -> bool:
 
 def _is_our_file(path: str) -> bool:
     return path.startswith(_HERE + os.sep)
+
+
+def is_running(call: FrameType | None) -> bool:
+    """Whether this thread still is in a call, or in something that it has called.
+
+    A ``with`` block whose end is a function in Python may be left without it: signals are handled as that function is
+    entered. By this alone one knows that what the block has taken was left behind.
+    """
+    above: FrameType | None = sys._getframe(1)
+    while above is not None and above is not call:
+        above = above.f_back
+    return above is not None

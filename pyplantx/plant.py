@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, PyplantxErro
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import error_of, note_opened, trim
+from pyplantx.failures import error_of, is_running, note_opened, trim
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
 from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
+from pyplantx.helping import helped
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
@@ -30,6 +32,7 @@ from pyplantx.world import Answers
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from types import FrameType
 
     from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
@@ -37,6 +40,17 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.records import HistoryEntry
     from pyplantx.warehouse.retention import Collected, DiskUse
+
+
+_RESTLESS = "a reactor (or a listener) can't use its plant while it runs"
+
+#: Seconds that a thread waits in silence for another one, which uses the same plant.
+_PATIENCE = 30.0
+_WHO_IS_AT_WORK = (
+    "another thread that runs reactors of the same plant; if those wait for this thread in turn, neither goes on: "
+    "a reactor asks for ingredients by `yield pipe.receive(...)`"
+)
+_BEFORE_THE_LOOP = "ask for the ingredient before the loop: x = yield pipe.receive('x')"
 
 
 class Plant:
@@ -159,6 +173,8 @@ class Plant:
         self._synced = -1
         self._lock = threading.RLock()
         self._active = False
+        self._asked_in: FrameType | None = None  # whose ``with`` block the activity is
+        self._at_work = 0  # its thread
         self._claim_timeout = claim_wait
         self._logger = logger
 
@@ -185,7 +201,7 @@ class Plant:
         BadRequest
             If a reactor of this plant is running.
         """
-        if self._active:
+        if self._is_at_work():
             raise BadRequest("a reactor can't close its plant while it runs", hint="close it where it was opened")
         try:
             if self._workers is not None:
@@ -244,7 +260,7 @@ class Plant:
 
     def _catch_up(self) -> None:
         """Register what was decorated since; a demand that is on its way ends with those that it began with."""
-        if not self._active:
+        if not self._is_at_work():
             self._sync_reactors()
 
     def _sync_reactors(self) -> None:
@@ -369,28 +385,61 @@ class Plant:
     def _activity(self, dry: bool = False) -> _Session:
         return _Session(self, dry)
 
-    def _open_activity(self, dry: bool) -> Activity:
+    def _open_activity(self, dry: bool, asked_in: FrameType) -> Activity:
         """Begin an activity: the code, the config and the index as they are now."""
-        self._lock.acquire()
-        if self._active:
+        self._await_turn()
+        with self._lock:
+            if self._is_at_work():
+                hint = "x = yield pipe.receive('x') asks for an ingredient"
+                raise BadRequest(_RESTLESS, hint=hint)
+            self._asked_in, self._at_work, self._active = asked_in, threading.get_ident(), True
+            try:
+                self._lock.acquire()  # until `_close_activity`
+                self.warehouse.begin_activity()
+                return self._begin(dry)
+            except BaseException:
+                self._close_activity()
+                raise
+
+    def _await_turn(self) -> None:
+        """Where another thread is at work: it may itself be waiting for this one, and then both wait for ever.
+
+        Raises
+        ------
+        BadRequest
+            If that is known.
+        """
+        if not self._active or self._at_work == threading.get_ident():
+            return
+        if helped() == self._at_work:
+            raise BadRequest("a function of a loop can't use the plant of its reactor", hint=_BEFORE_THE_LOOP)
+        if not self._lock.acquire(timeout=_PATIENCE):
+            log().warning("%s has waited %g s for %s", threading.current_thread().name, _PATIENCE, _WHO_IS_AT_WORK)
+        else:
             self._lock.release()
-            hint = "x = yield pipe.receive('x') asks for an ingredient"
-            raise BadRequest("a reactor (or a listener) can't use its plant while it runs", hint=hint)
-        self._active = True
+
+    def _is_at_work(self) -> bool:
+        """Whether an activity is on its way.
+
+        One that this thread has left is ended now: Ctrl-C came in the steps that were to end it.
+        """
+        if not self._active or not self._lock.acquire(blocking=False):
+            return self._active
         try:
-            self.warehouse.begin_activity()
-            return self._begin(dry)
-        except BaseException:
-            self._close_activity()
-            raise
+            if self._active and not is_running(self._asked_in):
+                self._close_activity()
+            return self._active
+        finally:
+            self._lock.release()
 
     @contextmanager
     def _resting(self) -> Iterator[None]:
         """No reactor of this plant runs meanwhile."""
+        self._await_turn()
         with self._lock:
-            if self._active:
+            if self._is_at_work():
                 hint = "do it where the plant was opened"
-                raise BadRequest("a reactor (or a listener) can't use its plant while it runs", hint=hint)
+                raise BadRequest(_RESTLESS, hint=hint)
             yield
 
     def _close_activity(self) -> None:
@@ -400,7 +449,7 @@ class Plant:
             self.warehouse.end_activity()
             self._code_memo.keep()  # of those who only asked, too
         finally:
-            self._deciding = {}
+            self._deciding, self._asked_in = {}, None
             self._active = False
             self._lock.release()
 
@@ -846,7 +895,7 @@ class _Session:
 
     def __enter__(self) -> Activity:
         with _UsersFrames():
-            self._activity = self._plant._open_activity(self._dry)
+            self._activity = self._plant._open_activity(self._dry, sys._getframe(1))
         return self._activity
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "events": 0,
     "given": 0,
+    "helping": 0,
     "interrupts": 0,
     "loaded": 0,
     "logs": 0,
@@ -65,6 +66,7 @@ NARROWER = {
     "errors": [],
     "events": ["errors", "given"],
     "given": ["errors", "units"],
+    "helping": [],
     "interrupts": [],
     "loaded": [],
     "units": ["errors"],
@@ -77,7 +79,7 @@ NARROWER = {
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors", "given"],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
-    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "interrupts", "tuples"],
+    "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "helping", "interrupts", "tuples"],
 }
 
 #: Library -> the one room whose door leads to it.

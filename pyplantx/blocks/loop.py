@@ -31,7 +31,7 @@ from pyplantx.blocks.inplace import borders_of, refusal
 from pyplantx.blocks.progress import Progress
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.specs.masks import check_written
-from pyplantx.specs.pools import Pool, result_of
+from pyplantx.specs.pools import Pool, is_over, result_of, was_cancelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -261,7 +261,7 @@ class BlockLoop:
         """What was read of an array may be old."""
         self._stored.add(place)
         for key in [key for key in self._ahead if key[0] == place]:
-            self._ahead.pop(key).cancel()
+            was_cancelled(self._ahead.pop(key))
 
     # ----------------------------------------------------------------- from block to block
 
@@ -310,7 +310,7 @@ class BlockLoop:
     def finish(self, block: Block) -> None:
         """The reactor is done with a block."""
         for key in [key for key in self._ahead if key[1] == block.index]:  # it was not wanted
-            self._ahead.pop(key).cancel()
+            was_cancelled(self._ahead.pop(key))
         self._fetched = self._fetching
         if self._keeper is not None:
             self._write_behind(block, partial(self._note, block, self._keeper.done(block)))
@@ -338,7 +338,7 @@ class BlockLoop:
         self._tell_others(array, writes=False)
         self._fetching.add(place)
         read = self._ahead.pop((place, block.index), None)
-        if read is not None and not read.cancelled():
+        if read is not None:
             found = result_of(read)
             return found if padded or found.shape == self._handles[place].region(block) else found[block.inner]
         if place in self._stored:
@@ -373,7 +373,7 @@ class BlockLoop:
 
     def _write_behind(self, block: Block, job: Callable[[], None]) -> None:
         """Have something done in the writing thread, once what belongs to blocks too far behind is done."""
-        while self._behind and (self._behind[0][0] <= block.index - _AHEAD or self._behind[0][1].done()):
+        while self._behind and (self._behind[0][0] <= block.index - _AHEAD or is_over(self._behind[0][1])):
             result_of(self._behind.popleft()[1])
         self._behind.append((block.index, self._writers.submit(job)))
 

@@ -6,6 +6,7 @@ This file may know: loops, blocks, threads that call functions. It may not know:
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,8 +17,9 @@ from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest, add_note
+from pyplantx.helping import helping
 from pyplantx.specs.masks import hides_elements
-from pyplantx.specs.pools import SteadyPool, result_of
+from pyplantx.specs.pools import SteadyPool, result_of, was_cancelled
 from pyplantx.specs.sparserows import is_sparse
 from pyplantx.tuples import NamedTuple
 
@@ -86,17 +88,18 @@ class Hands(NamedTuple):
 
     def _several_at_once(self, work: Iterator[Work]) -> Generator[Done, None, None]:
         running: deque[tuple[Block, Future[Any]]] = deque()
+        me = threading.get_ident()
         with SteadyPool(self.threads, "pyplantx-map") as pool, self.open() as function:
             try:
                 for block, parts in work:
-                    running.append((block, pool.submit(_applied, function, block, parts)))
+                    running.append((block, pool.submit(helping, me, _applied, function, block, parts)))
                     if len(running) >= self.threads + self.ahead:
                         yield _taken(running)
                 while running:
                     yield _taken(running)
             finally:
                 for _, future in running:
-                    future.cancel()
+                    was_cancelled(future)
 
 
 def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> Any:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import BadRequest, ReactorError, shown
+from pyplantx.helping import helping
 from pyplantx.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -114,9 +116,10 @@ class _Near:
 
     def __init__(self, executor: Any, job: Any, over: Any) -> None:
         self._executor, self._job, self._over = executor, job, over
+        self._waits = threading.get_ident()
 
     def __call__(self, *parts: Any) -> Any:
-        return self._wait_for(self._job, *parts)
+        return self._wait_for(helping, self._waits, self._job, *parts)
 
     def _wait_for(self, function: Callable[..., Any], *given: Any) -> Any:
         from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait

@@ -22,6 +22,10 @@ _STDLIB = tuple(
 )
 
 
+#: How the modules are called, which no file holds, in which Cython's libraries share the classes of their functions.
+_CYTHON = "_cython_"
+
+
 def module_name(name: str) -> str:
     """The name that a module has when it is imported: a script's file name in place of ``__main__``."""
     if name != "__main__":
@@ -95,7 +99,7 @@ class Boundary:
             return False
         if file is not None:
             return is_library_file(file)
-        return name.partition(".")[0] in sys.stdlib_module_names
+        return name.startswith(_CYTHON) or name.partition(".")[0] in sys.stdlib_module_names
 
     def version(self, name: str) -> str:
         """Version text, cut as the policy says, of the package that holds module `name`."""

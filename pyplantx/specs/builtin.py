@@ -16,7 +16,7 @@ from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, Missi
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import map_file, one_line, slices
 from pyplantx.specs.plain import type_name
-from pyplantx.specs.refusals import advice, deepest, path_to, refusal
+from pyplantx.specs.refusals import advice, advice_where_pickle_fails, deepest, path_to, refusal
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
 
 if TYPE_CHECKING:
@@ -241,13 +241,17 @@ def _pickler_class() -> Any:
 
 
 def _dump_with_dill(value: object, sink: _Sink) -> None:
+    import warnings
+
     with OptionalLibrary("dill", "an object that pickle refuses"):
         import dill
 
     # By reference where possible: a copy of a class would be another class, and an old one.
     pickler = dill.Pickler(sink, protocol=5, byref=True, buffer_callback=sink.take)
     pickler.reducer_override = sink.look
-    pickler.dump(value)
+    with warnings.catch_warnings():  # of each class of a script it says that it can't be found, and finds it
+        warnings.simplefilter("ignore", dill.PicklingWarning)
+        pickler.dump(value)
     sink.codec = {"dill": dill.__version__}
 
 
@@ -268,14 +272,8 @@ def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], No
     path, node = deepest(value, lambda part: _fails(part, dump))
     return CannotStore(
         f"{path}: a {type_name(type(node))} can't be stored: {type(error).__name__}: {error}",
-        hint=_pickle_advice(node if isinstance(node, type) else type(node)),
+        hint=advice_where_pickle_fails(node if isinstance(node, type) else type(node)),
     )
-
-
-def _pickle_advice(kind: type) -> str:
-    if "<locals>" in kind.__qualname__:
-        return f"nothing leads to a class inside a function: define {kind.__name__} at the top of its module"
-    return "leave it out before sending, or give its class __reduce__ or __getstate__"
 
 
 def _fails(value: object, dump: Callable[[object, _Sink], None]) -> bool:

@@ -61,6 +61,12 @@ def result_of(future: Future[_T], patience: float = math.inf) -> _T:
         del future  # an error has this frame, and the future has the error
 
 
+def is_over(future: Future[Any]) -> bool:
+    """What ``future.done()`` gives; Ctrl-C leaves no lock behind."""
+    with uninterrupted():
+        return future.done()
+
+
 def was_cancelled(future: Future[Any]) -> bool:
     """Cancel what has not begun, as ``future.cancel()`` does; Ctrl-C leaves no lock behind."""
     with uninterrupted():

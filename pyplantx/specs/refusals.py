@@ -62,6 +62,9 @@ _ANY_ADVICE = "leave it out before sending (drop it in __getstate__), and make i
 #: Characters of a key in a path.
 _LONGEST_KEY = 40
 
+#: Characters of a path in a message: of a longer one its beginning and its end are told.
+_LONGEST_PATH = 200
+
 #: A walk that looks for an object gives up after this many; only the path in a message depends on it.
 _MOST_VISITED = 1_000_000
 
@@ -74,6 +77,13 @@ def refusal(kind: type) -> str | None:
 def advice(kind: type) -> str:
     """What to do about an instance of `kind` that can't be stored."""
     return _known(_ADVICE, kind) or _ANY_ADVICE
+
+
+def advice_where_pickle_fails(kind: type) -> str:
+    """What to do about an instance of a class for which neither pickle nor dill has a way."""
+    if "<locals>" in kind.__qualname__:
+        return f"move class {kind.__name__} out of its function: a class is found again by its name in a module"
+    return "leave it out before sending, or give its class __reduce__ or __getstate__"
 
 
 def _known(table: dict[str, str], kind: type) -> str | None:
@@ -95,7 +105,7 @@ def path_to(value: object, target: object) -> str | None:
     while queue and len(seen) < _MOST_VISITED:
         path, node = queue.popleft()
         if node is target:
-            return path
+            return _clipped(path)
         if id(node) in seen:
             continue
         seen[id(node)] = node
@@ -119,7 +129,12 @@ def deepest(value: object, fails: Callable[[object], bool]) -> tuple[str, object
         if found is None:
             break
         path, node = path + found[0], found[1]
-    return path, node
+    return _clipped(path), node
+
+
+def _clipped(path: str) -> str:
+    half = _LONGEST_PATH // 2
+    return path if len(path) <= _LONGEST_PATH else f"{path[:half]} ... {path[-half:]}"
 
 
 def children(node: object) -> Iterator[tuple[str, object]]:

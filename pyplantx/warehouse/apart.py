@@ -19,6 +19,8 @@ from pyplantx.warehouse.records import from_json, to_json
 
 _HERE, _THERE = "index.json", "objects.json"
 
+_LOST_NOTE = "take it back from a copy, or remove it and open the store as before, with the same index="
+
 
 def refuse_network(layout: Layout) -> None:
     """Raise if the index lies on a network file system, or on what may be one.
@@ -75,7 +77,10 @@ def _check_new(layout: Layout) -> None:
             f"the warehouse {layout.root!r} has its index inside, and not in {layout.index!r}",
             hint="open it without index=",
         )
-    if _read(os.path.join(layout.index, _THERE)) or os.path.exists(os.path.join(layout.meta, "data.mdb")):
+    there = _read(os.path.join(layout.index, _THERE))
+    if _names(there, layout):
+        return  # the note here was lost
+    if there or os.path.exists(os.path.join(layout.meta, "data.mdb")):
         raise WarehouseError(
             f"{layout.index!r} holds the index of another warehouse", hint="name an empty folder: index=path"
         )
@@ -85,12 +90,18 @@ def pair(layout: Layout) -> None:
     """Let the two directories know of each other, if they don't yet. Call with nobody else in the store."""
     if not layout.is_apart or _read(os.path.join(layout.root, _HERE)) is not None:
         return
-    number = fresh_id()
+    known = _read(os.path.join(layout.index, _THERE))
+    number = str(known.get("pair")) if known is not None and _names(known, layout) else fresh_id()
     there = {"objects": layout.root, "pair": number}
     here = {"index": layout.index, "host": host_name(), "pair": number}
     write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
     write_first(os.path.join(layout.root, _HERE), to_json(here).encode())
     check_pair(layout)  # somebody may have been first, with an index in another place
+
+
+def _names(there: dict[str, Any] | None, layout: Layout) -> bool:
+    """Whether the note beside an index names this very store."""
+    return there is not None and there.get("objects") == layout.root and isinstance(there.get("pair"), str)
 
 
 def _fits(layout: Layout, noted: dict[str, Any]) -> bool:
@@ -105,12 +116,12 @@ def _read(path: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise WarehouseError(f"the note {path!r} can't be read: {error.strerror}") from error
+        raise WarehouseError(f"the note {path!r} can't be read: {error.strerror}", hint=_LOST_NOTE) from error
     try:
         said = from_json(text.decode())
     except ValueError as error:
         raise WarehouseError(
             f"the note {path!r} is damaged, so it can't be told where the index of this store is",
-            hint="take it back from a copy, or remove it if the index is where it always was",
+            hint=_LOST_NOTE,
         ) from error
     return said if isinstance(said, dict) else {}

@@ -17,7 +17,7 @@ from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
-from pyplantx.warehouse.files import RESUME, is_address
+from pyplantx.warehouse.files import RESUME
 from pyplantx.warehouse.index import TABLES, Reader
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.resume import sweep_workspaces
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``"record"``, ``"payload"``, ``"absent"``, ``"garbage"`` or ``"name"``.
+        ``"record"``, ``"payload"``, ``"absent"`` or ``"garbage"``.
     where : str
         The record or path.
     what : str
@@ -223,18 +223,6 @@ def _put_aside(session: Session, address: Digest, home: str) -> None:
         _remove_payloads(session, [address.encode()])
 
 
-def _check_names(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
-    """What a name's last version refers to is in the index (or was collected: it is made again when needed)."""
-    for _, (name, ref, _) in reader.decoded("names", records.decode_name):
-        if ref.inline is None and ref.address not in found:
-            problem = Problem("name", repr(name), f"its object {ref.address} is not stored", True)
-            yield Finding(problem, partial(_is_unknown, session, reader, ref.address), _nothing)
-
-
-def _is_unknown(session: Session, reader: Reader, address: Digest) -> bool:
-    return not is_address(address) or _record_now(session, reader, address.encode()) is None
-
-
 def _check_files(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
     """What lies in ``objects/`` is named by the index."""
     for address in session.objects.addresses():
@@ -282,11 +270,7 @@ def _record_now(session: Session, reader: Reader, key: bytes) -> tuple[ObjectRec
         return None  # the scan has reported it
 
 
-_CHECKS = (_check_payloads, _check_names, _check_files, _check_small)
-
-
-def _nothing() -> None:
-    """Nothing to mend: the next run of the producer does."""
+_CHECKS = (_check_payloads, _check_files, _check_small)
 
 
 def _remove_payloads(session: Session, keys: list[bytes]) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lmdb
 
 from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
-from pyplantx.warehouse.files import Layout, disk_error, in_words, make_way, write_file
+from pyplantx.warehouse.files import Layout, disk_error, in_words, make_folder, make_way, write_file
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.records import seal_record, unseal_record
 
@@ -841,6 +841,7 @@ class Index:
         beside = f"{target}.{os.getpid()}.new"
         self.changed = False
         try:
+            make_folder(self.layout.backup)  # a link that was put in its place leads elsewhere
             with self._copying:
                 _copy_env(self.meta, beside, durable=self._durable)
             make_way(target)

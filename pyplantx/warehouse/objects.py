@@ -145,8 +145,10 @@ class Objects:
         """Put what is at the address aside; the new path, or None if nothing was there."""
         self.checks.forget(address)
         aside = self.layout.aside(address)
+        folder = self.layout.object_folder(address)
         try:
-            os.rename(self.layout.object_folder(address), aside)
+            make_folder(os.path.dirname(folder))  # a file or link that was put in its place is moved aside itself
+            os.rename(folder, aside)
         except FileNotFoundError:
             return None
         return aside

@@ -137,6 +137,30 @@ def test_a_damaged_index_is_put_aside_where_it_lies(pair: tuple[Path, Path]) -> 
     assert [path.name for path in index.iterdir() if "damaged" in path.name]
 
 
+def test_a_note_that_was_lost_is_written_again(pair: tuple[Path, Path]) -> None:
+    store, index = pair
+    (store / "index.json").unlink()
+    (store / "index.json").symlink_to("index.json")
+    assert "same index=" in refused("can't be read", store, index=index).hint
+    before = (index / "objects.json").read_bytes()
+    (store / "index.json").unlink()
+    for _ in range(2):
+        with Warehouse(store, index=index, durability="process") as warehouse:
+            assert fetch(warehouse, "y") == "text"
+    assert (index / "objects.json").read_bytes() == before
+    refused("lies in", store)
+
+
+def test_a_backup_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with Warehouse(tmp_path / "store", durability="process") as warehouse:
+        send(warehouse, "x", 1)
+        (tmp_path / "store" / "backup").rmdir()
+        (tmp_path / "store" / "backup").symlink_to(tmp_path / "elsewhere")
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert (tmp_path / "store" / "backup" / "meta.mdb").is_file()
+
+
 def test_a_damaged_note_is_told(pair: tuple[Path, Path]) -> None:
     store, index = pair
     (store / "index.json").write_text("{")

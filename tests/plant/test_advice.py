@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,23 @@ from pyplantx import Plant, ReactorFunc, SubreactorFunc, errors, specs
 from pyplantx.testing import forget_reactors
 
 Open = Callable[..., Any]
+
+
+OF_A_SCRIPT = """
+import sys
+from pyplantx import Plant, ReactorFunc
+
+class Model:
+    def __init__(self, activation):
+        self.activation = activation
+
+@ReactorFunc
+def make(pipe):
+    pipe.send("model", Model(lambda x: x + 1))
+
+with Plant(sys.argv[1]) as plant:
+    print(plant.produce("model").activation(7))
+"""
 
 
 class TestAForgottenYield:
@@ -198,9 +218,71 @@ def test_the_plant_checks_its_store(open_plant: Open) -> None:
         file.chmod(0o600)
         file.write_bytes(b"y" + file.read_bytes()[1:])
         assert [problem.harmless for problem in plant.check(fix=True)] == [False]
-        assert all(problem.harmless for problem in plant.check())  # it is not there any more, and will be made again
+        assert plant.check() == []  # it is not there any more, and will be made again
         assert plant.produce("x") == b"x" * 2_000_000
         assert plant.log.take() == ["make", "make"]
+
+    def test_a_store_that_was_collected_has_no_problem(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            pipe.send("x", b"x" * 2_000_000)
+            pipe.send("y", b"y" * 20_000)
+
+        with open_plant(make) as plant:
+            plant.produce("x")
+        with open_plant() as plant:
+            assert len(plant.gc(older_than=0).gone) == 2
+            assert plant.check() == plant.check(fix=True) == plant.check() == []
+
+
+class TestWhoFailedBeforeItSent:
+    def test_it_is_not_told_to_send(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def table(pipe: Any) -> None:
+            raise ValueError("no such file")
+            pipe.send("table", 1)  # the compiler leaves it out
+
+        with open_plant(table) as plant, pytest.raises(errors.NoProducer, match="mend reactor table first") as caught:
+            plant.produce("table")
+        assert isinstance(caught.value.__cause__, ValueError)
+
+
+class TestWhatPickleRefuses:
+    def test_an_object_of_a_class_that_lies_in_a_function(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            class Local:
+                pass
+
+            pipe.send("x", [Local()])
+
+        with (
+            open_plant(make) as plant,
+            pytest.raises(errors.CannotStore, match=r"move class Local out of its function"),
+        ):
+            plant.produce("x")
+
+    def test_a_long_way_is_not_told_step_by_step(self, open_plant: Open) -> None:
+        @ReactorFunc
+        def make(pipe: Any) -> None:
+            value: list[Any] = [threading.Lock()]
+            for _ in range(300):
+                value = [value]
+            pipe.send("x", value)
+
+        with (
+            open_plant(make) as plant,
+            pytest.raises(errors.CannotStore, match=r" \.\.\. .*: a lock") as caught,
+        ):
+            plant.produce("x")
+        assert len(str(caught.value)) < 600
+
+    def test_dill_does_not_warn_of_classes_that_it_finds(self, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(OF_A_SCRIPT)
+        command = [sys.executable, "-W", "error", str(script), str(tmp_path / "plant")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("8\n", "")
 
 
 class TestWhatCannotBeAReactor:

@@ -57,6 +57,36 @@ def test_each_piece_of_work_is_done_once(tmp_path: Path) -> None:
     assert sorted(ran) == sorted(f"step-{i}" for i in range(12))
 
 
+CYTHON = """
+import sys
+import numpy as np
+from pyplantx import Plant, ReactorFunc
+
+@ReactorFunc
+def begin(pipe):
+    pipe.send("generator", np.random.default_rng(3))
+    pipe.send("seeds", np.random.SeedSequence(3))
+
+@ReactorFunc
+def draw(pipe):
+    generator, seeds = yield pipe.receive("generator", "seeds")
+    pipe.send("number", float(generator.random()) + seeds.entropy)
+
+with Plant(sys.argv[1]) as plant:
+    plant.produce("number")
+    print(len(plant.get_execution_history()))
+"""
+
+
+def test_objects_that_cython_pickles_are_known_again(tmp_path: Path) -> None:
+    """Pickles name a function of Cython's; its class lies in a module that no process has before it imports NumPy's."""
+    script = tmp_path / "program.py"
+    script.write_text(CYTHON)
+    command = [sys.executable, str(script), str(tmp_path / "plant")]
+    ran = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout for _ in range(2)]
+    assert ran == ["2\n", "0\n"]
+
+
 def test_who_waited_for_other_work_claims_what_it_does_then(open_plant: Any, tmp_path: Path) -> None:
     """Nobody knows what a reactor reads before its first run, so all wait for that; then each has a work of its own."""
     begun: list[int] = []
