@@ -118,7 +118,7 @@ def test_a_class_inside_a_function_is_told_where_it_should_stand(tmp_path):
     for value in (Inner(), [Inner]):
         with pytest.raises(CannotStore) as caught:
             specs.ObjectSpec().write(value, FolderStage(str(tmp_path)))
-        assert "define Inner at the top of its module" in caught.value.hint
+        assert "move class Inner out of its function" in caught.value.hint
 
 
 def test_deep_nesting_is_a_clear_error(tmp_path):
