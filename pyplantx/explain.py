@@ -74,7 +74,13 @@ def _seen_from(places: tuple[str, str], old: Mapping[str, Digest], new: Mapping[
 
 #: How many things that are not seen a printed decision names; and those that have nothing in them to be seen.
 _MOST_UNSEEN = 3
-_USUAL = (" a logging.Logger", " a logging.RootLogger", " a _thread.lock", " a _thread.RLock")
+_USUAL = (
+    " a logging.Logger",
+    " a logging.RootLogger",
+    " a loguru._logger.Logger",
+    " a _thread.lock",
+    " a _thread.RLock",
+)
 
 
 class Decision(NamedTuple):

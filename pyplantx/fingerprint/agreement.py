@@ -27,7 +27,14 @@ from pyplantx.tuples import NamedTuple
 #: Types that count by their name, and whose objects hold nothing that a result could depend on, or only chance.
 _HARMLESS: Final = frozenset(
     {
-        *("logging.Logger", "logging.RootLogger", "logging.LoggerAdapter", "_thread.lock", "_thread.RLock"),
+        *(
+            "logging.Logger",
+            "logging.RootLogger",
+            "logging.LoggerAdapter",
+            "loguru._logger.Logger",
+            "_thread.lock",
+            "_thread.RLock",
+        ),
         *("threading.Condition", "threading.Semaphore", "threading.BoundedSemaphore", "threading.Barrier"),
         *("numpy.random._generator.Generator", "numpy.random.mtrand.RandomState", "random.Random"),
     }

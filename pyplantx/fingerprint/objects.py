@@ -303,7 +303,7 @@ def _may_be_own(name: str) -> bool:
 
 def _is_own(obj: Any, name: str, kept: int, others: list[Any]) -> bool:
     """Whether a number is the address of one of these, or the hash of an object with these fields."""
-    if "id" in name and any([id(item) == kept for item in others]):
+    if kept == id(obj) or ("id" in name and any([id(item) == kept for item in others])):
         return True
     return "hash" in name and any(_hash_of(ask) == kept for ask in _hashed(type(obj), others))
 
@@ -312,7 +312,7 @@ def _hashed(cls: type, items: list[Any]) -> Iterator[Callable[[], object]]:
     """What the hash of an object may be that of: one of its fields, all of them, with its class or without."""
     for item in items:
         if type(item) is not int:  # whose hash is itself, and not seeded
-            yield partial(frozenset, item.items()) if type(item) is dict else partial(_same, item)
+            yield partial(frozenset, item.items()) if isinstance(item, dict) else partial(_same, item)
     for front in ((), (cls,), (cls.__name__,)):
         yield partial(_same, (*front, *items))
 

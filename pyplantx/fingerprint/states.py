@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -85,6 +85,27 @@ def _text_state(stream: Any) -> object:
 def _options(validator: Any) -> object:
     """What may be chosen from as it was given: of a set attrs makes a tuple, in an order of the process."""
     return getattr(validator, "_original_options", validator.options)
+
+
+def _by_key(mapping: Any) -> object:
+    """A mapping in an order of its keys; that of its own is one of the process."""
+    return dict(sorted(mapping.items(), key=lambda pair: (type(pair[0]).__qualname__, repr(pair[0]))))
+
+
+#: What a registry of units of pint was told; the rest follows from it, in an order of the process.
+_REGISTRY_FIELDS: Final = (
+    *("_units", "_prefixes", "_suffixes", "_dimensions", "_defaults", "_contexts", "_groups", "_systems"),
+    *("_default_system_name", "_non_int_type", "preprocessors", "case_sensitive", "force_ndarray"),
+    *("force_ndarray_like", "separate_format_defaults", "auto_reduce_dimensions", "autoconvert_to_preferred"),
+    *("default_as_delta", "autoconvert_offset_to_baseunit"),
+)
+
+
+def _registry_state(registry: Any) -> object:
+    own = vars(registry)
+    shown = getattr(own.get("formatter"), "default_format", None)
+    told = [(name, own[name]) for name in _REGISTRY_FIELDS if name in own]
+    return [shown, *((name, _by_key(item) if isinstance(item, Mapping) else item) for name, item in told)]
 
 
 def _alias_state(alias: Any) -> object:
@@ -210,6 +231,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
     "attr.validators._InValidator": _options,
+    "immutables._map.Map": _by_key,
+    "pint.registry.UnitRegistry": _registry_state,
+    "pyrsistent._pset.PSet": frozenset,
     **dict.fromkeys(("ctypes.CDLL", "ctypes.PyDLL"), shared.library_state),
     shared.FUNCTION: shared.function_state,
     # the namespaces in which annotations are looked up; what they say is in the validator
@@ -239,7 +263,9 @@ NEVER: Final = frozenset(
 )
 
 #: Types that have an encoding, but whose state is no constant where code refers to them.
-_STATEFUL: Final = frozenset({"logging.Logger", "logging.LoggerAdapter", "logging.Handler"})
+_STATEFUL: Final = frozenset(
+    {"logging.Logger", "logging.LoggerAdapter", "logging.Handler", "loguru._logger.Logger"},
+)
 
 _GENERATORS: Final = frozenset(
     {

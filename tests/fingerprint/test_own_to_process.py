@@ -46,6 +46,34 @@ class Reduced(Vectorizer):
 KEPT, REDUCED = Vectorizer(["a", "b"]), Reduced(["c", "d"])
 def f(): return KEPT, REDUCED
 """
+NUMBERS = """
+class Fields(dict): pass
+class Units:
+    def __init__(self, **fields):
+        self.fields = Fields(fields)
+        self.kept_hash = hash(frozenset(self.fields.items()))
+class Variable:
+    def __init__(self, name): self.name, self.hash = name, id(self)
+UNITS, VARIABLE = Units(metre=1, second=-1), Variable("x")
+def f(): return UNITS, VARIABLE
+"""
+LOGURU = "from loguru import logger\ndef f(): logger.info('here'); return 1\n"
+PINT = """
+import pint
+registry = pint.UnitRegistry()
+registry.define("smoot = 1.702 * metre")
+def f(): return (3 * registry.smoot).to("km")
+"""
+TREES = """
+import pyrsistent
+KEPT = pyrsistent.pset(["a", "b", "c"])
+def f(): return KEPT
+"""
+MAPS = """
+import immutables
+KEPT = immutables.Map(a=1, b=2, c=3)
+def f(): return KEPT
+"""
 CODES = """
 def a(): return 1
 def b(): return 2
@@ -53,11 +81,21 @@ def c(): return 3
 KEPT = {a.__code__, b.__code__, c.__code__}
 def f(): return KEPT
 """
-SOURCES = {"attrs": ATTRS, "beartype": BEARTYPE, "an address": VECTORIZER, "code in a set": CODES}
+SOURCES = {
+    "attrs": ATTRS,
+    "beartype": BEARTYPE,
+    "an address": VECTORIZER,
+    "numbers": NUMBERS,
+    "code in a set": CODES,
+    "loguru": LOGURU,
+    "pint": PINT,
+    "pyrsistent": TREES,
+    "immutables": MAPS,
+}
 
 
 def _need(name: str) -> None:
-    if name in ("attrs", "beartype"):
+    if name in ("attrs", "beartype", "loguru", "pint", "pyrsistent", "immutables"):
         pytest.importorskip({"attrs": "attr"}.get(name, name))
 
 
@@ -85,7 +123,14 @@ def test_each_process_finds_the_same(name: str) -> None:
         ("beartype", "class Own: pass", "class Own: x = 1"),
         ("an address", '"b"', '"e"'),
         ("an address", '"d"', '"e"'),
+        ("numbers", "metre=1", "metre=2"),
+        ("numbers", '"x"', '"y"'),
         ("code in a set", "return 3", "return 4"),
+        ("loguru", "return 1", "return 2"),
+        ("pint", "1.702", "1.703"),
+        ("pint", "UnitRegistry()", "UnitRegistry(autoconvert_offset_to_baseunit=True)"),
+        ("pyrsistent", '"c"', '"d"'),
+        ("immutables", "c=3", "c=4"),
     ],
 )
 def test_what_it_was_made_from_counts(name: str, old: str, new: str, tmp_path: Path) -> None:
