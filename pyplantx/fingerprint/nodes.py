@@ -27,6 +27,7 @@ from pyplantx.fingerprint.objects import (
     inner_function,
     instance_dict,
     is_code,
+    is_own_number,
     library_name,
     own_fields,
     qualified,
@@ -465,7 +466,7 @@ class Describer:
             return
         if "__wrapped__" in attributes:
             node.add_ref(attributes["__wrapped__"])
-        for key in self._list(attributes, node, (_FUNCTION_NOISE | noise).__contains__):
+        for key in self._list(attributes, node, functools.partial(_is_function_noise, function, noise)):
             node.add_slot(self.slot(attributes, key, f"{node.label}.{key}", read_item))
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
@@ -565,6 +566,14 @@ class Describer:
                 node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_class))
                 if key == "__annotations__":
                     self._add_forward(node, own[key], _namespace_of(cls))
+
+
+def _is_function_noise(function: types.FunctionType, noise: frozenset[str], key: str) -> bool:
+    """Whether an attribute of a function says nothing of what it does."""
+    attributes = function.__dict__
+    if key in _FUNCTION_NOISE or key in noise:
+        return True
+    return is_own_number(function, key, attributes.get(key), attributes.items())
 
 
 def _is_class_noise(cls: type, members: dict[str, Any], key: str) -> bool:

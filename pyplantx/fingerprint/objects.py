@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -290,11 +290,16 @@ def without_own_numbers(obj: Any, fields: list[tuple[Any, Any]]) -> list[tuple[A
     somebody has chosen (of a picture, of a commit), and that ``__hash__`` gives away, may be all that the object is.
     """
     for name, kept in fields:
-        if type(kept) is int and type(name) is str and abs(kept) >= _LEAST_HASH and _may_be_own(name):
-            others = [pair for pair in fields if pair[0] is not name]
-            if _is_own(obj, name, kept, [item for _, item in others]):
-                return without_own_numbers(obj, others)
+        if is_own_number(obj, name, kept, fields):
+            return without_own_numbers(obj, [pair for pair in fields if pair[0] is not name])
     return fields
+
+
+def is_own_number(obj: Any, name: Any, kept: Any, fields: Iterable[tuple[Any, Any]]) -> bool:
+    """Whether what lies under a name in an object is its hash, its address or that of another of its fields."""
+    if type(kept) is not int or type(name) is not str or abs(kept) < _LEAST_HASH or not _may_be_own(name):
+        return False
+    return _is_own(obj, name, kept, [item for other, item in fields if other is not name])
 
 
 def _may_be_own(name: str) -> bool:

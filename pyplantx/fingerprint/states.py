@@ -230,6 +230,7 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
+    "dask.utils.SerializableLock": lambda value: None,  # its token is a random number
     "attr.validators._InValidator": _options,
     "immutables._map.Map": _by_key,
     "pint.registry.UnitRegistry": _registry_state,

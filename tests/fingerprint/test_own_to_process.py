@@ -54,8 +54,29 @@ class Units:
         self.kept_hash = hash(frozenset(self.fields.items()))
 class Variable:
     def __init__(self, name): self.name, self.hash = name, id(self)
+def marked(function):
+    def wrapper(): return function()
+    wrapper.wrapper_id = id(wrapper)
+    return wrapper
 UNITS, VARIABLE = Units(metre=1, second=-1), Variable("x")
-def f(): return UNITS, VARIABLE
+@marked
+def one(): return 1
+def f(): return UNITS, VARIABLE, one
+"""
+TORCH = """
+import torch
+def twice(x): return x * 2
+@torch.compile
+def compiled(x): return twice(x)
+class Net(torch.nn.Module):
+    def forward(self, x): return x + 1
+net = torch.compile(Net())
+def f(): return compiled, net
+"""
+DASK = """
+import dask.utils
+LOCKS = [dask.utils.SerializableLock()]
+def f(): return LOCKS
 """
 LOGURU = "from loguru import logger\ndef f(): logger.info('here'); return 1\n"
 PINT = """
@@ -88,6 +109,8 @@ SOURCES = {
     "numbers": NUMBERS,
     "code in a set": CODES,
     "loguru": LOGURU,
+    "torch": TORCH,
+    "dask": DASK,
     "pint": PINT,
     "pyrsistent": TREES,
     "immutables": MAPS,
@@ -95,7 +118,7 @@ SOURCES = {
 
 
 def _need(name: str) -> None:
-    if name in ("attrs", "beartype", "loguru", "pint", "pyrsistent", "immutables"):
+    if name not in ("an address", "numbers", "code in a set"):
         pytest.importorskip({"attrs": "attr"}.get(name, name))
 
 
@@ -125,6 +148,10 @@ def test_each_process_finds_the_same(name: str) -> None:
         ("an address", '"d"', '"e"'),
         ("numbers", "metre=1", "metre=2"),
         ("numbers", '"x"', '"y"'),
+        ("numbers", "return 1", "return 2"),
+        ("torch", "x * 2", "x * 3"),
+        ("torch", "x + 1", "x + 2"),
+        ("dask", "SerializableLock()]", "SerializableLock(), 1]"),
         ("code in a set", "return 3", "return 4"),
         ("loguru", "return 1", "return 2"),
         ("pint", "1.702", "1.703"),
