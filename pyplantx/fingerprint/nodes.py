@@ -17,7 +17,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
-from pyplantx.fingerprint.generated import made_from
+from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -418,15 +418,15 @@ class Describer:
     # --- functions ------------------------------------------------------------------------------------
 
     def _function(self, function: types.FunctionType) -> Node:
+        origin = origin_of(function)
+        if origin is not None:
+            return self._generated(function, origin)
         if self._boundary.owns_globals(function.__globals__):
             node = Node(function, b"library\0")
             node.add_text(library_name(function, self._boundary) or "")
             if self._held_name(function) is None:
                 self._add_closure(node, function)
             return node
-        origin = made_from(function)
-        if origin is not None:
-            return self._generated(function, *origin)
         record = self._record(function.__code__)
         node = Node(function, FUNCTION + record.digest.encode())
         self._add_defaults(node, function)
@@ -438,13 +438,15 @@ class Describer:
         node.sees |= record.sees
         return node
 
-    def _generated(self, function: types.FunctionType, library: str, wrapped: Any, options: object) -> Node:
+    def _generated(self, function: types.FunctionType, origin: Origin) -> Node:
         node = Node(function, b"generated\0")
-        node.add_text(library, function.__name__)
-        if wrapped is not None:
-            node.add_slot(self.slot(function, "options", f"{node.label}: options", _read_options, options))
-            node.add_ref(wrapped)
-            self._add_annotations(node, wrapped)
+        node.add_text(origin.library, function.__name__)
+        if origin.wrapped is not None:
+            options = self.slot(function, "options", f"{node.label}: options", _read_options, origin.options)
+            node.add_slot(options)
+            node.add_ref(origin.wrapped)
+            if isinstance(origin.wrapped, types.FunctionType):
+                self._add_annotations(node, origin.wrapped)
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
@@ -632,8 +634,8 @@ def _parts_of(obj: Any) -> tuple[str, ...]:
 
 def _read_options(function: Any, key: str) -> Any:
     """With which options a function was made."""
-    origin = made_from(function)
-    return MISSING if origin is None else origin[2]
+    origin = origin_of(function)
+    return MISSING if origin is None else origin.options
 
 
 def _held_parts(obj: Any) -> list[Any]:

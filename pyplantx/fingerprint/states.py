@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pyplantx.fingerprint import shared
 from pyplantx.fingerprint.boundary import is_library_file
+from pyplantx.fingerprint.generated import compiler_options
 
 
 def _path_state(value: Any) -> object:
@@ -85,6 +86,21 @@ def _text_state(stream: Any) -> object:
 def _options(validator: Any) -> object:
     """What may be chosen from as it was given: of a set attrs makes a tuple, in an order of the process."""
     return getattr(validator, "_original_options", validator.options)
+
+
+def _compiled_state(module: Any) -> object:
+    return module._modules["_orig_mod"], compiler_options(module.dynamo_ctx)
+
+
+def _operator_state(operator: Any) -> object:
+    """What a custom operator of torch was told; that it is registered, and from which line, is in the other fields."""
+    unsaid = ("_lib", "_opoverload", "_disabled_kernel", "_used_triton_kernels")
+    return {name: item for name, item in vars(operator).items() if name not in unsaid}
+
+
+def _jit_state(told: Any) -> object:
+    """What `jax.jit` was told, without the place where the function stands."""
+    return {name: item for name, item in told._asdict().items() if name != "fun_sourceinfo"}
 
 
 def _by_key(mapping: Any) -> object:
@@ -242,6 +258,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),
     **dict.fromkeys(("torch.jit.torch.jit.ScriptFunction", "torch.jit._script.RecursiveScriptModule"), _script_state),
     "torch.jit._trace.TopLevelTracedModule": _script_state,
+    "torch._dynamo.eval_frame.OptimizedModule": _compiled_state,
+    "torch._library.custom_ops.CustomOpDef": _operator_state,
+    "jax._src.pjit.PjitInfo": _jit_state,
     **dict.fromkeys(("torch.layout", "torch.memory_format", "torch.qscheme"), str),
     "numpy.busdaycalendar": lambda value: (value.weekmask, value.holidays),
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),

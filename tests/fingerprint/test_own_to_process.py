@@ -73,6 +73,22 @@ class Net(torch.nn.Module):
 net = torch.compile(Net())
 def f(): return compiled, net
 """
+OPERATOR = """
+import torch
+@torch.library.custom_op("mylib::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor: return x * 2
+@twice.register_fake
+def _(x): return torch.empty_like(x)
+def f(): return twice
+"""
+JAX = """
+import functools
+import jax
+def twice(x): return x * 2
+@functools.partial(jax.jit, static_argnums=(1,))
+def scaled(x, n): return twice(x) * n
+def f(): return scaled
+"""
 DASK = """
 import dask.utils
 LOCKS = [dask.utils.SerializableLock()]
@@ -110,6 +126,8 @@ SOURCES = {
     "code in a set": CODES,
     "loguru": LOGURU,
     "torch": TORCH,
+    "torch operator": OPERATOR,
+    "jax": JAX,
     "dask": DASK,
     "pint": PINT,
     "pyrsistent": TREES,
@@ -119,14 +137,19 @@ SOURCES = {
 
 def _need(name: str) -> None:
     if name not in ("an address", "numbers", "code in a set"):
-        pytest.importorskip({"attrs": "attr"}.get(name, name))
+        pytest.importorskip({"attrs": "attr"}.get(name, name.partition(" ")[0]))
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_each_process_finds_the_same(name: str) -> None:
+def test_each_process_finds_the_same_whatever_the_folder_and_the_line(name: str, tmp_path: Path) -> None:
     _need(name)
-    asked = "\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(f))"
-    found = {run(SOURCES[name] + asked, PYTHONHASHSEED=seed) for seed in "123"}
+    asked = "import app\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(app.f))"
+    found = set()
+    for seed in "123":
+        folder = tmp_path / seed
+        folder.mkdir()
+        (folder / "app.py").write_text("# moved\n" * int(seed) + SOURCES[name])
+        found.add(run(asked, folder=folder, PYTHONHASHSEED=seed))
     assert len(found) == 1
 
 
@@ -151,6 +174,10 @@ def test_each_process_finds_the_same(name: str) -> None:
         ("numbers", "return 1", "return 2"),
         ("torch", "x * 2", "x * 3"),
         ("torch", "x + 1", "x + 2"),
+        ("torch", "torch.compile\ndef", "torch.compile(fullgraph=True)\ndef"),
+        ("torch", "torch.compile(Net())", "torch.compile(Net(), mode='max-autotune')"),
+        ("jax", "x * 2", "x * 3"),
+        ("jax", "static_argnums=(1,)", "static_argnums=(1,), donate_argnums=(0,)"),
         ("dask", "SerializableLock()]", "SerializableLock(), 1]"),
         ("code in a set", "return 3", "return 4"),
         ("loguru", "return 1", "return 2"),
