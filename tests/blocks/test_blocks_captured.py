@@ -232,7 +232,8 @@ def test_the_subreactors_that_it_calls_count() -> None:
     assert captured(step).digest != before
 
 
-def test_dear_looks_are_rare() -> None:
+def test_dear_looks_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyplantx.blocks.captured._CHEAP", 0.001)
     now, effort = iter([0.0, 1.0, 19.9, 20.0, 20.0, 21.0]), iter([0.0, 1.0, 1.0, 2.0])
     found = captured(lambda x: x, clock=lambda: next(now), effort=lambda: next(effort))
     assert [found.look(), found.look(), found.look(), found.look()] == [None, None, True, None]

@@ -156,7 +156,6 @@ def settings(tmp_path: Path) -> Settings:
 def everything_is_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is."""
     monkeypatch.setattr("pyplantx.blocks.reduction.WORTH", 0.0)
-    monkeypatch.setattr("pyplantx.blocks.captured._CHEAP", 1e9)
 
 
 @pytest.fixture
