@@ -26,6 +26,7 @@ from pyplantx.fingerprint.objects import (
     bound_to,
     class_module,
     instance_dict,
+    is_by_address,
     library_name,
     member_fields,
     name_of,
@@ -253,6 +254,10 @@ class Encoder:
             raise
 
     def _mapping(self, value: dict[Any, Any]) -> None:
+        if is_by_address(value):
+            self._out += b"&" + size(len(value))
+            self._items(value.values())
+            return
         self._out += b"d" + size(len(value))
         self._pairs(value.items())
         if self._code is not None and any(key in value for key in TARGETS):

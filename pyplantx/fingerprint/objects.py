@@ -302,6 +302,14 @@ def is_own_number(obj: Any, name: Any, kept: Any, fields: Iterable[tuple[Any, An
     return _is_own(obj, name, kept, [item for other, item in fields if other is not name])
 
 
+def is_by_address(table: dict[Any, Any]) -> bool:
+    """Whether each key of a dict is the address of what lies under it: a number of the process."""
+    for key, item in table.items():
+        if type(key) is not int or key < _LEAST_HASH or key != id(item):
+            return False
+    return bool(table)
+
+
 def _may_be_own(name: str) -> bool:
     return "hash" in name or "id" in name
 

@@ -52,16 +52,18 @@ class Units:
     def __init__(self, **fields):
         self.fields = Fields(fields)
         self.kept_hash = hash(frozenset(self.fields.items()))
+class Graph:
+    def __init__(self, *nodes): self.nodes = {id(node): node for node in nodes}
 class Variable:
     def __init__(self, name): self.name, self.hash = name, id(self)
 def marked(function):
     def wrapper(): return function()
     wrapper.wrapper_id = id(wrapper)
     return wrapper
-UNITS, VARIABLE = Units(metre=1, second=-1), Variable("x")
+UNITS, VARIABLE, GRAPH = Units(metre=1, second=-1), Variable("x"), Graph(Variable("y"), Variable("z"))
 @marked
 def one(): return 1
-def f(): return UNITS, VARIABLE, one
+def f(): return UNITS, VARIABLE, GRAPH, one
 """
 TORCH = """
 import torch
@@ -94,6 +96,12 @@ import dask.utils
 LOCKS = [dask.utils.SerializableLock()]
 def f(): return LOCKS
 """
+FIGURE = """
+from matplotlib.figure import Figure
+KEPT = Figure()
+KEPT.subplots().plot([1, 2, 3], label="line")
+def f(): return KEPT
+"""
 LOGURU = "from loguru import logger\ndef f(): logger.info('here'); return 1\n"
 PINT = """
 import pint
@@ -124,6 +132,7 @@ SOURCES = {
     "an address": VECTORIZER,
     "numbers": NUMBERS,
     "code in a set": CODES,
+    "matplotlib": FIGURE,
     "loguru": LOGURU,
     "torch": TORCH,
     "torch operator": OPERATOR,
@@ -170,7 +179,8 @@ def test_each_process_finds_the_same_whatever_the_folder_and_the_line(name: str,
         ("an address", '"b"', '"e"'),
         ("an address", '"d"', '"e"'),
         ("numbers", "metre=1", "metre=2"),
-        ("numbers", '"x"', '"y"'),
+        ("numbers", '"x"', '"w"'),
+        ("numbers", '"z"', '"w"'),
         ("numbers", "return 1", "return 2"),
         ("torch", "x * 2", "x * 3"),
         ("torch", "x + 1", "x + 2"),
@@ -180,6 +190,7 @@ def test_each_process_finds_the_same_whatever_the_folder_and_the_line(name: str,
         ("jax", "static_argnums=(1,)", "static_argnums=(1,), donate_argnums=(0,)"),
         ("dask", "SerializableLock()]", "SerializableLock(), 1]"),
         ("code in a set", "return 3", "return 4"),
+        ("matplotlib", "[1, 2, 3]", "[1, 2, 4]"),
         ("loguru", "return 1", "return 2"),
         ("pint", "1.702", "1.703"),
         ("pint", "UnitRegistry()", "UnitRegistry(autoconvert_offset_to_baseunit=True)"),
