@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
@@ -15,11 +13,11 @@ from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, PyplantxErro
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import error_of, is_running, note_opened, trim
+from pyplantx.failures import UsersFrames, error_of, note_opened
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
+from pyplantx.gate import Gate, Visit
 from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
-from pyplantx.helping import helped
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
@@ -32,7 +30,6 @@ from pyplantx.world import Answers
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from types import FrameType
 
     from pyplantx.config import ConfigSource
     from pyplantx.core.messages import Failure, ReactorId
@@ -40,17 +37,6 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.records import HistoryEntry
     from pyplantx.warehouse.retention import Collected, DiskUse
-
-
-_RESTLESS = "a reactor (or a listener) can't use its plant while it runs"
-
-#: Seconds that a thread waits in silence for another one, which uses the same plant.
-_PATIENCE = 30.0
-_WHO_IS_AT_WORK = (
-    "another thread that runs reactors of the same plant; if those wait for this thread in turn, neither goes on: "
-    "a reactor asks for ingredients by `yield pipe.receive(...)`"
-)
-_BEFORE_THE_LOOP = "ask for the ingredient before the loop: x = yield pipe.receive('x')"
 
 
 class Plant:
@@ -134,7 +120,7 @@ class Plant:
         network_index: bool = False,
         logger: Any = None,
     ) -> None:
-        with _UsersFrames():
+        with UsersFrames():
             budget = MemoryBudget(memory)
             workers = _workers_for(executor)
             room = parse_bytes(disk, "the disk budget")
@@ -164,17 +150,13 @@ class Plant:
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
-        self._deciding: dict[ReactorId, Decision] = {}  # what the demand that is on its way has decided
         self._history: list[HistoryEntry] = []
         self._segments = Segments()
         self._warned: set[str] = set()  # ingredients with several senders
         self._explicit = False
         self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._synced = -1
-        self._lock = threading.RLock()
-        self._active = False
-        self._asked_in: FrameType | None = None  # whose ``with`` block the activity is
-        self._at_work = 0  # its thread
+        self._gate = Gate(self.warehouse, self._fingerprinter, self._code_memo)
         self._claim_timeout = claim_wait
         self._logger = logger
 
@@ -201,7 +183,7 @@ class Plant:
         BadRequest
             If a reactor of this plant is running.
         """
-        if self._is_at_work():
+        if self._gate.is_at_work():
             raise BadRequest("a reactor can't close its plant while it runs", hint="close it where it was opened")
         try:
             if self._workers is not None:
@@ -239,7 +221,7 @@ class Plant:
         TwoProducers
             If two declare with ``sends=`` that they send one ingredient.
         """
-        with self._resting():
+        with self._gate.resting():
             for reactor in _flat(reactors):
                 if not isinstance(reactor, Reactor):
                     raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
@@ -260,7 +242,7 @@ class Plant:
 
     def _catch_up(self) -> None:
         """Register what was decorated since; a demand that is on its way ends with those that it began with."""
-        if not self._is_at_work():
+        if not self._gate.is_at_work():
             self._sync_reactors()
 
     def _sync_reactors(self) -> None:
@@ -292,7 +274,7 @@ class Plant:
             If it is a text or a number, which have no parameters; if a reactor tries.
         """
         given = check_config(config)
-        with self._resting():
+        with self._gate.resting():
             self._config = given
 
     @property
@@ -309,7 +291,7 @@ class Plant:
             If a reactor tries.
         """
         told = check_texts("names of parameters", names, "plant.mark_params_as_auxiliary(['verbose'])")
-        with self._resting():
+        with self._gate.resting():
             self._auxiliary.update(told)
 
     def _config_source(self) -> ConfigSource:
@@ -382,79 +364,11 @@ class Plant:
                 senders = " and ".join([self._roster[id].name for id in ids])
                 log().warning("%s both send %r, and the one that has run last is asked: rename one", senders, name)
 
-    def _activity(self, dry: bool = False) -> _Session:
-        return _Session(self, dry)
+    def _activity(self, dry: bool = False) -> Visit:
+        """A ``with`` block around an activity. `dry`: start nothing, only find out what would run."""
+        return self._gate.activity(partial(self._make_activity, dry))
 
-    def _open_activity(self, dry: bool, asked_in: FrameType) -> Activity:
-        """Begin an activity: the code, the config and the index as they are now."""
-        self._await_turn()
-        with self._lock:
-            if self._is_at_work():
-                hint = "x = yield pipe.receive('x') asks for an ingredient"
-                raise BadRequest(_RESTLESS, hint=hint)
-            self._asked_in, self._at_work, self._active = asked_in, threading.get_ident(), True
-            try:
-                self._lock.acquire()  # until `_close_activity`
-                self.warehouse.begin_activity()
-                return self._begin(dry)
-            except BaseException:
-                self._close_activity()
-                raise
-
-    def _await_turn(self) -> None:
-        """Where another thread is at work: it may itself be waiting for this one, and then both wait for ever.
-
-        Raises
-        ------
-        BadRequest
-            If that is known.
-        """
-        if not self._active or self._at_work == threading.get_ident():
-            return
-        if helped() == self._at_work:
-            raise BadRequest("a function of a loop can't use the plant of its reactor", hint=_BEFORE_THE_LOOP)
-        if not self._lock.acquire(timeout=_PATIENCE):
-            log().warning("%s has waited %g s for %s", threading.current_thread().name, _PATIENCE, _WHO_IS_AT_WORK)
-        else:
-            self._lock.release()
-
-    def _is_at_work(self) -> bool:
-        """Whether an activity is on its way.
-
-        One that this thread has left is ended now: Ctrl-C came in the steps that were to end it.
-        """
-        if not self._active or not self._lock.acquire(blocking=False):
-            return self._active
-        try:
-            if self._active and not is_running(self._asked_in):
-                self._close_activity()
-            return self._active
-        finally:
-            self._lock.release()
-
-    @contextmanager
-    def _resting(self) -> Iterator[None]:
-        """No reactor of this plant runs meanwhile."""
-        self._await_turn()
-        with self._lock:
-            if self._is_at_work():
-                hint = "do it where the plant was opened"
-                raise BadRequest(_RESTLESS, hint=hint)
-            yield
-
-    def _close_activity(self) -> None:
-        """End what `_open_activity` began."""
-        self._fingerprinter.leave_activity()  # if nothing ran: else `_finish` has ended it
-        try:
-            self.warehouse.end_activity()
-            self._code_memo.keep()  # of those who only asked, too
-        finally:
-            self._deciding, self._asked_in = {}, None
-            self._active = False
-            self._lock.release()
-
-    def _begin(self, dry: bool) -> Activity:
-        self._fingerprinter.begin_activity()
+    def _make_activity(self, dry: bool) -> Activity:
         self._roster.refresh()
         self._sync_reactors()
         answers = Answers(
@@ -465,7 +379,7 @@ class Plant:
             self._subreactor_started,
             self._workers,
         )
-        activity = Activity(
+        return Activity(
             self._roster,
             self.warehouse,
             SerialExecutor(),
@@ -477,8 +391,6 @@ class Plant:
             self._claim_timeout,
             dry,
         )
-        self._deciding = activity.decisions
-        return activity
 
     def _finish(self, activity: Activity) -> None:
         """What an activity leaves: everything durable and announced, decisions and history kept."""
@@ -718,7 +630,7 @@ class Plant:
         StoreBusy
             If it is to be mended, and another thread of this process does not come to an end with storing something.
         """
-        with self._resting():
+        with self._gate.resting():
             return self.warehouse.check(check_flag("fix=", fix))
 
     def gc(
@@ -765,7 +677,7 @@ class Plant:
         Each limit that is given is enforced, so together they remove what any of them wants gone. Without any, the
         store shrinks to its budget (``Plant(disk=...)``), as it does by itself when it is closed.
         """
-        with self._resting():
+        with self._gate.resting():
             return self.warehouse.keeper.gc(max_size, keep_versions, older_than, check_flag("dry_run=", dry_run))
 
     def du(self) -> DiskUse:
@@ -776,7 +688,7 @@ class Plant:
         DiskUse
             Of each ingredient its versions, bytes, last use, and whether it is pinned; sums by place.
         """
-        with self._resting():
+        with self._gate.resting():
             return self.warehouse.keeper.du()
 
     def pin(self, *names: str) -> None:
@@ -838,8 +750,9 @@ class Plant:
         )
 
     def _last_decision(self, id: ReactorId) -> Decision:
-        if id in self._deciding:  # a listener or a reactor asks, in the middle of a demand
-            return self._deciding[id]
+        at_work = self._gate.inside
+        if at_work is not None and id in at_work.decisions:  # a listener or a reactor asks, in the middle of a demand
+            return at_work.decisions[id]
         if id in self._decisions:
             return self._decisions[id] or up_to_date(self._roster[id].name)
         entry = self.warehouse.last_run(id)
@@ -874,35 +787,6 @@ class Plant:
 def _check_names(method: str, names: tuple[Any, ...]) -> None:
     if not names or not all(isinstance(name, str) for name in names):
         raise BadRequest(f"plant.{method} takes names of ingredients", hint=f"plant.{method}('metrics')")
-
-
-class _UsersFrames:
-    """Errors leave this ``with`` block without our frames."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            trim(error)
-
-
-class _Session:
-    """The ``with`` block around an activity. Errors leave it with the user's frames only."""
-
-    def __init__(self, plant: Plant, dry: bool) -> None:
-        self._plant, self._dry = plant, dry
-
-    def __enter__(self) -> Activity:
-        with _UsersFrames():
-            self._activity = self._plant._open_activity(self._dry, sys._getframe(1))
-        return self._activity
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._plant._close_activity()
-        self._activity.let_go()
-        if error is not None:
-            trim(error)
 
 
 def _workers_for(executor: Any) -> Any:

@@ -51,6 +51,7 @@ FLOORS = {
     "executors.*": 5,
     "activity": 6,
     "explain": 6,
+    "gate": 6,
     "plant": 6,
     "utils": 7,
     "testing": 7,
