@@ -22,9 +22,8 @@ from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
 from pyplantx.roster import Roster
-from pyplantx.trees import ACCEPTED, Segments
+from pyplantx.trees import Segments
 from pyplantx.units import parse_bytes
-from pyplantx.warehouse.waiting import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers
 
@@ -584,28 +583,9 @@ class Plant:
         """
         with self._activity(dry=True) as activity:
             ids = [self._roster.find(reactor) for reactor in _flat(reactors)]
-            accepted = [id for id in ids if self._accept(id, activity) | self._accept_observed(id, activity)]
+            accepted = [id for id in ids if activity.accept(id)]
         self.warehouse.sync()
         return [self._roster[id].name for id in accepted]
-
-    def _accept(self, id: ReactorId, activity: Activity) -> bool:
-        root = self._roster.root(id)
-        earlier = [version.root for version in self.warehouse.versions(id) if version.root != root]
-        if not earlier or self.warehouse.find_record(root) is not None:
-            return False
-        last = activity.last_accepted(earlier[0])
-        if last == root:
-            return False
-        self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + last)], (), lambda: self._roster.parts(id)))
-        return True
-
-    def _accept_observed(self, id: ReactorId, activity: Activity) -> bool:
-        """Of subreactors that it calls, and of classes of what it receives."""
-        record = activity.bridge(id)
-        if record is not None:
-            root = self._roster.root(id)
-            self.warehouse.commit(Commit(id, root, [record], (), lambda: self._roster.parts(id)))
-        return record is not None
 
     # ----------------------------------------------------------------- looking after the store
 
