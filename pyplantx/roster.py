@@ -118,9 +118,10 @@ class Roster:
         if wanted in self._reactors:
             return wanted
         if self._named is None:
-            self._named = {}
+            ids: dict[str, list[ReactorId]] = {}
             for reactor in self:
-                self._named.setdefault(reactor.name, []).append(reactor.id)
+                ids.setdefault(reactor.name, []).append(reactor.id)
+            self._named = ids  # whole: Ctrl-C may come before
         named = self._named.get(wanted, [])
         if len(named) == 1:
             return named[0]
@@ -211,10 +212,11 @@ class Roster:
     def mentioned_first(self, name: str, ids: tuple[ReactorId, ...]) -> tuple[ReactorId, ...]:
         """`ids`, those first in whose code the name stands as a text: in a list, or the call of a helper."""
         if self._mentions is None:
-            self._mentions = {}
+            mentions: dict[str, set[ReactorId]] = {}
             for reactor in self:
                 for text in self._fingerprinter.mentions(reactor):
-                    self._mentions.setdefault(text, set()).add(reactor.id)
+                    mentions.setdefault(text, set()).add(reactor.id)
+            self._mentions = mentions
         mentioning = self._mentions.get(name)
         return ids if mentioning is None else tuple(sorted(ids, key=lambda id: id not in mentioning))
 

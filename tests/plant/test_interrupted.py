@@ -32,7 +32,14 @@ class Calls:
 def interrupted(
     n,
     action,
-    files=("plant.py", "gate.py", "fingerprint/code.py", "warehouse/warehouse.py", "warehouse/stillness.py"),
+    files=(
+        "plant.py",
+        "gate.py",
+        "roster.py",
+        "fingerprint/code.py",
+        "warehouse/warehouse.py",
+        "warehouse/stillness.py",
+    ),
 ):
     """Whether there were n functions to enter."""
     calls = Calls(n, files)
