@@ -20,7 +20,7 @@ from pyplantx.gate import Gate, Visit
 from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
-from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
+from pyplantx.reactor import Reactor, ReactorFunc, function_of
 from pyplantx.roster import Roster
 from pyplantx.trees import Segments
 from pyplantx.units import parse_bytes
@@ -152,9 +152,6 @@ class Plant:
         self._history: list[HistoryEntry] = []
         self._segments = Segments()
         self._warned: set[str] = set()  # ingredients with several senders
-        self._explicit = False
-        self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
-        self._synced = -1
         self._gate = Gate(self.warehouse, self._fingerprinter, self._code_memo)
         self._claim_timeout = claim_wait
         self._logger = logger
@@ -224,13 +221,7 @@ class Plant:
             for reactor in _flat(reactors):
                 if not isinstance(reactor, Reactor):
                     raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
-                self._explicit = True
-                self._fingerprinter.begin_activity()  # two of one name are compared as they are now
-                try:
-                    self._roster.add(reactor)
-                finally:
-                    self._fingerprinter.leave_activity()
-                self._passed_over[reactor.id] = default_registry.newest(reactor)
+                self._roster.add_by_hand(reactor)
 
     add_reactors = add_reactor
 
@@ -242,25 +233,7 @@ class Plant:
     def _catch_up(self) -> None:
         """Register what was decorated since; a demand that is on its way ends with those that it began with."""
         if not self._gate.is_at_work():
-            self._sync_reactors()
-
-    def _sync_reactors(self) -> None:
-        """Register what was decorated since; if somebody registers by hand, no others than those, defined anew."""
-        if self._synced == default_registry.changes:
-            return
-        changes = default_registry.changes
-        if self._explicit:
-            self._follow_definitions()
-        else:
-            self._roster.replace(default_registry.resolve(self._roster.fingerprint))
-        self._synced = changes
-
-    def _follow_definitions(self) -> None:
-        for id in default_registry.defined_again():
-            if id in self._roster:
-                newest = default_registry.newest(self._roster[id])
-                if newest is not self._roster[id] and newest is not self._passed_over.get(id):
-                    self._roster.add(newest)
+            self._roster.catch_up()
 
     # ----------------------------------------------------------------- config
 
@@ -369,7 +342,7 @@ class Plant:
 
     def _make_activity(self, dry: bool) -> Activity:
         self._roster.refresh()
-        self._sync_reactors()
+        self._roster.catch_up()
         answers = Answers(
             self._config_source,
             self._fingerprinter,
