@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
 from pyplantx.activity import Activity
-from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, PyplantxError, near_misses
+from pyplantx.advice import Advice
+from pyplantx.errors import BadRequest, PayloadMissing
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import UsersFrames, error_of, note_opened
+from pyplantx.failures import UsersFrames, note_opened
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
 from pyplantx.gate import Gate, Visit
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pyplantx.config import ConfigSource
-    from pyplantx.core.messages import Failure, ReactorId
+    from pyplantx.core.messages import ReactorId
     from pyplantx.core.trace import ObjectRef
     from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.records import HistoryEntry
@@ -145,6 +146,7 @@ class Plant:
         self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse, self.warehouse.script)
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
+        self._advice = Advice(self._roster, self.warehouse)
         self._config = check_config(config)
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
@@ -347,7 +349,7 @@ class Plant:
             self._config_source,
             self._fingerprinter,
             self.warehouse,
-            self._error_of,
+            self._advice.error_of,
             self._subreactor_started,
             self._workers,
         )
@@ -375,33 +377,6 @@ class Plant:
         activity.renew_reverted()
         self.warehouse.sync()
         activity.announce()
-
-    def _error_of(self, failure: Failure, cause: BaseException | None = None) -> BaseException:
-        return error_of(
-            failure,
-            lambda id: self._roster[id].name,
-            near_misses=self._near_misses,
-            advise=self._advice_where_nobody_sends,
-            cause=cause,
-        )
-
-    def _advice_where_nobody_sends(self, name: str) -> str:
-        """What to do if no reactor sends an ingredient; "" where its name says nothing."""
-        hinted = [self._roster[id].name for id in self._roster.hinted(name)]
-        if hinted:
-            return f"{' and '.join(hinted)} would send it, by what the code says, and did not: is that line reached?"
-        if any(reactor.name == name for reactor in self._roster):
-            return f"there is a reactor {name}, but what it returns is not kept: pipe.send({name!r}, value) in it"
-        if self.warehouse.last_ref(name) is not None:
-            return f"other reactors have sent it to this store: plant.fetch_ingredient({name!r}) gives the last version"
-        return ""
-
-    def _near_misses(self, name: str) -> list[str]:
-        try:
-            stored = set(self.warehouse.names())
-        except PyplantxError:  # a reactor kept the error, and it is read when the store is closed
-            stored = set()
-        return near_misses(name, (stored | set(self._roster.hinted_names())) - {name})
 
     def _subreactor_started(self, subreactor: Any) -> None:
         self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, function_of(subreactor))
@@ -493,7 +468,7 @@ class Plant:
         if ref is None:
             ref = self.warehouse.last_ref(name)
             if ref is None:
-                raise self._error_of_unknown(name)
+                raise self._advice.error_of_unknown(name)
             log().warning("ingredient %r is not up to date: the last stored version is taken", name)
         self.warehouse.note_reached(() if ref.inline is not None else (ref.address,))
         return ref
@@ -520,11 +495,6 @@ class Plant:
     def _up_to_date(self, name: str) -> ObjectRef | None:
         with self._activity(dry=True) as activity:
             return activity.inspect((name,), ()).get(name)
-
-    def _error_of_unknown(self, name: str) -> NoProducer:
-        close = self._near_misses(name)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "plant.produce(...) runs what is needed"
-        return NoProducer(f"no ingredient {name!r} is stored", hint=hint)
 
     def status(self) -> Status:
         """What would run now, and why. Runs nothing.
@@ -733,7 +703,7 @@ class Plant:
         self._catch_up()
         senders = [id for id, _ in self.warehouse.producers(name) if id in self._roster] + self._roster.hinted(name)
         if not senders:
-            raise self._error_of_unknown(name)
+            raise self._advice.error_of_unknown(name)
         return self.why(senders[0])
 
 

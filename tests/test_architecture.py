@@ -39,6 +39,7 @@ FLOORS = {
     "config.*": 2,
     "reactor": 2,
     "warehouse.*": 3,
+    "advice": 4,
     "blocks.*": 4,
     "failures": 4,
     "pipework": 4,
