@@ -8,11 +8,12 @@ is entered that was to end something, before the first line of it: no ``finally`
 around it. What can be relied on is this:
 
 1. That an activity is on its way is noted before anything is taken for it.
-2. `Gate._close` ends one. Until its ``try`` is reached, nothing is given back, and what is done there can be done
-   again. From there on nothing is left out: the ``finally`` calls no function in Python.
+2. `Gate._close` ends one. Until its ``try`` is reached nothing is given back, and what is done there can be done again.
+   From there on the lock is given back in any case: the ``finally`` calls no function in Python. What the warehouse was
+   not told then does no harm, and is put right by the next activity.
 3. If Ctrl-C comes before that, all stays taken, and the plant looks busy. Whoever asks next, `Gate.is_at_work`, sees
    that the call which the activity was for is no longer on the stack, and ends it then. Only the thread that began it
-   can do so, and it can always, for the lock lets its own thread in again; others wait.
+   can do so, for the lock lets nobody else in; others wait.
 """
 
 from __future__ import annotations
