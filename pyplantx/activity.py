@@ -51,7 +51,7 @@ from pyplantx.failures import describe_request_chain, error_of, is_described, no
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.recall import Recall
 from pyplantx.run import Run
-from pyplantx.trees import Segments, Trees
+from pyplantx.trees import ACCEPTED, Segments, Trees
 from pyplantx.turns import Turns
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.waiting import Commit
@@ -223,15 +223,6 @@ class Activity:
         self._scheduler.let_go()
         self._over = None
         del self._error
-
-    def last_accepted(self, root: Digest) -> Digest:
-        """The version whose traces count for that of this root, by what was accepted."""
-        return self._trees.accepted(root, self.warehouse.find_record(root))[0]
-
-    def bridge(self, id: ReactorId) -> tuple[Digest, str] | None:
-        """The record by which a reactor's traces hold in spite of edits of code that it had observed; see `Trees`."""
-        found = self._trees.bridge(id, partial(self.world.answer, self.reactors[id]))
-        return None if found is None else (found[0], encode_segment(found[1]))
 
     def renew_reverted(self) -> None:
         """Note that versions are in use again that are not the last ones that ran."""
@@ -511,6 +502,31 @@ class Activity:
         if self._due:
             call_each(_taken_from(self._due))
             self.world.files.clear()
+
+    def accept(self, id: ReactorId) -> bool:
+        """Let earlier traces of a reactor count for its present version; whether there was anything to be done."""
+        return self._accept_earlier(id) | self._accept_observed(id)
+
+    def _accept_earlier(self, id: ReactorId) -> bool:
+        root = self.reactors.root(id)
+        earlier = [version.root for version in self.warehouse.versions(id) if version.root != root]
+        if not earlier or self.warehouse.find_record(root) is not None:
+            return False
+        last = self._trees.accepted(earlier[0], self.warehouse.find_record(earlier[0]))[0]
+        if last != root:
+            self._commit_accepted(id, root, ACCEPTED + last)
+        return last != root
+
+    def _accept_observed(self, id: ReactorId) -> bool:
+        """Of subreactors that it calls, and of classes of what it receives."""
+        found = self._trees.bridge(id, partial(self.world.answer, self.reactors[id]))
+        if found is not None:
+            self._commit_accepted(id, found[0], encode_segment(found[1]))
+        return found is not None
+
+    def _commit_accepted(self, id: ReactorId, key: Digest, record: str) -> None:
+        root, parts = self.reactors.root(id), partial(self.reactors.parts, id)
+        self.warehouse.commit(Commit(id, root, [(key, record)], (), parts))
 
     # ----------------------------------------------------------------- reasons and failures
 

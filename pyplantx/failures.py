@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
@@ -223,6 +222,17 @@ def trim(error: BaseException) -> None:
         at = cause
 
 
+class UsersFrames:
+    """Errors leave this ``with`` block without our frames."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            trim(error)
+
+
 def _users_part(tb: TracebackType | None) -> TracebackType | None:
     head: TracebackType | None = None
     kept, was_ours = [], False
@@ -249,15 +259,3 @@ def _is_ours(tb: TracebackType) -> bool:
 
 def _is_our_file(path: str) -> bool:
     return path.startswith(_HERE + os.sep)
-
-
-def is_running(call: FrameType | None) -> bool:
-    """Whether this thread still is in a call, or in something that it has called.
-
-    A ``with`` block whose end is a function in Python may be left without it: signals are handled as that function is
-    entered. By this alone one knows that what the block has taken was left behind.
-    """
-    above: FrameType | None = sys._getframe(1)
-    while above is not None and above is not call:
-        above = above.f_back
-    return above is not None

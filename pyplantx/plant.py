@@ -3,54 +3,40 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
 from pyplantx.activity import Activity
-from pyplantx.errors import BadRequest, NoProducer, PayloadMissing, PyplantxError, near_misses
+from pyplantx.advice import Advice
+from pyplantx.errors import BadRequest, PayloadMissing
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import error_of, is_running, note_opened, trim
+from pyplantx.failures import UsersFrames, note_opened
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
+from pyplantx.gate import Gate, Visit
 from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
-from pyplantx.helping import helped
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
-from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
+from pyplantx.reactor import Reactor, ReactorFunc, function_of
 from pyplantx.roster import Roster
-from pyplantx.trees import ACCEPTED, Segments
+from pyplantx.trees import Segments
 from pyplantx.units import parse_bytes
-from pyplantx.warehouse.waiting import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 from pyplantx.world import Answers
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from types import FrameType
 
     from pyplantx.config import ConfigSource
-    from pyplantx.core.messages import Failure, ReactorId
+    from pyplantx.core.messages import ReactorId
     from pyplantx.core.trace import ObjectRef
     from pyplantx.warehouse.collect import Problem
     from pyplantx.warehouse.records import HistoryEntry
     from pyplantx.warehouse.retention import Collected, DiskUse
-
-
-_RESTLESS = "a reactor (or a listener) can't use its plant while it runs"
-
-#: Seconds that a thread waits in silence for another one, which uses the same plant.
-_PATIENCE = 30.0
-_WHO_IS_AT_WORK = (
-    "another thread that runs reactors of the same plant; if those wait for this thread in turn, neither goes on: "
-    "a reactor asks for ingredients by `yield pipe.receive(...)`"
-)
-_BEFORE_THE_LOOP = "ask for the ingredient before the loop: x = yield pipe.receive('x')"
 
 
 class Plant:
@@ -134,7 +120,7 @@ class Plant:
         network_index: bool = False,
         logger: Any = None,
     ) -> None:
-        with _UsersFrames():
+        with UsersFrames():
             budget = MemoryBudget(memory)
             workers = _workers_for(executor)
             room = parse_bytes(disk, "the disk budget")
@@ -160,21 +146,15 @@ class Plant:
         self._fingerprinter.memo = self._code_memo = PackedMemo(self.warehouse, self.warehouse.script)
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
+        self._advice = Advice(self._roster, self.warehouse)
         self._config = check_config(config)
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date
-        self._deciding: dict[ReactorId, Decision] = {}  # what the demand that is on its way has decided
         self._history: list[HistoryEntry] = []
         self._segments = Segments()
         self._warned: set[str] = set()  # ingredients with several senders
-        self._explicit = False
-        self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
-        self._synced = -1
-        self._lock = threading.RLock()
-        self._active = False
-        self._asked_in: FrameType | None = None  # whose ``with`` block the activity is
-        self._at_work = 0  # its thread
+        self._gate = Gate(self.warehouse, self._fingerprinter, self._code_memo)
         self._claim_timeout = claim_wait
         self._logger = logger
 
@@ -201,7 +181,7 @@ class Plant:
         BadRequest
             If a reactor of this plant is running.
         """
-        if self._is_at_work():
+        if self._gate.is_at_work():
             raise BadRequest("a reactor can't close its plant while it runs", hint="close it where it was opened")
         try:
             if self._workers is not None:
@@ -239,17 +219,11 @@ class Plant:
         TwoProducers
             If two declare with ``sends=`` that they send one ingredient.
         """
-        with self._resting():
+        with self._gate.resting():
             for reactor in _flat(reactors):
                 if not isinstance(reactor, Reactor):
                     raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
-                self._explicit = True
-                self._fingerprinter.begin_activity()  # two of one name are compared as they are now
-                try:
-                    self._roster.add(reactor)
-                finally:
-                    self._fingerprinter.leave_activity()
-                self._passed_over[reactor.id] = default_registry.newest(reactor)
+                self._roster.add_by_hand(reactor)
 
     add_reactors = add_reactor
 
@@ -260,26 +234,8 @@ class Plant:
 
     def _catch_up(self) -> None:
         """Register what was decorated since; a demand that is on its way ends with those that it began with."""
-        if not self._is_at_work():
-            self._sync_reactors()
-
-    def _sync_reactors(self) -> None:
-        """Register what was decorated since; if somebody registers by hand, no others than those, defined anew."""
-        if self._synced == default_registry.changes:
-            return
-        changes = default_registry.changes
-        if self._explicit:
-            self._follow_definitions()
-        else:
-            self._roster.replace(default_registry.resolve(self._roster.fingerprint))
-        self._synced = changes
-
-    def _follow_definitions(self) -> None:
-        for id in default_registry.defined_again():
-            if id in self._roster:
-                newest = default_registry.newest(self._roster[id])
-                if newest is not self._roster[id] and newest is not self._passed_over.get(id):
-                    self._roster.add(newest)
+        if not self._gate.is_at_work():
+            self._roster.catch_up()
 
     # ----------------------------------------------------------------- config
 
@@ -292,7 +248,7 @@ class Plant:
             If it is a text or a number, which have no parameters; if a reactor tries.
         """
         given = check_config(config)
-        with self._resting():
+        with self._gate.resting():
             self._config = given
 
     @property
@@ -309,7 +265,7 @@ class Plant:
             If a reactor tries.
         """
         told = check_texts("names of parameters", names, "plant.mark_params_as_auxiliary(['verbose'])")
-        with self._resting():
+        with self._gate.resting():
             self._auxiliary.update(told)
 
     def _config_source(self) -> ConfigSource:
@@ -382,90 +338,22 @@ class Plant:
                 senders = " and ".join([self._roster[id].name for id in ids])
                 log().warning("%s both send %r, and the one that has run last is asked: rename one", senders, name)
 
-    def _activity(self, dry: bool = False) -> _Session:
-        return _Session(self, dry)
+    def _activity(self, dry: bool = False) -> Visit:
+        """A ``with`` block around an activity. `dry`: start nothing, only find out what would run."""
+        return self._gate.activity(partial(self._make_activity, dry))
 
-    def _open_activity(self, dry: bool, asked_in: FrameType) -> Activity:
-        """Begin an activity: the code, the config and the index as they are now."""
-        self._await_turn()
-        with self._lock:
-            if self._is_at_work():
-                hint = "x = yield pipe.receive('x') asks for an ingredient"
-                raise BadRequest(_RESTLESS, hint=hint)
-            self._asked_in, self._at_work, self._active = asked_in, threading.get_ident(), True
-            try:
-                self._lock.acquire()  # until `_close_activity`
-                self.warehouse.begin_activity()
-                return self._begin(dry)
-            except BaseException:
-                self._close_activity()
-                raise
-
-    def _await_turn(self) -> None:
-        """Where another thread is at work: it may itself be waiting for this one, and then both wait for ever.
-
-        Raises
-        ------
-        BadRequest
-            If that is known.
-        """
-        if not self._active or self._at_work == threading.get_ident():
-            return
-        if helped() == self._at_work:
-            raise BadRequest("a function of a loop can't use the plant of its reactor", hint=_BEFORE_THE_LOOP)
-        if not self._lock.acquire(timeout=_PATIENCE):
-            log().warning("%s has waited %g s for %s", threading.current_thread().name, _PATIENCE, _WHO_IS_AT_WORK)
-        else:
-            self._lock.release()
-
-    def _is_at_work(self) -> bool:
-        """Whether an activity is on its way.
-
-        One that this thread has left is ended now: Ctrl-C came in the steps that were to end it.
-        """
-        if not self._active or not self._lock.acquire(blocking=False):
-            return self._active
-        try:
-            if self._active and not is_running(self._asked_in):
-                self._close_activity()
-            return self._active
-        finally:
-            self._lock.release()
-
-    @contextmanager
-    def _resting(self) -> Iterator[None]:
-        """No reactor of this plant runs meanwhile."""
-        self._await_turn()
-        with self._lock:
-            if self._is_at_work():
-                hint = "do it where the plant was opened"
-                raise BadRequest(_RESTLESS, hint=hint)
-            yield
-
-    def _close_activity(self) -> None:
-        """End what `_open_activity` began."""
-        self._fingerprinter.leave_activity()  # if nothing ran: else `_finish` has ended it
-        try:
-            self.warehouse.end_activity()
-            self._code_memo.keep()  # of those who only asked, too
-        finally:
-            self._deciding, self._asked_in = {}, None
-            self._active = False
-            self._lock.release()
-
-    def _begin(self, dry: bool) -> Activity:
-        self._fingerprinter.begin_activity()
+    def _make_activity(self, dry: bool) -> Activity:
         self._roster.refresh()
-        self._sync_reactors()
+        self._roster.catch_up()
         answers = Answers(
             self._config_source,
             self._fingerprinter,
             self.warehouse,
-            self._error_of,
+            self._advice.error_of,
             self._subreactor_started,
             self._workers,
         )
-        activity = Activity(
+        return Activity(
             self._roster,
             self.warehouse,
             SerialExecutor(),
@@ -477,8 +365,6 @@ class Plant:
             self._claim_timeout,
             dry,
         )
-        self._deciding = activity.decisions
-        return activity
 
     def _finish(self, activity: Activity) -> None:
         """What an activity leaves: everything durable and announced, decisions and history kept."""
@@ -491,33 +377,6 @@ class Plant:
         activity.renew_reverted()
         self.warehouse.sync()
         activity.announce()
-
-    def _error_of(self, failure: Failure, cause: BaseException | None = None) -> BaseException:
-        return error_of(
-            failure,
-            lambda id: self._roster[id].name,
-            near_misses=self._near_misses,
-            advise=self._advice_where_nobody_sends,
-            cause=cause,
-        )
-
-    def _advice_where_nobody_sends(self, name: str) -> str:
-        """What to do if no reactor sends an ingredient; "" where its name says nothing."""
-        hinted = [self._roster[id].name for id in self._roster.hinted(name)]
-        if hinted:
-            return f"{' and '.join(hinted)} would send it, by what the code says, and did not: is that line reached?"
-        if any(reactor.name == name for reactor in self._roster):
-            return f"there is a reactor {name}, but what it returns is not kept: pipe.send({name!r}, value) in it"
-        if self.warehouse.last_ref(name) is not None:
-            return f"other reactors have sent it to this store: plant.fetch_ingredient({name!r}) gives the last version"
-        return ""
-
-    def _near_misses(self, name: str) -> list[str]:
-        try:
-            stored = set(self.warehouse.names())
-        except PyplantxError:  # a reactor kept the error, and it is read when the store is closed
-            stored = set()
-        return near_misses(name, (stored | set(self._roster.hinted_names())) - {name})
 
     def _subreactor_started(self, subreactor: Any) -> None:
         self._listeners.tell(self.EventType.subreactor_started, subreactor.__name__, function_of(subreactor))
@@ -609,7 +468,7 @@ class Plant:
         if ref is None:
             ref = self.warehouse.last_ref(name)
             if ref is None:
-                raise self._error_of_unknown(name)
+                raise self._advice.error_of_unknown(name)
             log().warning("ingredient %r is not up to date: the last stored version is taken", name)
         self.warehouse.note_reached(() if ref.inline is not None else (ref.address,))
         return ref
@@ -636,11 +495,6 @@ class Plant:
     def _up_to_date(self, name: str) -> ObjectRef | None:
         with self._activity(dry=True) as activity:
             return activity.inspect((name,), ()).get(name)
-
-    def _error_of_unknown(self, name: str) -> NoProducer:
-        close = self._near_misses(name)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "plant.produce(...) runs what is needed"
-        return NoProducer(f"no ingredient {name!r} is stored", hint=hint)
 
     def status(self) -> Status:
         """What would run now, and why. Runs nothing.
@@ -672,28 +526,9 @@ class Plant:
         """
         with self._activity(dry=True) as activity:
             ids = [self._roster.find(reactor) for reactor in _flat(reactors)]
-            accepted = [id for id in ids if self._accept(id, activity) | self._accept_observed(id, activity)]
+            accepted = [id for id in ids if activity.accept(id)]
         self.warehouse.sync()
         return [self._roster[id].name for id in accepted]
-
-    def _accept(self, id: ReactorId, activity: Activity) -> bool:
-        root = self._roster.root(id)
-        earlier = [version.root for version in self.warehouse.versions(id) if version.root != root]
-        if not earlier or self.warehouse.find_record(root) is not None:
-            return False
-        last = activity.last_accepted(earlier[0])
-        if last == root:
-            return False
-        self.warehouse.commit(Commit(id, root, [(root, ACCEPTED + last)], (), lambda: self._roster.parts(id)))
-        return True
-
-    def _accept_observed(self, id: ReactorId, activity: Activity) -> bool:
-        """Of subreactors that it calls, and of classes of what it receives."""
-        record = activity.bridge(id)
-        if record is not None:
-            root = self._roster.root(id)
-            self.warehouse.commit(Commit(id, root, [record], (), lambda: self._roster.parts(id)))
-        return record is not None
 
     # ----------------------------------------------------------------- looking after the store
 
@@ -718,7 +553,7 @@ class Plant:
         StoreBusy
             If it is to be mended, and another thread of this process does not come to an end with storing something.
         """
-        with self._resting():
+        with self._gate.resting():
             return self.warehouse.check(check_flag("fix=", fix))
 
     def gc(
@@ -765,7 +600,7 @@ class Plant:
         Each limit that is given is enforced, so together they remove what any of them wants gone. Without any, the
         store shrinks to its budget (``Plant(disk=...)``), as it does by itself when it is closed.
         """
-        with self._resting():
+        with self._gate.resting():
             return self.warehouse.keeper.gc(max_size, keep_versions, older_than, check_flag("dry_run=", dry_run))
 
     def du(self) -> DiskUse:
@@ -776,7 +611,7 @@ class Plant:
         DiskUse
             Of each ingredient its versions, bytes, last use, and whether it is pinned; sums by place.
         """
-        with self._resting():
+        with self._gate.resting():
             return self.warehouse.keeper.du()
 
     def pin(self, *names: str) -> None:
@@ -838,8 +673,9 @@ class Plant:
         )
 
     def _last_decision(self, id: ReactorId) -> Decision:
-        if id in self._deciding:  # a listener or a reactor asks, in the middle of a demand
-            return self._deciding[id]
+        at_work = self._gate.inside
+        if at_work is not None and id in at_work.decisions:  # a listener or a reactor asks, in the middle of a demand
+            return at_work.decisions[id]
         if id in self._decisions:
             return self._decisions[id] or up_to_date(self._roster[id].name)
         entry = self.warehouse.last_run(id)
@@ -867,42 +703,13 @@ class Plant:
         self._catch_up()
         senders = [id for id, _ in self.warehouse.producers(name) if id in self._roster] + self._roster.hinted(name)
         if not senders:
-            raise self._error_of_unknown(name)
+            raise self._advice.error_of_unknown(name)
         return self.why(senders[0])
 
 
 def _check_names(method: str, names: tuple[Any, ...]) -> None:
     if not names or not all(isinstance(name, str) for name in names):
         raise BadRequest(f"plant.{method} takes names of ingredients", hint=f"plant.{method}('metrics')")
-
-
-class _UsersFrames:
-    """Errors leave this ``with`` block without our frames."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            trim(error)
-
-
-class _Session:
-    """The ``with`` block around an activity. Errors leave it with the user's frames only."""
-
-    def __init__(self, plant: Plant, dry: bool) -> None:
-        self._plant, self._dry = plant, dry
-
-    def __enter__(self) -> Activity:
-        with _UsersFrames():
-            self._activity = self._plant._open_activity(self._dry, sys._getframe(1))
-        return self._activity
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._plant._close_activity()
-        self._activity.let_go()
-        if error is not None:
-            trim(error)
 
 
 def _workers_for(executor: Any) -> Any:

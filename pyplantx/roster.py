@@ -1,4 +1,4 @@
-"""The reactors of a plant, with what their code says about them: fingerprints, parts, hints."""
+"""The reactors of a plant: who is registered, and what their code says about them: fingerprints, parts, hints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pyplantx.errors import TwoProducers, UnknownReactor
 from pyplantx.fingerprint.records import ANYTHING
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.reactor import Reactor, check_clash, described, is_twin, place_of, unknown_reactor
+from pyplantx.reactor import Reactor, check_clash, default_registry, described, is_twin, place_of, unknown_reactor
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
@@ -36,6 +36,9 @@ class Roster:
         self._declared: dict[str, ReactorId] = {}  # by ``sends=``: the ingredient to who sends it
         self._places: dict[tuple[str, str], Reactor] | None = None
         self._named: dict[str, list[ReactorId]] | None = None
+        self._by_hand = False  # whether somebody has chosen
+        self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
+        self._caught_up = -1
 
     def __getitem__(self, id: ReactorId) -> Reactor:
         return self._reactors[id]
@@ -98,6 +101,46 @@ class Roster:
         self._reactors, self._declared, self._places, self._named = registered, declared, None, None
         self.refresh()
 
+    def add_by_hand(self, reactor: Reactor) -> None:
+        """`add` one that the user has chosen: from then on no others are registered by themselves.
+
+        Raises
+        ------
+        ReactorClash, TwoProducers
+            As `add`.
+        """
+        self._by_hand = True
+        self._fingerprinter.begin_activity()  # two of one name are compared as they are now
+        try:
+            self.add(reactor)
+        finally:
+            self._fingerprinter.leave_activity()
+        self._passed_over[reactor.id] = default_registry.newest(reactor)
+
+    def catch_up(self) -> None:
+        """Register what was decorated since; if somebody has chosen, no others than those, defined anew.
+
+        Raises
+        ------
+        ReactorClash, TwoProducers
+            As `add`.
+        """
+        if self._caught_up == default_registry.changes:
+            return
+        changes = default_registry.changes
+        if self._by_hand:
+            self._follow_definitions()
+        else:
+            self.replace(default_registry.resolve(self.fingerprint))
+        self._caught_up = changes
+
+    def _follow_definitions(self) -> None:
+        for id in default_registry.defined_again():
+            if id in self._reactors:
+                newest = default_registry.newest(self._reactors[id])
+                if newest is not self._reactors[id] and newest is not self._passed_over.get(id):
+                    self.add(newest)
+
     def refresh(self) -> None:
         """Forget what was read from the code: it may have changed."""
         self._roots.clear()
@@ -118,9 +161,10 @@ class Roster:
         if wanted in self._reactors:
             return wanted
         if self._named is None:
-            self._named = {}
+            ids: dict[str, list[ReactorId]] = {}
             for reactor in self:
-                self._named.setdefault(reactor.name, []).append(reactor.id)
+                ids.setdefault(reactor.name, []).append(reactor.id)
+            self._named = ids  # whole: Ctrl-C may come before
         named = self._named.get(wanted, [])
         if len(named) == 1:
             return named[0]
@@ -211,10 +255,11 @@ class Roster:
     def mentioned_first(self, name: str, ids: tuple[ReactorId, ...]) -> tuple[ReactorId, ...]:
         """`ids`, those first in whose code the name stands as a text: in a list, or the call of a helper."""
         if self._mentions is None:
-            self._mentions = {}
+            mentions: dict[str, set[ReactorId]] = {}
             for reactor in self:
                 for text in self._fingerprinter.mentions(reactor):
-                    self._mentions.setdefault(text, set()).add(reactor.id)
+                    mentions.setdefault(text, set()).add(reactor.id)
+            self._mentions = mentions
         mentioning = self._mentions.get(name)
         return ids if mentioning is None else tuple(sorted(ids, key=lambda id: id not in mentioning))
 

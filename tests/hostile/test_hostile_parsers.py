@@ -237,7 +237,7 @@ def answers(tmp_path: Path) -> Iterator[Any]:
             plant._config_source,
             plant._fingerprinter,
             plant.warehouse,
-            plant._error_of,
+            plant._advice.error_of,
             plant._subreactor_started,
         )
         yield lambda kind, key: world.answer(asks, Question(kind, key))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, errors, specs
+from pyplantx.advice import Advice
 from pyplantx.testing import forget_reactors
 
 Open = Callable[..., Any]
@@ -99,8 +100,8 @@ class TestNobodySends:
         kept: list[errors.NoProducer] = []
         monkeypatch.setattr(pytest, "kept", kept, raising=False)  # where no fingerprint looks what is in it
         asked: list[str] = []
-        near_misses = Plant._near_misses
-        monkeypatch.setattr(Plant, "_near_misses", lambda plant, name: asked.append(name) or near_misses(plant, name))
+        near_misses = Advice.near_misses
+        monkeypatch.setattr(Advice, "near_misses", lambda advice, name: asked.append(name) or near_misses(advice, name))
 
         @ReactorFunc
         def use(pipe: Any) -> Any:

@@ -207,3 +207,22 @@ def test_a_demand_leaves_no_cycles(open_plant: Callable[..., Any]) -> None:
                 plant.run_reactor(failing)
         left = parts_of_demands()
     assert {id(part) for part in left} <= {id(part) for part in others}
+
+
+def test_a_plant_that_is_forgotten_is_gone_at_once(open_plant: Callable[..., Any]) -> None:
+    """Its parts don't lead back to it: what its reactors have made does not wait for the collector."""
+
+    @ReactorFunc
+    def one(pipe: Any) -> None:
+        pipe.send("a", 1)
+
+    plant = open_plant(one)
+    plant.produce("a")
+    plant.status()
+    warehouse, seen = plant.warehouse, weakref.ref(plant)
+    gc.disable()
+    try:
+        del plant
+        assert seen() is None
+    finally:
+        warehouse.close()

@@ -10,10 +10,9 @@ import sys
 
 import pytest
 
-from pyplantx import Plant, ReactorFunc
-from pyplantx import plant as plant_module
+from pyplantx import Plant, ReactorFunc, gate
 
-PACKAGE = os.path.dirname(plant_module.__file__) + os.sep
+PACKAGE = os.path.dirname(gate.__file__) + os.sep
 
 
 class Calls:
@@ -31,7 +30,16 @@ class Calls:
 
 
 def interrupted(
-    n, action, files=("plant.py", "fingerprint/code.py", "warehouse/warehouse.py", "warehouse/stillness.py")
+    n,
+    action,
+    files=(
+        "plant.py",
+        "gate.py",
+        "roster.py",
+        "fingerprint/code.py",
+        "warehouse/warehouse.py",
+        "warehouse/stillness.py",
+    ),
 ):
     """Whether there were n functions to enter."""
     calls = Calls(n, files)
@@ -95,7 +103,7 @@ def test_a_plant_closes_after_ctrl_c_in_any_call(tmp_path, reactors):
         n += 1
         with Plant(tmp_path, config={"n": n}) as plant:
             plant.add_reactor(*reactors)
-            more = interrupted(n, lambda: plant.produce("y"), ["plant.py"])
+            more = interrupted(n, lambda: plant.produce("y"), ["plant.py", "gate.py"])
     assert n > 10
 
 

@@ -159,10 +159,8 @@ def test_many_are_pinned_with_one_look_at_the_traces(
             plant.pin("numbers", "nothing")
         assert not any(held.pinned for held in plant.du().ingredients)
         opened: list[bool] = []
-        open_activity = Plant._open_activity
-        monkeypatch.setattr(
-            Plant, "_open_activity", lambda self, dry, *more: opened.append(dry) or open_activity(self, dry, *more)
-        )
+        make = Plant._make_activity
+        monkeypatch.setattr(Plant, "_make_activity", lambda self, dry: opened.append(dry) or make(self, dry))
         plant.pin("numbers", "squares", "total")
         assert opened == [True]
         assert [held.pinned for held in plant.du().ingredients] == [True] * 3

@@ -8,8 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc
-from pyplantx import plant as plant_module
+from pyplantx import Plant, ReactorFunc, gate
 from pyplantx.errors import BadRequest
 
 USES = {
@@ -49,7 +48,7 @@ def test_a_function_of_a_loop_can_t_use_the_plant(tmp_path, use, executor):
 
 
 def test_a_thread_that_waits_for_long_says_so(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(plant_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(gate, "_PATIENCE", 0.05)
     bert = threading.Thread(target=lambda: got.append(plant.produce("other")), name="Bert")
     got = []
 
