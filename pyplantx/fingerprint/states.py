@@ -246,7 +246,8 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("_contextvars.ContextVar", "contextvars.ContextVar"), _variable_state),
     "numpy.random._generator.Generator": _generator_state,
     "dask.delayed.DelayedLeaf": _delayed_state,
-    "dask.utils.SerializableLock": lambda value: None,  # its token is a random number
+    # their tokens are random numbers
+    **dict.fromkeys(("dask.utils.SerializableLock", "xarray.backends.locks.SerializableLock"), lambda value: None),
     "attr.validators._InValidator": _options,
     "immutables._map.Map": _by_key,
     "pint.registry.UnitRegistry": _registry_state,
