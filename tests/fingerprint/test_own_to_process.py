@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyplantx.fingerprint import shared
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.records import raw_digest
 from tests.fingerprint.harness import DictMemo, program
@@ -165,3 +166,10 @@ def test_how_a_native_function_is_called_counts(old: str, new: str, library: Pat
 def test_that_a_native_function_was_looked_up_says_nothing(library: Path, tmp_path: Path) -> None:
     one, other = _looks(tmp_path, NATIVE, library), _looks(tmp_path, NATIVE + "LIB.sin\n", library)
     assert one == other
+
+
+def test_a_shared_library_is_read_once(library: Path, tmp_path: Path) -> None:
+    first = _looks(tmp_path, NATIVE, library)
+    reads = shared._digest_of.cache_info().misses
+    assert _looks(tmp_path, NATIVE, library) == first
+    assert shared._digest_of.cache_info().misses == reads
