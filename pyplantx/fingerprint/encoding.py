@@ -516,7 +516,7 @@ class Encoder:
         self._out += size(len(arguments))
         for argument in arguments:
             self._class(argument) if isinstance(argument, type) else self.write(argument)
-        self.write(dict(without_own_numbers(value, list(state.items()))) if type(state) is dict else state)
+        self.write(_without_own_numbers(value, state) if type(state) is dict else state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])
 
@@ -609,6 +609,13 @@ def _located(path: Any, boundary: Boundary) -> Any:
     if not isinstance(path, str):  # a dict of OmegaConf has its texts in nodes
         path = (instance_dict(path) or {}).get("_val")
     return locate(path, boundary) if isinstance(path, str) else MISSING
+
+
+def _without_own_numbers(value: Any, state: dict[Any, Any]) -> dict[Any, Any]:
+    """The very dictionary where nothing is left out: it may hold itself, or be met again."""
+    fields = list(state.items())
+    kept = without_own_numbers(value, fields)
+    return state if len(kept) == len(fields) else dict(kept)
 
 
 def _ignore(thing: object) -> None:
