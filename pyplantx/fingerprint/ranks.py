@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.generated import made_from
 from pyplantx.fingerprint.objects import MISSING, inner_function, role_function, static_attribute
 from pyplantx.fingerprint.pieces import static_pin
 from pyplantx.fingerprint.records import Record
@@ -76,7 +77,10 @@ class Ranks:
         if (inner := inner_function(obj)) is not MISSING:
             return self.rank(inner)
         own, held = "", list(self._parts(obj))
-        if isinstance(obj, types.FunctionType):
+        origin = made_from(obj) if isinstance(obj, types.FunctionType) else None
+        if origin is not None:
+            own, *held = origin
+        elif isinstance(obj, types.FunctionType):
             own = self._record(obj.__code__).digest
             held = [obj.__defaults__, obj.__kwdefaults__, obj.__closure__]
         elif isinstance(obj, types.CodeType):

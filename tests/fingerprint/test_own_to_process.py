@@ -54,6 +54,11 @@ def c(): return 3
 KEPT = {a.__code__, b.__code__, c.__code__}
 def f(): return KEPT
 """
+#: Which of them is first in the set must not hang on the number in their code.
+IN_A_SET = {
+    "attrs": f"{ATTRS}\nSET = {{frozenset({{Point, f}}), frozenset({{Cached, f}}), frozenset({{lower, f}})}}\n",
+    "beartype": f"{BEARTYPE}\nSET = {{plain, tower, Own, f}}\n",
+}
 SOURCES = {"attrs": ATTRS, "beartype": BEARTYPE, "an address": VECTORIZER, "code in a set": CODES}
 
 
@@ -67,6 +72,14 @@ def test_each_process_finds_the_same(name: str) -> None:
     _need(name)
     asked = "\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(f))"
     found = {run(SOURCES[name] + asked, PYTHONHASHSEED=seed) for seed in "123"}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", IN_A_SET)
+def test_each_process_finds_them_in_the_same_order_in_a_set(name: str) -> None:
+    _need(name)
+    asked = "\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(lambda: SET))"
+    found = {run(IN_A_SET[name] + asked, PYTHONHASHSEED=seed) for seed in "123456"}
     assert len(found) == 1
 
 
