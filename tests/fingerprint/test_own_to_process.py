@@ -47,6 +47,22 @@ class Reduced(Vectorizer):
 KEPT, REDUCED = Vectorizer(["a", "b"]), Reduced(["c", "d"])
 def f(): return KEPT, REDUCED
 """
+PYDANTIC = """
+import typing
+from pydantic import AfterValidator, BaseModel, TypeAdapter, validate_call
+class Inner(BaseModel):
+    a: int = 1
+    kids: "list[Inner]" = []
+class Outer(BaseModel):
+    inner: Inner = Inner()
+    table: dict = {"ref": "app.Inner:123456"}
+def grown(x): return x + 1
+Grown = typing.Annotated[int, AfterValidator(grown)]
+@validate_call
+def take(x: Outer, y: "Inner | None" = None, z: Grown = 3): return 1
+ADAPTER = TypeAdapter(list[Outer])
+def f(): return take({}), ADAPTER.validate_python([])
+"""
 CODES = """
 def a(): return 1
 def b(): return 2
@@ -59,11 +75,11 @@ IN_A_SET = {
     "attrs": f"{ATTRS}\nSET = {{frozenset({{Point, f}}), frozenset({{Cached, f}}), frozenset({{lower, f}})}}\n",
     "beartype": f"{BEARTYPE}\nSET = {{plain, tower, Own, f}}\n",
 }
-SOURCES = {"attrs": ATTRS, "beartype": BEARTYPE, "an address": VECTORIZER, "code in a set": CODES}
+SOURCES = {"attrs": ATTRS, "beartype": BEARTYPE, "pydantic": PYDANTIC, "an address": VECTORIZER, "code in a set": CODES}
 
 
 def _need(name: str) -> None:
-    if name in ("attrs", "beartype"):
+    if name in ("attrs", "beartype", "pydantic"):
         pytest.importorskip({"attrs": "attr"}.get(name, name))
 
 
@@ -97,6 +113,11 @@ def test_each_process_finds_them_in_the_same_order_in_a_set(name: str) -> None:
         ("beartype", "x: float = 1.0", "x: int = 1"),
         ("beartype", "is_pep484_tower=True", "is_pep484_tower=False"),
         ("beartype", "class Own: pass", "class Own: x = 1"),
+        ("pydantic", "a: int = 1", "a: int = 2"),
+        ("pydantic", ":123456", ":123457"),
+        ("pydantic", "x + 1", "x + 2"),
+        ("pydantic", "z: Grown", "z: int"),
+        ("pydantic", "list[Outer]", "tuple[Outer]"),
         ("an address", '"b"', '"e"'),
         ("an address", '"d"', '"e"'),
         ("code in a set", "return 3", "return 4"),
