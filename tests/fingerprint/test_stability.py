@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pyplantx.fingerprint.value import encode
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
@@ -110,6 +112,26 @@ print(Fingerprinter().fingerprint(run))
 def test_functions_in_a_set_that_hold_the_table_in_which_they_are_listed_are_looked_at_once_each() -> None:
     digests = [run(TABLE, PYTHONHASHSEED=seed).splitlines()[1] for seed in "12"]  # else it takes hours
     assert len(set(digests)) == 1
+
+
+def test_a_set_without_code_in_it_is_encoded_once() -> None:
+    asked = 0
+
+    class Counted:
+        def __fingerprint__(self) -> str:
+            nonlocal asked
+            asked += 1
+            return "counted"
+
+    def described(value: object) -> bytes:
+        return encode(value, lambda obj: "code", lambda thing: None, None, lambda obj: "rank")
+
+    nested: frozenset[object] = frozenset({1})
+    for _ in range(40):  # each of them would be gone through twice for the one around it
+        nested = frozenset({nested, frozenset({nested, 2})})
+    assert described(nested) == encode(nested)
+    described(frozenset({Counted()}))
+    assert asked == 2  # its class is code: once for the order, once for what it is
 
 
 PROJECT = {
