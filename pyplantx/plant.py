@@ -521,8 +521,8 @@ class Plant:
         Returns
         -------
         list of str
-            Names of the reactors whose edits were accepted; those that have traces of their own are left
-            alone.
+            Names of the reactors whose edits were accepted; those that have a trace of the present code, theirs
+            and what it has observed, are left alone.
         """
         with self._activity(dry=True) as activity:
             ids = [self._roster.find(reactor) for reactor in _flat(reactors)]

@@ -454,6 +454,7 @@ class Registry:
         self._reactors: dict[ReactorId, list[Reactor]] = {}
         self._modules: set[str] = set()
         self._again: dict[ReactorId, Reactor] = {}  # newest definition of those that have replaced another one
+        self._forgotten: set[ReactorId] = set()  # plants may have them
         self.changes = 0  #: grows with every definition
 
     def add(self, reactor: Reactor) -> None:
@@ -463,7 +464,7 @@ class Registry:
         known = self._reactors.get(reactor.id)
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
-        if known and len(others) < len(known):
+        if (known and len(others) < len(known)) or reactor.id in self._forgotten:
             self._again[reactor.id] = reactor
 
     def newest(self, reactor: Reactor) -> Reactor:
@@ -501,6 +502,7 @@ class Registry:
 
     def clear(self) -> None:
         """Forget all reactors."""
+        self._forgotten.update(self._reactors)
         self._reactors.clear()
         self._modules.clear()
         self._again.clear()

@@ -99,8 +99,9 @@ def is_omegaconf(cls: type, name: str) -> bool:
 
 def is_argparse(cls: type) -> bool:
     """Whether `cls` is (derived from) ``argparse.Namespace``."""
-    argparse = sys.modules.get("argparse")  # nobody has one of its objects without having imported it
-    return argparse is not None and issubclass(cls, argparse.Namespace)
+    # Nobody has one of its objects without having imported it; a thread may be just importing it.
+    namespace = getattr(sys.modules.get("argparse"), "Namespace", None)
+    return isinstance(namespace, type) and issubclass(cls, namespace)
 
 
 def is_library(cls: type) -> bool:

@@ -325,7 +325,7 @@ class Fingerprinter:
         found: set[str] = set()
         for one in self._within(_unwrap(function)):
             if isinstance(one, types.FunctionType):
-                found.update(texts_of(one.__code__), texts_in(one.__defaults__))
+                found.update(texts_of(one.__code__), texts_in(one.__defaults__), texts_in(one.__kwdefaults__))
             elif isinstance(one, type) and self.is_project_class(one):
                 found.update(texts_in(dict(vars(one))))
             for slot in self._graph.node(one).constants:

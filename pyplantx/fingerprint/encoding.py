@@ -286,22 +286,29 @@ class Encoder:
         self._unordered(b"S" if type(value) is set else b"Z", value)
 
     def _unordered(self, tag: bytes, value: Iterable[Any]) -> None:
-        if self._rank is not None:
-            encoded = [self._isolated(item) for item in self._ranked(value, self._rank)]
-        else:
-            encoded = sorted(map(self._isolated, value))
+        encoded = sorted(map(self._isolated, value)) if self._rank is None else self._ranked(value, self._rank)
         self._out += tag + size(len(encoded))
         for item in encoded:
             self._out += item
 
-    def _ranked(self, items: Iterable[Any], rank: Code) -> list[Any]:
-        """The elements of a set in an order that doesn't depend on the process, though what `code` answers does."""
+    def _ranked(self, items: Iterable[Any], rank: Code) -> list[bytes]:
+        """The elements of a set in an order that doesn't depend on the process, though what `code` answers does.
+
+        Sets without code in them, which most are, are encoded once: nothing was asked that is answered otherwise.
+        """
+        asked: list[object] = []
+
+        def ask(obj: object) -> str:
+            asked.append(obj)
+            return rank(obj)
+
         kept = self._code, self._opaque, self._rank, self._classes, self._done
-        self._code, self._opaque, self._rank, self._classes, self._done = rank, _ignore, None, {}, {}
+        self._code, self._opaque, self._rank, self._classes, self._done = ask, asked.append, None, {}, {}
         try:
-            return sorted(items, key=self._isolated)
+            pairs = sorted([(self._isolated(item), item) for item in items], key=_first)
         finally:
             self._code, self._opaque, self._rank, self._classes, self._done = kept
+        return [self._isolated(item) if asked else told for told, item in pairs]
 
     def _isolated(self, item: Any) -> bytes:
         """One element's encoding that does not depend on which elements came before it."""
@@ -521,7 +528,7 @@ class Encoder:
         self._out += size(len(arguments))
         for argument in arguments:
             self._class(argument) if isinstance(argument, type) else self.write(argument)
-        self.write(dict(without_own_numbers(value, list(state.items()))) if type(state) is dict else state)
+        self.write(_without_own_numbers(value, state) if type(state) is dict else state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])
 
@@ -614,6 +621,17 @@ def _located(path: Any, boundary: Boundary) -> Any:
     if not isinstance(path, str):  # a dict of OmegaConf has its texts in nodes
         path = (instance_dict(path) or {}).get("_val")
     return locate(path, boundary) if isinstance(path, str) else MISSING
+
+
+def _without_own_numbers(value: Any, state: dict[Any, Any]) -> dict[Any, Any]:
+    """The very dictionary where nothing is left out: it may hold itself, or be met again."""
+    fields = list(state.items())
+    kept = without_own_numbers(value, fields)
+    return state if len(kept) == len(fields) else dict(kept)
+
+
+def _first(pair: tuple[bytes, Any]) -> bytes:
+    return pair[0]
 
 
 def _ignore(thing: object) -> None:

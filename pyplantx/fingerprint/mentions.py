@@ -5,15 +5,18 @@ Even less than hints: they tell in which order strangers are tried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, Final
 
 from pyplantx.fingerprint.bytecode import CONST, FIND_ATTRIBUTES, Body
+from pyplantx.fingerprint.objects import as_builtin, builtin_base
 
 _ASKING: Final = "receive"
-#: How deep containers are looked through, and how many things are looked at in one of them.
+#: How deep containers are looked through, and how many things are looked at for one value.
 _DEEPEST, _MOST = 3, 10_000
+#: Built-in container -> what tells the length of one, whatever its class says.
+_LENGTHS: Final[dict[type, Callable[[Any], int]]] = {base: base.__len__ for base in (tuple, list, dict, set, frozenset)}
 
 
 def texts_of(code: CodeType) -> Iterator[str]:
@@ -40,14 +43,19 @@ def _constants_from(code: CodeType, body: Body, start: int) -> Iterator[object]:
         yield code.co_consts[arg]
 
 
-def texts_in(value: Any, depth: int = _DEEPEST) -> Iterator[str]:
-    """The texts in a value: itself, or what a container of the built-in kinds holds."""
-    if isinstance(value, str):
-        yield value
-    elif depth and isinstance(value, (tuple, list, set, frozenset, Mapping)) and len(value) <= _MOST:
-        for item in _items(value):
-            yield from texts_in(item, depth - 1)
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts in a value: itself, or what containers of the built-in kinds hold, read past what their classes say.
 
-
-def _items(value: Any) -> Iterable[Any]:
-    return [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+    Of other things nothing is asked: a file of HDF5 is a mapping, too, and may be closed.
+    """
+    pending, looked = [(value, 0)], 0
+    while pending and looked < _MOST:
+        one, depth = pending.pop()
+        looked += 1
+        base = builtin_base(type(one))
+        if base is str:
+            yield str.__str__(one)
+        elif base is not None and base in _LENGTHS and depth < _DEEPEST and _LENGTHS[base](one) <= _MOST:
+            plain = as_builtin(one, base)
+            held = [*plain, *plain.values()] if base is dict else plain
+            pending += [(item, depth + 1) for item in held]

@@ -124,7 +124,7 @@ class Describer:
         self._record = record
         self._settle = settle
         self._arrived = arrived
-        self._rank = Ranks(boundary, record, self.plain_name, _held_parts).rank
+        self._ranks = Ranks(boundary, record, self.plain_name, _held_parts)
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
@@ -231,12 +231,14 @@ class Describer:
             opaque.append(f"{slot.label}: a {qualified(type(thing))}")
 
         try:
-            return values.encode(value, stand_in, note, self._boundary, self._rank)
+            return values.encode(value, stand_in, note, self._boundary, self._ranks.rank)
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
             opaque.append(f"{slot.label}: {error}")
             return b"?" + text(stand_in(type(value))) + text(type(value).__qualname__)
+        finally:
+            self._ranks.forget()
 
     def plain_name(self, obj: Any) -> str | None:
         """The name of a library's function, class or module that says all about it; None for everything else."""
@@ -557,8 +559,7 @@ class Describer:
         return node
 
     def _add_members(self, node: Node, cls: type) -> None:
-        own = vars(cls)
-        members = own.get("_member_map_", {}) if "enum.Enum" in map(qualified, cls.__mro__) else {}
+        own, members = vars(cls), _enum_members(cls)
         for key in members:
             node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_member))
         for key in self._list(cls, node, functools.partial(_is_class_noise, cls, members)):
@@ -576,6 +577,11 @@ def _is_function_noise(function: types.FunctionType, noise: frozenset[str], key:
     if key in _FUNCTION_NOISE or key in noise:
         return True
     return is_own_number(function, key, attributes.get(key), attributes.items())
+
+
+def _enum_members(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = vars(cls).get("_member_map_", {}) if "enum.Enum" in map(qualified, cls.__mro__) else {}
+    return found
 
 
 def _is_class_noise(cls: type, members: dict[str, Any], key: str) -> bool:
@@ -639,7 +645,11 @@ def _read_options(function: Any, key: str) -> Any:
 
 
 def _held_parts(obj: Any) -> list[Any]:
-    """What a thin wrapper wraps; nothing for all else."""
+    """What a thin wrapper wraps, or a class holds; nothing for all else."""
+    if isinstance(obj, type):
+        members = _enum_members(obj)
+        names = [key for key in list(vars(obj)) if not _is_class_noise(obj, members, key)]
+        return [obj.__bases__, *[read_member(obj, key) for key in members], {key: vars(obj).get(key) for key in names}]
     return [read_attribute(obj, name) for name in _parts_of(obj)] if isinstance(obj, _PARTED) else []
 
 

@@ -83,7 +83,7 @@ def static_attribute(obj: Any, name: str) -> Any:
     own = instance_dict(obj)
     if own is not None and name in own:
         return own[name]
-    return class_attribute(obj if isinstance(obj, type) else type(obj), name)
+    return class_attribute(obj if issubclass(type(obj), type) else type(obj), name)
 
 
 def class_attribute(cls: type, name: str) -> Any:
@@ -267,7 +267,7 @@ def role_function(obj: Any) -> Any:
 
 def inner_function(obj: Any) -> Any:
     """The Python function inside a compiled one of a library (numba's dispatchers)."""
-    inner = static_attribute(obj, _INNER) if not isinstance(obj, type) else MISSING
+    inner = static_attribute(obj, _INNER) if not issubclass(type(obj), type) else MISSING
     if not isinstance(inner, types.FunctionType) or library_name(type(obj), _ANY_VERSION) is None:
         return MISSING  # an object of the project may call something of its own by that name
     return inner

@@ -4,12 +4,13 @@ A library of the project counts with the content of its file, wherever it lies; 
 package by its name. How a function is called (`restype`, `argtypes`, `errcheck`) is said by
 the project, and counts; that a function was looked up says nothing.
 
-This file may know: ctypes, by the names of its types. It may not know: how anything is encoded or hashed.
+This file may know: ctypes, by the names of its types. It may not know: how anything is encoded.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import is_library_file
@@ -51,7 +52,16 @@ def _content(name: object) -> bytes:
     if path.startswith(_SYSTEM):
         return b""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        now = os.stat(path)
+        return _digest_of(path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
     except OSError:  # removed or replaced since: it goes by its name
         return b""
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: str, *state: int) -> bytes:
+    """Of a file in that state: it is asked for twice in each demand, and may be large."""
+    import hashlib  # few have such libraries
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

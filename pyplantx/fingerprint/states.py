@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from pyplantx.fingerprint import shared
+from pyplantx.fingerprint import schemas, shared
 from pyplantx.fingerprint.boundary import is_library_file
 from pyplantx.fingerprint.generated import compiler_options
 
@@ -256,6 +256,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     shared.FUNCTION: shared.function_state,
     # the namespaces in which annotations are looked up; what they say is in the validator
     "pydantic._internal._namespace_utils.NsResolver": lambda value: None,
+    "pydantic_core._pydantic_core.SchemaValidator": schemas.compiled_state,
+    "pydantic_core._pydantic_core.SchemaSerializer": schemas.compiled_state,
+    "pydantic.type_adapter.TypeAdapter": schemas.adapter_state,
     **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),
     **dict.fromkeys(("torch.jit.torch.jit.ScriptFunction", "torch.jit._script.RecursiveScriptModule"), _script_state),
     "torch.jit._trace.TopLevelTracedModule": _script_state,

@@ -133,6 +133,20 @@ class _Sink:
         way = self._ways[kind]
         return NotImplemented if way is None else way(item)
 
+    def look_for_dill(self, item: object) -> Any:
+        """`look`, and the name of a script's class, or one in a function.
+
+        dill itself warns that such a class can't be found, and then tries its name. To switch its warnings off would be
+        to switch them for all threads.
+        """
+        way = self.look(item)
+        if way is not NotImplemented or not isinstance(item, type):
+            return way
+        if item.__bases__ == (tuple,) and hasattr(item, "_fields"):
+            return way  # named tuples are written in a way of dill's own
+        is_missed = item.__module__ == "__main__" or "<locals>" in item.__qualname__
+        return item.__qualname__ if is_missed else way
+
     def _refuse(self, item: object, what: str) -> Any:
         if getattr(item, "__name__", "").partition(".")[0] != "dill":  # dill's pickles name its own modules
             raise _Refused(item, what)
@@ -241,17 +255,13 @@ def _pickler_class() -> Any:
 
 
 def _dump_with_dill(value: object, sink: _Sink) -> None:
-    import warnings
-
     with OptionalLibrary("dill", "an object that pickle refuses"):
         import dill
 
     # By reference where possible: a copy of a class would be another class, and an old one.
     pickler = dill.Pickler(sink, protocol=5, byref=True, buffer_callback=sink.take)
-    pickler.reducer_override = sink.look
-    with warnings.catch_warnings():  # of each class of a script it says that it can't be found, and finds it
-        warnings.simplefilter("ignore", dill.PicklingWarning)
-        pickler.dump(value)
+    pickler.reducer_override = sink.look_for_dill
+    pickler.dump(value)
     sink.codec = {"dill": dill.__version__}
 
 

@@ -88,7 +88,13 @@ def _check_new(layout: Layout) -> None:
 
 def pair(layout: Layout) -> None:
     """Let the two directories know of each other, if they don't yet. Call with nobody else in the store."""
-    if not layout.is_apart or _read(os.path.join(layout.root, _HERE)) is not None:
+    if not layout.is_apart:
+        return
+    noted = _read(os.path.join(layout.root, _HERE))
+    if noted is not None:
+        if _has_lost_its_note(layout, noted):
+            there = {"objects": layout.root, "pair": noted["pair"]}
+            write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
         return
     known = _read(os.path.join(layout.index, _THERE))
     number = str(known.get("pair")) if known is not None and _names(known, layout) else fresh_id()
@@ -106,7 +112,16 @@ def _names(there: dict[str, Any] | None, layout: Layout) -> bool:
 
 def _fits(layout: Layout, noted: dict[str, Any]) -> bool:
     there = _read(os.path.join(layout.index, _THERE))
-    return there is not None and there.get("pair") == noted.get("pair")
+    if there is None:
+        return _has_lost_its_note(layout, noted)
+    return there.get("pair") == noted.get("pair")
+
+
+def _has_lost_its_note(layout: Layout, noted: dict[str, Any]) -> bool:
+    """Whether an index lies where the store says, on this machine, and has no note of its own."""
+    is_here = (noted.get("index"), noted.get("host")) == (layout.index, host_name())
+    is_whole = is_here and isinstance(noted.get("pair"), str) and os.path.exists(os.path.join(layout.meta, "data.mdb"))
+    return is_whole and _read(os.path.join(layout.index, _THERE)) is None
 
 
 def _read(path: str) -> dict[str, Any] | None:

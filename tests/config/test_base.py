@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import pickle
+import sys
+import types
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -11,6 +14,7 @@ import pytest
 from config_tape import changed, record
 
 from pyplantx.config import ConfigBase, ConfigValue
+from pyplantx.config.kinds import is_argparse
 
 
 class MyConfig(ConfigBase):
@@ -137,3 +141,9 @@ def test_config_value_elsewhere(config):
 def test_config_value_in_a_dict_can_be_auxiliary():
     tape = record({"a": ConfigValue(3, auxiliary=True), "b": 1}, lambda c: (c["a"], c["b"]))
     assert tape.keys() == {"value b"}
+
+
+def test_whether_a_class_is_of_argparse_is_asked_while_that_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_argparse(argparse.Namespace) and not is_argparse(dict)
+    monkeypatch.setitem(sys.modules, "argparse", types.ModuleType("argparse"))
+    assert not is_argparse(dict)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from pyplantx.fingerprint.bytecode import Body, instructions
 from pyplantx.fingerprint.code import Fingerprinter, SendHints
 from pyplantx.fingerprint.hints import _first_argument, _literal
+from pyplantx.fingerprint.mentions import texts_in
 from pyplantx.fingerprint.records import Pieces, pieces_to_json
 from tests.fingerprint.harness import Role, program, subreactor
 
@@ -93,6 +96,38 @@ def test_mentions(body: str) -> None:
     exec(f"{MENTIONED}def f(pipe, k):\n    {body}\n", names)
     every = set().union(*MENTIONS.values(), "zw")
     assert Fingerprinter().mentions(names["f"]) & every == MENTIONS[body]
+
+
+class Unread(dict[str, int]):
+    """Can't be looked at in its own words."""
+
+    def __len__(self) -> int:
+        raise RuntimeError
+
+    __iter__ = values = __len__  # type: ignore[assignment]
+
+
+class Closed(Mapping[str, str]):
+    """As a file of HDF5 is."""
+
+    def __getitem__(self, key: str) -> str:
+        raise ValueError
+
+    def __len__(self) -> int:
+        raise ValueError
+
+    def __iter__(self) -> Iterator[str]:
+        raise ValueError
+
+
+def test_what_code_refers_to_is_looked_through_for_mentions_without_asking_it() -> None:
+    gone = weakref.proxy(Role("?", None))
+    held = [gone, Closed(), Unread(x=1), ["y", ("z", ["too deep"])]]
+    names: dict[str, Any] = {"__name__": "mentioned", "HELD": held}
+    exec("def f(pipe, *, given='by name'): HELD\n", names)
+    assert Fingerprinter().mentions(names["f"]) >= {"x", "y", "z", "by name"}
+    assert "too deep" not in Fingerprinter().mentions(names["f"])
+    assert len(list(texts_in([[["x"] * 100] * 100] * 100))) < 10_000  # of a million
 
 
 FIRST = (

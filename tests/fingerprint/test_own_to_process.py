@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyplantx.fingerprint import shared
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.records import raw_digest
 from tests.fingerprint.harness import DictMemo, program
@@ -119,6 +120,22 @@ import immutables
 KEPT = immutables.Map(a=1, b=2, c=3)
 def f(): return KEPT
 """
+PYDANTIC = """
+import typing
+from pydantic import AfterValidator, BaseModel, TypeAdapter, validate_call
+class Inner(BaseModel):
+    a: int = 1
+    kids: "list[Inner]" = []
+class Outer(BaseModel):
+    inner: Inner = Inner()
+    table: dict = {"ref": "app.Inner:123456"}
+def grown(x): return x + 1
+Grown = typing.Annotated[int, AfterValidator(grown)]
+@validate_call
+def take(x: Outer, y: "Inner | None" = None, z: Grown = 3): return 1
+ADAPTER = TypeAdapter(list[Outer])
+def f(): return take({}), ADAPTER.validate_python([])
+"""
 CODES = """
 def a(): return 1
 def b(): return 2
@@ -126,9 +143,15 @@ def c(): return 3
 KEPT = {a.__code__, b.__code__, c.__code__}
 def f(): return KEPT
 """
+#: Which of them is first in the set must not hang on the number in their code.
+IN_A_SET = {
+    "attrs": f"{ATTRS}\nSET = {{frozenset({{Point, f}}), frozenset({{Cached, f}}), frozenset({{lower, f}})}}\n",
+    "beartype": f"{BEARTYPE}\nSET = {{plain, tower, Own, f}}\n",
+}
 SOURCES = {
     "attrs": ATTRS,
     "beartype": BEARTYPE,
+    "pydantic": PYDANTIC,
     "an address": VECTORIZER,
     "numbers": NUMBERS,
     "code in a set": CODES,
@@ -162,6 +185,14 @@ def test_each_process_finds_the_same_whatever_the_folder_and_the_line(name: str,
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("name", IN_A_SET)
+def test_each_process_finds_them_in_the_same_order_in_a_set(name: str) -> None:
+    _need(name)
+    asked = "\nfrom pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(lambda: SET))"
+    found = {run(IN_A_SET[name] + asked, PYTHONHASHSEED=seed) for seed in "123456"}
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -176,6 +207,11 @@ def test_each_process_finds_the_same_whatever_the_folder_and_the_line(name: str,
         ("beartype", "x: float = 1.0", "x: int = 1"),
         ("beartype", "is_pep484_tower=True", "is_pep484_tower=False"),
         ("beartype", "class Own: pass", "class Own: x = 1"),
+        ("pydantic", "a: int = 1", "a: int = 2"),
+        ("pydantic", ":123456", ":123457"),
+        ("pydantic", "x + 1", "x + 2"),
+        ("pydantic", "z: Grown", "z: int"),
+        ("pydantic", "list[Outer]", "tuple[Outer]"),
         ("an address", '"b"', '"e"'),
         ("an address", '"d"', '"e"'),
         ("numbers", "metre=1", "metre=2"),
@@ -275,3 +311,10 @@ def test_how_a_native_function_is_called_counts(old: str, new: str, library: Pat
 def test_that_a_native_function_was_looked_up_says_nothing(library: Path, tmp_path: Path) -> None:
     one, other = _looks(tmp_path, NATIVE, library), _looks(tmp_path, NATIVE + "LIB.sin\n", library)
     assert one == other
+
+
+def test_a_shared_library_is_read_once(library: Path, tmp_path: Path) -> None:
+    first = _looks(tmp_path, NATIVE, library)
+    reads = shared._digest_of.cache_info().misses
+    assert _looks(tmp_path, NATIVE, library) == first
+    assert shared._digest_of.cache_info().misses == reads

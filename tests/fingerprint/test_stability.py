@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pyplantx.fingerprint.value import encode
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
@@ -57,11 +59,18 @@ def two(x): return x * 2
 STEPS = {Step("a", one), Step("b", two), Step("c", partial(one, 3)), Step("d", make(1)), Step("e", make(2))}
 CLASSES = frozenset(Named(name, (), {"size": size, "__module__": __name__}) for size, name in enumerate("ABCDEF"))
 BOUND = {(name, step.__eq__) for name, step in zip("uvwxyz", sorted(STEPS, key=lambda step: step.name))}
+def kind(n):
+    class Kind:
+        size = n
+        def grown(self): return n
+    return Kind
+KINDS = {Step(name, kind(size)) for size, name in enumerate("pqrs")} | {frozenset({kind(7), kind(8)}), kind(9)}
 def run(): return [step.work(3) for step in STEPS]
 def sizes(): return sum(cls.size for cls in CLASSES)
 def bound(): return len(BOUND)
+def kinds(): return len(KINDS)
 print([step.name for step in STEPS], [cls.__name__ for cls in CLASSES])
-print([Fingerprinter().fingerprint(function) for function in (run, sizes, bound)])
+print([Fingerprinter().fingerprint(function) for function in (run, sizes, bound, kinds)])
 """
 
 
@@ -74,9 +83,55 @@ def test_the_order_of_code_in_a_set_does_not_count() -> None:
 def test_what_code_in_a_set_does_counts() -> None:
     digests = [
         run(source, PYTHONHASHSEED="1").splitlines()[1]
-        for source in (SETS, SETS.replace("x * 2", "x * 3"), SETS.replace("make(2)", "make(4)"))
+        for source in (SETS, *(SETS.replace(*edit) for edit in SET_EDITS))
     ]
-    assert len(set(digests)) == 3
+    assert len(set(digests)) == 1 + len(SET_EDITS)
+
+
+SET_EDITS = [("x * 2", "x * 3"), ("make(2)", "make(4)"), ("kind(9)", "kind(10)")]
+
+TABLE = """
+from pyplantx.fingerprint.code import Fingerprinter
+def lab():
+    table = {}
+    def listed(function):
+        def step(x): return function(x, table)
+        table[function.__name__] = step
+    for n in range(12):
+        names = {}
+        exec(f"def f{n}(x, table): return x + {n}", names)
+        listed(names[f"f{n}"])
+    return set(table.values())
+STEPS = lab()
+def run(): return len(STEPS)
+print(id(STEPS), [len(STEPS)])
+print(Fingerprinter().fingerprint(run))
+"""
+
+
+def test_functions_in_a_set_that_hold_the_table_in_which_they_are_listed_are_looked_at_once_each() -> None:
+    digests = [run(TABLE, PYTHONHASHSEED=seed).splitlines()[1] for seed in "12"]  # else it takes hours
+    assert len(set(digests)) == 1
+
+
+def test_a_set_without_code_in_it_is_encoded_once() -> None:
+    asked = 0
+
+    class Counted:
+        def __fingerprint__(self) -> str:
+            nonlocal asked
+            asked += 1
+            return "counted"
+
+    def described(value: object) -> bytes:
+        return encode(value, lambda obj: "code", lambda thing: None, None, lambda obj: "rank")
+
+    nested: frozenset[object] = frozenset({1})
+    for _ in range(40):  # each of them would be gone through twice for the one around it
+        nested = frozenset({nested, frozenset({nested, 2})})
+    assert described(nested) == encode(nested)
+    described(frozenset({Counted()}))
+    assert asked == 2  # its class is code: once for the order, once for what it is
 
 
 PROJECT = {

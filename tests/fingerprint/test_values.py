@@ -427,6 +427,22 @@ def test_cycle_through_an_instance() -> None:
     assert value.digest(ring(2)) == value.digest(ring(2)) != value.digest(ring(3))
 
 
+class Knot:
+    """Its state, as it is told to pickle, holds itself."""
+
+    __module__, __qualname__ = "knots", "Knot"
+
+    def __init__(self) -> None:
+        self.state = vars(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Knot, (), self.state
+
+
+def test_a_reduced_state_is_met_again_as_itself() -> None:
+    assert value.digest(Knot()) == "6d9e6991dfaf6a645ffd6ead14aa9581"
+
+
 def test_instances_in_sets_do_not_depend_on_order() -> None:
     key = pathlib.PurePosixPath("k")
     keys = [(key, n) for n in range(20)]

@@ -151,6 +151,21 @@ def test_a_note_that_was_lost_is_written_again(pair: tuple[Path, Path]) -> None:
     refused("lies in", store)
 
 
+def test_a_note_that_the_index_has_lost_is_written_again(pair: tuple[Path, Path]) -> None:
+    store, index = pair
+    before = (index / "objects.json").read_bytes()
+    (index / "objects.json").write_text("{")
+    assert "remove it" in refused("is damaged", store, index=index).hint
+    (index / "objects.json").unlink()
+    for _ in range(2):
+        with Warehouse(store, index=index, durability="process") as warehouse:
+            assert fetch(warehouse, "y") == "text"
+    assert (index / "objects.json").read_bytes() == before
+    (index / "objects.json").unlink()
+    index.rename(index.parent / "moved")  # nothing says that this is the index of that store
+    refused("not in", store, index=index.parent / "moved")
+
+
 def test_a_backup_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     with Warehouse(tmp_path / "store", durability="process") as warehouse:

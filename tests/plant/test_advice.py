@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,18 @@ Open = Callable[..., Any]
 
 OF_A_SCRIPT = """
 import sys
+import warnings
 from pyplantx import Plant, ReactorFunc
 
 class Model:
     def __init__(self, activation):
         self.activation = activation
+
+    def __getstate__(self):
+        assert warnings.filters is FILTERS  # they are the whole process's: other threads have their own to set
+        return vars(self)
+
+FILTERS = warnings.filters
 
 @ReactorFunc
 def make(pipe):
@@ -260,7 +268,9 @@ class TestWhatPickleRefuses:
         with (
             open_plant(make) as plant,
             pytest.raises(errors.CannotStore, match=r"move class Local out of its function"),
+            warnings.catch_warnings(),
         ):
+            warnings.simplefilter("error")
             plant.produce("x")
 
     def test_a_long_way_is_not_told_step_by_step(self, open_plant: Open) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pyplantx import ConfigBase, Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.testing import forget_reactors
 from pyplantx.warehouse.waiting import Commit
 from pyplantx.world import Answers
 
@@ -387,6 +388,10 @@ def test_a_redefinition_takes_effect_where_reactors_are_added_by_hand(open_plant
         cell(1)
         plant.log.take()
         assert (plant.produce("x"), plant.log.take()) == (1, [])
+        forget_reactors()  # the guide's advice after one was renamed
+        assert plant.produce("x") == 1
+        cell(3)
+        assert plant.produce("x") == 3
 
 
 def test_a_redefinition_before_the_first_reactor_is_added_by_hand(open_plant: Any) -> None:
