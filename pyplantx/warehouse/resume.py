@@ -120,10 +120,18 @@ class Ledger:
         self._added(entry, written)
 
     def close(self) -> None:
-        """Close the file; it can be appended to again."""
+        """Close the file; it can be appended to again.
+
+        A failing disk is nobody's trouble here: the descriptor is given back in any case, and a block whose line is not
+        there, or not whole, is done again.
+        """
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
             os.close(fd)
+        except OSError as error:
+            log().debug("%s: closed with %s", self._path, error)
 
 
 class Workspace:

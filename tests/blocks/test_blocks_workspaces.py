@@ -334,6 +334,23 @@ class _Registry:
         stage.path("data")
 
 
+def test_a_disk_that_fails_as_a_ledger_is_closed_loses_lines_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def failing(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", failing)
+    ledger = written(tmp_path / "ledger", [{"block": 1}])
+    monkeypatch.undo()
+    ledger.append({"block": 2})  # it can be opened again
+    ledger.close()
+    assert read(tmp_path / "ledger") == [{"block": 1}, {"block": 2}]
+
+
 def test_what_cannot_be_removed_just_now_stays(tmp_path, monkeypatch):
     """No descriptor was left to look for it: that was the bare error of a reactor that had committed."""
 
