@@ -18,8 +18,8 @@ from pyplantx.fingerprint.boundary import is_library_file
 #: Type of the functions of a library; each library has one of its own.
 FUNCTION: Final = "ctypes.CDLL.__init__.<locals>._FuncPtr"
 
-#: Where the system's own libraries lie.
-_SYSTEM: Final = ("/lib", "/usr/lib", "/usr/local/lib", "/System/", "/Library/")
+#: Where the system's own libraries lie. What a project installs for itself, in ``/usr/local/lib``, is the project's.
+_SYSTEM: Final = ("/lib/", "/lib32/", "/lib64/", "/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/System/", "/Library/")
 
 
 def library_state(library: Any) -> object:
@@ -45,11 +45,16 @@ def _untold(function: Any) -> tuple[object, object, object]:
     return type(function)._restype_, None, None
 
 
+def is_of_system(path: str) -> bool:
+    """Whether a file without symbolic links on its way is one of the system's libraries."""
+    return path.startswith(_SYSTEM)
+
+
 def _content(name: object) -> bytes:
     if not isinstance(name, str) or os.sep not in name or is_library_file(name):
         return b""
     path = os.path.realpath(name)
-    if path.startswith(_SYSTEM):
+    if is_of_system(path):
         return b""
     try:
         now = os.stat(path)

@@ -13,6 +13,7 @@ import pytest
 from pyplantx.fingerprint import shared
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.records import raw_digest
+from pyplantx.fingerprint.shared import is_of_system
 from tests.fingerprint.harness import DictMemo, program
 from tests.fingerprint.test_stability import run
 
@@ -318,3 +319,9 @@ def test_a_shared_library_is_read_once(library: Path, tmp_path: Path) -> None:
     reads = shared._digest_of.cache_info().misses
     assert _looks(tmp_path, NATIVE, library) == first
     assert shared._digest_of.cache_info().misses == reads
+
+
+def test_what_lies_beside_the_libraries_of_the_system_is_none_of_them() -> None:
+    own = ["/libs/own.so", "/library/own.so", "/usr/libexec/own.so", "/usr/local/lib/own.so", "/home/me/lib/own.so"]
+    assert not any(map(is_of_system, own))
+    assert all(map(is_of_system, ["/lib/libm.so.6", "/lib64/libm.so.6", "/usr/lib/x86_64-linux-gnu/libm.so.6"]))
