@@ -111,7 +111,7 @@ class Activity:
         self.decisions: dict[ReactorId, Decision] = {}
         self.reused: set[ReactorId] = set()  # those that were found up to date
         self.history: list[HistoryEntry] = []
-        self._recall = Recall(warehouse, reactors, world)
+        self._recall = Recall(warehouse, reactors, world, self._traced)
         self._outside: dict[str, int] = {}  # what was asked for from outside -> how often it was looked for
         self._turns = Turns(warehouse, claim_timeout, self._trees.is_alone_since)
         self._events: deque[Event] = deque()
@@ -182,6 +182,7 @@ class Activity:
             try:
                 self._note_unfinished()
             finally:
+                self.reused.update(self._recall.lenders())
                 try:
                     self._finish(self)
                 finally:  # nobody waits for what is not done any more
@@ -231,10 +232,7 @@ class Activity:
 
     def reached(self) -> list[Digest]:
         """Addresses of all ingredients that were answered here, or that what was recalled was made from."""
-        found = [ref.address for ref in self.demand.answered() if ref.inline is None]
-        for deep in self._recall.recalled.values():
-            found += deep.objects
-        return found
+        return [ref.address for ref in self.demand.answered() if ref.inline is None] + self._recall.reached()
 
     def _work_until_open(self) -> list[Any]:
         """The values that were asked for; payloads that turn out to be gone are made again."""
@@ -288,22 +286,38 @@ class Activity:
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
-        if stage == 0 and name in self._outside and not self.dry:
-            self._outside[name] += 1
-            ref = self._recall.recall(name, self._forced) if self._outside[name] == 1 else None
-            if ref is not None:
-                self.reused.update(self._recall.recalled[name].roots)
-                self._events.append(Recalled(name, ref))
-                return
-        former = self._recall.take_sender(name) if stage == 0 else None
-        if former is not None:
-            self._events.append(_new(ProducersFound, (name, _FORMER, (former,), False)))
+        if stage == 0 and self._tell_from_before(name):
             return
         candidates = self._candidates(name, stage)
         while not candidates and stage < _LAST_STAGE - 1:
             stage += 1
             candidates = self._candidates(name, stage)
         self._events.append(_new(ProducersFound, (name, stage, tuple(candidates), stage == _LAST_STAGE)))
+
+    def _tell_from_before(self, name: str) -> bool:
+        """Answer from deep traces, if they know the ingredient, or whom to ask first."""
+        known = None if self.dry else self._known(name)
+        first = self._recall.first_asked(name) if known is None else None
+        if known is not None:
+            self._events.append(known)
+        elif first is not None:
+            self._events.append(_new(ProducersFound, (name, _FORMER, (first,), False)))
+        return known is not None or first is not None
+
+    def _known(self, name: str) -> Recalled | None:
+        ref = self._recalled(name) if name in self._outside else None
+        if ref is not None:
+            self.reused.update(self._recall.recalled[name].roots)
+            return Recalled(name, ref)
+        lent = self._recall.lend(name)
+        return Recalled(name, *lent) if lent is not None else None
+
+    def _recalled(self, name: str) -> ObjectRef | None:
+        """What was asked for from outside, if all of its ancestry holds, or does when what had changed is through."""
+        self._outside[name] += 1
+        if self._outside[name] == 1:
+            return self._recall.recall(name, self._forced)
+        return self._recall.mend(name, self.demand, self.reused | self._recorded)
 
     def _candidates(self, name: str, stage: int) -> Sequence[ReactorId]:
         if stage == 0:
@@ -370,7 +384,7 @@ class Activity:
             self._frozen = True
             self.reactors.freeze()
         if self._recall.covers(id):
-            self._recall.recalled.clear()
+            self._recall.revoke()
             self._events.append(Revoked())
         self.reused.discard(id)
         self._recorded.discard(id)
@@ -428,17 +442,26 @@ class Activity:
         elif kind is Asked and outcome.reactor in self._forced:
             for name in outcome.names:
                 self._outside.setdefault(name, 0)
+        if self._recall.in_use and (kind is Asked or kind is Ended):
+            self._events += [Recalled(*known) for known in self._recall.contested(outcome.steps, outcome.reactor)]
         self._events.append(outcome)
 
     def _note_failure(self, outcome: Raised) -> None:
         reactor = self.reactors[outcome.reactor]
         if not is_described(outcome.error):  # else it has passed through a reactor that waited
-            chain = [(self._name(id), name) for id, name in self.demand.chain(outcome.reactor)]
-            describe_request_chain(outcome.error, reactor, chain)
+            describe_request_chain(outcome.error, reactor, list(self._chain(outcome.reactor)))
         note_shortage(outcome.error)
         self.world.note_error(outcome.reactor, outcome.error)
         self._turns.release(outcome.reactor)
         self._note_run(outcome.reactor, "failed")
+
+    def _chain(self, id: ReactorId) -> Iterator[tuple[str, str]]:
+        """Who asked for what, by name, from the demand down to a reactor, as those ask who were passed over."""
+        chain = self.demand.chain(id)
+        followers = [*[who for who, _ in chain[1:]], id]
+        for (who, name), follower in zip(chain, followers):
+            for asker, asked in ((who, name), *self._recall.way(name, follower)):
+                yield self._name(asker), asked
 
     def _note_run(self, id: ReactorId, action: str) -> None:
         """Tell the history, in the last step of a run, of one that leaves nothing else behind."""

@@ -3,8 +3,9 @@
 Replaying a thousand reactors asks a thousand traces, each for its own question. Where nothing has changed
 since the last time, one question does: are all of these fingerprints and answers as they were? A deep
 trace is the list of them; if it holds, the ingredient is what it was, and no reactor between has to be
-asked. It is only a short cut: where it doesn't hold, or might not, the replays decide. Then it still tells who has
-sent what: those are asked first, without a look into the records of all these names.
+asked. It is only a short cut: where it doesn't hold, or might not, the replays decide, of what has changed and all
+that hangs on it (`former.py`). Then it still tells who has sent what: those are asked first, without a look into the
+records of all these names.
 
 It is kept for ingredients that somebody outside asked for (the caller, or a reactor that was run by
 name), and is good until any trace is written anew: replays of other content might then come out
@@ -14,14 +15,26 @@ constructive traces, on top of constructive ones that allow early cutoff.
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-from collections.abc import Container, Iterable, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING
 
-from pyplantx.core.trace import Digest, Group, ObjectRef, Question, observations_of
+from pyplantx.core.state import sent_names
+from pyplantx.core.trace import Digest, Group, ObjectRef, Question, Sent, Step, observations_of
+from pyplantx.deeptraces import (
+    DeepTrace,
+    Lineage,
+    Maker,
+    decode_deep,
+    decode_lineage,
+    digest_and_address,
+    encode_deep,
+    encode_lineage,
+    name_in,
+)
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.tuples import NamedTuple
+from pyplantx.former import Former
 
 if TYPE_CHECKING:
     from pyplantx.core.demand import Demand
@@ -29,6 +42,8 @@ if TYPE_CHECKING:
     from pyplantx.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
     from pyplantx.world import Answers
+
+_new = tuple.__new__  # see `core/trace.py`
 
 #: Below this number of reactors the replays are as quick.
 _WORTH_IT = 8
@@ -40,31 +55,6 @@ _PLACES = 64
 #: the same ones, replaying these is quicker than holding each name's deep trace against the present.
 _SHARE = 4
 
-_DECODER = json.JSONDecoder()
-
-
-class DeepTrace(NamedTuple):
-    """What has to hold for `ref` to be the ingredient `name`.
-
-    Attributes
-    ----------
-    roots : dict of str to Digest
-        Fingerprint of every reactor in the ancestry, by id.
-    answers : list of (str, str, str, Digest)
-        Reactor, kind and key of every question that is not about an ingredient, and the answer.
-    objects : list of Digest
-        Addresses of the ingredients of the ancestry that have payloads of their own.
-    senders : dict of str to str
-        Ingredients of the ancestry, and who sent them in the version of `roots`.
-    """
-
-    name: str
-    ref: ObjectRef
-    roots: dict[ReactorId, Digest]
-    answers: list[tuple[ReactorId, str, str, Digest]]
-    objects: list[Digest]
-    senders: dict[str, ReactorId]
-
 
 class Recall:
     """The deep traces of one store, in one activity.
@@ -73,29 +63,48 @@ class Recall:
     ----------
     warehouse, reactors, world
         Where they are kept, and what they are held against.
+    search : callable
+        Ingredient to those who have sent it according to the records, the likeliest first.
     """
 
-    def __init__(self, warehouse: Warehouse, reactors: Roster, world: Answers) -> None:
-        self._warehouse, self._reactors, self._world = warehouse, reactors, world
+    def __init__(
+        self, warehouse: Warehouse, reactors: Roster, world: Answers, search: Callable[[str], Sequence[ReactorId]]
+    ) -> None:
+        self._warehouse, self._reactors, self._world, self._search = warehouse, reactors, world, search
         self._generation = _generation(warehouse)
         self._wrote = False
-        self._former: list[DeepTrace] = []  # those that don't hold
+        self._formers: dict[str, Former] = {}  # what doesn't hold, by ingredient
+        self._first: dict[str, list[ReactorId]] = {}  # ingredient -> who is to be asked before all others
+        self.in_use = False  # whether a deep trace was found at all
         self._kept: dict[str, str | None] = {}  # place -> whose deep trace was found there
         self.recalled: dict[str, DeepTrace] = {}
+        self.mended: dict[str, Lineage] = {}  # ingredient -> the lineage of its deep trace, that was mended
+        self.lent: dict[str, Former] = {}  # ingredient -> who has lent it
 
     def recall(self, name: str, forced: Set[ReactorId]) -> ObjectRef | None:
         """The ingredient, if a deep trace of it holds today and none of these reactors, which run anyway, is in it."""
         deep = self._find(name)
         if deep is None:
             return None
-        if not self._holds(deep):
-            self._former.append(deep)
-            self._warehouse.note_versions(_noted_versions(deep))
+        self.in_use = True
+        changed = self._changed(deep)
+        changed |= forced & deep.roots.keys()
+        if changed:
+            self._note_former(deep, changed)
             return None
-        if not forced.isdisjoint(deep.roots):
-            return None
-        self.recalled[name] = deep
+        return self._note_recalled(deep)
+
+    def _note_recalled(self, deep: DeepTrace) -> ObjectRef:
+        self.recalled[deep.name] = deep
         return deep.ref
+
+    def _note_former(self, deep: DeepTrace, changed: set[ReactorId]) -> None:
+        lineage = self.lineage(deep)
+        self._warehouse.note_versions([(id, deep.roots[id]) for id in lineage])
+        former = self._formers[deep.name] = Former(deep, lineage, changed)
+        culprit = former.culprit
+        if culprit is not None and all(self._search(sent)[:1] == [culprit] for sent in lineage[culprit].sent):
+            self._first[deep.name] = [culprit]
 
     def _find(self, name: str) -> DeepTrace | None:
         """The deep trace of an ingredient. That a place is another's is found out once: the text is long."""
@@ -103,29 +112,138 @@ class Recall:
         if self._kept.get(place, name) != name:
             return None
         text = self._warehouse.blob_get("deep trace", place) or ""
-        self._kept[place] = _name_in(text, self._generation)
-        return _decode(text, name, self._generation)
+        self._kept[place] = name_in(text, self._generation)
+        return decode_deep(text, name, self._generation)
+
+    def lineage(self, deep: DeepTrace) -> Lineage:
+        """Who received and sent what, as far as that is known."""
+        if deep.name in self.mended:
+            return self.mended[deep.name]
+        text = self._warehouse.blob_get("lineage", _place(deep.name)) or ""
+        lineage = decode_lineage(text) if hash_text(text) == deep.lineage else {}
+        return lineage if lineage.keys() <= deep.roots.keys() else {}
+
+    def _changed(self, deep: DeepTrace) -> set[ReactorId]:
+        reactors, root, answer = self._reactors, self._reactors.root, self._world.answer
+        changed = {id for id, recorded in deep.roots.items() if id not in reactors or root(id) != recorded}
+        for id, kind, key, was in deep.answers:
+            if id not in changed and answer(reactors[id], Question(kind, key)).answer != was:
+                changed.add(id)
+        return changed
 
     def covers(self, id: ReactorId) -> bool:
-        """Whether something that was recalled was made by a reactor."""
-        return any(id in deep.roots for deep in self.recalled.values())
+        """Whether something that was recalled or lent was made by a reactor."""
+        if any(id in deep.roots for deep in self.recalled.values()):
+            return True
+        return any(id in former.lent for former in self._formers.values())
 
-    def take_sender(self, name: str) -> ReactorId | None:
-        """Who sent an ingredient of a deep trace that doesn't hold any more, if its code is what it was; told once."""
-        for deep in self._former:
-            former = deep.senders.pop(name, None)
-            own = None if former is None else self._reactors.own(former)
-            if own is not None and self._reactors.root(own) == deep.roots[own]:
+    def lenders(self) -> Iterator[ReactorId]:
+        """The reactors that have made what was lent: they are up to date, as those of what was recalled are."""
+        return itertools.chain.from_iterable([former.lent for former in self._formers.values()])
+
+    def revoke(self) -> None:
+        """Of nothing that was recalled or lent it is known any more that it holds."""
+        self.recalled.clear()
+        self.mended.clear()
+        self.lent.clear()
+        self._first.clear()
+        for former in self._formers.values():
+            former.stop_lending()
+
+    def reached(self) -> list[Digest]:
+        """Addresses of all that was recalled or lent, and that these were made of."""
+        found = [address for deep in self.recalled.values() for address in deep.objects]
+        for former in self._formers.values():
+            for id in former.lent:
+                found += former.lineage[id].addresses()
+        return found
+
+    # ----------------------------------------------------------------- where something has changed
+
+    def lend(self, name: str) -> tuple[ObjectRef, ReactorId] | None:
+        """An ingredient in which nobody who has changed had a part, and who made it; each once."""
+        for former in self._formers.values():
+            untouched = former.take_untouched(name)
+            if untouched is None:
+                continue
+            sender, digest = untouched
+            ref = self._warehouse.last_ref(name)
+            if ref is not None and ref.digest == digest:  # else it was sent with other content since
+                former.note_lent(name)
+                self.lent[name] = former
+                return ref, sender
+        return None
+
+    def first_asked(self, name: str) -> ReactorId | None:
+        """Who is to be asked for an ingredient before others are looked for; each is told once."""
+        first = self._first.get(name)
+        return first.pop() if first else self._take_sender(name)
+
+    def _take_sender(self, name: str) -> ReactorId | None:
+        """Who sent an ingredient of a deep trace that doesn't hold any more, if its code is what it was."""
+        for former in self._formers.values():
+            sender = former.take_sender(name)
+            own = None if sender is None else self._reactors.own(sender)
+            if own is not None and self._reactors.root(own) == former.deep.roots[own]:
                 return own
         return None
 
-    def _holds(self, deep: DeepTrace) -> bool:
-        reactors, root = self._reactors, self._reactors.root
-        for id, recorded in deep.roots.items():
-            if id not in reactors or root(id) != recorded:
-                return False
-        answer = self._world.answer
-        return all(answer(reactors[id], Question(kind, key)).answer == was for id, kind, key, was in deep.answers)
+    def mend(self, name: str, demand: Demand, usable: Container[ReactorId]) -> ObjectRef | None:
+        """The ingredient, if the one reactor that has changed is through and sent what it had sent; found out once.
+
+        Parameters
+        ----------
+        name : str
+            The ingredient.
+        demand : Demand
+            Knows what that reactor received and sent.
+        usable : container of str
+            The reactors of which the traces hold what they did now.
+        """
+        former = self._formers.get(name)
+        culprit = former.take_culprit() if former is not None else None
+        if former is None or culprit is None or culprit not in usable:
+            return None
+        steps = demand.trace(culprit)
+        mended = former.mended(culprit, self._reactors.root(culprit), steps)
+        if mended is None:
+            return None
+        rivals = [id for sent in sent_names(steps) for id in self._rivals(sent, culprit) if id in former.deep.roots]
+        if rivals:  # replays would have asked both
+            self._first[name] = rivals
+            return None
+        deep, self.mended[name] = mended
+        return self._note_recalled(deep)
+
+    def contested(self, steps: Iterable[Step], id: ReactorId) -> Iterator[tuple[str, ObjectRef, ReactorId]]:
+        """What a run sends that somebody else sends, too, of whom something was recalled or lent: nobody has asked him.
+
+        Parameters
+        ----------
+        steps : iterable of Step
+            The latest steps of the run.
+        id : str
+            Whose run it is.
+        """
+        for step in steps:
+            if type(step) is Sent and (self.recalled or self.lent or step.name in self._formers):
+                yield from [
+                    (*step, rival) for rival in self._rivals(step.name, id) if self._passed_over(step.name, rival)
+                ]
+
+    def _passed_over(self, name: str, id: ReactorId) -> bool:
+        """Whether nobody has asked a reactor because of what is known, be it for the ingredient or for another."""
+        former = self._formers.get(name)
+        return self.covers(id) or (former is not None and id in former.deep.roots)
+
+    def _rivals(self, name: str, id: ReactorId) -> list[ReactorId]:
+        """Those who have ever sent an ingredient, but for one."""
+        return [other for other, _ in self._warehouse.producers(name) if other != id and other in self._reactors]
+
+    def way(self, name: str, id: ReactorId) -> list[tuple[ReactorId, str]]:
+        """Who asked for what when an ingredient was made, down to a reactor that was asked before all others."""
+        former = self._formers.get(name)
+        return former.way_to(name, id) if former is not None else []
 
     # ----------------------------------------------------------------- keeping
 
@@ -151,6 +269,8 @@ class Recall:
             self._renew()
         if _generation(self._warehouse) != self._generation:
             return  # another process has written traces meanwhile
+        for name, lineage in self.mended.items():
+            self._keep(self.recalled[name], lineage)
         left = _SHARE * len(demand.answered())
         taken = {_place(name) for name in self.recalled}
         read: dict[ReactorId, tuple[list[str], list[Group]]] = {}
@@ -158,12 +278,20 @@ class Recall:
             place = _place(name)
             if place in taken or left <= 0:
                 continue  # one that this demand had kept would be driven out; or many that have an ancestry in common
-            ancestry = _Ancestry(self._reactors, self._warehouse, demand, self.recalled, usable)
+            ancestry = _Ancestry(self._reactors, self._warehouse, demand, self, usable)
             deep = ancestry.gather(name, read)
             left -= ancestry.walked
             if deep is not None and len(deep.roots) >= _WORTH_IT:
-                self._warehouse.blob_put("deep trace", place, _encode(deep, self._generation))
+                self._keep(deep, ancestry.lineage)
                 taken.add(place)
+
+    def _keep(self, deep: DeepTrace, lineage: Lineage) -> None:
+        place = _place(deep.name)
+        if not deep.lineage:
+            text = encode_lineage(lineage)
+            self._warehouse.blob_put("lineage", place, text)
+            deep = deep._replace(lineage=hash_text(text))
+        self._warehouse.blob_put("deep trace", place, encode_deep(deep, self._generation))
 
     def _renew(self) -> None:
         """Make all deep traces void. Before the first trace and after the last one, for others read meanwhile."""
@@ -175,19 +303,14 @@ class _Ancestry:
     """Collects what an ingredient and its ancestry observed."""
 
     def __init__(
-        self,
-        reactors: Roster,
-        warehouse: Warehouse,
-        demand: Demand,
-        recalled: dict[str, DeepTrace],
-        usable: Container[ReactorId],
+        self, reactors: Roster, warehouse: Warehouse, demand: Demand, recall: Recall, usable: Container[ReactorId]
     ) -> None:
         self._reactors, self._warehouse, self._demand = reactors, warehouse, demand
-        self._recalled, self._usable = recalled, usable
+        self._recall, self._usable = recall, usable
         self._roots: dict[ReactorId, Digest] = {}
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
         self._objects: list[Digest] = []
-        self._senders: dict[str, ReactorId] = {}
+        self.lineage: Lineage = {}
         self.walked = 0  # ingredients
 
     def gather(self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]) -> DeepTrace | None:
@@ -196,38 +319,48 @@ class _Ancestry:
         if ref is None:
             return None
         usable, roots, root, has_version = self._usable, self._roots, self._reactors.root, self._warehouse.has_version
-        for at, id, made, local in self._demand.ancestry(name, read):
+        lineage = self.lineage
+        for at, id, made in self._demand.ancestry(name, read):
             self.walked += 1
             if id is None:
                 if not self._add_recalled(at):
                     return None
                 continue
-            if id not in usable:
+            if made is None or id not in usable:
                 return None
-            if made is not None and made.inline is None:
+            if made.inline is None:
                 self._objects.append(made.address)
-            version = roots[id] = root(id)
-            if local:
-                self._answers += [(id, kind, key, answer) for kind, key, answer in observations_of(local)]
-            if has_version(id, version):
-                self._senders[at] = id
-        return DeepTrace(name, ref, roots, self._answers, self._objects, self._senders)
+            if id not in roots:
+                asked, local = read[id]
+                version = roots[id] = root(id)
+                if local:
+                    self._answers += [(id, kind, key, answer) for kind, key, answer in observations_of(local)]
+                if has_version(id, version):
+                    lineage[id] = _new(Maker, (asked, {}))
+            maker = lineage.get(id)
+            if maker is not None:
+                maker[1][at] = digest_and_address(made)
+        return DeepTrace(name, ref, roots, self._answers, self._objects, "")
 
     def _add_recalled(self, name: str) -> bool:
-        known = self._recalled.get(name)
-        if known is None:
+        """Add what was recalled as a whole; of what was lent, all that had a part in it."""
+        known = self._recall.recalled.get(name)
+        if known is not None:
+            self._roots.update(known.roots)
+            self._answers += known.answers
+            self._objects += known.objects
+            self.lineage.update(self._recall.lineage(known))
+            return True
+        former = self._recall.lent.get(name)
+        if former is None:
             return False
-        self._roots.update(known.roots)
-        self._answers += known.answers
-        self._objects += known.objects
-        self._senders.update(known.senders)
+        for id in list(former.makers_of(name, self._roots)):
+            maker = former.lineage[id]
+            self._roots[id] = former.deep.roots[id]
+            self._answers += former.answers_of(id)
+            self._objects += maker.addresses()
+            self.lineage[id] = Maker(maker.asked, dict(maker.sent))
         return True
-
-
-def _noted_versions(deep: DeepTrace) -> Iterable[tuple[ReactorId, Digest]]:
-    """The versions of which the warehouse knew when the deep trace was kept."""
-    noted = set(deep.senders.values())
-    return [item for item in deep.roots.items() if item[0] in noted]
 
 
 def _place(name: str) -> str:
@@ -236,37 +369,3 @@ def _place(name: str) -> str:
 
 def _generation(warehouse: Warehouse) -> str:
     return warehouse.blob_get("deep trace", "generation") or ""
-
-
-def _encode(deep: DeepTrace, generation: str) -> str:
-    return json.dumps([generation, *deep], separators=(",", ":"))
-
-
-def _name_in(text: str, generation: str) -> str | None:
-    """Whose deep trace it is; None if something was written since, or it makes no sense."""
-    beginning = f'["{generation}",'
-    if not text.startswith(beginning):
-        return None
-    try:
-        name = _DECODER.raw_decode(text, len(beginning))[0]
-    except (ValueError, RecursionError):
-        return None
-    return name if isinstance(name, str) else None
-
-
-def _decode(text: str, name: str, generation: str) -> DeepTrace | None:
-    """The deep trace, if it is of this ingredient and nothing was written since."""
-    if _name_in(text, generation) != name:
-        return None
-    try:
-        _, _, ref, roots, answers, objects, senders = json.loads(text)  # fewer: of an earlier version
-        told = [(id, *rest) for id, *rest in answers]
-        deep = DeepTrace(name, ObjectRef(*ref), dict(roots), told, list(objects), dict(senders))
-        # A TypeError unless all are texts.
-        "".join((*ref[2:4], *deep.roots, *deep.roots.values(), *objects, *deep.senders.values()))
-        "".join([field for answer in deep.answers for field in answer])
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None  # it makes no sense: the replays decide
-    is_sound = all(len(answer) == 4 and answer[0] in deep.roots for answer in deep.answers)
-    is_sound = is_sound and deep.roots.keys() >= set(deep.senders.values())
-    return deep if is_sound else None

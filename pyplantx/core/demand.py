@@ -5,7 +5,7 @@ This file answers questions, the driver's and the scheduler's own; what changes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pyplantx.core.messages import Failure, ReactorId
 from pyplantx.core.state import (
@@ -62,7 +62,7 @@ class Demand:
 
     def ancestry(
         self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]
-    ) -> Iterator[tuple[str, ReactorId | None, ObjectRef | None, Sequence[Step]]]:
+    ) -> Iterator[tuple[str, ReactorId | None, ObjectRef | None]]:
         """An ingredient and all that it was made from, each once.
 
         Parameters
@@ -70,13 +70,14 @@ class Demand:
         name : str
             The ingredient.
         read : dict
-            What was read off traces, for the next call before anything happens: one may have sent thousands.
+            Gets, for each sender when its first ingredient is told, the ingredients that it asked for and what else it
+            observed. It serves for the next call before anything happens, too: one may have sent thousands.
 
         Yields
         ------
-        (str, str or None, ObjectRef or None, sequence of Step)
+        (str, str or None, ObjectRef or None)
             The ingredient; who sent it in this demand, replayed or live, if anybody did; the ingredient, if it is known
-            and its sender is through; and, with the first ingredient of each sender, what else that observed.
+            and its sender is through.
         """
         pending, seen = [name], set[str]()
         told = set[Conversation]()
@@ -86,18 +87,16 @@ class Demand:
                 continue
             seen.add(at)
             ingredient = self.ingredients[at]
-            sender, ref = ingredient.sender, ingredient.ref if ingredient.settled else None
+            sender = ingredient.sender
             if sender is None:
-                yield at, None, ref, ()
+                yield at, None, self.known(at)
                 continue
-            local: Sequence[Step] = ()
             if sender not in told:
                 told.add(sender)
                 if sender.id not in read:
                     read[sender.id] = asked_and_local(sender.steps)
-                asked, local = read[sender.id]
-                pending += asked
-            yield at, sender.id, ref, local
+                pending += read[sender.id][0]
+            yield at, sender.id, ingredient.ref if sender.state is DONE else None
 
     # ----------------------------------------------------------------- of one reactor
 

@@ -110,10 +110,14 @@ class ProducersFound(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """The ingredient is known to be up to date with all its ancestry: nobody has to be asked."""
+    """The ingredient is known to be up to date with all its ancestry: nobody has to be asked.
+
+    `sender` is who made it, or "" where that is not known.
+    """
 
     name: str
     ref: ObjectRef
+    sender: ReactorId = ""
 
 
 class Revoked(NamedTuple):

@@ -263,7 +263,7 @@ class Scheduler:
     def _recalled(self, event: Recalled) -> None:
         ingredient = self._ingredients[event.name]
         if ingredient.open:
-            ingredient.ref, ingredient.recalled = event.ref, True
+            ingredient.ref, ingredient.recalled, ingredient.maker = event.ref, True, event.sender
             self._wake(ingredient)
 
     def _revoked(self, _: Revoked) -> None:
@@ -632,6 +632,8 @@ class Scheduler:
             if ingredient.sender is not None and ingredient.sender.holds(name):
                 self._two_producers(conversation, ingredient)
                 return False
+            if ingredient.recalled and ingredient.maker not in ("", conversation.id):
+                self._begin(self._conversations[ingredient.maker])  # its replay sends it, too
             ingredient.sender, ingredient.recalled = conversation, False
             conversation.products.append(ingredient)
         before, ingredient.ref = ingredient.ref or ingredient.former, ref

@@ -151,9 +151,9 @@ class Ingredient:
     """What is known of one name in this demand."""
 
     __slots__ = (
-        "altered", "basis", "candidates", "cause", "failure", "final", "former", "made", "name", "next", "position",
-        "recalled", "ref", "remade", "remaking", "replaced", "searching", "sender", "stage", "strangers_from",
-        "tried", "trying", "users", "waits",
+        "altered", "basis", "candidates", "cause", "failure", "final", "former", "made", "maker", "name", "next",
+        "position", "recalled", "ref", "remade", "remaking", "replaced", "searching", "sender", "stage",
+        "strangers_from", "tried", "trying", "users", "waits",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -163,6 +163,7 @@ class Ingredient:
         self.failure: Failure | None = None
         self.sender: Conversation | None = None
         self.recalled = False  # known without a sender: up to date with all its ancestry
+        self.maker: ReactorId = ""  # who has made what was recalled, if that is known
         self.former: ObjectRef | None = None  # what was recalled, and could not be opened
         self.basis: list[Step] | None = None  # the sender's trace, from whose first steps the content came:
         self.position = 0  # so many
