@@ -111,7 +111,7 @@ class Activity:
         self.decisions: dict[ReactorId, Decision] = {}
         self.reused: set[ReactorId] = set()  # those that were found up to date
         self.history: list[HistoryEntry] = []
-        self._recall = Recall(warehouse, reactors, world, self._traced)
+        self._recall = Recall(warehouse, reactors, world)
         self._outside: dict[str, int] = {}  # what was asked for from outside -> how often it was looked for
         self._turns = Turns(warehouse, claim_timeout, self._trees.is_alone_since)
         self._events: deque[Event] = deque()
@@ -297,7 +297,7 @@ class Activity:
     def _tell_from_before(self, name: str) -> bool:
         """Answer from deep traces, if they know the ingredient, or whom to ask first."""
         known = None if self.dry else self._known(name)
-        first = self._recall.first_asked(name) if known is None else None
+        first = self._recall.first_asked(name, self._traced) if known is None else None
         if known is not None:
             self._events.append(known)
         elif first is not None:

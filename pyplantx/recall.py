@@ -63,14 +63,10 @@ class Recall:
     ----------
     warehouse, reactors, world
         Where they are kept, and what they are held against.
-    search : callable
-        Ingredient to those who have sent it according to the records, the likeliest first.
     """
 
-    def __init__(
-        self, warehouse: Warehouse, reactors: Roster, world: Answers, search: Callable[[str], Sequence[ReactorId]]
-    ) -> None:
-        self._warehouse, self._reactors, self._world, self._search = warehouse, reactors, world, search
+    def __init__(self, warehouse: Warehouse, reactors: Roster, world: Answers) -> None:
+        self._warehouse, self._reactors, self._world = warehouse, reactors, world
         self._generation = _generation(warehouse)
         self._wrote = False
         self._formers: dict[str, Former] = {}  # what doesn't hold, by ingredient
@@ -102,9 +98,8 @@ class Recall:
         lineage = self.lineage(deep)
         self._warehouse.note_versions([(id, deep.roots[id]) for id in lineage])
         former = self._formers[deep.name] = Former(deep, lineage, changed)
-        culprit = former.culprit
-        if culprit is not None and all(self._search(sent)[:1] == [culprit] for sent in lineage[culprit].sent):
-            self._first[deep.name] = [culprit]
+        if former.culprit is not None:
+            self._first[deep.name] = [former.culprit]
 
     def _find(self, name: str) -> DeepTrace | None:
         """The deep trace of an ingredient. That a place is another's is found out once: the text is long."""
@@ -174,10 +169,24 @@ class Recall:
                 return ref, sender
         return None
 
-    def first_asked(self, name: str) -> ReactorId | None:
-        """Who is to be asked for an ingredient before others are looked for; each is told once."""
+    def first_asked(self, name: str, search: Callable[[str], Sequence[ReactorId]]) -> ReactorId | None:
+        """Who is to be asked for an ingredient before others are looked for; each is told once.
+
+        Parameters
+        ----------
+        name : str
+            The ingredient.
+        search : callable
+            Ingredient to those who have sent it according to the records, the likeliest first.
+        """
         first = self._first.get(name)
-        return first.pop() if first else self._take_sender(name)
+        if not first:
+            return self._take_sender(name)
+        id, former = first.pop(), self._formers[name]
+        if id != former.culprit or all(search(sent)[:1] == [id] for sent in former.lineage[id].sent):
+            return id
+        former.take_culprit()  # others would be asked for what it sends
+        return self._take_sender(name)
 
     def _take_sender(self, name: str) -> ReactorId | None:
         """Who sent an ingredient of a deep trace that doesn't hold any more, if its code is what it was."""
