@@ -95,6 +95,11 @@ class Former:
             pending += [self._senders[asked] for asked in self.lineage[id].asked]
             yield id
 
+    def shrink(self) -> None:
+        """Let go of the lineage if it is of no more use; it is large, and the replays that follow need the memory."""
+        if not self._lendable and not self.lent:
+            self.lineage, self._senders = {}, {}
+
     def answers_of(self, id: ReactorId) -> list[tuple[ReactorId, str, str, Digest]]:
         """What a reactor was told in answer to questions that are not about ingredients."""
         if not self._told:

@@ -216,6 +216,7 @@ class Recall:
         steps = demand.trace(culprit)
         mended = former.mended(culprit, self._reactors.root(culprit), steps)
         if mended is None:
+            former.shrink()
             return None
         rivals = [id for sent in sent_names(steps) for id in self._rivals(sent, culprit) if id in former.deep.roots]
         if rivals:  # replays would have asked both
