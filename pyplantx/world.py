@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyplantx.core.trace import ABSENT, Digest, Observation, Question
+from pyplantx.core.trace import ABSENT, COUNTS, WAIVED, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
 
 if TYPE_CHECKING:
@@ -176,7 +176,13 @@ class Answers:
             return self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
         if kind == "env":
             return self.env(key)[1]
+        if kind == COUNTS and self.is_waived(*key.partition(" ")[::2]):
+            return Observation(kind, key, WAIVED)
         return Observation(kind, key, _unanswerable())
+
+    def is_waived(self, kind: str, key: str) -> bool:
+        """Whether the answer to a question does not count today: it is about an auxiliary parameter."""
+        return kind == "config" and self._config.is_auxiliary(key)
 
     def answer_once(self, reactor: Reactor, question: Question) -> Observation:
         """`answer`, for replays: a file that a hundred traces tell of is looked at once, until user code has run."""
