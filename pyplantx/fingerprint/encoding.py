@@ -34,6 +34,7 @@ from pyplantx.fingerprint.objects import (
     plain_array_class,
     qualified,
     read_slot,
+    without_hashes,
     without_own_numbers,
 )
 from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
@@ -522,7 +523,8 @@ class Encoder:
             self._left_out(left_out(value, parts))
 
     def _write_parts(self, value: Any, parts: tuple[Any, ...]) -> None:
-        function, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+        function, given, state, items, pairs = (*parts, None, None, None)[:5]
+        arguments = without_hashes(given)
         self._out += b"R"
         self._name(function)
         self._out += size(len(arguments))
