@@ -37,6 +37,9 @@ _UNSEEN = (
     "compared with those of the next run (%s). Give it plain values and arrays, or keep the value in the reactor itself"
 )
 
+#: Of so many calls the ledgers stay open, ended or not: each has files open.
+_MOST_OPEN = 32
+
 #: Of a value that is kept for this run alone.
 _NOT_KEPT = "-"
 
@@ -188,11 +191,16 @@ class Checkpoints:
         return self._of_calls[-1]
 
     def _let_go(self) -> None:
-        """Calls that have ended keep nothing more: a run may make thousands, and each key has files open."""
+        """Close the ledgers of calls that have ended: a run may make thousands.
+
+        Somebody may hold calls that have ended. So of many the oldest are closed, too; who goes on opens his again.
+        """
         over = [keys for keys in self._of_calls if keys.is_over]
         self._of_calls = [keys for keys in self._of_calls if not keys.is_over]
-        for logbook, _ in (held for keys in over for held in keys.open.values()):
-            self._loops.let_go_of(logbook)
+        for keys in (*over, *self._of_calls[:-_MOST_OPEN]):
+            for logbook, _ in keys.open.values():
+                self._loops.let_go_of(logbook)
+            keys.open.clear()
 
     def _name(self, keys: _Keys) -> Digest | None:
         """What a later run finds the keys by; None if that can't be told."""
