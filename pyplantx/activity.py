@@ -42,7 +42,7 @@ from pyplantx.core.messages import (
     Throw,
 )
 from pyplantx.core.scheduler import Scheduler
-from pyplantx.core.trace import Digest, ObjectRef, Sent, Step, encode_segment
+from pyplantx.core.trace import Digest, ObjectRef, Observation, Sent, Step, encode_segment
 from pyplantx.errors import PayloadMissing
 from pyplantx.events import EventType, call_each
 from pyplantx.executors.garbage import Garbage, note_shortage
@@ -569,7 +569,15 @@ class Activity:
     def _note_decision(self, id: ReactorId, action: str, reason: Reason) -> None:
         code = self._code_change(id) if reason.kind == "new" else None
         unkept = self.warehouse.unkept_run(id) if reason.kind == "new" and code is None else ""
-        self.decisions[id] = decide(self.reactors[id].name, action, reason, code, self.describe, unkept)
+        self.decisions[id] = decide(
+            self.reactors[id].name, action, reason, code, self.describe, partial(self._subreactor_change, id), unkept
+        )
+
+    def _subreactor_change(self, id: ReactorId, observed: Observation) -> CodeChange | None:
+        before, now = self.world.parts_of_subreactor(self.reactors[id], observed)
+        change = CodeChange.between(before, now)
+        own = CodeChange(changed=tuple(now)[:1])
+        return None if change in (CodeChange(), own) else change
 
     def _code_change(self, id: ReactorId) -> CodeChange | None:
         """What changed since the newest earlier version of this reactor; None if there is none."""

@@ -20,6 +20,9 @@ _new = tuple.__new__  # see `core/trace.py`
 #: How a config key is named in a sentence.
 Describe = Callable[[str], str]
 
+#: What differs in the code of an observed subreactor today; None if that is its own function alone, or can't be told.
+Compare = Callable[[Observation], "CodeChange | None"]
+
 
 class CodeChange(NamedTuple):
     """What differs between two versions of a reactor's code.
@@ -135,7 +138,13 @@ def up_to_date(reactor: str) -> Decision:
 
 
 def decide(
-    reactor: str, action: str, reason: Reason | None, code: CodeChange | None, describe: Describe, unkept: str = ""
+    reactor: str,
+    action: str,
+    reason: Reason | None,
+    code: CodeChange | None,
+    describe: Describe,
+    compare: Compare,
+    unkept: str = "",
 ) -> Decision:
     """The decision that follows from a scheduler's reason.
 
@@ -151,20 +160,23 @@ def decide(
         What changed since the last version, if there was one.
     describe : callable
         Config key to words.
+    compare : callable
+        What differs in a subreactor that was observed.
     unkept : str
         The action of its last run, where none of its runs has left a trace; "" if there was no run either.
     """
     if reason is None:
         return Decision(reactor, action)
     kind = "code" if reason.kind == "new" and code is not None else reason.kind
-    words = sentence(reason, code, describe, unkept)
+    words = sentence(reason, code, describe, compare, unkept)
     return _new(Decision, (reactor, action, words, kind, reason.old, reason.new, code, (), ()))
 
 
-def sentence(reason: Reason, code: CodeChange | None, describe: Describe, unkept: str = "") -> str:
+def sentence(reason: Reason, code: CodeChange | None, describe: Describe, compare: Compare, unkept: str = "") -> str:
     """The reason as a person says it; the arguments are those of `decide`."""
     if reason.kind == "changed" and reason.old:
-        words = [_change(old, new, describe) for old, new in zip(reason.old[:_MOST_CHANGES], reason.new)]
+        pairs = zip(reason.old[:_MOST_CHANGES], reason.new)
+        words = [_change(old, new, describe) + _within(old, new, compare) for old, new in pairs]
         if len(reason.old) > _MOST_CHANGES:
             words.append(f"and {len(reason.old) - _MOST_CHANGES:,} more")
         return "; ".join(words)
@@ -238,6 +250,12 @@ def _change_of_ingredient(old: Observation, new: Observation, _: Describe) -> st
 def _change_of_subreactor(old: Observation, new: Observation, _: Describe) -> str:
     name = old.shown or old.key.split(" ")[-1].lstrip("=")
     return f"subreactor {name} {'is gone' if new.answer == ABSENT else 'changed'}"
+
+
+def _within(old: Observation, new: Observation, compare: Compare) -> str:
+    """What of a subreactor has changed, in brackets, if there is more to say of it."""
+    change = compare(old) if old.kind == "subreactor" and new.answer != ABSENT else None
+    return f" ({change})" if change else ""
 
 
 def _change_of_classes(old: Observation, new: Observation, _: Describe) -> str:

@@ -391,7 +391,8 @@ class Pipework:
         Parameters
         ----------
         key : str
-            Tells several values of a reactor apart. Calls of subreactors share the keys of their reactor.
+            Tells several values of a reactor apart. Each call of a subreactor has keys of its own, which are found
+            again by a call with the same arguments at the same place.
         value : object, optional
             To be kept, as `send` would keep it; leave it out to get one back.
         default : object

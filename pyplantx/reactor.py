@@ -163,6 +163,11 @@ class SubreactorCall:
         self.watcher.called(self)
 
     @property
+    def given(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Its arguments: those by position, and those by name."""
+        return self._args, self._kwargs
+
+    @property
     def line(self) -> str:
         """Where it was made, as "file:line"."""
         return f"{self._code.co_filename}:{self._line}"
@@ -190,6 +195,26 @@ class SubreactorCall:
         if hasattr(result, "__await__"):  # a coroutine, which `yield from` refuses
             return (yield from result.__await__())
         return (yield from result)
+
+
+#: The code by whose frames calls that are under way are found.
+_DRIVE = SubreactorCall._drive.__code__
+
+
+def calls_under_way(run: object) -> list[SubreactorCall]:
+    """The calls of subreactors of a run that lead to whoever asks, the outermost first.
+
+    Looked up on the stack: a reactor may step two calls by turns, and calls need not be counted by those who don't ask.
+    """
+    found: list[SubreactorCall] = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _DRIVE:
+            names = frame.f_locals
+            if names["here"] is run:  # else of a plant that has a plant in it
+                found.append(names["self"])
+        frame = frame.f_back  # type: ignore[assignment]
+    return found[::-1]
 
 
 def function_of(subreactor: Any) -> Callable[..., Any]:

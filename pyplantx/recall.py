@@ -119,11 +119,12 @@ class Recall:
         return lineage if lineage.keys() <= deep.roots.keys() else {}
 
     def _changed(self, deep: DeepTrace) -> set[ReactorId]:
-        reactors, root, answer = self._reactors, self._reactors.root, self._world.answer
+        reactors, root, answer, is_waived = self._reactors, self._reactors.root, self._world.answer, self._world.is_waived
         changed = {id for id, recorded in deep.roots.items() if id not in reactors or root(id) != recorded}
         for id, kind, key, was in deep.answers:
-            if id not in changed and answer(reactors[id], Question(kind, key)).answer != was:
-                changed.add(id)
+            if id in changed or answer(reactors[id], Question(kind, key)).answer == was or is_waived(kind, key):
+                continue
+            changed.add(id)
         return changed
 
     def covers(self, id: ReactorId) -> bool:

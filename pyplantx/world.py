@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyplantx.core.trace import ABSENT, Digest, Observation, Question
+from pyplantx.core.trace import ABSENT, COUNTS, WAIVED, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ _WITHIN = "/"
 _READ_EACH_TIME = "verified"
 _FILES = ("file", _READ_EACH_TIME)
 
+#: Kind of the notes that tell what a subreactor was made of.
+_PARTS = "subreactor"
+_Parts = dict[str, Digest]  # label -> digest
+
 _READ_SIZE = 1 << 20
 
 #: Nanoseconds.
@@ -42,7 +46,7 @@ _SETTLED_AFTER = 100_000_000
 
 
 class Notes(Protocol):
-    """Where file digests are kept between sessions."""
+    """Where small texts are kept between sessions."""
 
     def blob_get(self, kind: str, key: str) -> str | None: ...
     def blob_put(self, kind: str, key: str, text: str) -> None: ...
@@ -56,10 +60,12 @@ class Entered:
     code : Fingerprinter
     reactor : Reactor
         Who runs.
+    note : callable
+        Told of each subreactor that is observed, with its fingerprint.
     """
 
-    def __init__(self, code: Fingerprinter, reactor: Reactor) -> None:
-        self._code = code
+    def __init__(self, code: Fingerprinter, reactor: Reactor, note: Callable[[Any, Digest], None]) -> None:
+        self._code, self._note = code, note
         # By identity: the reactor, and the subreactors that were observed; with what each names, so that ids stay so.
         self._callers: dict[int, tuple[Any, Sequence[Any]]] = {}
         self._places: dict[int, list[tuple[str, int, int]]] = {}  # subreactor, by identity -> where the callers name it
@@ -86,7 +92,9 @@ class Entered:
             if self._is_said_by_callers(called, is_own):
                 return None
             places = [f"{_BY_NAME}{called.qualified}"]
-        observation = Observation("subreactor", " ".join(places), self._code.fingerprint(called), called.__name__)
+        digest = self._code.fingerprint(called)
+        self._note(called, digest)
+        observation = Observation("subreactor", " ".join(places), digest, called.__name__)
         if id(called) not in self._callers:
             self._add(called, f"{places[0]}{_WITHIN}")
         return observation
@@ -108,7 +116,7 @@ class Answers:
     fingerprinter : Fingerprinter
         Answers for code.
     notes : Notes
-        Remembers the digests of tracked files.
+        Remembers the digests of tracked files, and what subreactors were made of.
     error_of : callable
         A scheduler's failure, and what the reactor in question raised, to the exception to throw.
     on_subreactor : callable
@@ -133,6 +141,7 @@ class Answers:
         self._folder = working_folder()
         self._errors: dict[ReactorId, BaseException] = {}
         self._spared: dict[ReactorId, float] = {}
+        self._noted: set[Digest] = set()  # fingerprints of subreactors whose parts are kept
         #: See `answer_once`. Whoever has let user code run clears this: what it does to files can't be known.
         self.files: dict[Question, Observation] = {}
 
@@ -167,7 +176,13 @@ class Answers:
             return self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
         if kind == "env":
             return self.env(key)[1]
+        if kind == COUNTS and self.is_waived(*key.partition(" ")[::2]):
+            return Observation(kind, key, WAIVED)
         return Observation(kind, key, _unanswerable())
+
+    def is_waived(self, kind: str, key: str) -> bool:
+        """Whether the answer to a question does not count today: it is about an auxiliary parameter."""
+        return kind == "config" and self._config.is_auxiliary(key)
 
     def answer_once(self, reactor: Reactor, question: Question) -> Observation:
         """`answer`, for replays: a file that a hundred traces tell of is looked at once, until user code has run."""
@@ -232,7 +247,24 @@ class Answers:
 
     def entered_by(self, reactor: Reactor) -> Entered:
         """For a run of a reactor, which has entered no subreactor yet."""
-        return Entered(self.fingerprinter, reactor)
+        return Entered(self.fingerprinter, reactor, self._note_parts)
+
+    def _note_parts(self, called: Any, digest: Digest) -> None:
+        """Keep what a fingerprint is made of: one day somebody asks what of it has changed."""
+        if digest in self._noted:
+            return
+        self._noted.add(digest)
+        if self._notes.blob_get(_PARTS, digest) is None:
+            self._notes.blob_put(_PARTS, digest, json.dumps(self.fingerprinter.parts(called)))
+
+    def parts_of_subreactor(self, reactor: Reactor, observed: Observation) -> tuple[_Parts, _Parts]:
+        """What a subreactor was made of when it was observed, and what it is made of today; both empty if unknown."""
+        before = _read_parts(self._notes.blob_get(_PARTS, observed.answer))
+        try:
+            called = self._resolve_subreactor(reactor, observed.key.split(" ")[0])
+        except LookupError:
+            return {}, {}
+        return (before, self.fingerprinter.parts(called)) if before else ({}, {})
 
     def named(self, code: Any) -> Sequence[Any]:
         """The subreactors that code names, and those that they name."""
@@ -349,6 +381,15 @@ def _read_note(text: str | None) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     return noted if isinstance(noted, list) and len(noted) == 2 else None
+
+
+def _read_parts(text: str | None) -> _Parts:
+    """What was noted about a subreactor; nothing if that makes no sense."""
+    try:
+        noted = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return noted if isinstance(noted, dict) and all(isinstance(digest, str) for digest in noted.values()) else {}
 
 
 def _class_names(meta: str) -> list[str]:

@@ -120,12 +120,40 @@ class Captured:
         return hash_text("\n".join(reader.found))
 
 
+def digest_of_given(values: Iterable[Any], fingerprinter: Fingerprinter, told: Callable[[Any], str | None]) -> Digest:
+    """The digest of what a call was given.
+
+    Parameters
+    ----------
+    values : iterable
+        Its arguments.
+    fingerprinter : Fingerprinter
+        Of the plant.
+    told : callable
+        Value -> what tells of it without reading it, if anything does. Else None.
+
+    Raises
+    ------
+    CannotTell
+        If something can't be seen, or there is too much of it.
+    """
+    reader = _Reader(fingerprinter.of_present(), lambda value: False, told)
+    for value in values:
+        reader.take(value)
+    return hash_text("\n".join(reader.found))
+
+
 class _Reader:
     """Digests values with all that they reach."""
 
-    def __init__(self, fingerprinter: Fingerprinter, is_unfinished: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        fingerprinter: Fingerprinter,
+        is_unfinished: Callable[[Any], bool],
+        told: Callable[[Any], str | None] = lambda value: None,
+    ) -> None:
         self.found: list[str] = []
-        self._fingerprinter, self._is_unfinished = fingerprinter, is_unfinished
+        self._fingerprinter, self._is_unfinished, self._told = fingerprinter, is_unfinished, told
         self._bytes_left = _MOST_BYTES
         self._seen: dict[int, tuple[int, Any]] = {}  # with the values: an address may be used again
 
@@ -180,6 +208,9 @@ class _Reader:
 
     def _leaf(self, value: Any) -> None:
         """A value that is digested as a whole."""
+        told = self._told(value)
+        if told is not None:
+            return self.found.append(f"{len(told)}:{told}")
         if self._is_unfinished(value):
             raise CannotTell(f"it has an array that is not sent yet: {type(value).__name__}")
         if hasattr(type(value), "__next__"):

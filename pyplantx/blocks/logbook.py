@@ -258,11 +258,11 @@ def latest_value(logbook: Logbook, count: int | None = None) -> tuple[dict[str, 
     return None
 
 
-def save_value(logbook: Logbook, value: Any) -> Callable[[], Any]:
-    """Keep a value with all that the run has observed up to now. What is returned gives it back to this run."""
+def save_value(logbook: Logbook, value: Any) -> dict[str, Any]:
+    """Keep a value with all that the run has observed up to now; what finds it again (`Logbook.own_value`)."""
     kept = logbook.keep_value(value, logbook.lines)
     logbook.add_value({"value": kept, "saw": logbook.saw()})
-    return lambda: logbook.own_value(kept)
+    return kept
 
 
 # -- lines ----------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.blocks.handles import Handle
+from pyplantx.blocks.handles import Handle, handle_of
 from pyplantx.blocks.places import place_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.objects import class_module
 from pyplantx.fingerprint.value import hash_bytes, hash_text
+from pyplantx.loaded import is_of
 from pyplantx.logs import log
 from pyplantx.specs.sparserows import is_sparse
 
@@ -127,6 +128,22 @@ def _order(part: Any) -> str:
     """In which order it lies in memory, if that is not C's: NumPy adds up in another order then."""
     flags = getattr(part, "flags", None)
     return "" if flags is None or flags.c_contiguous else f" {part.strides}"
+
+
+def told_of(array: Any, encode: Callable[[Any], Digest], sealed: Callable[[str], str | None]) -> str | None:
+    """What tells which elements an array or dataset has, without reading them; None if nothing does.
+
+    Parameters
+    ----------
+    array : object
+        Anything; of what is no array nothing tells here.
+    encode, sealed : callable
+        See `Sources`.
+    """
+    known = (
+        hasattr(array, "read_block") or is_of(array, "numpy", "ndarray") or (is_sparse(array) and array.format == "csr")
+    )
+    return _told(handle_of(array), encode, sealed, exposed=False) if known else None
 
 
 # -- what tells -----------------------------------------------------------------------------------

@@ -11,17 +11,17 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks import maps, travel
-from pyplantx.blocks.alterations import Alterations, Contents, Others
+from pyplantx.blocks.alterations import Others
 from pyplantx.blocks.attempt import Attempt
 from pyplantx.blocks.captured import CannotTell, Captured
+from pyplantx.blocks.checkpoints import Checkpoints
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.inplace import check_output, has_common
-from pyplantx.blocks.logbook import Host, Logbook, latest_value, place_of, save_value
+from pyplantx.blocks.logbook import Host, Logbook, place_of
 from pyplantx.blocks.loop import BlockLoop, Keeper, has_ended
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
@@ -43,12 +43,6 @@ _MEMORY = 256 * 10**6
 
 #: Values to begin with that a reduction writes into.
 _WRITTEN_INTO = (list, dict, set, bytearray, deque)
-
-_TOO_MUCH = (
-    "%s: what pipe.checkpoint(%r) keeps is not restored after a kill: what was allocated and written to before is too "
-    "large to be compared with what the next run has there. Fill it with pipe.map_blocks or pipe.blocks(..., "
-    "resume=True), or send it from a reactor of its own"
-)
 
 
 class Owner(Host, Protocol):
@@ -78,11 +72,7 @@ class Workshop:
         self._loops: list[BlockLoop] = []
         self._attempts: list[Attempt] = []
         self._logbooks: list[Logbook] = []
-        self._checkpoints: dict[str, tuple[Logbook, Alterations]] = {}
-        self._contents = Contents(self._content_of)
-        self._unkept: set[str] = set()  # keys whose values are of no use to the next run, since this one spoke last
-        self._warned = False
-        self._kept: dict[str, Callable[[], Any]] = {}  # by this run, since it spoke last
+        self._checkpoints = Checkpoints(self, run, self._content_of)
         # Block of each open loop, and what a loop in it is like -> how many of these were begun.
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
@@ -194,73 +184,31 @@ class Workshop:
 
     def restore(self, key: str, default: Any) -> Any:
         """What was kept under a key; see `Pipework.checkpoint`."""
-        self._keeps_more()
-        if key in self._kept:
-            return self._kept[key]()
-        logbook = self._checkpoint(key)
-        found = latest_value(logbook) if logbook is not None else None
-        return default if found is None else found[1]
+        return self._checkpoints.restore(key, default)
 
     def keep(self, key: str, value: Any) -> None:
         """Keep a value under a key; see `Pipework.checkpoint`."""
-        self._keeps_more()
-        logbook = None if self._is_in_loop() else self._checkpoint(key)
-        lasts = logbook is not None and not self._has_altered(key)
-        self._kept[key] = save_value(logbook, value) if logbook and lasts else partial(_copy, _copy(value))
-
-    def _keeps_more(self) -> None:
-        for loop in self._loops:
-            loop.keeps_more()
-
-    def _is_in_loop(self) -> bool:
-        """Whether a loop is open that goes on by itself."""
-        return any(loop.goes_on for loop in self._loops)
-
-    def _checkpoint(self, key: str) -> Logbook | None:
-        known = self._checkpoints.get(key)
-        if known is not None and known[0].going:
-            return known[0]
-        if self._is_in_loop():  # it is done anew after a kill, and has to find then what it finds now
-            return None
-        if self._spaces is None or key in self._unkept:
-            return None
-        self._settle()
-        alterations = Alterations(self._run.unsent())
-        content = self._contents.of(alterations.before)
-        logbook = None
-        if content is None:
-            log().warning(_TOO_MUCH, self._who, key)
-        else:
-            logbook = self._logbook(f"checkpoint {len(key)}:{key} {content}", numbered=False)
-        if logbook is None:
-            self._unkept.add(key)
-        else:
-            self._checkpoints[key] = logbook, alterations
-        return logbook
+        self._checkpoints.keep(key, value)
 
     def _content_of(self, dataset: Any) -> Digest | None:
         """The digest of what a loop has filled, if that is known."""
         found = (attempt.content_of(dataset) for attempt in self._attempts)
         return next((digest for digest in found if digest is not None), None)
 
-    def _has_altered(self, key: str) -> bool:
-        """Whether what was allocated has been altered since a key was first asked for: the next run has it as it was.
+    # ----------------------------------------------------------------- what checkpoints ask
 
-        Who finds a later value there goes on behind what made the alteration.
-        """
-        self._settle()
-        name = self._checkpoints[key][1].first(self._run.unsent())
-        if name is not None and not self._warned:
-            self._warned = True
-            log().warning(
-                "%s: what pipe.checkpoint(%r) keeps from here on is not restored after a kill: %r was written to since "
-                "pipe.checkpoint(%r) was first called, and that is lost with the process. Fill it with pipe.map_blocks "
-                "or pipe.blocks(..., resume=True), which go on by themselves, before that call, or without checkpoints",
-                *(self._who, key, name, key),
-            )
-        return name is not None
+    def keeps_more(self) -> None:
+        """A value is kept, or asked for, in the loops that are open."""
+        for loop in self._loops:
+            loop.keeps_more()
 
-    def _settle(self) -> None:
+    @property
+    def is_in_loop(self) -> bool:
+        """Whether a loop is open that goes on by itself."""
+        return any(loop.goes_on for loop in self._loops)
+
+    def settle(self) -> None:
+        """What the loops have written is there."""
         for loop in self._loops:
             loop.settle()
 
@@ -274,7 +222,7 @@ class Workshop:
         Exception
             What the thread that was to write it met with.
         """
-        self._settle()
+        self.settle()
         self.check()
         for attempt in self._attempts:
             attempt.before_send(array)
@@ -287,14 +235,13 @@ class Workshop:
         over = [attempt for attempt in self._attempts if attempt.has_sent_all]
         self._attempts = [attempt for attempt in self._attempts if attempt not in over]
         for attempt in over:
-            self._let_go_of(attempt.logbook)
+            self.let_go_of(attempt.logbook)
 
     def spoke(self) -> None:
         """The run asks for something, or sends: from here on it could not be done again without asking and sending."""
         for logbook in self._logbooks:
             logbook.going = False
-        self._kept.clear()
-        self._unkept.clear()
+        self._checkpoints.spoke()
 
     def check(self) -> None:
         """Raise what a loop that was left early could not raise."""
@@ -317,8 +264,8 @@ class Workshop:
         if not recorded:
             for logbook in self._logbooks:
                 logbook.close(remove=True)
-            if self._let_go and self._spaces is not None:
-                self._spaces.finished(self._run.reactor.id)
+            if self._let_go and self.spaces is not None:
+                self.spaces.finished(self._run.reactor.id)
         self._forget()
 
     def release(self, deceived: bool = False) -> None:
@@ -336,8 +283,6 @@ class Workshop:
     def _forget(self) -> None:
         self._logbooks, self._attempts = [], []
         self._checkpoints.clear()
-        self._kept.clear()
-        self._unkept.clear()
 
     # ----------------------------------------------------------------- making things
 
@@ -379,9 +324,9 @@ class Workshop:
         if isinstance(loop.keeper, Attempt):
             loop.keeper.over()
         elif isinstance(loop.keeper, Reduction):
-            self._let_go_of(loop.keeper.logbook)
+            self.let_go_of(loop.keeper.logbook)
 
-    def _let_go_of(self, logbook: Logbook) -> None:
+    def let_go_of(self, logbook: Logbook) -> None:
         """Nothing more will be noted in it. It stays for the next run, with no file open: a run may have thousands."""
         if logbook in self._logbooks and logbook.let_go():
             self._logbooks.remove(logbook)
@@ -417,17 +362,17 @@ class Workshop:
 
     def _reduction(self, grid: Grid, handles: list[Handle], captured: Captured) -> Reduction | None:
         sources = self._sources(dict(enumerate(handles)))
-        logbook = self._logbook(f"reduce\n{grid}\n{captured.digest}\n{sources.key}")
+        logbook = self.logbook(f"reduce\n{grid}\n{captured.digest}\n{sources.key}")
         return None if logbook is None else Reduction(logbook, grid, sources, captured.look)
 
     def _sources(self, handles: dict[int, Handle], exposed: bool = False) -> Sources:
         """What a loop reads; `exposed`: its body has the arrays."""
-        assert self._spaces is not None
-        return Sources(handles, self._run.world.fingerprinter.of_present().encode_value, self._spaces.sealed, exposed)
+        assert self.spaces is not None
+        return Sources(handles, self._run.world.fingerprinter.of_present().encode_value, self.spaces.sealed, exposed)
 
     def _captured(self, what: str, functions: Sequence[Any]) -> Captured | None:
         """What functions of blocks stand on besides; None if it can't be told, or nothing is kept anyway."""
-        if self._spaces is None:
+        if self.spaces is None:
             return None
         unsent = self._run.allocation_of
         try:
@@ -446,14 +391,14 @@ class Workshop:
         in_place: bool = True,
     ) -> Attempt | None:
         """Of a loop that fills some arrays; None if it can't be resumed. `captured`: of a map."""
-        if self._spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
+        if self.spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
             return None
         if not all(handle.untouched for handle in outputs.values()):
             log().debug("%s: a loop can't be resumed, since its output was written to before", self._who)
             return None
         standing = "" if captured is None else captured.digest
         read = self._sources(sources, exposed=captured is None)
-        logbook = self._logbook("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
+        logbook = self.logbook("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
         if logbook is None:
             return None
         look = None if captured is None else captured.look
@@ -468,11 +413,11 @@ class Workshop:
         return [each for each in self._run.unsent() if each not in filled]
 
     @property
-    def _spaces(self) -> Workspaces | None:
+    def spaces(self) -> Workspaces | None:
         """Where to keep things; None without a plant."""
         return getattr(self._run.store, "workspaces", None)
 
-    def _logbook(self, what: str, numbered: bool = True) -> Logbook | None:
+    def logbook(self, what: str, numbered: bool = True) -> Logbook | None:
         """The ledger for a piece of work at this point of the run; None if there can't be one."""
         if numbered:
             # In a loop that goes on after a kill the first one is that of another block; and behind a checkpoint others
@@ -480,7 +425,7 @@ class Workshop:
             where = tuple([loop.current for loop in self._loops])
             self._counts[where, what] = number = self._counts.get((where, what), 0) + 1
             what = f"{where} {number} {what}"
-        spaces, key = self._spaces, place_of(self._run, what)
+        spaces, key = self.spaces, place_of(self._run, what)
         if spaces is None or key is None:
             return None
         try:
@@ -510,15 +455,6 @@ def _described(handle: Handle) -> str:
     extent, name = handle.extent, handle.allocation.name
     layout = os.path.basename(handle.data_path or "")
     return f"{len(name)}:{name} {extent.shape} {handle.dtype.descr!r} {extent.chunks} {layout}"
-
-
-def _copy(value: Any) -> Any:
-    """What the reactor does to the original is not done to the copy; what can't be copied stands for itself."""
-    try:
-        return copy.deepcopy(value)
-    except Exception as error:  # whatever a class of the user's raises
-        log().debug("a value that is kept for this run alone can't be copied: %s", error)
-        return value
 
 
 def _of_its_own(initial: Any) -> Any:

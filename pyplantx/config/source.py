@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyplantx.config.keys import describe_key, parse_key
+from pyplantx.config.keys import Path, describe_key, parse_key
 from pyplantx.config.node import Answer, Node, unanswerable
 from pyplantx.config.run import ConfigRun, Recorder
 from pyplantx.config.view import NOTHING
@@ -118,13 +118,25 @@ class ConfigSource:
             found = self._answers.setdefault(key, self._answer(key))
         return found
 
+    def is_auxiliary(self, key: str) -> bool:
+        """Whether a recorded question is about a place that is auxiliary today. Raises nothing but `MemoryError`."""
+        try:
+            return self._node(parse_key(key)[1]).hidden
+        except MemoryError:
+            raise
+        except Exception:  # whatever can't be found is no place that is marked
+            return False
+
+    def _node(self, path: Path) -> Node:
+        node = self._tree()
+        for name in path:
+            node = node.child(name)
+        return node
+
     def _answer(self, key: str) -> Answer:
         try:
             mode, path = parse_key(key)
-            node = self._tree()
-            for name in path:
-                node = node.child(name)
-            return node.answer(mode)
+            return self._node(path).answer(mode)
         except MemoryError:  # says nothing of the config
             raise
         except Exception as error:  # whatever it is, it is not the recorded answer

@@ -6,7 +6,8 @@ fail. It ends with None at a leaf (the reactor is up to date) or tells how it `F
 
 A question has an edge if today's answer is the recorded one; else the tree may hold a branch for
 today's answer, under a key that only that answer leads to. Where neither leads on, the older segments of
-the nodes on the way are tried: a reactor that is not deterministic may have asked otherwise before.
+the nodes on the way are tried: a reactor that is not deterministic may have asked otherwise before. But first it is
+asked whether the answer counts at all today: if it does not, the recorded one is as good as any.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 from pyplantx.core.messages import Reason
 from pyplantx.core.trace import (
+    COUNTS,
+    WAIVED,
     Digest,
     Group,
     HashText,
@@ -97,9 +100,9 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
     seen: set[Digest] = set()  # branches that were tried: older segments may lead to them again
     start = 0
     while True:
-        if segment.older:
+        if segment.older and len(steps) == start:
             turns += [(key, older, steps[:start]) for older in reversed(readable_older(segment))]
-        reason = yield from _walk(segment[0], steps)
+        reason = yield from _walk(segment[0], steps, len(steps) - start)
         if reason is None:
             return None
         branch = branch_key(key, steps[start:], hash_text)
@@ -109,6 +112,9 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
             key, segment, start = branch, found, len(steps)
             yield found
             continue
+        if (yield from _is_waived(reason[1])):
+            steps[-1] = segment[0][len(steps) - start - 1]
+            continue
         first = first or _new(Fell, (reason, "" if turns else branch))
         if not turns:
             return first
@@ -117,11 +123,19 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
         yield Again(steps)
 
 
-def _walk(path: tuple[Step, ...], steps: list[Step]) -> Generator[Wish, Any, Reason | None]:
-    """Follow one segment to its leaf; the reason, where an answer is not the recorded one."""
+def _is_waived(recorded: tuple[Observation, ...]) -> Generator[Wish, Any, bool]:
+    """Whether none of these answers, which are others today, counts any more."""
+    if not recorded or recorded[0][0] == "ingredient":
+        return False
+    today = yield AskLocally(tuple([Question(COUNTS, f"{o[0]} {o[1]}") for o in recorded]))
+    return all(o[2] == WAIVED for o in today)
+
+
+def _walk(path: tuple[Step, ...], steps: list[Step], start: int) -> Generator[Wish, Any, Reason | None]:
+    """Follow one segment to its leaf, from its step `start` on; the reason, where an answer is not the recorded one."""
     ahead: list[Observation] = []
     most = _AT_ONCE
-    for index, step in enumerate(path):
+    for index, step in enumerate(path[start:], start):
         if isinstance(step, Group):
             recorded = step[0]
             today: list[Observation] | None = None

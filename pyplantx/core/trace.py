@@ -67,6 +67,11 @@ class Observation(NamedTuple):
 #: The answer to a question about something that is not there.
 ABSENT: Digest = "absent"
 
+#: Kind of the question whether the answer to another one counts today; its key is that one's kind, a space and its
+#: key. The answer is `WAIVED` if it does not. Asked by replays only, and recorded nowhere.
+COUNTS = "counts"
+WAIVED: Digest = "waived"
+
 
 class ObjectRef(NamedTuple):
     """Address and identity of one sealed object; small enough to travel anywhere.

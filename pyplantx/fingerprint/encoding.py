@@ -34,6 +34,7 @@ from pyplantx.fingerprint.objects import (
     plain_array_class,
     qualified,
     read_slot,
+    without_hashes,
     without_own_numbers,
 )
 from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
@@ -347,6 +348,8 @@ class Encoder:
             self._container(value, Encoder._plain_state)
         elif not NEVER.isdisjoint(kind.bases):
             self._refuse(value)
+        elif "_thread._local" in kind.bases:
+            self._instance(value, cls, Encoder._of_thread)
         elif not self._write_numeric(value, kind):
             self._instance(value, cls, Encoder._state)
 
@@ -504,6 +507,22 @@ class Encoder:
             if named:
                 self._targets(named)
 
+    def _of_thread(self, value: Any) -> None:
+        """What a `threading.local` holds in the thread that asks, which is the one that runs reactors.
+
+        It is listed all the same: what other threads have in it (those of `map_blocks`) nobody sees.
+        """
+        try:
+            own = dict(vars(value))
+        except MemoryError:  # says nothing of the value
+            raise
+        except Exception as error:  # of its `__init__`, which runs once in each thread
+            self._unseen(value, error)
+            return
+        self._fields(value, own, self._kind(type(value)).layout.slots)
+        if self._opaque is not None:
+            self._opaque(value)
+
     def _reduced(self, value: Any) -> None:
         try:
             parts = reduction(value)
@@ -522,7 +541,8 @@ class Encoder:
             self._left_out(left_out(value, parts))
 
     def _write_parts(self, value: Any, parts: tuple[Any, ...]) -> None:
-        function, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+        function, given, state, items, pairs = (*parts, None, None, None)[:5]
+        arguments = without_hashes(given)
         self._out += b"R"
         self._name(function)
         self._out += size(len(arguments))

@@ -30,7 +30,7 @@ REGISTERED: dict[type, Callable[[Any], object]] = {}
 
 _ROLE, _INNER = MARKS
 #: Bases whose instances are written in ways of their own.
-_NUMERIC: Final = frozenset({"numpy.ndarray", "numpy.generic", "numpy.dtype", "enum.Enum"})
+_OWN_WAYS: Final = frozenset({"numpy.ndarray", "numpy.generic", "numpy.dtype", "enum.Enum", "_thread._local"})
 
 
 class Kind:
@@ -113,7 +113,7 @@ class Layout:
 
 
 def _are_ordinary(bases: list[str]) -> bool:
-    return NEVER.isdisjoint(bases) and _NUMERIC.isdisjoint(bases) and not may_be_inconstant(bases)
+    return NEVER.isdisjoint(bases) and _OWN_WAYS.isdisjoint(bases) and not may_be_inconstant(bases)
 
 
 def _custom(cls: type) -> Callable[[Any], object] | None:

@@ -58,6 +58,10 @@ MARKS: Final = (_ROLE, _INNER)
 _LEAST_HASH: Final = 1 << 32
 
 
+#: Field -> the library whose objects count in it how many were made before them.
+_COUNTERS: Final = {"_creation_order": "sqlalchemy."}
+
+
 def class_module(cls: type) -> str:
     """Name of the module that a class says it is from; "?" if it says something else (descriptors of metaclasses)."""
     module = cls.__module__
@@ -296,10 +300,26 @@ def without_own_numbers(obj: Any, fields: list[tuple[Any, Any]]) -> list[tuple[A
 
 
 def is_own_number(obj: Any, name: Any, kept: Any, fields: Iterable[tuple[Any, Any]]) -> bool:
-    """Whether what lies under a name in an object is its hash, its address or that of another of its fields."""
-    if type(kept) is not int or type(name) is not str or abs(kept) < _LEAST_HASH or not _may_be_own(name):
+    """Whether what lies under a name in an object is its hash, its address or that of another of its fields.
+
+    Or how many things a library had made in this process before it: who orders them by that keeps the order, too.
+    """
+    if type(kept) is not int or type(name) is not str:
+        return False
+    if name in _COUNTERS:
+        return any(class_module(base).startswith(_COUNTERS[name]) for base in type(obj).__mro__)
+    if abs(kept) < _LEAST_HASH or not _may_be_own(name):
         return False
     return _is_own(obj, name, kept, [item for other, item in fields if other is not name])
+
+
+def without_hashes(items: tuple[Any, ...]) -> list[Any]:
+    """These, without the numbers that are the hash of a text among them, which is another one in each process."""
+    return [item for item in items if not (type(item) is int and abs(item) >= _LEAST_HASH and _is_hash(item, items))]
+
+
+def _is_hash(number: int, items: tuple[Any, ...]) -> bool:
+    return any(type(item) in (str, bytes) and hash(item) == number for item in items)
 
 
 def is_by_address(table: dict[Any, Any]) -> bool:

@@ -70,6 +70,12 @@ def _variable_state(variable: Any) -> object:
     return variable.name, _outcome(lambda: Context().run(variable.get)), _outcome(variable.get)
 
 
+def _referent(proxy: Any) -> object:
+    """What a proxy stands for: a proxy asks that for its methods, which know whose they are."""
+    found: object = proxy.__sizeof__.__self__
+    return found
+
+
 def _generator_state(generator: Any) -> object:
     """The state of a generator of NumPy; how many others were spawned by it decides what the next of them draws."""
     source = generator.bit_generator
@@ -240,6 +246,7 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "_io.StringIO": _text_state,
     "_io.BytesIO": lambda value: (value.getvalue(), value.tell()),
     **dict.fromkeys(("weakref.ReferenceType", "weakref.WeakMethod"), lambda value: value()),
+    **dict.fromkeys(("weakref.ProxyType", "weakref.CallableProxyType"), _referent),
     "typing.NewType": lambda value: (value.__name__, value.__supertype__),
     "typing.ForwardRef": lambda value: (value.__forward_arg__, value.__forward_is_class__),
     **dict.fromkeys((f"typing.{n}" for n in ("TypeVar", "TypeVarTuple", "ParamSpec", "TypeAliasType")), _typing_state),
@@ -274,12 +281,11 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
 NEVER: Final = frozenset(
     {
         *("_thread.lock", "_thread.RLock", "threading.Thread", "threading.Condition", "threading.Event"),
-        *("threading.Semaphore", "threading.Barrier", "_thread._local", "_io._IOBase", "builtins.generator"),
+        *("threading.Semaphore", "threading.Barrier", "_io._IOBase", "builtins.generator"),
         *("builtins.coroutine", "builtins.async_generator", "builtins.frame", "builtins.traceback"),
         *("weakref.ReferenceType", "weakref.WeakSet", "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary"),
         *("_weakrefset.WeakSet", "_weakref.ReferenceType", "_socket.socket", "sqlite3.Connection"),
-        *("weakref.ProxyType", "weakref.CallableProxyType", "weakref.finalize"),
-        *("os._Environ", "builtins.PyCapsule"),
+        *("weakref.finalize", "os._Environ", "builtins.PyCapsule"),
         *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
         *(f"h5py.{name}ID" for name in ("h5a.Attr", "h5d.Dataset", "h5f.File", "h5g.Group", "h5p.Prop")),
         *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),

@@ -137,6 +137,40 @@ def take(x: Outer, y: "Inner | None" = None, z: Grown = 3): return 1
 ADAPTER = TypeAdapter(list[Outer])
 def f(): return take({}), ADAPTER.validate_python([])
 """
+SYMBOLS = """
+class Symbol(int):
+    def __new__(cls, name, canonical=None):
+        made = int.__new__(cls, hash(name) if canonical is None else canonical)
+        made.name = name
+        return made
+    def __reduce__(self): return Symbol, (self.name, int(self))
+HELD, GIVEN = Symbol("not there"), Symbol("given", 2 ** 40)
+def f(): return HELD, GIVEN
+"""
+SQLALCHEMY = """
+from sqlalchemy import Column, ForeignKey, Integer, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, declarative_base, mapped_column, relationship
+class Base(DeclarativeBase): pass
+class User(Base):
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(30), default="nobody")
+    things: Mapped[list["Thing"]] = relationship(back_populates="user", order_by="Thing.id")
+    def greet(self): return "hello " + self.name
+class Thing(Base):
+    __tablename__ = "thing"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    user: Mapped["User"] = relationship(back_populates="things")
+class Old(declarative_base()):
+    __tablename__ = "old"
+    id = Column(Integer, primary_key=True)
+    kind = Column(String)
+    __mapper_args__ = {"polymorphic_on": kind, "polymorphic_identity": "old"}
+class Derived(Old):
+    __mapper_args__ = {"polymorphic_identity": "derived"}
+def f(): return User(name="a").greet(), Derived(id=3)
+"""
 CODES = """
 def a(): return 1
 def b(): return 2
@@ -165,11 +199,13 @@ SOURCES = {
     "pint": PINT,
     "pyrsistent": TREES,
     "immutables": MAPS,
+    "symbols": SYMBOLS,
+    "sqlalchemy": SQLALCHEMY,
 }
 
 
 def _need(name: str) -> None:
-    if name not in ("an address", "numbers", "code in a set"):
+    if name not in ("an address", "numbers", "symbols", "code in a set"):
         pytest.importorskip({"attrs": "attr"}.get(name, name.partition(" ")[0]))
 
 
@@ -233,6 +269,15 @@ def test_each_process_finds_them_in_the_same_order_in_a_set(name: str) -> None:
         ("pint", "UnitRegistry()", "UnitRegistry(autoconvert_offset_to_baseunit=True)"),
         ("pyrsistent", '"c"', '"d"'),
         ("immutables", "c=3", "c=4"),
+        ("symbols", "not there", "nowhere"),
+        ("symbols", "2 ** 40", "2 ** 41"),
+        ("sqlalchemy", "String(30)", "String(31)"),
+        ("sqlalchemy", '"nobody"', '"somebody"'),
+        ("sqlalchemy", "Thing.id", "Thing.user_id"),
+        ("sqlalchemy", '"hello "', '"hi "'),
+        ("sqlalchemy", '"derived"', '"other"'),
+        ("sqlalchemy", "Column(String)", "Column(String, nullable=False)"),
+        ("sqlalchemy", '"user.id"', '"user.id", ondelete="CASCADE"'),
     ],
 )
 def test_what_it_was_made_from_counts(name: str, old: str, new: str, tmp_path: Path) -> None:

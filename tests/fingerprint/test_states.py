@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.fingerprint.test_activity import Session
 
 IMPORTS = (
     "import contextvars, functools, io, random, struct, types, weakref\nimport numpy as np\n"
-    "class One: x = 1\nclass Two: x = 2\n"
+    "class One: x = 1\nclass Two: x = 2\nKEPT = [One(), Two()]\ndef one(): return 1\ndef two(): return 2\n"
 )
 LONG = 122807528840384100672342137672332424406  # the example of NumPy's documentation
 
@@ -46,6 +47,8 @@ EDITS = [
     ("contextvars.ContextVar('v', default=1)", "contextvars.ContextVar('v', default=2)"),
     ("contextvars.ContextVar('v', default=None)", "contextvars.ContextVar('v')"),
     ("weakref.ref(One)", "weakref.ref(Two)"),
+    ("weakref.proxy(KEPT[0])", "weakref.proxy(KEPT[1])"),
+    ("weakref.proxy(one)", "weakref.proxy(two)"),
     ("functools.cmp_to_key(lambda a, b: 1)", "functools.cmp_to_key(lambda a, b: 2)"),
     ("{1: 1}.items()", "{1: 2}.items()"),
     ("types.CellType(1)", "types.CellType(2)"),
@@ -72,6 +75,43 @@ def test_a_context_variable_that_was_set_counts() -> None:
     source = f"{IMPORTS}K = contextvars.ContextVar('v', default=1)\nK.set(5)\ndef f(): return K"
     assert of_source(source) == of_source(source)
     assert of_source(source) != of_source(source.replace("K.set(5)", "K.set(6)"))
+
+
+LOCAL = """\
+import threading
+class Settings(threading.local):
+    rate = 1
+    def __init__(self, depth):
+        if threading.current_thread() is not threading.main_thread(): raise OSError("not here")
+        self.depth = depth
+bare, own = threading.local(), Settings(3)
+bare.k = 4
+own.rate = 5
+def f(): return bare.k, own.depth, own.rate
+"""
+
+
+@pytest.mark.parametrize(("before", "after"), [("bare.k = 4", "bare.k = 5"), ("(3)", "(4)"), ("rate = 5", "rate = 6")])
+def test_what_a_thread_has_for_itself_counts_as_the_asking_one_has_it(before: str, after: str) -> None:
+    assert of_source(LOCAL) == of_source(LOCAL)
+    assert of_source(LOCAL) != of_source(LOCAL.replace(before, after))
+
+
+def test_what_other_threads_have_for_themselves_is_listed() -> None:
+    names: dict[str, Any] = {}
+    exec(LOCAL, names)
+    lines = ["constant ?.bare: a _thread._local", "constant ?.own: a builtins.Settings"]
+    assert Fingerprinter().opaque(names["f"]) == lines
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: Fingerprinter().opaque(names["f"])).result() == lines
+
+
+def test_what_is_kept_in_the_thread_while_a_reactor_runs_is_state() -> None:
+    session = Session("import threading\nL = threading.local()\nL.k = 0\ndef f():\n    L.k += 1\n    return L.k")
+    before = session.activity(session.run)
+    assert session.activity(session.run) == before == session.activity()
+    session.edit("L.k = 20")
+    assert session.activity() != before
 
 
 def test_a_seed_as_long_as_those_of_the_system_counts_if_it_is_written(tmp_path: Path) -> None:

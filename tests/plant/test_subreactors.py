@@ -466,3 +466,42 @@ def depth():
 """
     shallow, deep = session(source, before="import sys")[0]
     assert deep - shallow == 2 * 20
+
+
+PARTS = """\
+K = 1
+def double(v): return 2 * v
+def half(v): return double(v) - v
+@SubreactorFunc
+def inner(pipe): return (yield pipe.receive('x'))
+@SubreactorFunc
+def sub(pipe): return half((yield from inner(pipe))) + K
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (("K = 1", "K = 2"), "subreactor sub changed (constant app.K changed)"),
+        (("2 * v", "3 * v"), "subreactor sub changed (function app.double changed)"),
+        (("- v\n", "- v - len([])\n"), "subreactor sub changed (function app.half changed)"),
+        ((" + K", " - K"), "subreactor sub changed"),
+        ((" + K", " + 1"), "subreactor sub changed (function app.sub changed; constant app.K is gone)"),
+        (("('x'))", "('x')) + 1"), "subreactor inner changed"),
+    ],
+)
+def test_what_of_a_subreactor_has_changed_is_told(
+    edit: tuple[str, str], told: str, open_plant: Any, tmp_path: Path
+) -> None:
+    before = HEAD.format(before="") + PARTS + reactor("v = yield from sub(pipe)") + TAIL
+    at = before.index(PARTS)
+    edited = before[:at] + before[at:].replace(*edit, 1)
+    for number, source in enumerate((before, edited)):
+        forget_reactors()
+        with program(tmp_path / str(number), {"app.py": source}), open_plant() as plant:
+            if number == 1:
+                expected = f"b: would run ({told})"
+                assert [str(line) for line in plant.status() if line.reactor == "b"] == [expected]
+            plant.produce("out")
+            why = str(plant.why("b"))
+    assert why == f"b: ran ({told})"
