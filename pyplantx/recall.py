@@ -119,7 +119,8 @@ class Recall:
         return lineage if lineage.keys() <= deep.roots.keys() else {}
 
     def _changed(self, deep: DeepTrace) -> set[ReactorId]:
-        reactors, root, answer, is_waived = self._reactors, self._reactors.root, self._world.answer, self._world.is_waived
+        reactors, root = self._reactors, self._reactors.root
+        answer, is_waived = self._world.answer, self._world.is_waived
         changed = {id for id, recorded in deep.roots.items() if id not in reactors or root(id) != recorded}
         for id, kind, key, was in deep.answers:
             if id in changed or answer(reactors[id], Question(kind, key)).answer == was or is_waived(kind, key):
