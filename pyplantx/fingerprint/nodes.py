@@ -47,6 +47,7 @@ from pyplantx.fingerprint.pieces import (
     read_cell,
     read_class,
     read_item,
+    read_made_up,
     read_member,
     static_pin,
 )
@@ -537,8 +538,7 @@ class Describer:
             self._missed = self._missed or target.kind == "missing"
             return None
         label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
-        read = read_arguments if target.owner is vars(sys) else read_item
-        return self.slot(target.owner, target.key, label, read, target.value)
+        return self.slot(target.owner, target.key, label, _reader_of(target), target.value)
 
     # --- classes --------------------------------------------------------------------------------------
 
@@ -601,6 +601,12 @@ def _held_by(owner: Any) -> Mapping[str, Any]:
 
 def _reader(owner: Any) -> Callable[[Any, str], Any]:
     return read_class if isinstance(owner, type) else read_item
+
+
+def _reader_of(target: Target) -> Callable[[Any, str], Any]:
+    if target.owner is vars(sys):
+        return read_arguments
+    return read_item if target.value is MISSING or target.key in target.owner else read_made_up
 
 
 def _names_in(owner: Any) -> frozenset[str]:
