@@ -18,6 +18,7 @@ from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.generated import Origin, origin_of
+from pyplantx.fingerprint.jitted import options_of
 from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -351,6 +352,9 @@ class Describer:
         if inner is not MISSING:
             node = Node(obj, b"wrapper\0" + text(qualified(type(obj))))
             node.add_ref(inner)
+            told = self.slot(obj, "options", f"{label}: options", _read_jit_options)
+            if told.data != ABSENT:
+                node.add_slot(told)
         elif is_code(obj):
             node = self._compiled(obj)
         else:
@@ -648,6 +652,12 @@ def _read_options(function: Any, key: str) -> Any:
     """With which options a function was made."""
     origin = origin_of(function)
     return MISSING if origin is None else origin.options
+
+
+def _read_jit_options(compiled: Any, key: str) -> Any:
+    """How numba was told to compile a function."""
+    told = options_of(compiled)
+    return MISSING if told is None else told
 
 
 def _held_parts(obj: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from pyplantx.fingerprint import schemas, shared
+from pyplantx.fingerprint import jitted, schemas, shared
 from pyplantx.fingerprint.boundary import is_library_file
 from pyplantx.fingerprint.generated import compiler_options
 
@@ -236,6 +236,7 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "builtins.dict_items": list,
     "builtins.cell": _cell_state,
     "functools.KeyWrapper": _compared,
+    "_thread._local": lambda value: dict(vars(value)),  # those of the thread that looks
     "_struct.Struct": lambda value: value.format,
     "_io.StringIO": _text_state,
     "_io.BytesIO": lambda value: (value.getvalue(), value.tell()),
@@ -266,6 +267,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "torch._library.custom_ops.CustomOpDef": _operator_state,
     "jax._src.pjit.PjitInfo": _jit_state,
     **dict.fromkeys(("torch.layout", "torch.memory_format", "torch.qscheme"), str),
+    "numba.core.ccallback.CFunc": jitted.callback_state,
+    "numba.stencils.stencil.StencilFunc": jitted.stencil_state,
+    "numba.core.types.misc.ClassType": jitted.class_state,
     "numpy.busdaycalendar": lambda value: (value.weekmask, value.holidays),
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
 }

@@ -396,6 +396,44 @@ def test_what_torch_has_compiled_counts(name: str, tmp_path: Path) -> None:
     assert looks[0] == looks[1] != looks[2]
 
 
+# --- numba --------------------------------------------------------------------------------------------------
+
+JITTED = {
+    "options": ("@nb.njit\ndef K(x): return 1 // x", "@nb.njit", "@nb.njit(error_model='numpy')"),
+    "a signature": ("@nb.njit('i8(i8)')\ndef K(x): return x", "'i8(i8)'", "'i4(i4)'"),
+    "locals": ("@nb.njit(locals={'y': nb.int8})\ndef K(x):\n    y = x\n    return y", "int8", "int16"),
+    "a ufunc": ("@nb.vectorize\ndef K(x): return 1 // x", "@nb.vectorize", "@nb.vectorize(error_model='numpy')"),
+    "a callback": ("@nb.cfunc('f8(f8)')\ndef K(x): return x * 5", "x * 5", "x * 6"),
+    "signature of a callback": ("@nb.cfunc('f8(f8)')\ndef K(x): return x * 5", "'f8(f8)'", "'f4(f4)'"),
+    "a stencil": ("@nb.stencil\ndef K(x): return x[0]", "x[0]", "x[1]"),
+    "options of a stencil": ("@nb.stencil(cval=1)\ndef K(x): return x[0]", "cval=1", "cval=2"),
+    "a class": (
+        "@nb.experimental.jitclass([('v', nb.float64)])\nclass K:\n"
+        "    def __init__(self): self.v = 1\n    def m(self): return self.v * 5",
+        "v * 5",
+        "v * 6",
+    ),
+    "fields of a class": (
+        "@nb.experimental.jitclass([('v', nb.float64)])\nclass K:\n    def __init__(self): self.v = 1",
+        "float64",
+        "int64",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JITTED)
+def test_what_numba_compiles_counts_with_what_it_was_told(name: str) -> None:
+    pytest.importorskip("numba")
+    pytest.importorskip("numba.experimental")
+    source, old, new = JITTED[name]
+    prints = []
+    for text in (source, source, source.replace(old, new)):
+        names: dict[str, Any] = {}
+        exec(f"import numba as nb\n{text}\ndef f(): return K", names)
+        prints.append(Fingerprinter().fingerprint(names["f"]))
+    assert prints[0] == prints[1] != prints[2]
+
+
 # --- objects that change when they are looked at ------------------------------------------------------------
 
 COUNTS = """

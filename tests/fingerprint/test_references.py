@@ -423,19 +423,25 @@ def test_modules_with_a_class_of_the_project(tmp_path: Path) -> None:
     assert changes(tmp_path, files, "odd.py", "K = 1", "K = 2")
 
 
-def test_compiled_functions_of_a_library_count_by_the_function_inside() -> None:
+def test_compiled_functions_of_a_library_count_by_the_function_inside_and_the_options() -> None:
     jit = types.ModuleType("jit")
     jit.__file__ = "/usr/lib/site-packages/jit.py"
-    exec("class D:\n    def __init__(self, fn): self.py_func, self.made = fn, object()", vars(jit))
+    exec(
+        "class D:\n    def __init__(self, fn, **options):\n        self.py_func, self.made = fn, object()\n"
+        "        if options: self.targetoptions = options\n"
+        "def told(**options): return lambda fn: D(fn, **options)",
+        vars(jit),
+    )
 
-    def of(body: str) -> str:
-        names: dict[str, Any] = {"D": vars(jit)["D"]}
-        exec(f"@D\ndef g(x): return {body}\ndef f(): return g(1)", names)
+    def of(body: str, made: str = "D") -> str:
+        names: dict[str, Any] = {"D": vars(jit)["D"], "told": vars(jit)["told"]}
+        exec(f"@{made}\ndef g(x): return {body}\ndef f(): return g(1)", names)
         return Fingerprinter().fingerprint(names["f"])
 
     sys.modules["jit"] = jit
     try:
         assert of("x") == of("x") != of("-x")
+        assert of("x", "told(a=1)") == of("x", "told(a=1)") != of("x", "told(a=2)")
     finally:
         del sys.modules["jit"]
 
