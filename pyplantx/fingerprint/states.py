@@ -92,6 +92,21 @@ def _compiled_state(module: Any) -> object:
     return module._modules["_orig_mod"], compiler_options(module.dynamo_ctx)
 
 
+#: Base of all networks of torch.
+NETWORK: Final = "torch.nn.modules.module.Module"
+
+
+def hooks_in_order(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a network of torch, with its hooks by number: torch counts all hooks of the process."""
+    tables = {name: table for name, table in fields.items() if "_hooks" in name and isinstance(table, dict) and table}
+    if not tables:
+        return fields
+    numbers = sorted({key for table in tables.values() for key in table if type(key) is int})
+    place = {number: index for index, number in enumerate(numbers)}
+    counted = {name: [(place.get(key, key), hook) for key, hook in table.items()] for name, table in tables.items()}
+    return fields | counted
+
+
 def _operator_state(operator: Any) -> object:
     """What a custom operator of torch was told; that it is registered, and from which line, is in the other fields."""
     unsaid = ("_lib", "_opoverload", "_disabled_kernel", "_used_triton_kernels")
