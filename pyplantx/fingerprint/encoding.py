@@ -18,10 +18,11 @@ from typing import Any, Final
 from pyplantx.fingerprint import arrays
 from pyplantx.fingerprint.arrays import size, text
 from pyplantx.fingerprint.boundary import Boundary, module_name
-from pyplantx.fingerprint.kinds import Kind
+from pyplantx.fingerprint.kinds import Kind, Layout
 from pyplantx.fingerprint.modules import TARGETS, locate
 from pyplantx.fingerprint.objects import (
     MISSING,
+    PICKLING,
     as_builtin,
     bound_to,
     class_module,
@@ -38,7 +39,7 @@ from pyplantx.fingerprint.objects import (
     without_own_numbers,
 )
 from pyplantx.fingerprint.reductions import Unsteady, held_code, is_look_up, left_out, pickled_code, reduction
-from pyplantx.fingerprint.states import NEVER, STATES, hung_on_masked, is_inconstant, sparse_state
+from pyplantx.fingerprint.states import NEVER, STATES, hooks_in_order, hung_on_masked, is_inconstant, sparse_state
 
 Code = Callable[[object], str]
 Opaque = Callable[[object], None]
@@ -51,7 +52,7 @@ _pack_double: Final = struct.Struct("<d").pack
 _NAN: Final = b"f" + _pack_double(float("nan"))
 _LIBRARIES: Final = Boundary("ignore")
 _TARGETS: Final = frozenset(TARGETS)
-
+_PICKLING: Final = frozenset(PICKLING)
 
 #: What `functools.update_wrapper` copies to an object beside ``__wrapped__``: where a function lies, its docstring.
 _COPIED: Final = frozenset(functools.WRAPPER_ASSIGNMENTS)
@@ -481,16 +482,19 @@ class Encoder:
 
     def _state(self, value: Any) -> None:
         layout, own = self._kind(type(value)).layout, instance_dict(value)
-        base, slots = layout.builtin, layout.slots
-        if layout.is_reduced or (own is None and not slots and base is None):
+        if layout.is_reduced or (own is None and not layout.slots and layout.builtin is None):
             self._reduced(value)
-            return
+        else:
+            self._content(value, layout, own)
+
+    def _content(self, value: Any, layout: Layout, own: dict[str, Any] | None) -> None:
+        base, slots = layout.builtin, layout.slots
         if base is not None:
             self._out += b"y"
             self.write(as_builtin(value, base))
         elif layout.hides_state:
             self._unseen(value)
-        self._fields(value, own or {}, slots)
+        self._fields(value, hooks_in_order(own) if own and layout.is_network else own or {}, slots)
 
     def _fields(self, value: Any, own: dict[str, Any], slots: list[tuple[str, Any]]) -> None:
         wraps = "__wrapped__" in own
@@ -529,7 +533,10 @@ class Encoder:
         except MemoryError:  # says nothing of the value
             raise
         except Exception as error:  # foreign code: whatever it raises means that there is no encoding
-            self._unseen(value, error)
+            if self._code is not None and self._is_open(type(value)):
+                self._content(value, self._kind(type(value)).layout, instance_dict(value))
+            else:
+                self._unseen(value, error)
             return
         if isinstance(parts, str):
             self._out += b"g" + text(parts)
@@ -540,6 +547,13 @@ class Encoder:
         elif is_look_up(parts):
             self._left_out(left_out(value, parts))
 
+    def _is_open(self, cls: type) -> bool:
+        """Whether instances that refuse to be pickled count with their fields; what a library refuses holds handles."""
+        if self._kind(cls).layout.is_network:  # with parametrizations
+            return True
+        says_no = next(base for base in cls.__mro__ if not _PICKLING.isdisjoint(vars(base)))
+        return library_name(says_no, self._boundary) is None
+
     def _write_parts(self, value: Any, parts: tuple[Any, ...]) -> None:
         function, given, state, items, pairs = (*parts, None, None, None)[:5]
         arguments = without_hashes(given)
@@ -548,7 +562,10 @@ class Encoder:
         self._out += size(len(arguments))
         for argument in arguments:
             self._class(argument) if isinstance(argument, type) else self.write(argument)
-        self.write(_without_own_numbers(value, state) if type(state) is dict else state)
+        if type(state) is dict:
+            state = _without_own_numbers(value, state)
+            state = hooks_in_order(state) if self._kind(type(value)).layout.is_network else state
+        self.write(state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])
 

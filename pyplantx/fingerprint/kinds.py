@@ -23,7 +23,7 @@ from pyplantx.fingerprint.objects import (
     lineage,
     python_slots,
 )
-from pyplantx.fingerprint.states import NEVER, STATES, is_sparse, may_be_inconstant
+from pyplantx.fingerprint.states import NETWORK, NEVER, STATES, is_sparse, may_be_inconstant
 
 #: Functions registered for types by ``@fingerprint.register``.
 REGISTERED: dict[type, Callable[[Any], object]] = {}
@@ -96,15 +96,18 @@ class Layout:
         Those that its classes of Python declare.
     builtin : type or None
         The builtin container or scalar that it derives from.
+    is_network : bool
+        Whether it is one of torch's modules.
     """
 
-    __slots__ = ("builtin", "cls", "is_reduced", "slots")
+    __slots__ = ("builtin", "cls", "is_network", "is_reduced", "slots")
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.is_reduced = has_own_reduce(cls)
         self.slots = python_slots(cls)
         self.builtin = builtin_base(cls)
+        self.is_network = NETWORK in lineage(cls)
 
     @property
     def hides_state(self) -> bool:

@@ -1,7 +1,7 @@
 """Modules that are named by a text: whose they are before they are loaded, and what lies in them.
 
 This file may know: how Python finds modules. It may not know: what counts. The only code that it runs is the
-import of a project module that whoever has the text would import.
+import of a project module that whoever has the text would import, and what such a module has for a lazy import.
 """
 
 from __future__ import annotations
@@ -45,6 +45,29 @@ def import_now(name: str, boundary: Boundary) -> ModuleType | None:
     return module
 
 
+def ask_now(module: ModuleType, name: str, boundary: Boundary) -> Any:
+    """What `made_up` says; it may have imported a module."""
+    loaded = len(sys.modules)
+    value = made_up(module, name)
+    boundary.imported += len(sys.modules) > loaded
+    return value
+
+
+def made_up(module: ModuleType, name: str) -> Any:
+    """What a project module that loads lazily gives for a name that it does not hold, as it would to the code.
+
+    Its ``__getattr__`` is asked, or that of its class; `MISSING` if it has none or fails.
+    """
+    if type(module) is ModuleType and "__getattr__" not in vars(module):
+        return MISSING
+    try:
+        return getattr(module, name)
+    except MemoryError:  # says nothing of the module
+        raise
+    except (Exception, SystemExit):  # foreign code, as in `import_now`
+        return MISSING
+
+
 def locate(path: str, boundary: Boundary) -> Any:
     """The project's code, or object, that a dotted path leads to (``"models.net.Net"``); `MISSING` if there is none.
 
@@ -74,8 +97,10 @@ def _step(held: Any, name: str, path: str, boundary: Boundary) -> Any:
     """What comes after `held` on a dotted path; at its beginning, or in a package, that may be a module to import."""
     if path == module_name("__main__"):
         return sys.modules["__main__"]
-    if isinstance(held, ModuleType) and name in vars(held):
-        return vars(held)[name]
+    if isinstance(held, ModuleType):
+        found = vars(held)[name] if name in vars(held) else ask_now(held, name, boundary)
+        if found is not MISSING:
+            return found
     if held is MISSING or (isinstance(held, ModuleType) and "__path__" in vars(held)):
         return import_now(path, boundary) or MISSING
     return MISSING

@@ -18,6 +18,7 @@ from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.generated import Origin, origin_of
+from pyplantx.fingerprint.jitted import options_of
 from pyplantx.fingerprint.modules import locate
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -47,6 +48,7 @@ from pyplantx.fingerprint.pieces import (
     read_cell,
     read_class,
     read_item,
+    read_made_up,
     read_member,
     static_pin,
 )
@@ -350,6 +352,9 @@ class Describer:
         if inner is not MISSING:
             node = Node(obj, b"wrapper\0" + text(qualified(type(obj))))
             node.add_ref(inner)
+            told = self.slot(obj, "options", f"{label}: options", _read_jit_options)
+            if told.data != ABSENT:
+                node.add_slot(told)
         elif is_code(obj):
             node = self._compiled(obj)
         else:
@@ -537,8 +542,7 @@ class Describer:
             self._missed = self._missed or target.kind == "missing"
             return None
         label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
-        read = read_arguments if target.owner is vars(sys) else read_item
-        return self.slot(target.owner, target.key, label, read, target.value)
+        return self.slot(target.owner, target.key, label, _reader_of(target), target.value)
 
     # --- classes --------------------------------------------------------------------------------------
 
@@ -603,6 +607,12 @@ def _reader(owner: Any) -> Callable[[Any, str], Any]:
     return read_class if isinstance(owner, type) else read_item
 
 
+def _reader_of(target: Target) -> Callable[[Any, str], Any]:
+    if target.owner is vars(sys):
+        return read_arguments
+    return read_item if target.value is MISSING or target.key in target.owner else read_made_up
+
+
 def _names_in(owner: Any) -> frozenset[str]:
     return frozenset([key for key in list(_held_by(owner)) if isinstance(key, str)])  # a copy: threads may add others
 
@@ -642,6 +652,12 @@ def _read_options(function: Any, key: str) -> Any:
     """With which options a function was made."""
     origin = origin_of(function)
     return MISSING if origin is None else origin.options
+
+
+def _read_jit_options(compiled: Any, key: str) -> Any:
+    """How numba was told to compile a function."""
+    told = options_of(compiled)
+    return MISSING if told is None else told
 
 
 def _held_parts(obj: Any) -> list[Any]:

@@ -6,13 +6,14 @@ decides) or how digests are put together (``graph.py``).
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
-from pyplantx.fingerprint.modules import TARGETS
+from pyplantx.fingerprint.modules import TARGETS, made_up
 from pyplantx.fingerprint.objects import MISSING, class_module, is_same_method, member_fields, static_attribute
 from pyplantx.tuples import NamedTuple
 
@@ -96,6 +97,13 @@ class Slot:
 def read_item(owner: dict[str, Any], key: str) -> Any:
     """What a namespace holds."""
     return owner.get(key, MISSING)
+
+
+def read_made_up(owner: dict[str, Any], key: str) -> Any:
+    """What a namespace holds, or its module makes up when it is asked."""
+    held = owner.get(key, MISSING)
+    module = sys.modules.get(str(owner.get("__name__")))
+    return made_up(module, key) if held is MISSING and module is not None else held
 
 
 def read_arguments(owner: dict[str, Any], key: str) -> Any:

@@ -21,7 +21,7 @@ from pyplantx.tuples import NamedTuple
 VERSION: Final = "1"
 
 #: Raised when the record changes, or what it says: old records are then never found again.
-_RECORDS: Final = b"3"
+_RECORDS: Final = b"4"
 
 #: Begins everything that is hashed about code: instructions mean something for one minor version only.
 DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
@@ -32,7 +32,7 @@ READ_BY: Final = {
     **dict.fromkeys(("__doc__", "getdoc"), DOCS),
     **dict.fromkeys(("__name__", "__qualname__", "co_name", "co_qualname"), NAMES),
     **dict.fromkeys(("__annotations__", "get_type_hints", "get_annotations"), ANNOTATIONS),
-    **dict.fromkeys(("signature", "getfullargspec"), ANNOTATIONS),
+    **dict.fromkeys(("signature", "from_callable", "getfullargspec"), ANNOTATIONS),
 }
 _FLAGS: Final = {"d": DOCS, "n": NAMES, "a": ANNOTATIONS}
 _find_read: Final = re.compile("__(?:doc|name|qualname|annotations)__").findall

@@ -1,7 +1,7 @@
 """What the names in a function's code mean today: globals, attribute chains through modules, imports.
 
 Everything is looked up statically, in dictionaries; the only code that may run is the import of a project
-module that the function itself would import.
+module that the function itself would import, or load by taking a name from a module that loads lazily.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
-from pyplantx.fingerprint.modules import import_now, is_library_module
+from pyplantx.fingerprint.modules import ask_now, import_now, is_library_module
 from pyplantx.fingerprint.objects import MISSING, library_name
 from pyplantx.fingerprint.records import Import
 from pyplantx.tuples import NamedTuple
@@ -80,10 +80,13 @@ class Target(NamedTuple):
 
 def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) -> Target:
     """Follow a global name and its attribute chain, as far as it goes through modules."""
-    owner, name, used = namespace, chain[0], 1
-    value = owner.get(name, MISSING)
-    if value is MISSING:
-        return _builtin(namespace, name)
+    value = namespace.get(chain[0], MISSING)
+    return _builtin(namespace, chain[0]) if value is MISSING else _walk(namespace, chain, value, boundary)
+
+
+def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Boundary) -> Target:
+    """Go on along a chain whose first name, in the namespace `owner`, comes to `value`."""
+    name, used = chain[0], 1
     while issubclass(type(value), ModuleType):  # not isinstance(), which a dead proxy can't answer
         if boundary.is_library(value.__name__, _file(value)):
             if value is sys and chain[used : used + 1] == [_ARGUMENTS]:
@@ -92,7 +95,7 @@ def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) 
         if used == len(chain) or _is_up_to_class(value, chain[used], boundary):
             return Target("module", value=value, owner=owner, key=name, used=used)
         owner, name, used = vars(value), chain[used], used + 1
-        value = _attribute(owner, name)
+        value = _attribute(value, name, boundary)
     if value is MISSING:
         return Target("missing", ".".join(chain[:used]), used=used)
     if value is vars(sys).get(_ARGUMENTS, MISSING):  # absent where Python is embedded
@@ -114,11 +117,11 @@ def _builtin(namespace: dict[str, Any], name: str) -> Target:
     return Target("missing", name, owner=namespace, key=name)
 
 
-def _attribute(owner: dict[str, Any], name: str) -> Any:
-    value = owner.get(name, MISSING)
+def _attribute(module: ModuleType, name: str, boundary: Boundary) -> Any:
+    value = vars(module).get(name, MISSING)
     if value is MISSING:  # a submodule that is loaded, but not bound in its package
-        value = sys.modules.get(f"{owner.get('__name__')}.{name}", MISSING)
-    return value
+        value = sys.modules.get(f"{vars(module).get('__name__')}.{name}", MISSING)
+    return ask_now(module, name, boundary) if value is MISSING else value
 
 
 def _is_up_to_class(module: ModuleType, name: str, boundary: Boundary) -> bool:
@@ -176,12 +179,12 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
 
 
 def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
-    if chain[0] not in vars(module) and "__path__" in vars(module):
-        import_now(f"{module.__name__}.{chain[0]}", boundary)
-    if _is_up_to_class(module, chain[0], boundary):
-        return Target("module", value=module, key=chain[0])
-    if _attribute(vars(module), chain[0]) is MISSING:
-        return Target("missing", f"{chain[0]} of an imported module")
-    if chain[0] not in vars(module):
-        return Target("module", value=_attribute(vars(module), chain[0]), key=chain[0])
-    return follow(vars(module), chain, boundary)
+    name = chain[0]
+    if name not in vars(module) and "__path__" in vars(module) and ask_now(module, name, boundary) is MISSING:
+        import_now(f"{module.__name__}.{name}", boundary)
+    if _is_up_to_class(module, name, boundary):
+        return Target("module", value=module, key=name)
+    value = _attribute(module, name, boundary)
+    if value is MISSING:
+        return Target("missing", f"{name} of an imported module")
+    return _walk(vars(module), chain, value, boundary)

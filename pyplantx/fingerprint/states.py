@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from pyplantx.fingerprint import schemas, shared
+from pyplantx.fingerprint import jitted, schemas, shared
 from pyplantx.fingerprint.boundary import is_library_file
 from pyplantx.fingerprint.generated import compiler_options
 
@@ -96,6 +96,21 @@ def _options(validator: Any) -> object:
 
 def _compiled_state(module: Any) -> object:
     return module._modules["_orig_mod"], compiler_options(module.dynamo_ctx)
+
+
+#: Base of all networks of torch.
+NETWORK: Final = "torch.nn.modules.module.Module"
+
+
+def hooks_in_order(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a network of torch, with its hooks by number: torch counts all hooks of the process."""
+    tables = {name: table for name, table in fields.items() if "_hooks" in name and isinstance(table, dict) and table}
+    if not tables:
+        return fields
+    numbers = sorted({key for table in tables.values() for key in table if type(key) is int})
+    place = {number: index for index, number in enumerate(numbers)}
+    counted = {name: [(place.get(key, key), hook) for key, hook in table.items()] for name, table in tables.items()}
+    return fields | counted
 
 
 def _operator_state(operator: Any) -> object:
@@ -273,6 +288,9 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "torch._library.custom_ops.CustomOpDef": _operator_state,
     "jax._src.pjit.PjitInfo": _jit_state,
     **dict.fromkeys(("torch.layout", "torch.memory_format", "torch.qscheme"), str),
+    "numba.core.ccallback.CFunc": jitted.callback_state,
+    "numba.stencils.stencil.StencilFunc": jitted.stencil_state,
+    "numba.core.types.misc.ClassType": jitted.class_state,
     "numpy.busdaycalendar": lambda value: (value.weekmask, value.holidays),
     **dict.fromkeys((f"pathlib.{n}Path" for n in ("Posix", "Windows", "PurePosix", "PureWindows")), _path_state),
 }

@@ -396,6 +396,44 @@ def test_what_torch_has_compiled_counts(name: str, tmp_path: Path) -> None:
     assert looks[0] == looks[1] != looks[2]
 
 
+# --- numba --------------------------------------------------------------------------------------------------
+
+JITTED = {
+    "options": ("@nb.njit\ndef K(x): return 1 // x", "@nb.njit", "@nb.njit(error_model='numpy')"),
+    "a signature": ("@nb.njit('i8(i8)')\ndef K(x): return x", "'i8(i8)'", "'i4(i4)'"),
+    "locals": ("@nb.njit(locals={'y': nb.int8})\ndef K(x):\n    y = x\n    return y", "int8", "int16"),
+    "a ufunc": ("@nb.vectorize\ndef K(x): return 1 // x", "@nb.vectorize", "@nb.vectorize(error_model='numpy')"),
+    "a callback": ("@nb.cfunc('f8(f8)')\ndef K(x): return x * 5", "x * 5", "x * 6"),
+    "signature of a callback": ("@nb.cfunc('f8(f8)')\ndef K(x): return x * 5", "'f8(f8)'", "'f4(f4)'"),
+    "a stencil": ("@nb.stencil\ndef K(x): return x[0]", "x[0]", "x[1]"),
+    "options of a stencil": ("@nb.stencil(cval=1)\ndef K(x): return x[0]", "cval=1", "cval=2"),
+    "a class": (
+        "@nb.experimental.jitclass([('v', nb.float64)])\nclass K:\n"
+        "    def __init__(self): self.v = 1\n    def m(self): return self.v * 5",
+        "v * 5",
+        "v * 6",
+    ),
+    "fields of a class": (
+        "@nb.experimental.jitclass([('v', nb.float64)])\nclass K:\n    def __init__(self): self.v = 1",
+        "float64",
+        "int64",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JITTED)
+def test_what_numba_compiles_counts_with_what_it_was_told(name: str) -> None:
+    pytest.importorskip("numba")
+    pytest.importorskip("numba.experimental")
+    source, old, new = JITTED[name]
+    prints = []
+    for text in (source, source, source.replace(old, new)):
+        names: dict[str, Any] = {}
+        exec(f"import numba as nb\n{text}\ndef f(): return K", names)
+        prints.append(Fingerprinter().fingerprint(names["f"]))
+    assert prints[0] == prints[1] != prints[2]
+
+
 # --- objects that change when they are looked at ------------------------------------------------------------
 
 COUNTS = """
@@ -562,6 +600,67 @@ def test_a_state_that_can_not_be_asked_for_is_listed() -> None:
     assert Fingerprinter().opaque(names["f"]) == ["constant ?.K: a _io.StringIO"]
     with pytest.raises(CannotFingerprint):
         Fingerprinter().encode_value(names["K"])
+
+
+REFUSALS = {
+    "a state": "def __getstate__(self): raise TypeError('use save()')",
+    "a reduction": "def __reduce__(self): raise TypeError('use save()')",
+    "no reduction": "__reduce__ = None",
+    "slots": "__slots__ = ('k', 'lock')\n    def __getstate__(self): raise TypeError('use save()')",
+    "a subclass": "def __reduce_ex__(self, protocol): raise TypeError\nclass C(C): pass",
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_refuses_to_be_pickled_counts_with_its_fields(name: str) -> None:
+    def look(number: int) -> tuple[str, list[str]]:
+        names: dict[str, Any] = {}
+        init = "def __init__(self, k): self.k, self.lock = k, threading.Lock()"
+        exec(
+            f"import threading\nclass C:\n    {init}\n    {REFUSALS[name]}\nK = [C({number})]\ndef f(): return K", names
+        )
+        printer = Fingerprinter()
+        return printer.fingerprint(names["f"]), printer.opaque(names["f"])
+
+    assert look(1) == look(1)
+    assert look(1)[0] != look(2)[0]
+    assert look(1)[1] == ["constant ?.K: a _thread.lock"]
+
+
+def test_a_refusal_of_a_library_leaves_its_fields_out() -> None:
+    names: dict[str, Any] = {}
+    exec("import multiprocessing.pool as p", names)
+    exec(
+        "class P(p.Pool):\n    def __init__(self, k): self.k = k\n    def __del__(self): pass\ndef f(): return K", names
+    )
+    prints = set()
+    for number in (1, 2):
+        names["K"] = names["P"](number)
+        prints.add(Fingerprinter().fingerprint(names["f"]))
+    assert len(prints) == 1
+
+
+def test_a_network_with_parametrizations_counts_with_its_weights() -> None:
+    pytest.importorskip("torch")
+    prints = []
+    for seed in (1, 1, 2):
+        names: dict[str, Any] = {}
+        made = "torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2))"
+        exec(f"import torch\ntorch.manual_seed({seed})\nK = {made}\ndef f(): return K", names)
+        prints.append(Fingerprinter().fingerprint(names["f"]))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_network_counts_with_its_hooks_and_not_with_their_numbers_in_the_process() -> None:
+    pytest.importorskip("torch")
+
+    def look(factor: int) -> str:
+        names: dict[str, Any] = {}
+        hooks = f"K.register_forward_hook(lambda *x: {factor})\nK.register_forward_pre_hook(print, with_kwargs=True)"
+        exec(f"import torch\nK = torch.nn.Tanh()\n{hooks}\ndef f(): return K", names)
+        return Fingerprinter().fingerprint(names["f"])
+
+    assert look(1) == look(1) != look(2)
 
 
 # --- tensors, symbols ---------------------------------------------------------------------------------------

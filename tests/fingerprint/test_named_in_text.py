@@ -274,6 +274,8 @@ def test_texts_of_literals_name_nothing(tmp_path: Path) -> None:
 
 READERS = [
     "import inspect\ndef build(fn): return [p.annotation() for p in inspect.signature(fn).parameters.values()]",
+    "import inspect as i\n"
+    "def build(fn): return [p.annotation() for p in i.Signature.from_callable(fn).parameters.values()]",
     "import typing\ndef build(fn): return typing.get_type_hints(fn)",
     "def build(fn): return fn.__annotations__",
     "from inspect import get_annotations as hints\ndef build(fn): return hints(fn)",

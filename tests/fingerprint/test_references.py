@@ -423,19 +423,25 @@ def test_modules_with_a_class_of_the_project(tmp_path: Path) -> None:
     assert changes(tmp_path, files, "odd.py", "K = 1", "K = 2")
 
 
-def test_compiled_functions_of_a_library_count_by_the_function_inside() -> None:
+def test_compiled_functions_of_a_library_count_by_the_function_inside_and_the_options() -> None:
     jit = types.ModuleType("jit")
     jit.__file__ = "/usr/lib/site-packages/jit.py"
-    exec("class D:\n    def __init__(self, fn): self.py_func, self.made = fn, object()", vars(jit))
+    exec(
+        "class D:\n    def __init__(self, fn, **options):\n        self.py_func, self.made = fn, object()\n"
+        "        if options: self.targetoptions = options\n"
+        "def told(**options): return lambda fn: D(fn, **options)",
+        vars(jit),
+    )
 
-    def of(body: str) -> str:
-        names: dict[str, Any] = {"D": vars(jit)["D"]}
-        exec(f"@D\ndef g(x): return {body}\ndef f(): return g(1)", names)
+    def of(body: str, made: str = "D") -> str:
+        names: dict[str, Any] = {"D": vars(jit)["D"], "told": vars(jit)["told"]}
+        exec(f"@{made}\ndef g(x): return {body}\ndef f(): return g(1)", names)
         return Fingerprinter().fingerprint(names["f"])
 
     sys.modules["jit"] = jit
     try:
         assert of("x") == of("x") != of("-x")
+        assert of("x", "told(a=1)") == of("x", "told(a=1)") != of("x", "told(a=2)")
     finally:
         del sys.modules["jit"]
 
@@ -469,12 +475,75 @@ def test_optional_import_that_fails(tmp_path: Path) -> None:
     )
 
 
-def test_lazy_modules_are_not_woken(tmp_path: Path) -> None:
+#: A package that loads its modules when they are asked for; `KEEP` decides whether it keeps what it gave.
+LOADING = {
+    "lazy/__init__.py": (
+        "import importlib\n_PLACES = {'Model': 'lazy.models', 'fast': '', 'LIMIT': 'lazy.models'}\nKEEP = True\n"
+        "def __getattr__(name):\n    if name not in _PLACES: raise AttributeError(name)\n"
+        "    home = _PLACES[name] or f'lazy.{name}'\n    made = importlib.import_module(home)\n"
+        "    made = getattr(made, name) if _PLACES[name] else made\n"
+        "    if KEEP: globals()[name] = made\n    return made\n"
+    ),
+    "lazy/models.py": "LIMIT = [8]\nclass Model:\n    def run(self): return 1\n",
+    "lazy/fast.py": "def g(x): return x * 7\ndef other(): return 9\n",
+}
+
+
+@pytest.mark.parametrize("keep", ["KEEP = True", "KEEP = False"])
+@pytest.mark.parametrize(
+    ("use", "edits"),
+    [
+        ("import lazy\ndef f(): return lazy.Model().run()", ["return 1"]),
+        ("import lazy as z\ndef f(): return z.fast.g(1), z.LIMIT", ["x * 7", "[8]"]),
+        ("def f():\n    from lazy import Model\n    return Model().run()", ["return 1"]),
+        ("def f():\n    from lazy import fast, LIMIT\n    return fast.g(1), LIMIT", ["x * 7", "[8]"]),
+        ("def f():\n    import lazy\n    return lazy.fast.g(1)", ["x * 7"]),
+        ("def f(make): return make({'_target_': 'lazy.Model'}).run()", ["return 1"]),
+    ],
+)
+def test_what_a_lazy_package_gives_counts(use: str, edits: list[str], keep: str, tmp_path: Path) -> None:
+    files = {**LOADING, "lazy/__init__.py": LOADING["lazy/__init__.py"].replace("KEEP = True", keep), "app.py": use}
+    for edit in ("return 1", "[8]", "x * 7", "return 9"):
+        name = "lazy/models.py" if edit in LOADING["lazy/models.py"] else "lazy/fast.py"
+        new = edit.translate(str.maketrans("1879", "2345"))
+        assert changes(tmp_path / new, files, name, edit, new) is (edit in edits)
+
+
+def test_what_a_lazy_package_has_loaded_before_does_not_count(tmp_path: Path) -> None:
+    use = "import lazy\ndef f(): return lazy.Model().run(), lazy.fast.g(1)\n"
+    cold = fingerprints(tmp_path / "cold", {**LOADING, "app.py": use}, "f")
+    assert fingerprints(tmp_path / "warm", {**LOADING, "app.py": f"{use}f()\n"}, "f") == cold
+
+
+def test_a_module_under_a_lazy_loader_counts(tmp_path: Path) -> None:
+    source = (
+        "import importlib.util, sys\nspec = importlib.util.find_spec('late')\n"
+        "spec.loader = importlib.util.LazyLoader(spec.loader)\nlate = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['late'] = late\nspec.loader.exec_module(late)\ndef f(): return late.g()\n"
+    )
+    files = {"app.py": source, "late.py": "def g(): return 1\n"}
+    assert changes(tmp_path, files, "late.py", "return 1", "return 2")
+
+
+def test_a_lazy_module_that_fails_gives_nothing(tmp_path: Path) -> None:
     files = {
         "app.py": "import lazy\ndef f(): return lazy.heavy + lazy.light\n",
         "lazy.py": "light = 1\ndef __getattr__(name): raise SystemExit('woken')\n",
     }
     assert fingerprints(tmp_path, files, "f")
+
+
+def test_what_a_module_makes_up_anew_each_time_is_state(tmp_path: Path) -> None:
+    files = {
+        "app.py": "import odd\ndef f(): return odd.count\n",
+        "odd.py": "made = []\ndef __getattr__(name):\n    made.append(name)\n    return len(made)\n",
+    }
+    with program(tmp_path, files) as app:
+        printer = Fingerprinter()
+        printer.begin_activity()
+        before = printer.fingerprint(app.f)
+        printer.end_activity()
+        assert printer.fingerprint(app.f) == before
 
 
 def test_moves_do_not_count(tmp_path: Path) -> None:
