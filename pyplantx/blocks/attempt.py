@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.blocks.handles import weakly
 from pyplantx.blocks.loop import note_nothing
 from pyplantx.blocks.outputs import Output, SharedFile, Spool
 from pyplantx.core.trace import Digest
@@ -71,6 +72,9 @@ class Attempt:
         in_place: bool = True,
     ) -> None:
         self.logbook, self._grid, self._handles, self._look = logbook, grid, outputs, look
+        # From its end on it has none of them: who lets go of scratch space wants its room.
+        self._arrays = {place: weakly(handle.array) for place, handle in outputs.items()}
+        self._allocations = {place: handle.allocation for place, handle in outputs.items()}
         self._others = others
         # What the body has in its hands as memory it can write to anywhere, and nothing tells of it.
         self._bare = {place: handle for place, handle in outputs.items() if look is None and not handle.asks}
@@ -248,16 +252,19 @@ class Attempt:
             yield known[place] if place in known else output.finished(block, written.get(place))
 
     def over(self) -> None:
-        """The loop has ended, and writes nothing more. What it has read is not kept: the outputs may be, for long."""
+        """The loop has ended, and writes nothing more. What it has read and filled is not kept any more."""
         self._sources.let_go()
         self._look = self._others = None
         self._marks = {place: getattr(handle.array, "last_write", None) for place, handle in self._handles.items()}
+        self._handles, self._bare = {}, {}
+        for output in self._outputs.values():
+            output.over()
 
     def content_of(self, array: Any) -> Digest | None:
         """The digest of an output that all blocks have filled, and nobody has written to since; else None."""
-        for number, (place, handle) in enumerate(self._handles.items()):
+        for number, (place, look) in enumerate(self._arrays.items()):
             mark = self._marks.get(place)
-            if handle.array is array and mark is not None and mark is array.last_write:
+            if look() is array and mark is not None and mark is array.last_write:
                 wrote = [self._written[index][number] for index in sorted(self._written)]
                 return hash_text("\n".join([str(self._grid), *wrote])) if len(wrote) == self._grid.size else None
         return None
@@ -300,25 +307,26 @@ class Attempt:
 
     def before_send(self, array: Any) -> None:
         """An array is about to be sent: it must not be altered through our name of its file any more."""
-        for place, handle in self._handles.items():
-            if handle.array is array:
-                handle.allocation.before_publishing.append(self._outputs[place].sealing)
+        for place, look in self._arrays.items():
+            if look() is array:
+                self._allocations[place].before_publishing.append(self._outputs[place].sealing)
 
     def sent(self, array: Any, address: Digest) -> None:
         """Where an array has gone that was sent."""
         for place, output in self._outputs.items():
-            if self._handles[place].array is not array:
+            if self._arrays[place]() is not array:
                 continue
             self._unsent.discard(place)
             if isinstance(output, SharedFile):
                 self.logbook.add({"sealed": place, "address": address, "part": output.part, "saw": []})
-        if self.has_sent_all:  # whoever has a block has the loop, and this: not the arrays
+        if not self._unsent:  # whoever has a block has the loop, and this: not the arrays
             self._handles, self._outputs = {}, {}
+            self._arrays, self._allocations = {}, {}
 
     @property
-    def has_sent_all(self) -> bool:
-        """Whether all that it fills was sent: it is asked for nothing more."""
-        return not self._unsent
+    def is_done_with(self) -> bool:
+        """Whether all that it fills was sent, or nobody has it any more: it is asked for nothing more."""
+        return all(self._arrays[place]() is None for place in self._unsent)
 
 
 def _has_anything(values: Any) -> bool:

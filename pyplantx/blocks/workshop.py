@@ -284,9 +284,12 @@ class Workshop:
         """An ingredient was sent, and lies at an address now."""
         for attempt in self._attempts:
             attempt.sent(array, address)
-        over = [attempt for attempt in self._attempts if attempt.has_sent_all]
-        self._attempts = [attempt for attempt in self._attempts if attempt not in over]
-        for attempt in over:
+        self._let_go_of_done()
+
+    def _let_go_of_done(self) -> None:
+        done = [attempt for attempt in self._attempts if attempt.is_done_with]
+        self._attempts = [attempt for attempt in self._attempts if attempt not in done]
+        for attempt in done:
             self._let_go_of(attempt.logbook)
 
     def spoke(self) -> None:
@@ -480,6 +483,7 @@ class Workshop:
             where = tuple([loop.current for loop in self._loops])
             self._counts[where, what] = number = self._counts.get((where, what), 0) + 1
             what = f"{where} {number} {what}"
+        self._let_go_of_done()
         spaces, key = self._spaces, place_of(self._run, what)
         if spaces is None or key is None:
             return None
