@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+_WIDTH = 16  #: bytes of a digest
+
 
 class Attempt:
     """One loop that fills arrays and can go on after a kill. The `Keeper` of a `BlockLoop`.
@@ -88,11 +90,12 @@ class Attempt:
         self._done = self._sure = 0  # blocks that are done; those up to which the function is known to have no state
         self._unsure: deque[tuple[int, dict[str, Any]]] = deque()
         self._soiled = False
-        self._written: dict[int, Sequence[Digest]] = {}  # block -> digests, of all that are done
+        self._written = Digests(grid.size, len(outputs))  # of all blocks that are done
         self._marks: dict[int, object] = {}  # the last write to each output when the loop was over
         try:
             if logbook.entries:
                 self._take_up()
+                logbook.entries.clear()  # a line for each block that was finished
                 self._soiled = in_place
                 self._blank_bare()
             for output in self._outputs.values():
@@ -115,7 +118,8 @@ class Attempt:
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
-        self._written = {index: wrote[index] for index in self.finished}
+        for index in self.finished:
+            self._written.put(index, wrote[index])
         damaged = len(wrote) - len(self.finished)
         if self._bare and (damaged or self._is_anything_ahead()):
             log().info(
@@ -158,7 +162,7 @@ class Attempt:
 
     def _begin_anew(self) -> None:
         self.logbook.begin()
-        self.finished, self._written = frozenset(), {}
+        self.finished, self._written = frozenset(), Digests(self._grid.size, len(self._outputs))
 
     def _is_anything_ahead(self) -> bool:
         """Whether the killed run has written to blocks that its body had not been given yet."""
@@ -227,7 +231,8 @@ class Attempt:
 
         def note(written: dict[int, Array]) -> None:
             try:
-                wrote = self._written[block.index] = list(self._digests(block, written, known))
+                wrote = list(self._digests(block, written, known))
+                self._written.put(block.index, wrote)
                 entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
@@ -265,8 +270,8 @@ class Attempt:
         for number, (place, look) in enumerate(self._arrays.items()):
             mark = self._marks.get(place)
             if look() is array and mark is not None and mark is array.last_write:
-                wrote = [self._written[index][number] for index in sorted(self._written)]
-                return hash_text("\n".join([str(self._grid), *wrote])) if len(wrote) == self._grid.size else None
+                wrote = self._written.of_output(number)
+                return None if wrote is None else hash_text("\n".join([str(self._grid), *wrote]))
         return None
 
     def given(self, block: Block, place: int, part: Any) -> None:
@@ -327,6 +332,35 @@ class Attempt:
     def is_done_with(self) -> bool:
         """Whether all that it fills was sent, or nobody has it any more: it is asked for nothing more."""
         return all(self._arrays[place]() is None for place in self._unsent)
+
+
+class Digests:
+    """Of each output in each block, as 16 bytes: there may be millions of blocks.
+
+    Parameters
+    ----------
+    blocks, outputs : int
+        How many there are.
+    """
+
+    def __init__(self, blocks: int, outputs: int) -> None:
+        self._blocks, self._outputs = blocks, outputs
+        self._packed = bytearray(blocks * outputs * _WIDTH)
+        self._known = bytearray(blocks)
+
+    def put(self, block: int, digests: Sequence[Digest]) -> None:
+        """What was written to the outputs in a block."""
+        start = block * self._outputs * _WIDTH
+        self._packed[start : start + self._outputs * _WIDTH] = bytes.fromhex("".join(digests))
+        self._known[block] = 1
+
+    def of_output(self, number: int) -> Iterator[Digest] | None:
+        """Those of one output in all blocks; None if not all are known."""
+        if not all(self._known):
+            return None
+        step = self._outputs * _WIDTH
+        starts = range(number * _WIDTH, self._blocks * step, step)
+        return (self._packed[start : start + _WIDTH].hex() for start in starts)
 
 
 def _has_anything(values: Any) -> bool:

@@ -21,7 +21,7 @@ from pyplantx.blocks.captured import CannotTell, Captured
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.inplace import check_output, has_common
-from pyplantx.blocks.logbook import Host, Logbook, latest_value, place_of, save_value
+from pyplantx.blocks.logbook import Host, Logbook, covered, latest_value, place_of, save_value
 from pyplantx.blocks.loop import BlockLoop, Keeper, has_ended
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
@@ -87,7 +87,7 @@ class Workshop:
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
         self._ended = self._let_go = False
-        self._spared = 0.0  # see `Logbook`; of those that were let go of
+        self._spared: set[tuple[float, float]] = set()  # see `Logbook`; of those that were let go of
 
     # ----------------------------------------------------------------- what pipes offer
 
@@ -314,9 +314,9 @@ class Workshop:
 
     def hand_over(self, recorded: bool) -> None:
         """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
-        spared = self._spared + sum(logbook.spared for logbook in self._logbooks)
+        spared = self._spared.union(*[logbook.spared.items() for logbook in self._logbooks])
         if spared:
-            self._run.world.note_spared(self._run.reactor.id, spared)
+            self._run.world.note_spared(self._run.reactor.id, covered(spared))
         if not recorded:
             for logbook in self._logbooks:
                 logbook.close(remove=True)
@@ -388,7 +388,7 @@ class Workshop:
         """Nothing more will be noted in it. It stays for the next run, with no file open: a run may have thousands."""
         if logbook in self._logbooks and logbook.let_go():
             self._logbooks.remove(logbook)
-            self._spared += logbook.spared
+            self._spared.update(logbook.spared.items())
             self._let_go = True
 
     def _note_late(self, error: BaseException) -> None:
