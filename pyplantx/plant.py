@@ -397,7 +397,7 @@ class Plant:
         Parameters
         ----------
         all_sessions : bool
-            Of all sessions on this store (True), or of this plant (False).
+            Of all sessions on this store (True; the last 100,000 runs), or of this plant (False).
 
         Returns
         -------

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lmdb
@@ -720,6 +720,13 @@ class Index:
     def last_key(self, txn: Txn, table: str) -> Key | None:
         with txn.cursor(self.tables[table]) as cursor:
             return cursor.key() if cursor.last() else None
+
+    def first_keys(self, txn: Txn, table: str, end: Key, most: int) -> list[Key]:
+        """The first keys of a table that are below `end`, at most so many."""
+        with txn.cursor(self.tables[table]) as cursor:
+            cursor.first()
+            keys = islice(cursor.iternext(keys=True, values=False), most)
+            return list(takewhile(lambda key: key < end, keys))
 
     # -- opening and closing
 
