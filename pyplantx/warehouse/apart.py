@@ -51,8 +51,7 @@ def refuse_network(layout: Layout) -> None:
                 "if it is a local one, or no other machine uses it",
             )
         raise WarehouseError(
-            f"the index of the warehouse {layout.root!r} would lie on {what}, "
-            "where its locks and memory maps don't hold",
+            f"the index of the store {layout.root!r} would lie on {what}, where its locks and memory maps don't hold",
             hint="Plant(dir, index='/a/local/folder') keeps the index on this machine and the objects there; "
             f"Plant(dir, network_index=True) {which}",
         )
@@ -71,7 +70,7 @@ def check_pair(layout: Layout) -> None:
         _check_new(layout)
     elif not layout.is_apart or not _fits(layout, noted):
         raise WarehouseError(
-            f"the index of the warehouse {layout.root!r} lies in {noted['index']!r} on {noted['host']!r}, "
+            f"the index of the store {layout.root!r} lies in {noted['index']!r} on {noted['host']!r}, "
             f"not in {layout.index!r}",
             hint=f"open it with index={noted['index']!r}; if that is lost, remove "
             f"{os.path.join(layout.root, _HERE)!r}: the index begins anew from its backup",
@@ -84,7 +83,7 @@ def _check_new(layout: Layout) -> None:
         return
     if os.path.exists(os.path.join(layout.root, "meta.lmdb", "data.mdb")):
         raise WarehouseError(
-            f"the warehouse {layout.root!r} has its index inside, and not in {layout.index!r}",
+            f"the store {layout.root!r} has its index inside, and not in {layout.index!r}",
             hint="open it without index=",
         )
     there = _read(layout.index, _THERE)
@@ -92,7 +91,7 @@ def _check_new(layout: Layout) -> None:
         return  # the note here was lost
     if there or os.path.exists(os.path.join(layout.meta, "data.mdb")):
         raise WarehouseError(
-            f"{layout.index!r} holds the index of another warehouse", hint="name an empty folder: index=path"
+            f"{layout.index!r} holds the index of another store", hint="name an empty folder: index=path"
         )
 
 

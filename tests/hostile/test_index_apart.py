@@ -107,7 +107,7 @@ def test_without_its_index_a_store_is_not_empty_but_an_error(pair: tuple[Path, P
 
 def test_an_index_is_not_used_for_another_store(pair: tuple[Path, Path], tmp_path: Path) -> None:
     _, index = pair
-    refused("index of another warehouse", tmp_path / "new", index=index)
+    refused("index of another store", tmp_path / "new", index=index)
     Warehouse(tmp_path / "plain", durability="process").close()
     refused("has its index inside", tmp_path / "plain", index=tmp_path / "elsewhere")
 
