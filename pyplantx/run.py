@@ -339,7 +339,7 @@ class Run:
     def _discard(self) -> None:
         if self._workshop is not None:
             self._workshop.stop()
-        for allocation in self._allocations.values():
+        for allocation in list(self._allocations.values()):
             allocation.discard()
         if self._temporary is not None:
             self._temporary.discard()

@@ -89,7 +89,11 @@ class Temporaries:
     def sweep(self) -> None:
         """Discard what nobody has any more."""
         while self._abandoned:
-            self._kept.pop(id(self._abandoned.pop())).discard()
+            try:
+                look = self._abandoned.pop()
+            except IndexError:  # another thread of the reactor was first
+                return
+            self._kept.pop(id(look)).discard()
 
     def discard(self) -> None:
         """Discard everything."""

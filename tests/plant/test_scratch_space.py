@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,18 @@ def test_one_that_a_loop_has_filled_can_be_sent_as_another(open_plant: Callable[
 
     with open_plant(sent) as plant:
         assert np.array_equal(plant.produce("sent"), NUMBERS + 1)
+
+
+def test_threads_of_a_reactor_may_allocate(open_plant: Callable[..., Any]) -> None:
+    @ReactorFunc(name="threads")
+    def threads(pipe: Any) -> None:
+        def make(number: int) -> float:
+            array = pipe.allocate_temp(specs.ArraySpec, shape=(10,), dtype="f8")
+            array[:] = number
+            return float(array.sum())
+
+        with ThreadPoolExecutor(4) as pool:
+            pipe.send("threads", sum(pool.map(make, range(200))))
+
+    with open_plant(threads) as plant:
+        assert plant.produce("threads") == 10 * sum(range(200))
