@@ -3,14 +3,16 @@
 This file may know: threads, signals, frames, and who has to be told when an activity begins and ends. It may not know:
 what is asked of a plant, its reactors, its config, how an activity meets a demand.
 
-Ctrl-C raises where Python handles signals, above all as a function in Python is entered. So it may come as one of ours
-is entered that was to end something, before the first line of it: no ``finally`` in there helps, and no ``with`` block
-around it. What can be relied on is this:
+Ctrl-C raises where Python handles signals: as a function in Python is entered, and as a call returns, one of a
+function in C, too. So it may come as one of ours is entered that was to end something, before the first line of it: no
+``finally`` in there helps, and no ``with`` block around it; and after a lock was taken, before the ``try`` that would
+give it back. What can be relied on is this:
 
-1. That an activity is on its way is noted before anything is taken for it.
-2. `Gate._close` ends one. Until its ``try`` is reached nothing is given back, and what is done there can be done again.
-   From there on the lock is given back in any case: the ``finally`` calls no function in Python. What the warehouse was
-   not told then does no harm, and is put right by the next activity.
+1. Nothing comes between a ``with`` statement and the lock in C that it takes, or gives back. So no lock is taken
+   otherwise here, and what has to be held from one call to another is held by a generator that stands in such a block
+   (`Gate._stay`). That an activity is on its way is not noted anywhere else: it is so while the generator stands there.
+2. `Gate._close` ends one. Until its ``finally`` is reached nothing is given back, and what is done there can be done
+   again. What the warehouse was not told then does no harm, and is put right by the next activity.
 3. If Ctrl-C comes before that, all stays taken, and the plant looks busy. Whoever asks next, `Gate.is_at_work`, sees
    that the call which the activity was for is no longer on the stack, and ends it then. Only the thread that began it
    can do so, for the lock lets nobody else in; others wait.
@@ -20,9 +22,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from pyplantx.errors import BadRequest
 from pyplantx.failures import UsersFrames, trim
@@ -30,12 +33,15 @@ from pyplantx.helping import helped
 from pyplantx.logs import log
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import FrameType, GeneratorType
 
     from pyplantx.activity import Activity
     from pyplantx.fingerprint.code import Fingerprinter
     from pyplantx.fingerprint.memo import PackedMemo
     from pyplantx.warehouse.warehouse import Warehouse
+
+    #: A generator; all that it has to say is whether it stands at its ``yield``.
+    Stay = GeneratorType[None, None, None]
 
 _RESTLESS = "a reactor (or a listener) can't use its plant while it runs"
 
@@ -60,7 +66,7 @@ class Gate:
     def __init__(self, warehouse: Warehouse, fingerprinter: Fingerprinter, memo: PackedMemo) -> None:
         self._warehouse, self._fingerprinter, self._memo = warehouse, fingerprinter, memo
         self._lock = threading.RLock()
-        self._active = False
+        self._held: Stay = self._stay()  # by the activity that is on its way, if there is one
         self._asked_in: FrameType | None = None  # whose ``with`` block the activity is
         self._thread = 0  # the one that is at work
         self.inside: Activity | None = None  #: the activity that is on its way
@@ -80,44 +86,50 @@ class Gate:
         """
         return Visit(self, make)
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
+    def resting(self) -> AbstractContextManager[object]:
         """A ``with`` block during which no reactor of this plant runs.
 
         Raises
         ------
         BadRequest
-            As `activity`.
+            As `activity`, but before the block is entered.
         """
         self._await_turn()
-        with self._lock:
-            if self.is_at_work():
-                raise BadRequest(_RESTLESS, hint="do it where the plant was opened")
-            yield
+        if self._is_at_work_here():
+            raise BadRequest(_RESTLESS, hint="do it where the plant was opened")
+        return self._lock  # who has it is alone: what is at work in another thread has it until its end
 
     def is_at_work(self) -> bool:
         """Whether an activity is on its way.
 
         One that this thread has left is ended now: Ctrl-C came in the steps that were to end it.
         """
-        if not self._active or not self._lock.acquire(blocking=False):
-            return self._active
-        try:
-            if self._active and not _is_running(self._asked_in):
-                self._close()
-            return self._active
-        finally:
-            self._lock.release()
+        return self._is_at_work_here() or self._is_held()
+
+    def _is_at_work_here(self) -> bool:
+        """`is_at_work`, in this thread."""
+        if not self._is_held() or self._thread != threading.get_ident():
+            return False
+        if not _is_running(self._asked_in):
+            self._close()
+        return self._is_held()
+
+    def _stay(self) -> Stay:
+        """Has the lock from its first step until it is closed, which can be done twice."""
+        return cast("Stay", _in_block(self._lock))
+
+    def _is_held(self) -> bool:
+        return self._held.gi_suspended
 
     def _open(self, make: Callable[[], Activity], asked_in: FrameType) -> Activity:
         """Begin an activity."""
         self._await_turn()
         with self._lock:
-            if self.is_at_work():
+            if self._is_at_work_here():
                 raise BadRequest(_RESTLESS, hint="x = yield pipe.receive('x') asks for an ingredient")
-            self._asked_in, self._thread, self._active = asked_in, threading.get_ident(), True
+            self._asked_in, self._thread, self._held = asked_in, threading.get_ident(), self._stay()
             try:
-                self._lock.acquire()  # until `_close`
+                next(self._held)  # until `_close`
                 self._warehouse.begin_activity()
                 self._fingerprinter.begin_activity()
                 self.inside = activity = make()
@@ -134,8 +146,7 @@ class Gate:
             self._memo.keep()  # of those who only asked, too
         finally:
             self.inside = self._asked_in = None
-            self._active = False
-            self._lock.release()
+            self._held.close()
 
     def _await_turn(self) -> None:
         """Where another thread is at work: it may itself be waiting for this one, and then both wait for ever.
@@ -145,14 +156,12 @@ class Gate:
         BadRequest
             If that is known.
         """
-        if not self._active or self._thread == threading.get_ident():
+        if not self._is_held() or self._thread == threading.get_ident():
             return
         if helped() == self._thread:
             raise BadRequest("a function of a loop can't use the plant of its reactor", hint=_BEFORE_THE_LOOP)
-        if not self._lock.acquire(timeout=_PATIENCE):
+        if not _comes_free(self._lock, _PATIENCE):
             log().warning("%s has waited %g s for %s", threading.current_thread().name, _PATIENCE, _WHO_IS_AT_WORK)
-        else:
-            self._lock.release()
 
 
 class Visit:
@@ -171,6 +180,17 @@ class Visit:
         self._activity.let_go()
         if error is not None:
             trim(error)
+
+
+def _in_block(lock: AbstractContextManager[Any]) -> Any:
+    with lock:
+        yield
+
+
+def _comes_free(lock: Any, seconds: float) -> bool:
+    """Whether a lock can be had within so many seconds. It is given back at once, in C: no signal comes between."""
+    tries = map(partial(lock.acquire, timeout=seconds), (True,))
+    return bool(list(map(lock.__exit__, filter(None, tries))))
 
 
 def _is_running(call: FrameType | None) -> bool:

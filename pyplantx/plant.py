@@ -45,7 +45,7 @@ class Plant:
     Parameters
     ----------
     plant_dir : str or PathLike
-        Directory of the warehouse; made if it is not there. One per project. A ``~`` in front stands for the home of
+        Directory of the store; made if it is not there. One per project. A ``~`` in front stands for the home of
         the user.
     config : object, optional
         As for `set_config`.
@@ -174,7 +174,7 @@ class Plant:
         self.close()
 
     def close(self) -> None:
-        """Make everything durable and close the warehouse. Closing twice does no harm.
+        """Make everything durable and close the store. Closing twice does no harm.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class Plant:
 
     @property
     def plant_dir(self) -> str:
-        """Directory of the warehouse."""
+        """Directory of the store."""
         return self.warehouse.directory
 
     plantDir = plant_dir  # noqa: N815 (PyPlant's spelling)
@@ -397,7 +397,7 @@ class Plant:
         Parameters
         ----------
         all_sessions : bool
-            Of all sessions on this store (True), or of this plant (False).
+            Of all sessions on this store (True; the last 100,000 runs), or of this plant (False).
 
         Returns
         -------

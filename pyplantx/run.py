@@ -21,6 +21,7 @@ from pyplantx.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
 from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
+from pyplantx.scratch import Temporaries
 
 if TYPE_CHECKING:
     from pyplantx.blocks.workshop import Workshop
@@ -124,7 +125,7 @@ class Run:
         self._sent: set[str] | frozenset[str] = _NOTHING_SENT
         self._allocations: dict[str, Any] = _NO_ALLOCATIONS  # what was not sent yet
         self._handles: dict[str | int, tuple[str, Any]] = _NO_HANDLES  # see `_key_of`; with the name, sent or not
-        self._temporary: Sequence[Any] = ()
+        self._temporary: Temporaries | None = None
         self._unchecked: Sequence[Any] = ()  # receipts for what it received and is still being checked
         self.token = object()  # what it makes can tell by this, without keeping it alive
         self._entered: Entered | None = None  # the code that runs, once a subreactor is called
@@ -338,10 +339,11 @@ class Run:
     def _discard(self) -> None:
         if self._workshop is not None:
             self._workshop.stop()
-        if self._allocations or self._temporary:
-            for allocation in self.unsent():
-                allocation.discard()
-        self._allocations, self._handles, self._temporary = _NO_ALLOCATIONS, _NO_HANDLES, ()
+        for allocation in list(self._allocations.values()):
+            allocation.discard()
+        if self._temporary is not None:
+            self._temporary.discard()
+        self._allocations, self._handles, self._temporary = _NO_ALLOCATIONS, _NO_HANDLES, None
         self._over = True
 
     # ----------------------------------------------------------------- what the reactor does
@@ -411,6 +413,8 @@ class Run:
             raise self._has_ended("allocate")
         if name in self._allocations or name in self._sent:
             raise BadRequest(f"reactor {self.reactor.name} allocates {name!r} a second time")
+        if self._temporary is not None:
+            self._temporary.sweep()
         try:
             allocation = self.store.allocate(name, type_given, **options)
         except PyplantxError as error:
@@ -427,13 +431,15 @@ class Run:
         """See `Pipework.allocate_temp`."""
         if self._over:
             raise self._has_ended("allocate_temp")
+        if self._temporary is None:
+            self._temporary = Temporaries()
+        self._temporary.sweep()
         try:
             allocation = self.store.allocate_temp(name, type_given, **options)
         except PyplantxError as error:
             self._swallowing = self._swallowing or isinstance(error, WarehouseError)
             raise error.within(f"reactor {self.reactor.name}") from error
-        self._temporary = _appended(self._temporary, allocation)
-        return allocation.handle
+        return self._temporary.add(allocation)
 
     def _receive(self, name: str, ref: ObjectRef) -> Any:
         try:
@@ -477,7 +483,7 @@ class Run:
 
     def unsent(self) -> Sequence[Any]:
         """What was allocated and not sent yet, with what is temporary."""
-        return (*self._allocations.values(), *self._temporary)
+        return (*self._allocations.values(), *(self._temporary or ()))
 
     def allocation_of(self, handle: Any) -> Any:
         """What was allocated with this handle, and not sent yet; None for anything else."""

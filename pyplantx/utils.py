@@ -1,6 +1,6 @@
 """Export and load: ingredients in a directory of their own, for another program or another machine.
 
-Such a directory is a small warehouse; ``specs/warehouse`` says how to read it without pyplantx.
+Such a directory is a small store; ``specs/warehouse`` says how to read it without pyplantx.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ FLOORS = {
     "recall": 4,
     "roster": 4,
     "run": 4,
+    "scratch": 4,
     "trees": 4,
     "turns": 4,
     "world": 4,
@@ -82,6 +83,7 @@ NARROWER = {
     "specs.base": ["core.trace", "errors", "tuples"],
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors", "given"],
+    "scratch": [],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
     "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "helping", "interrupts", "tuples"],
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +85,14 @@ def test_values_that_can_not_be_shown() -> None:
     assert errors.shown(Shy()) == "(a Shy whose repr() raises RuntimeError)"
     assert errors.shown("x" * 100, 10) == "'xxxxxx..."
     assert errors.shown([1, 2]) == "[1, 2]"
+
+
+def test_what_lies_on_disk_is_called_a_store() -> None:
+    """One word for users: what the guides say. The warehouse is the object that has one, and the room of its code."""
+    names = re.compile(r"pyplantx[. ]warehouse(\.\w+)*|plant\.warehouse|Warehouse")
+    for path in sorted(Path(errors.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # of docstrings
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in told]
+        wrong = [each.value for each in texts if "warehouse" in names.sub("", str(each.value))]
+        assert wrong == [], path

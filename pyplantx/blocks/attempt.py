@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.blocks.handles import weakly
 from pyplantx.blocks.loop import note_nothing
 from pyplantx.blocks.outputs import Output, SharedFile, Spool
 from pyplantx.core.trace import Digest
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pyplantx.blocks.sources import Sources
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+_WIDTH = 16  #: bytes of a digest
 
 
 class Attempt:
@@ -71,6 +74,9 @@ class Attempt:
         in_place: bool = True,
     ) -> None:
         self.logbook, self._grid, self._handles, self._look = logbook, grid, outputs, look
+        # From its end on it has none of them: who lets go of scratch space wants its room.
+        self._arrays = {place: weakly(handle.array) for place, handle in outputs.items()}
+        self._allocations = {place: handle.allocation for place, handle in outputs.items()}
         self._others = others
         # What the body has in its hands as memory it can write to anywhere, and nothing tells of it.
         self._bare = {place: handle for place, handle in outputs.items() if look is None and not handle.asks}
@@ -84,11 +90,12 @@ class Attempt:
         self._done = self._sure = 0  # blocks that are done; those up to which the function is known to have no state
         self._unsure: deque[tuple[int, dict[str, Any]]] = deque()
         self._soiled = False
-        self._written: dict[int, Sequence[Digest]] = {}  # block -> digests, of all that are done
+        self._written = Digests(grid.size, len(outputs))  # of all blocks that are done
         self._marks: dict[int, object] = {}  # the last write to each output when the loop was over
         try:
             if logbook.entries:
                 self._take_up()
+                logbook.entries.clear()  # a line for each block that was finished
                 self._soiled = in_place
                 self._blank_bare()
             for output in self._outputs.values():
@@ -111,7 +118,8 @@ class Attempt:
         with Pool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
-        self._written = {index: wrote[index] for index in self.finished}
+        for index in self.finished:
+            self._written.put(index, wrote[index])
         damaged = len(wrote) - len(self.finished)
         if self._bare and (damaged or self._is_anything_ahead()):
             log().info(
@@ -154,7 +162,7 @@ class Attempt:
 
     def _begin_anew(self) -> None:
         self.logbook.begin()
-        self.finished, self._written = frozenset(), {}
+        self.finished, self._written = frozenset(), Digests(self._grid.size, len(self._outputs))
 
     def _is_anything_ahead(self) -> bool:
         """Whether the killed run has written to blocks that its body had not been given yet."""
@@ -223,7 +231,8 @@ class Attempt:
 
         def note(written: dict[int, Array]) -> None:
             try:
-                wrote = self._written[block.index] = list(self._digests(block, written, known))
+                wrote = list(self._digests(block, written, known))
+                self._written.put(block.index, wrote)
                 entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}
                 self._unsure.append((number, entry))
                 while self._unsure and self._unsure[0][0] <= self._sure:
@@ -248,18 +257,21 @@ class Attempt:
             yield known[place] if place in known else output.finished(block, written.get(place))
 
     def over(self) -> None:
-        """The loop has ended, and writes nothing more. What it has read is not kept: the outputs may be, for long."""
+        """The loop has ended, and writes nothing more. What it has read and filled is not kept any more."""
         self._sources.let_go()
         self._look = self._others = None
         self._marks = {place: getattr(handle.array, "last_write", None) for place, handle in self._handles.items()}
+        self._handles, self._bare = {}, {}
+        for output in self._outputs.values():
+            output.over()
 
     def content_of(self, array: Any) -> Digest | None:
         """The digest of an output that all blocks have filled, and nobody has written to since; else None."""
-        for number, (place, handle) in enumerate(self._handles.items()):
+        for number, (place, look) in enumerate(self._arrays.items()):
             mark = self._marks.get(place)
-            if handle.array is array and mark is not None and mark is array.last_write:
-                wrote = [self._written[index][number] for index in sorted(self._written)]
-                return hash_text("\n".join([str(self._grid), *wrote])) if len(wrote) == self._grid.size else None
+            if look() is array and mark is not None and mark is array.last_write:
+                wrote = self._written.of_output(number)
+                return None if wrote is None else hash_text("\n".join([str(self._grid), *wrote]))
         return None
 
     def given(self, block: Block, place: int, part: Any) -> None:
@@ -300,25 +312,55 @@ class Attempt:
 
     def before_send(self, array: Any) -> None:
         """An array is about to be sent: it must not be altered through our name of its file any more."""
-        for place, handle in self._handles.items():
-            if handle.array is array:
-                handle.allocation.before_publishing.append(self._outputs[place].sealing)
+        for place, look in self._arrays.items():
+            if look() is array:
+                self._allocations[place].before_publishing.append(self._outputs[place].sealing)
 
     def sent(self, array: Any, address: Digest) -> None:
         """Where an array has gone that was sent."""
         for place, output in self._outputs.items():
-            if self._handles[place].array is not array:
+            if self._arrays[place]() is not array:
                 continue
             self._unsent.discard(place)
             if isinstance(output, SharedFile):
                 self.logbook.add({"sealed": place, "address": address, "part": output.part, "saw": []})
-        if self.has_sent_all:  # whoever has a block has the loop, and this: not the arrays
+        if not self._unsent:  # whoever has a block has the loop, and this: not the arrays
             self._handles, self._outputs = {}, {}
+            self._arrays, self._allocations = {}, {}
 
     @property
-    def has_sent_all(self) -> bool:
-        """Whether all that it fills was sent: it is asked for nothing more."""
-        return not self._unsent
+    def is_done_with(self) -> bool:
+        """Whether all that it fills was sent, or nobody has it any more: it is asked for nothing more."""
+        return all(self._arrays[place]() is None for place in self._unsent)
+
+
+class Digests:
+    """Of each output in each block, as 16 bytes: there may be millions of blocks.
+
+    Parameters
+    ----------
+    blocks, outputs : int
+        How many there are.
+    """
+
+    def __init__(self, blocks: int, outputs: int) -> None:
+        self._blocks, self._outputs = blocks, outputs
+        self._packed = bytearray(blocks * outputs * _WIDTH)
+        self._known = bytearray(blocks)
+
+    def put(self, block: int, digests: Sequence[Digest]) -> None:
+        """What was written to the outputs in a block."""
+        start = block * self._outputs * _WIDTH
+        self._packed[start : start + self._outputs * _WIDTH] = bytes.fromhex("".join(digests))
+        self._known[block] = 1
+
+    def of_output(self, number: int) -> Iterator[Digest] | None:
+        """Those of one output in all blocks; None if not all are known."""
+        if not all(self._known):
+            return None
+        step = self._outputs * _WIDTH
+        starts = range(number * _WIDTH, self._blocks * step, step)
+        return (self._packed[start : start + _WIDTH].hex() for start in starts)
 
 
 def _has_anything(values: Any) -> bool:

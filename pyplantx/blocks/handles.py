@@ -11,6 +11,8 @@ import math
 import mmap
 import os
 import sys
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.geometry import Extent, shape_of
@@ -279,6 +281,14 @@ def handle_of(array: Any, allocation: Any = None) -> Handle:
             hint="pass arrays or datasets: what pipe.receive gave, or pipe.allocate returned",
         )
     return Handle(array, allocation)
+
+
+def weakly(array: Any) -> Callable[[], Any]:
+    """What gives an array as long as somebody else has it; always, if that can't be told."""
+    try:
+        return weakref.ref(array)
+    except TypeError:
+        return lambda: array
 
 
 def digest_of(array: Any) -> Digest:

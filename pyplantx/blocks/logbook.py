@@ -15,14 +15,16 @@ The lines of a ledger, as JSON objects:
 - ``{"value": {...}, "saw": [...]}``: a checkpoint;
 - ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there.
 
-Each but the first has ``"spent"``, too: the seconds from the beginning of the work to this line, in all runs together.
+Each but the first has ``"during"``, too: ``[from, to]``, seconds since 1970: when the run that wrote the line began
+this piece of work, and when it had come so far. Pieces of work overlap (a checkpoint and the loops before it, a loop in
+a loop), so how long all of them took follows from the times only, not from how long each took.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import Digest, Group, Observation, Question, Step, branch_key
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from pyplantx.warehouse.resume import Workspace, Workspaces
 
 _FORMAT = 2
-_LONGEST = 1e10  #: seconds that any work can have taken: three hundred years
+_LONGEST = 1e10  #: seconds since 1970 at which any work can have been done
 
 
 class Host(Protocol):
@@ -84,20 +86,21 @@ class Logbook:
         Lines whose observations hold today (noted again in the run), without the first.
     going : bool
         Whether what comes now may be noted.
-    spared : float
-        Seconds that earlier runs have spent on what is taken over from them.
+    spared : dict of float
+        When earlier runs worked on what is taken over from them: from -> to.
     """
 
     def __init__(self, host: Host, spaces: Workspaces, workspace: Workspace) -> None:
         self._host, self._spaces, self.workspace = host, spaces, workspace
         self.entries: list[dict[str, Any]] = []
         self.going, self._broken = True, False
-        self.spared, self._begun = 0.0, time.perf_counter()
+        self.spared: dict[float, float] = {}
+        self._begun = round(time.time(), 6)
         self._values: list[dict[str, Any]] = []  # those that are there, the last two and what waits to be removed
         self._held: list[dict[str, Any]] = []  # lines that wait until what they were made from is known to be right
         self._mark = len(host.recent())
         if self._is_ours():
-            self._take_up(workspace.ledger.entries[1:])
+            self._take_up()
         else:
             self.begin()
 
@@ -110,7 +113,7 @@ class Logbook:
         """Nothing of an earlier run is of use."""
         self.entries.clear()
         self._values.clear()
-        self.spared = 0.0
+        self.spared.clear()
         self.workspace.clear()
         self.workspace.ledger.append({"format": _FORMAT, "reactor": self._host.reactor.id})
 
@@ -118,8 +121,8 @@ class Logbook:
         written = self.workspace.ledger.entries
         return bool(written) and written[0].get("format") == _FORMAT
 
-    def _take_up(self, entries: Sequence[dict[str, Any]]) -> None:
-        for position, entry in enumerate(entries):
+    def _take_up(self) -> None:
+        for position, entry in enumerate(self.workspace.ledger.entries[1:]):
             saw = [Observation(*observation) for observation in entry["saw"]] if _makes_sense(entry) else None
             if saw is None or any(self._host.answer(seen.question).answer != seen.answer for seen in saw):
                 self.workspace.ledger.cut(1 + position)
@@ -127,7 +130,10 @@ class Logbook:
             for observation in saw:
                 self._host.note(observation)
             self.entries.append(entry)
-            self.spared = entry.get("spent", 0.0)
+            if "during" in entry:
+                begun, until = entry["during"]
+                self.spared[begun] = until
+        self.workspace.ledger.take_entries()
         self._values = [entry["value"] for entry in self.entries if "value" in entry][-2:]
         self._mark = len(self._host.recent())
 
@@ -140,8 +146,7 @@ class Logbook:
     def add(self, entry: dict[str, Any]) -> None:
         """Add a line. If the disk does not take it, no more are added: the run does not depend on it."""
         if not self._broken:
-            spent = self.spared + time.perf_counter() - self._begun
-            self._held.append({**entry, "spent": round(spent, 6)})
+            self._held.append({**entry, "during": [self._begun, max(self._begun, round(time.time(), 6))]})
             self._write_held()
 
     def _write_held(self) -> None:
@@ -200,12 +205,12 @@ class Logbook:
     @property
     def lines(self) -> int:
         """How many lines there are, with those that wait."""
-        return len(self.workspace.ledger.entries) + len(self._held)
+        return self.workspace.ledger.count + len(self._held)
 
     @property
     def is_empty(self) -> bool:
         """Whether a later run would find nothing in it."""
-        return len(self.workspace.ledger.entries) < 2
+        return self.workspace.ledger.count < 2
 
     def close(self, *, remove: bool, deceived: bool = False) -> None:
         """Let go of it; it stays for a later run unless it is empty, or of no use."""
@@ -243,6 +248,15 @@ class Logbook:
         return self.workspace.write_value(f"value-{number}", value, self._spaces.registry)
 
 
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds in any of these spans (from, to), each counted once."""
+    total, reached = 0.0, -math.inf
+    for begun, until in sorted(spans):
+        total += max(0.0, until - max(begun, reached))
+        reached = max(reached, until)
+    return total
+
+
 # -- values --------------------------------------------------------------------------------------------
 
 
@@ -270,7 +284,9 @@ def save_value(logbook: Logbook, value: Any) -> dict[str, Any]:
 
 def _makes_sense(entry: dict[str, Any]) -> bool:
     """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
-    return frozenset(entry) - {"spent"} in _LINES and all(_FIELDS[name](value) for name, value in entry.items())
+    return frozenset(entry) - {"during", "spent"} in _LINES and all(
+        _FIELDS[name](value) for name, value in entry.items()
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -279,6 +295,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_time(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and 0 <= value < _LONGEST
+
+
+def _is_span(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and all(map(_is_time, value)) and value[0] <= value[1]
 
 
 def _is_text(value: Any) -> bool:
@@ -307,6 +327,7 @@ def _is_kept(value: Any) -> bool:
     return plain and type(value["meta"]) is dict and type(parts) is dict and all(map(_is_text, parts.values()))
 
 
+_TIMES = {"during", "spent"}  #: may be missing; the second is of lines that earlier states of 0.1.0 wrote
 _LINES = {
     frozenset(("block", "wrote", "read", "saw")),
     frozenset(("block", "value", "read", "saw")),
@@ -315,5 +336,6 @@ _LINES = {
 }
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **{"block": _is_number, "wrote": _are_texts, "read": _are_texts, "saw": _are_observations, "value": _is_kept},
-    **{"sealed": _is_number, "address": _is_text, "part": _is_text, "spent": _is_time},
+    **{"sealed": _is_number, "address": _is_text, "part": _is_text, "during": _is_span},
+    "spent": _is_time,
 }

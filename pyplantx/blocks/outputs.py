@@ -48,6 +48,9 @@ class Output(Protocol):
     def finished(self, block: Block, written: Array | None) -> Digest:
         """A block is finished; the digest of its elements. In the writing thread."""
 
+    def over(self) -> None:
+        """The loop has ended: the array is not kept any more."""
+
     def sealing(self) -> None:
         """It is about to be published: from now on nobody but the store may have its file."""
 
@@ -97,6 +100,9 @@ class SharedFile:
 
     def finished(self, block: Block, written: Array | None) -> Digest:
         return self._handle.digest(block) if written is None else digest_of(written)
+
+    def over(self) -> None:
+        del self._handle
 
     def sealing(self) -> None:
         self._workspace.unlink(self._name)
@@ -148,6 +154,9 @@ class Spool:
         needed = nbytes + size * (block.count - block.index) // block.count + SPARE
         if disk.f_bavail * disk.f_frsize < needed:
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for copies of the blocks")
+
+    def over(self) -> None:
+        del self._handle
 
     def sealing(self) -> None:
         """The blocks have files of their own."""

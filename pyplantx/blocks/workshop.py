@@ -21,7 +21,7 @@ from pyplantx.blocks.checkpoints import Checkpoints
 from pyplantx.blocks.geometry import Block, Grid, cut
 from pyplantx.blocks.handles import Handle, MapHandle, handle_of
 from pyplantx.blocks.inplace import check_output, has_common
-from pyplantx.blocks.logbook import Host, Logbook, place_of
+from pyplantx.blocks.logbook import Host, Logbook, covered, place_of
 from pyplantx.blocks.loop import BlockLoop, Keeper, has_ended
 from pyplantx.blocks.maps import Hands
 from pyplantx.blocks.progress import Tell
@@ -77,7 +77,7 @@ class Workshop:
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
         self._ended = self._let_go = False
-        self._spared = 0.0  # see `Logbook`; of those that were let go of
+        self._spared: set[tuple[float, float]] = set()  # see `Logbook`; of those that were let go of
 
     # ----------------------------------------------------------------- what pipes offer
 
@@ -232,9 +232,12 @@ class Workshop:
         """An ingredient was sent, and lies at an address now."""
         for attempt in self._attempts:
             attempt.sent(array, address)
-        over = [attempt for attempt in self._attempts if attempt.has_sent_all]
-        self._attempts = [attempt for attempt in self._attempts if attempt not in over]
-        for attempt in over:
+        self._let_go_of_done()
+
+    def _let_go_of_done(self) -> None:
+        done = [attempt for attempt in self._attempts if attempt.is_done_with]
+        self._attempts = [attempt for attempt in self._attempts if attempt not in done]
+        for attempt in done:
             self.let_go_of(attempt.logbook)
 
     def spoke(self) -> None:
@@ -258,9 +261,9 @@ class Workshop:
 
     def hand_over(self, recorded: bool) -> None:
         """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
-        spared = self._spared + sum(logbook.spared for logbook in self._logbooks)
+        spared = self._spared.union(*[logbook.spared.items() for logbook in self._logbooks])
         if spared:
-            self._run.world.note_spared(self._run.reactor.id, spared)
+            self._run.world.note_spared(self._run.reactor.id, covered(spared))
         if not recorded:
             for logbook in self._logbooks:
                 logbook.close(remove=True)
@@ -330,7 +333,7 @@ class Workshop:
         """Nothing more will be noted in it. It stays for the next run, with no file open: a run may have thousands."""
         if logbook in self._logbooks and logbook.let_go():
             self._logbooks.remove(logbook)
-            self._spared += logbook.spared
+            self._spared.update(logbook.spared.items())
             self._let_go = True
 
     def _note_late(self, error: BaseException) -> None:
@@ -425,6 +428,7 @@ class Workshop:
             where = tuple([loop.current for loop in self._loops])
             self._counts[where, what] = number = self._counts.get((where, what), 0) + 1
             what = f"{where} {number} {what}"
+        self._let_go_of_done()
         spaces, key = self.spaces, place_of(self._run, what)
         if spaces is None or key is None:
             return None

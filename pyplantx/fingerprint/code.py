@@ -258,14 +258,15 @@ class Fingerprinter:
         if closed is not None:
             return {label_of(inner): values.hash_bytes(FUNCTION + closed[:32].encode())}
         found: dict[str, Digest] = {}
+        told: dict[str, set[Digest]] = {}
         self._graph.root(inner)
         nodes = list(self._graph.wide(inner).reach(inner))
         for node, label in zip(nodes, _full_labels(nodes)):
             own = self._graph.node(node.obj).own
-            _add_part(found, label, values.hash_bytes(bytes(own)))
+            _add_part(found, told, label, values.hash_bytes(bytes(own)))
             if len(node.own) > len(own):
                 read = f"docstring, names or annotations of {label}"
-                _add_part(found, read, values.hash_bytes(bytes(node.own[len(own) :])))
+                _add_part(found, told, read, values.hash_bytes(bytes(node.own[len(own) :])))
             for slot in node.constants:
                 if not is_code(slot.value) or _is_other_class(slot):
                     found[slot.label] = values.hash_bytes(slot.data + self._held(slot))
@@ -273,14 +274,14 @@ class Fingerprinter:
 
     def _held(self, slot: Slot) -> bytes:
         """Which code lies in a container, for those who compare: by name, and what has none by what it does."""
-        told = b""
+        told = bytearray()
         for ref in slot.refs:
             name = getattr(ref, "__qualname__", None)
             if isinstance(name, str) and "<" not in name:
                 told += name.encode("utf-8", "surrogatepass") + b"\0"
             else:
                 told += self._graph.node(ref).own
-        return told
+        return bytes(told)
 
     def opaque(self, obj: Any) -> list[str]:
         """What counts by its type only, or can't be seen, within reach of `obj`; in words."""
@@ -535,13 +536,12 @@ def _to_pattern(pieces: Pieces) -> str:
     return to_pattern(pieces) or ""
 
 
-def _add_part(found: dict[str, Digest], label: str, digest: Digest) -> None:
-    """Add a part; pieces of one name (lambdas) are told apart by number."""
-    number, unique = 1, label
-    while found.get(unique, digest) != digest:
-        number += 1
-        unique = f"{label} ({number})"
-    found[unique] = digest
+def _add_part(found: dict[str, Digest], told: dict[str, set[Digest]], label: str, digest: Digest) -> None:
+    """Add a part; pieces of one name (lambdas) are told apart by number. `told`: label -> what had it so far."""
+    same = told.setdefault(label, set())
+    if digest not in same:
+        same.add(digest)
+        found[label if len(same) == 1 else f"{label} ({len(same)})"] = digest
 
 
 def _full_labels(nodes: list[Node]) -> list[str]:

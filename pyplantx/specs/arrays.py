@@ -306,7 +306,7 @@ class _ArrayAllocation:
         size = len(head) + int(np.prod(shape, dtype=object)) * dtype.itemsize
         self._stage, self._path = stage, stage.path(_PART)
         self._map = _new_mapping(self._path, head, size)
-        self.handle = np.ndarray(shape, dtype, buffer=self._map, offset=len(head), order="F" if fortran else "C")
+        self.handle: Any = np.ndarray(shape, dtype, buffer=self._map, offset=len(head), order="F" if fortran else "C")
 
     def seal(self) -> Written:
         from pyplantx.specs.npy import seal_in_place
@@ -337,6 +337,10 @@ class _ArrayAllocation:
             os.rename(path, self._path)
         finally:
             os.close(fd)
+
+    def let_go_of_handle(self) -> None:
+        """See `pyplantx.specs.base.Allocation`."""
+        self.handle = None
 
     def discard(self) -> None:
         """The mapping goes with the handle."""

@@ -142,6 +142,9 @@ class Allocation(Protocol):
 
     One whose handle opens its files again when they are read has a method ``published(folder)``, too: it is told where
     the object's files are once it is sealed. Those that were staged are removed if the store has the very same ones.
+
+    One that can be discarded without its handle has a method ``let_go_of_handle()``, which forgets it: called for
+    scratch space, which is discarded once nobody has the handle. It is never sealed then.
     """
 
     handle: Any  #: what the reactor gets to write into (a dataset, an array, a path)

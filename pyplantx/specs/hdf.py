@@ -220,7 +220,7 @@ class _HdfAllocation:
     def __init__(self, stage: Stage, backend: RawBackend | H5Backend) -> None:
         self._stage = stage
         self._backend = backend
-        self.handle = HdfDataset(backend)
+        self.handle: Any = HdfDataset(backend)
 
     def seal(self) -> Written:
         """Close the file for good; the handle reads on."""
@@ -231,6 +231,10 @@ class _HdfAllocation:
             self._stage.describe(_PART, layout, digests)
             meta["offset"] = layout.head
         return Written(_tree(facts, digests), meta)
+
+    def let_go_of_handle(self) -> None:
+        """See `pyplantx.specs.base.Allocation`."""
+        self.handle = None
 
     def discard(self) -> None:
         self._backend.close()

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickle
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -210,7 +211,8 @@ class _ZarrAllocation:
                 f"a Zarr array of {nbytes:,} bytes can't be allocated: there is too little memory to list its blocks",
                 hint="is this the shape that was meant? else split it into several ingredients",
             ) from error
-        self.handle = ZarrArray(array, watcher=self._watcher)
+        self.handle: Any = ZarrArray(array, watcher=self._watcher)
+        self._handle = weakref.ref(self.handle)
 
     def seal(self) -> Written:
         """Take no more writes, name the parts, and find out the digests that are not known from writing."""
@@ -237,8 +239,14 @@ class _ZarrAllocation:
         if self._files is not None:
             self._files.twin = folder
 
+    def let_go_of_handle(self) -> None:
+        """See `pyplantx.specs.base.Allocation`: it is still found as long as somebody else has it."""
+        self.handle = None
+
     def discard(self) -> None:
-        self.handle.give_up(self._folder)
+        handle = self._handle()
+        if handle is not None:
+            handle.give_up(self._folder)
 
 
 def _check_count(settings: dict[str, Any]) -> None:

@@ -12,14 +12,24 @@ import os
 from typing import Any
 
 from pyplantx.errors import WarehouseError
+from pyplantx.logs import log
 from pyplantx.warehouse.files import Layout, fresh_id, read_small, write_file, write_first
 from pyplantx.warehouse.filesystems import network_mount
 from pyplantx.warehouse.locks import host_name
 from pyplantx.warehouse.records import from_json, to_json
 
 _HERE, _THERE = "index.json", "objects.json"
+_FIELDS = {_HERE: ("index", "host", "pair"), _THERE: ("objects", "pair")}
 
 _LOST_NOTE = "take it back from a copy, or remove it and open the store as before, with the same index="
+_LOST_BOTH = (
+    "open the store as before, with the same index=: what it said stands there, too; else take the note back from a "
+    "copy, or remove it and open the store with an empty folder as index=: the index begins anew from its backup"
+)
+
+
+class _DamagedNote(WarehouseError):
+    """What stands there is none of our notes."""
 
 
 def refuse_network(layout: Layout) -> None:
@@ -41,8 +51,7 @@ def refuse_network(layout: Layout) -> None:
                 "if it is a local one, or no other machine uses it",
             )
         raise WarehouseError(
-            f"the index of the warehouse {layout.root!r} would lie on {what}, "
-            "where its locks and memory maps don't hold",
+            f"the index of the store {layout.root!r} would lie on {what}, where its locks and memory maps don't hold",
             hint="Plant(dir, index='/a/local/folder') keeps the index on this machine and the objects there; "
             f"Plant(dir, network_index=True) {which}",
         )
@@ -56,14 +65,14 @@ def check_pair(layout: Layout) -> None:
     WarehouseError
         If the index lies elsewhere, is lost, or belongs to another store.
     """
-    noted = _read(os.path.join(layout.root, _HERE))
+    noted = _here(layout)
     if noted is None:
         _check_new(layout)
     elif not layout.is_apart or not _fits(layout, noted):
         raise WarehouseError(
-            f"the index of the warehouse {layout.root!r} lies in {noted.get('index')!r} on {noted.get('host')!r}, "
+            f"the index of the store {layout.root!r} lies in {noted['index']!r} on {noted['host']!r}, "
             f"not in {layout.index!r}",
-            hint=f"open it with index={noted.get('index')!r}; if that is lost, remove "
+            hint=f"open it with index={noted['index']!r}; if that is lost, remove "
             f"{os.path.join(layout.root, _HERE)!r}: the index begins anew from its backup",
         )
 
@@ -74,58 +83,95 @@ def _check_new(layout: Layout) -> None:
         return
     if os.path.exists(os.path.join(layout.root, "meta.lmdb", "data.mdb")):
         raise WarehouseError(
-            f"the warehouse {layout.root!r} has its index inside, and not in {layout.index!r}",
+            f"the store {layout.root!r} has its index inside, and not in {layout.index!r}",
             hint="open it without index=",
         )
-    there = _read(os.path.join(layout.index, _THERE))
+    there = _read(layout.index, _THERE)
     if _names(there, layout):
         return  # the note here was lost
     if there or os.path.exists(os.path.join(layout.meta, "data.mdb")):
         raise WarehouseError(
-            f"{layout.index!r} holds the index of another warehouse", hint="name an empty folder: index=path"
+            f"{layout.index!r} holds the index of another store", hint="name an empty folder: index=path"
         )
 
 
 def pair(layout: Layout) -> None:
-    """Let the two directories know of each other, if they don't yet. Call with nobody else in the store."""
+    """Let the two directories know of each other, if they don't yet. Call with nobody else in the store.
+
+    A note that is damaged, while the other one still says what stood there, is put aside and written anew.
+    """
     if not layout.is_apart:
         return
-    noted = _read(os.path.join(layout.root, _HERE))
+    noted = _here(layout)
     if noted is not None:
         if _has_lost_its_note(layout, noted):
+            _put_aside(layout.index, _THERE, layout.index_aside(_THERE))
             there = {"objects": layout.root, "pair": noted["pair"]}
             write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
         return
-    known = _read(os.path.join(layout.index, _THERE))
+    known = _read(layout.index, _THERE)
     number = str(known.get("pair")) if known is not None and _names(known, layout) else fresh_id()
     there = {"objects": layout.root, "pair": number}
     here = {"index": layout.index, "host": host_name(), "pair": number}
     write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
+    _put_aside(layout.root, _HERE, layout.aside(_HERE))
     write_first(os.path.join(layout.root, _HERE), to_json(here).encode())
     check_pair(layout)  # somebody may have been first, with an index in another place
 
 
+def _put_aside(folder: str, name: str, aside: str) -> None:
+    """Move a note away that is damaged, as is known by now if there is one."""
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+        os.rename(path, aside)
+        log().warning("the note %r was damaged: it is written anew, and the damaged one is %r", path, aside)
+
+
+def _here(layout: Layout) -> dict[str, Any] | None:
+    """What the store says of its index; None if that was lost, or is damaged and the index knows it, too."""
+    try:
+        return _read(layout.root, _HERE)
+    except _DamagedNote:
+        if layout.is_apart and _names(_there(layout), layout):
+            return None
+        raise
+
+
+def _there(layout: Layout) -> dict[str, Any] | None:
+    """What the index says of its store; None if that was lost, or is damaged."""
+    try:
+        return _read(layout.index, _THERE)
+    except _DamagedNote:
+        return None
+
+
 def _names(there: dict[str, Any] | None, layout: Layout) -> bool:
     """Whether the note beside an index names this very store."""
-    return there is not None and there.get("objects") == layout.root and isinstance(there.get("pair"), str)
+    return there is not None and there["objects"] == layout.root
 
 
 def _fits(layout: Layout, noted: dict[str, Any]) -> bool:
-    there = _read(os.path.join(layout.index, _THERE))
+    there = _there(layout)
     if there is None:
         return _has_lost_its_note(layout, noted)
-    return there.get("pair") == noted.get("pair")
+    return bool(there["pair"] == noted["pair"])
 
 
 def _has_lost_its_note(layout: Layout, noted: dict[str, Any]) -> bool:
-    """Whether an index lies where the store says, on this machine, and has no note of its own."""
-    is_here = (noted.get("index"), noted.get("host")) == (layout.index, host_name())
-    is_whole = is_here and isinstance(noted.get("pair"), str) and os.path.exists(os.path.join(layout.meta, "data.mdb"))
-    return is_whole and _read(os.path.join(layout.index, _THERE)) is None
+    """Whether an index lies where the store says, on this machine, and has no note of its own, or a damaged one."""
+    is_here = (noted["index"], noted["host"]) == (layout.index, host_name())
+    return is_here and os.path.exists(os.path.join(layout.meta, "data.mdb")) and _there(layout) is None
 
 
-def _read(path: str) -> dict[str, Any] | None:
-    """What a note says; None if there is none."""
+def _read(folder: str, name: str) -> dict[str, Any] | None:
+    """What a note says; None if there is none.
+
+    Raises
+    ------
+    WarehouseError
+        If it can't be read, or (`_DamagedNote`) something else stands there.
+    """
+    path = os.path.join(folder, name)
     try:
         text = read_small(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -134,9 +180,10 @@ def _read(path: str) -> dict[str, Any] | None:
         raise WarehouseError(f"the note {path!r} can't be read: {error.strerror}", hint=_LOST_NOTE) from error
     try:
         said = from_json(text.decode())
-    except ValueError as error:
-        raise WarehouseError(
-            f"the note {path!r} is damaged, so it can't be told where the index of this store is",
-            hint=_LOST_NOTE,
-        ) from error
-    return said if isinstance(said, dict) else {}
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or not all(isinstance(said.get(field), str) for field in _FIELDS[name]):
+        raise _DamagedNote(
+            f"the note {path!r} is damaged, so it can't be told where the index of this store is", hint=_LOST_BOTH
+        )
+    return said

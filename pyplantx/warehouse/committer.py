@@ -459,7 +459,7 @@ class Committer:
         self._error = WarehouseError(
             f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
             f"what has sent it ({len(void)} finished reactor(s) so far) will run again",
-            hint="is the disk failing or full? The data was put aside in the warehouse's folder 'quarantine'",
+            hint="is the disk failing or full? The data was put aside in the store's folder 'quarantine'",
         )
         try:
             self._objects.quarantine(address)

@@ -116,9 +116,9 @@ def make_root(root: str) -> None:
         if not os.listdir(root) and os.stat(root).st_uid == os.geteuid():
             os.chmod(root, 0o700)  # whatever the umask made of it
     except FileExistsError:
-        raise WarehouseError(f"{root!r} is a file; a warehouse needs a directory") from None
+        raise WarehouseError(f"{root!r} is a file; a store needs a directory") from None
     except OSError as error:
-        raise disk_error(error, f"the warehouse {root!r} can't be made", os.path.dirname(root)) from error
+        raise disk_error(error, f"the store {root!r} can't be made", os.path.dirname(root)) from error
 
 
 def sync_path(path: str) -> None:

@@ -43,7 +43,7 @@ def check_format(layout: Layout) -> Said | None:
     said = read_format(layout)
     if said is not None and said.version != FORMAT_VERSION:
         raise StoreTooNew(
-            f"the warehouse {layout.root!r} has format {said.version}, this pyplantx reads format {FORMAT_VERSION}",
+            f"the store {layout.root!r} has format {said.version}, this pyplantx reads format {FORMAT_VERSION}",
             hint="install the pyplantx that made it, or use another directory; nothing was changed",
         )
     return said

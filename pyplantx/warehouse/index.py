@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lmdb
@@ -204,7 +204,7 @@ class Reader:
     def pause(self) -> None:
         """Block reads, end the transaction; for a growing map and for fork."""
         if not self._lock.acquire(timeout=_LONGEST_READ):
-            raise WarehouseError("a read of the warehouse does not end")
+            raise WarehouseError("a read of the store does not end")
         self._end()
 
     def resume(self) -> None:
@@ -234,7 +234,7 @@ class Reader:
                 self._index.doubt(f"table {table!r} can't be read ({error})")
                 raise WarehouseError(
                     f"table {table!r} of {self._index.layout.meta!r} can't be read: {error}",
-                    hint="close the warehouse and open it again: its index is then checked, and its backup serves",
+                    hint="close the store and open it again: its index is then checked, and its backup serves",
                 ) from error
             if not self._kept:
                 self._end()
@@ -368,7 +368,7 @@ class Index:
         except lmdb.Error as error:
             raise WarehouseError(
                 f"the index of {self.layout.root!r} can't be read: {error}",
-                hint="close the warehouse and open it again",
+                hint="close the store and open it again",
             ) from error
 
     def last_commit(self) -> int:
@@ -393,7 +393,7 @@ class Index:
     def too_late(self) -> WarehouseError:
         """The error for whoever comes too late."""
         hint = "use it inside its `with` block, before close(); or open it again"
-        return WarehouseError(f"the warehouse {self.layout.root!r} is closed", hint=hint)
+        return WarehouseError(f"the store {self.layout.root!r} is closed", hint=hint)
 
     def usable(self) -> None:
         """Raise unless the environments are open and belong to this process."""
@@ -401,7 +401,7 @@ class Index:
             return
         if self._forked:
             raise WarehouseError(
-                f"the warehouse {self.layout.root!r} was opened before this process was forked",
+                f"the store {self.layout.root!r} was opened before this process was forked",
                 hint="open it again in the child process (a new Plant or Warehouse on the same directory)",
             )
         if self.closed:
@@ -488,7 +488,7 @@ class Index:
         """
         self.usable()
         if self.read_only:
-            raise StoreReadOnly(f"the warehouse {self.layout.root!r} was opened with read_only=True")
+            raise StoreReadOnly(f"the store {self.layout.root!r} was opened with read_only=True")
         if not self._gate.acquire(timeout=wait):
             return False
         try:
@@ -537,7 +537,7 @@ class Index:
         """The error for a writer that does not end."""
         holder, _ = self._turn.holder()
         return StoreBusy(
-            f"the warehouse {self.layout.root!r} is being written by {holder}, for more than {self.lock_timeout:g} s",
+            f"the store {self.layout.root!r} is being written by {holder}, for more than {self.lock_timeout:g} s",
             hint="is that process stopped? Let it go on or end it; Plant(lock_timeout=...) waits longer",
         )
 
@@ -640,7 +640,7 @@ class Index:
         try:
             for lock in (self._writing, self._copying):
                 if not lock.acquire(timeout=self._patience):
-                    raise WarehouseError("a transaction of the warehouse does not end")
+                    raise WarehouseError("a transaction of the store does not end")
                 taken.append(lock)
             for reader in list(self._readers):
                 reader.pause()
@@ -721,6 +721,13 @@ class Index:
         with txn.cursor(self.tables[table]) as cursor:
             return cursor.key() if cursor.last() else None
 
+    def first_keys(self, txn: Txn, table: str, end: Key, most: int) -> list[Key]:
+        """The first keys of a table that are below `end`, at most so many."""
+        with txn.cursor(self.tables[table]) as cursor:
+            cursor.first()
+            keys = islice(cursor.iternext(keys=True, values=False), most)
+            return list(takewhile(lambda key: key < end, keys))
+
     # -- opening and closing
 
     def _open(self, folder: str, max_dbs: int) -> lmdb.Environment:
@@ -797,7 +804,7 @@ class Index:
             If somebody does not come to an end; then there is nothing to resume.
         """
         if not self._gate.acquire(timeout=self._patience):
-            raise WarehouseError("a transaction of the warehouse does not end")
+            raise WarehouseError("a transaction of the store does not end")
         try:
             self._paused = self._pause_readers()
         except BaseException:

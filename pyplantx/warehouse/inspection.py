@@ -205,7 +205,7 @@ def refuse_damaged(layout: Layout, new_hasher: NewHasher = Hasher, *, wholly: bo
     for folder in (layout.meta, layout.small):
         if not _is_as_marked(folder, mark, new_hasher, wholly) and not _is_sound(folder):
             raise WarehouseError(
-                f"the index {folder!r} is damaged, so the warehouse can't be read",
+                f"the index {folder!r} is damaged, so the store can't be read",
                 hint="open it once so that it may write (Warehouse(directory)): the damaged file is put aside, "
                 "and the backup of the index serves if there is one",
             )

@@ -93,7 +93,7 @@ class Keeper:
 
     def _in_words(self, done: str) -> AbstractContextManager[None]:
         root = self._session.layout.root
-        return in_words(f"the warehouse {root!r} can't be {done}", root)
+        return in_words(f"the store {root!r} can't be {done}", root)
 
 
 def make_limits(

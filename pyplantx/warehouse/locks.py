@@ -144,7 +144,7 @@ def _try_flock(fd: int, operation: int) -> bool:
 def _cannot_lock(path: str, error: OSError) -> WarehouseError:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreReadOnly(
-            f"the warehouse can't be written: no lock file {path!r} can be made ({error.strerror})",
+            f"the store can't be written: no lock file {path!r} can be made ({error.strerror})",
             hint="ask for the right to write there, or copy the directory to where you may write",
         )
     return WarehouseError(f"the lock file {path!r} can't be opened: {error.strerror}")

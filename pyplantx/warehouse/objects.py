@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import DamagedObject, PayloadMissing
+from pyplantx.errors import DamagedObject, PayloadMissing, WarehouseError
 from pyplantx.warehouse.files import Layout, in_words, is_address, make_folder, remove_tree, sync_path, unlink
 from pyplantx.warehouse.records import (
     ObjectRecord,
@@ -24,6 +25,12 @@ from pyplantx.warehouse.verify import Checks, PartCheck, close_read
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.sealing import Sealing
+
+
+_PUT_BACK = (
+    "if somebody has moved it, put it back; else close the plant and open it again: that makes an empty one, and what "
+    "was in it is computed again when it is needed"
+)
 
 
 class Objects:
@@ -39,7 +46,7 @@ class Objects:
     def __init__(self, layout: Layout, sealing: Sealing | None = None) -> None:
         self.layout = layout
         self.checks = Checks() if sealing is None else sealing.new_checks()
-        self._synced_folders: set[str] = set()
+        self._synced_folders: set[tuple[int, int, str]] = set()  # device and inode of ``objects/``, folder in it
 
     def publish(self, stage: StagedObject, sealed: Sealed) -> None:
         """Move a staged folder to its address.
@@ -47,6 +54,7 @@ class Objects:
         If something is there already it is read back in full: whole, it stays; otherwise ours replaces it. So a
         file at its address is never trusted for being there.
         """
+        self._check_folder()
         folder, target = stage.release_folder(), self.layout.object_folder(sealed.address)
         make_folder(os.path.dirname(target))
         if not self._move(folder, target):
@@ -59,6 +67,17 @@ class Objects:
         self.checks.forget(sealed.address)
         for part in sealed.record.parts:
             self.checks.trust(sealed.address, os.path.join(target, part.name), part)
+
+    def _check_folder(self) -> None:
+        """Raise if the folder of all objects is not there. None is made: it may be put back in a moment."""
+        path = self.layout.objects
+        try:
+            info = os.lstat(path)
+        except FileNotFoundError:
+            info = None
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            trouble = "is gone" if info is None else "is not a folder any more"
+            raise WarehouseError(f"{path!r}, where the payloads of this store are, {trouble}", hint=_PUT_BACK)
 
     def _move(self, source: str, target: str) -> bool:
         try:
@@ -137,9 +156,12 @@ class Objects:
         sync_path(target)
         prefix = os.path.dirname(target)
         sync_path(prefix)
-        if prefix not in self._synced_folders:
+        info = os.lstat(self.layout.objects)  # another one, perhaps, that was put in its place
+        above = info.st_dev, info.st_ino, prefix
+        if above not in self._synced_folders:
             sync_path(self.layout.objects)
-            self._synced_folders.add(prefix)
+            sync_path(self.layout.root)
+            self._synced_folders.add(above)
 
     def quarantine(self, address: Digest) -> str | None:
         """Put what is at the address aside; the new path, or None if nothing was there."""
@@ -149,7 +171,7 @@ class Objects:
         try:
             make_folder(os.path.dirname(folder))  # a file or link that was put in its place is moved aside itself
             os.rename(folder, aside)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return aside
 
@@ -168,6 +190,7 @@ class Objects:
 
     def addresses(self) -> Iterator[Digest]:
         """Every address at which there is something."""
+        self._check_folder()
         for prefix in sorted(os.listdir(self.layout.objects)):
             folder = os.path.join(self.layout.objects, prefix)
             names = os.listdir(folder) if os.path.isdir(folder) else []

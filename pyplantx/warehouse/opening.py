@@ -165,7 +165,7 @@ class Opener:
         if known is None:
             where = self._session.layout.root
             raise PayloadMissing(
-                f"the {ref.spec} object {ref.address} is not in the warehouse {where!r} any more", hint=_AGAIN
+                f"the {ref.spec} object {ref.address} is not in the store {where!r} any more", hint=_AGAIN
             )
         if known[0].home == IN_FILES:
             return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
@@ -233,7 +233,7 @@ class Opener:
             why = "it belongs to another user, or others may write to it"
             hint = f"if nobody else has written to it: chmod -R go-w {where!r}"
         return UntrustedStore(
-            f"decoding a {ref.spec!r} ingredient could run code from the warehouse {where!r}, and {why}", hint=hint
+            f"decoding a {ref.spec!r} ingredient could run code from the store {where!r}, and {why}", hint=hint
         )
 
 

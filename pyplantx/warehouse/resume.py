@@ -59,13 +59,16 @@ class Ledger:
     Attributes
     ----------
     entries : list of dict
-        What the lines say, as far as they are whole.
+        What the lines say that `read` has found whole; not what was appended since, of which there may be millions.
+    count : int
+        How many lines there are.
     """
 
     def __init__(self, path: str, key: Digest) -> None:
         self._path, self._key = path, key
         self.entries: list[dict[str, Any]] = []
-        self._ends = [0]  # where each line begins, and where the next one will
+        self.count = self._end = 0  # where the next line will be
+        self._ends: list[int] = []  # of the entries
         self._fd = -1
 
     def read(self) -> None:
@@ -80,16 +83,24 @@ class Ledger:
             entry = self._decoded(line)
             if entry is None:
                 return
-            self._added(entry, len(line))
+            self._added(len(line))
+            self.entries.append(entry)
+            self._ends.append(self._end)
 
-    def _added(self, entry: dict[str, Any], length: int) -> None:
-        self.entries.append(entry)
-        self._ends.append(self._ends[-1] + length)
+    def _added(self, length: int) -> None:
+        self.count += 1
+        self._end += length
 
     def cut(self, count: int) -> None:
-        """Forget all but the first lines; the next `append` overwrites what follows them."""
+        """Forget all but the first of the entries; the next `append` overwrites what follows them."""
         self.close()
-        del self.entries[count:], self._ends[count + 1 :]
+        del self.entries[count:], self._ends[count:]
+        self.count, self._end = count, self._ends[-1] if count else 0
+
+    def take_entries(self) -> list[dict[str, Any]]:
+        """The entries, which are not kept here any more."""
+        entries, self.entries, self._ends = self.entries, [], []
+        return entries
 
     def _decoded(self, line: bytes) -> dict[str, Any] | None:
         check, _, text = line[:-1].partition(b" ")
@@ -102,7 +113,7 @@ class Ledger:
         return entry if isinstance(entry, dict) else None
 
     def _check(self, text: bytes) -> bytes:
-        return hash_bytes(f"{self._key} {len(self.entries)} ".encode() + text)[:_CHECK].encode()
+        return hash_bytes(f"{self._key} {self.count} ".encode() + text)[:_CHECK].encode()
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add one line. It survives the death of the process when this returns."""
@@ -113,11 +124,11 @@ class Ledger:
                 os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             )  # no wait for a pipe's reader
             self._fd = os.open(self._path, flags, 0o600)
-            os.ftruncate(self._fd, self._ends[-1])
-        written = os.pwrite(self._fd, line, self._ends[-1])
+            os.ftruncate(self._fd, self._end)
+        written = os.pwrite(self._fd, line, self._end)
         if written != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
-        self._added(entry, written)
+        self._added(written)
 
     def close(self) -> None:
         """Close the file; it can be appended to again.

@@ -108,7 +108,7 @@ class Session:
 
     def open(self) -> None:
         """Open the directory. If that fails, or is interrupted, `leave` cleans up."""
-        with in_words(f"the warehouse {self.layout.root!r} can't be opened", os.path.dirname(self.layout.root)):
+        with in_words(f"the store {self.layout.root!r} can't be opened", os.path.dirname(self.layout.root)):
             check_format(self.layout)
             if self.read_only:
                 self._look_only(self.index.lock_timeout)
@@ -158,7 +158,7 @@ class Session:
     def _look_only(self, lock_timeout: float) -> None:
         if not os.path.exists(os.path.join(self.layout.meta, "data.mdb")):
             raise WarehouseError(
-                f"there is no warehouse in {self.layout.root!r}",
+                f"there is no store in {self.layout.root!r}",
                 hint="is the path right? Only a plant or export that may write makes one",
             )
         if not os.path.exists(self._presence.path) or not os.path.exists(self._entry.path):
@@ -184,7 +184,7 @@ class Session:
 
     def _busy(self, lock: FileLock, lock_timeout: float) -> StoreBusy:
         return StoreBusy(
-            f"the warehouse {self.layout.root!r} is being opened, checked or closed by {lock.holder()[0]} "
+            f"the store {self.layout.root!r} is being opened, checked or closed by {lock.holder()[0]} "
             f"for more than {lock_timeout:g} s",
             hint="is that process stopped? Let it go on or end it",
         )
@@ -225,7 +225,7 @@ class Session:
     def close(self) -> None:
         """Write what waits, back up the index, note that all is well. The store is closed whatever fails."""
         try:
-            with in_words(f"the warehouse {self.layout.root!r} can't be closed cleanly", self.layout.root):
+            with in_words(f"the store {self.layout.root!r} can't be closed cleanly", self.layout.root):
                 self._settle()
                 self.committer.close()
                 if self.index.changed:
@@ -400,12 +400,12 @@ def close_session(session: Session) -> None:
 def _check_same(session: Session, durability: str, read_only: bool) -> None:
     if session.read_only and not read_only:
         raise StoreReadOnly(
-            f"the warehouse {session.layout.root!r} is open in this process with read_only=True",
+            f"the store {session.layout.root!r} is open in this process with read_only=True",
             hint="close that one first",
         )
     if session.durability != durability and not read_only:
         raise WarehouseError(
-            f"the warehouse {session.layout.root!r} is open in this process with durability={session.durability!r}, "
+            f"the store {session.layout.root!r} is open in this process with durability={session.durability!r}, "
             f"so it can't be opened with {durability!r} too"
         )
 
@@ -423,7 +423,7 @@ def _before_fork() -> None:
         try:
             session.index.pause()
         except WarehouseError as error:  # the fork goes on: the child lets that one be
-            _in_use.append(f"the warehouse {session.layout.root!r} was in use while this process was forked: {error}")
+            _in_use.append(f"the store {session.layout.root!r} was in use while this process was forked: {error}")
         else:
             _paused.append(session)
 

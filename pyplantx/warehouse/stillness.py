@@ -125,7 +125,7 @@ class Stillness:
 
     def _busy(self) -> StoreBusy:
         return StoreBusy(
-            f"another thread of this process collects or mends the warehouse {self._root!r}, or stores something, for "
+            f"another thread of this process collects or mends the store {self._root!r}, or stores something, for "
             f"more than {self._timeout:g} s",
             hint="try again when that has ended; Plant(lock_timeout=...) waits longer",
         )

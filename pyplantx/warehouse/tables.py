@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+#: Runs that the history tells of, at least: some 15 MB of the index. Of those before, what each commit adds is let go,
+#: and so many commits more, for stores whose history had no bound once.
+HISTORY, _MORE = 100_000, 16
+
 #: Bytes of a name that its key begins with.
 _KEY_BYTES = 128
 #: Bytes of payloads in their records that are put at once.
@@ -138,9 +142,13 @@ def _sensible(decode: Callable[[bytes], _T], body: bytes | None) -> _T | None:
 
 
 def put_history(index: Index, txn: Txn, entries: list[HistoryEntry]) -> None:
+    """Add a commit's entries under the number of the last of them, and let go of as many old ones."""
     last = index.last_key(txn, "history")
-    number = 0 if last is None else int(last, 16) + 1
+    number = len(entries) + (-1 if last is None else int(last, 16))
     index.put(txn, "history", [(b"%016x" % number, encode_history(entries))])
+    if number >= HISTORY:
+        for key in index.first_keys(txn, "history", b"%016x" % (number - HISTORY + 1), len(entries) + _MORE):
+            index.delete(txn, "history", key)
 
 
 #: Table -> puts the values that wait for it, by their keys.

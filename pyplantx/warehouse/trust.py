@@ -191,8 +191,7 @@ def check_unsigned(root: str, signature: Signature | None, trust: str) -> None:
     """Raise `UntrustedStore` if a store that is to be opened without a key is signed."""
     if signature is not None:
         raise UntrustedStore(
-            f"the warehouse {root!r} is signed with the key {signature.key_id}, "
-            f"so it can't be opened with trust={trust!r}",
+            f"the store {root!r} is signed with the key {signature.key_id}, so it can't be opened with trust={trust!r}",
             hint="open it with trust='signed' (key=path says where the key is); nothing was changed",
         )
 
@@ -216,18 +215,18 @@ def unseal_store(root: str, signature: Signature | None, path: str) -> tuple[Key
     """
     if signature is None:
         raise UntrustedStore(
-            f"the warehouse {root!r} is not signed, so trust='signed' can't be had for what is in it",
+            f"the store {root!r} is not signed, so trust='signed' can't be had for what is in it",
             hint="open it with trust='own' if it is your own store, or use a new directory; nothing was changed",
         )
     key = load_key(path, root, make=False)
     if key.id != signature.key_id:
         raise UntrustedStore(
-            f"the warehouse {root!r} is signed with the key {signature.key_id}, and {path!r} is the key {key.id}",
+            f"the store {root!r} is signed with the key {signature.key_id}, and {path!r} is the key {key.id}",
             hint=f"name the right one: Plant(..., key=path) or the environment variable {KEY_VARIABLE}",
         )
     if key.sign(signature.store) != signature:
         raise UntrustedStore(
-            f"what the warehouse {root!r} says about its signature does not come from the key {key.id}",
+            f"what the store {root!r} says about its signature does not come from the key {key.id}",
             hint="its format.json was altered: take it back from a copy, or use a new directory; nothing was changed",
         )
     return key, signature

@@ -142,7 +142,7 @@ class PartCheck:
         if self.damage is not None:
             raise _as_error(self.damage)
         if self._given_up and not self.is_whole:
-            raise WarehouseError(f"the warehouse was closed before {self.path!r} was checked")
+            raise WarehouseError(f"the store was closed before {self.path!r} was checked")
 
     def work(self, goes_on: Callable[[], bool] = lambda: True) -> None:
         """Check blocks that nobody else is checking, until there are no more."""

@@ -598,7 +598,7 @@ class Warehouse:
         from pyplantx.warehouse import collect
 
         self.sync()
-        with in_words(f"the warehouse {self.directory!r} can't be checked", self.directory):
+        with in_words(f"the store {self.directory!r} can't be checked", self.directory):
             return collect.check(self._session, self._reader, fix)
 
     @property
@@ -633,7 +633,7 @@ class Warehouse:
         self._usable()
         if self.read_only:
             raise StoreReadOnly(
-                f"the warehouse {self.directory!r} was opened with read_only=True", hint="open it without, to write"
+                f"the store {self.directory!r} was opened with read_only=True", hint="open it without, to write"
             )
 
 

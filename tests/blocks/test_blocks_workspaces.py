@@ -91,13 +91,25 @@ class TestLedger:
     def test_can_be_cut(self, lines, more, data, folder):
         path = folder / "ledger"
         path.unlink(missing_ok=True)
-        ledger = written(path, lines)
+        written(path, lines)
+        ledger = Ledger(str(path), KEY)
+        ledger.read()
         count = data.draw(st.integers(0, len(lines)))
         ledger.cut(count)
         for line in more:
             ledger.append(line)
         ledger.close()
         assert read(path) == (lines[:count] + more if more else lines)
+
+    def test_what_is_appended_is_not_kept_in_memory(self, tmp_path):
+        ledger = written(tmp_path / "ledger", [{"a": number} for number in range(5)])
+        assert ledger.count == 5 and ledger.entries == []
+        ledger = Ledger(str(tmp_path / "ledger"), KEY)
+        ledger.read()
+        assert [entry["a"] for entry in ledger.take_entries()] == list(range(5)) and ledger.entries == []
+        ledger.append({"a": 5})
+        ledger.close()
+        assert [entry["a"] for entry in read(tmp_path / "ledger")] == list(range(6))
 
     def test_lines_can_not_change_places(self, tmp_path):
         path = tmp_path / "ledger"

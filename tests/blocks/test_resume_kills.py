@@ -323,7 +323,7 @@ def dying_at(line: int, torn: float, append: Callable[..., None]) -> Callable[..
         return 0
 
     def dying(self: Ledger, entry: dict[str, Any]) -> None:
-        if len(self.entries) == line:
+        if self.count == line:
             os.pwrite = die
         append(self, entry)
 

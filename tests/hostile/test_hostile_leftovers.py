@@ -143,7 +143,7 @@ def test_what_the_forger_writes_is_believed(left: tuple[str, Path, Any], monkeyp
     what, plant, right = left
     forged(ledgers(plant)[0], lines_of(ledgers(plant)[0]))
     asked: list[float] = []
-    monkeypatch.setattr("pyplantx.blocks.logbook.Logbook._take_up", lambda logbook, entries: asked.append(len(entries)))
+    monkeypatch.setattr("pyplantx.blocks.logbook.Logbook._take_up", lambda logbook: asked.append(logbook.lines - 1))
     run(plant, what)
     assert asked and asked[0] > 1
 

@@ -107,7 +107,7 @@ def test_without_its_index_a_store_is_not_empty_but_an_error(pair: tuple[Path, P
 
 def test_an_index_is_not_used_for_another_store(pair: tuple[Path, Path], tmp_path: Path) -> None:
     _, index = pair
-    refused("index of another warehouse", tmp_path / "new", index=index)
+    refused("index of another store", tmp_path / "new", index=index)
     Warehouse(tmp_path / "plain", durability="process").close()
     refused("has its index inside", tmp_path / "plain", index=tmp_path / "elsewhere")
 
@@ -154,8 +154,6 @@ def test_a_note_that_was_lost_is_written_again(pair: tuple[Path, Path]) -> None:
 def test_a_note_that_the_index_has_lost_is_written_again(pair: tuple[Path, Path]) -> None:
     store, index = pair
     before = (index / "objects.json").read_bytes()
-    (index / "objects.json").write_text("{")
-    assert "remove it" in refused("is damaged", store, index=index).hint
     (index / "objects.json").unlink()
     for _ in range(2):
         with Warehouse(store, index=index, durability="process") as warehouse:
@@ -176,11 +174,37 @@ def test_a_backup_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "store" / "backup" / "meta.mdb").is_file()
 
 
-def test_a_damaged_note_is_told(pair: tuple[Path, Path]) -> None:
+DAMAGED = [b"", b"{", b"\xff\0", b"[]", b"{}", b'{"index":1,"host":"h","pair":2,"objects":[]}', b"[" * 4000]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+@pytest.mark.parametrize("which", ["index.json", "objects.json"])
+def test_a_damaged_note_is_written_again(pair: tuple[Path, Path], which: str, damaged: bytes) -> None:
     store, index = pair
-    (store / "index.json").write_text("{")
+    note, aside = (store / which, store / "quarantine") if which == "index.json" else (index / which, index)
+    before = note.read_bytes()
+    note.write_bytes(damaged)
+    Warehouse(store, index=index, durability="process", read_only=True).close()
+    assert note.read_bytes() == damaged
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        assert fetch(warehouse, "y") == "text" and fetch(warehouse, "x").sum() == sum(range(300_000))
+        assert warehouse.check() == []
+    assert note.read_bytes() == before
+    assert [path.read_bytes() for path in aside.glob(f"{which}-*")] == [damaged]
+    refused("lies in", store)
+
+
+def test_a_damaged_note_that_nothing_replaces_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    store, index = pair
+    (store / "index.json").write_text("{}")
+    for other in ({}, {"index": tmp_path / "empty"}):
+        assert "same index=" in refused("is damaged", store, **other).hint
+    (index / "objects.json").write_text("{}")  # both say nothing, and that is not the same
     refused("is damaged", store, index=index)
-    refused("is damaged", store)
+    (store / "index.json").unlink()
+    refused("is damaged", store, index=index)
+    with Warehouse(store, index=tmp_path / "empty", durability="process") as warehouse:  # as the hint says
+        assert fetch(warehouse, "x").sum() == sum(range(300_000))
 
 
 def test_a_signed_store_with_its_index_apart(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.blocks import reduction
+from pyplantx.blocks.logbook import covered
 from pyplantx.errors import BadRequest, NoProducer, PayloadMissing
 from pyplantx.memory import MemoryBudget
 from pyplantx.warehouse.session import running_script
@@ -128,6 +129,37 @@ def test_what_killed_runs_have_spent_counts(way: str, tmp_path: Any, monkeypatch
         assert len(calls) == 10 + 3
         failed, ran = [entry["seconds"] for entry in plant.get_execution_history()]
         assert 9 * 0.02 <= ran < 2 * failed
+
+
+def test_what_killed_runs_have_spent_counts_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "WORTH", 0)
+    runs: list[int] = Unseen()
+
+    def total(part: Any) -> float:
+        time.sleep(0.02)
+        return float(part.sum())
+
+    def dear(pipe: Any) -> None:
+        runs.append(1)
+        pipe.checkpoint("sum", default=0.0)  # from here on
+        out = pipe.reduce_blocks(total, np.arange(120.0), memory=3 * 80)
+        pipe.checkpoint("sum", out)  # to here: all that the loop took, too
+        if len(runs) == 1:
+            raise ConnectionError
+        pipe.send("x", out)
+
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(ReactorFunc(name="dear")(dear))
+        with pytest.raises(ConnectionError):
+            plant.produce("x")
+        plant.produce("x")
+        failed, ran = [entry["seconds"] for entry in plant.get_execution_history()]
+        assert 12 * 0.02 <= ran < 1.5 * failed
+
+
+def test_spans_that_overlap_count_once() -> None:
+    assert covered([]) == 0
+    assert covered([(5.0, 7.0), (0.0, 4.0), (1.0, 2.0), (3.0, 5.0), (9.0, 9.0)]) == 7
 
 
 def test_pins_hold_the_version_of_today(open_plant: Callable[..., Any]) -> None:

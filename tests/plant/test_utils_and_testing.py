@@ -52,7 +52,7 @@ def test_loading_makes_no_warehouse(tmp_path: Path, made: bool) -> None:
     if made:
         directory.mkdir()
     for names in (None, ["object"], "object", []):
-        with pytest.raises(errors.WarehouseError, match="there is no warehouse in .*elsewhere"):
+        with pytest.raises(errors.WarehouseError, match="there is no store in .*elsewhere"):
             utils.load_ingredients_from_dir(directory, names)
     assert directory.exists() == made and (not made or not list(directory.iterdir()))
 

@@ -21,6 +21,7 @@ from pyplantx import Ingredient, specs
 from pyplantx.core.trace import ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse import tables
 from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, VersionInfo, Warehouse
@@ -193,6 +194,31 @@ def test_a_version_that_is_used_again_is_the_newest_one(opened: Open) -> None:
 
 def _entry(number: int) -> HistoryEntry:
     return HistoryEntry("r", "mod.r", "ran", "never run before", number + 0.5, 0.25)
+
+
+@pytest.mark.parametrize("together", [1, 7])
+def test_history_forgets_the_oldest_runs(opened: Open, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr(tables, "HISTORY", 20)
+    warehouse = opened()
+    for number in range(1, 71):
+        warehouse.commit(Commit("r", "0" * 32, entry=_entry(number)))
+        if number % together == 0:
+            warehouse.sync()
+    kept = 20 if together == 1 else 21  # a commit goes as a whole
+    assert warehouse.history() == [_entry(number)._asdict() for number in range(71 - kept, 71)]
+
+
+def test_a_long_history_of_before_gets_shorter_with_each_commit(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse = opened()
+    for number in range(60):
+        warehouse.commit(Commit("r", "0" * 32, entry=_entry(number)))
+        warehouse.sync()
+    monkeypatch.setattr(tables, "HISTORY", 20)
+    lengths = []
+    for number in range(60, 64):
+        warehouse.commit(Commit("r", "0" * 32, entry=_entry(number)))
+        lengths.append(len(warehouse.history()))
+    assert lengths == [44, 28, 20, 20] and warehouse.history()[-1] == _entry(63)._asdict()
 
 
 def test_history_is_in_order_newest_last(opened: Open) -> None:

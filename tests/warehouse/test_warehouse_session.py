@@ -258,7 +258,7 @@ def test_a_file_is_no_warehouse(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WarehouseError, match="is a file"):
         Warehouse(tmp_path / "file")
-    with pytest.raises(WarehouseError, match="no warehouse"):
+    with pytest.raises(WarehouseError, match="no store"):
         Warehouse(tmp_path / "nothing", read_only=True)
     assert not (tmp_path / "nothing").exists()
 
