@@ -15,7 +15,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
-from pyplantx.specs.pools import Pool
+from pyplantx.specs.pools import FilterPool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +108,7 @@ class Attempt:
         count = len(self._outputs)
         lines = [entry for entry in self.logbook.entries if len(entry.get("wrote", ())) == count]
         wrote = self._of_the_same(lines)
-        with Pool(2, "pyplantx-check") as pool:
+        with FilterPool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
         self._written = {index: wrote[index] for index in self.finished}
