@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.blocks.handles import in_c_order
 from pyplantx.blocks.loop import note_nothing
 from pyplantx.blocks.outputs import Output, SharedFile, Spool
 from pyplantx.core.trace import Digest
@@ -322,9 +323,7 @@ class Attempt:
 
 
 def _has_anything(values: Any) -> bool:
-    import numpy as np
-
-    return bool(np.ascontiguousarray(values).reshape(-1).view("u1").any()) if values.nbytes else False
+    return bool(in_c_order(values).any())
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:

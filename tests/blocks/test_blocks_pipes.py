@@ -456,6 +456,20 @@ class TestReduceBlocks:
 
 
 class TestLoops:
+    def test_bytes_between_fields_are_no_writes(self, run, caplog):
+        dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+        held = [np.full(30 * dtype.itemsize, 0xAA, "u1") for _ in range(20)]
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.ArraySpec, shape=(60, 3), dtype=dtype, order="F")
+            held.clear()  # copies get this memory
+            for b in pipe.blocks(dst, memory="1kB", resume=True):
+                dst[b] = np.ones((60, 3), dtype)[b]
+            pipe.send("x", dst)
+
+        run(work)
+        assert not [text for text in caplog.messages if "can't be resumed" in text]
+
     def test_a_loop_left_early_raises_its_errors_at_the_send(self, run, monkeypatch):
         def work(pipe: Any) -> None:
             dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,))
