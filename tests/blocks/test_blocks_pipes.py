@@ -386,6 +386,11 @@ class TestMapBlocks:
             (lambda a: a[:-1], {}, r"returned an array of the shape \(2,\) for block 1 of 4 \[0:3\].*should be \(3,\)"),
             (lambda a: a[:-1], {"halo": 1}, r"should be \(3,\) \(or \(5,\), with its halo\)"),
             (lambda a: a + 1j, {}, r"returned complex128 for block 1 .* the output is float64.*astype\('float64'\)"),
+            (
+                lambda a: a.astype(object),
+                {},
+                r"returned object for block 1 .*hint: return result.astype\('float64'\)\n",
+            ),
             (lambda a: None, {}, r"block 1"),
             (np.sqrt, {"workers": 0}, "workers=0"),
         ],

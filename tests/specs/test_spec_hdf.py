@@ -208,6 +208,7 @@ def test_layouts(stage, tmp_path):
         ({"shape": (3,), "dtype": "U3"}, "HDF5 can't keep"),
         ({"shape": (3,), "dtype": object}, "Python objects"),
         ({"shape": (3,), "compression": "zip"}, "compression='zip' is not possible"),
+        ({"shape": (3,), "compression_opts": 0}, "compression_opts=0 is given, and no compression="),
         ({"shape": (3,), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (3,), "maxshape": (1 << 65,)}, "HDF5 can't keep"),
