@@ -223,6 +223,8 @@ class Attempt:
         known = {place: self._outputs[place].finished(block, None) for place in self._bare}
 
         def note(written: dict[int, Array]) -> None:
+            if self.logbook.is_broken:  # by the block before: copies of this one would stay, and nobody want them
+                return
             try:
                 wrote = self._written[block.index] = list(self._digests(block, written, known))
                 entry = {"block": block.index, "wrote": wrote, "read": read, "saw": saw}

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.blocks.outputs import Spool
 from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
 from pyplantx.warehouse.resume import Ledger
@@ -1044,6 +1045,27 @@ class TestResumingInOnePlant:
             plant.add_reactors(reactor)
             assert (plant.produce("x")[99] == 7).all()
         assert any("could not be resumed" in record.getMessage() for record in caplog.records)
+
+    def test_a_ledger_that_was_given_up_is_spoken_of_once_and_gets_no_copies(self, run, monkeypatch, caplog):
+        third, asked = threading.Event(), []
+
+        def no_space(spool: Any, block: Any, nbytes: int) -> None:
+            third.wait(10)
+            asked.append(block.index)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(Spool, "_ask_for_space", no_space)
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40, 10), dtype="f8", chunks=(10, 10))
+            for number, b in enumerate(pipe.blocks(dst, memory="3kB", resume=True)):
+                dst[b] = number
+                if number == 2:
+                    third.set()
+            pipe.send("x", dst)
+
+        assert run(work)[35, 0] == 3
+        assert asked == [0] and sum("could not be resumed" in text for text in caplog.messages) == 1
 
     def test_a_workspace_that_could_not_be_begun_is_there_for_the_next_run(self, tmp_path, monkeypatch, caplog):
         append, lines = Ledger.append, []
