@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.blocks.handles import weakly
+from pyplantx.blocks.handles import in_c_order, weakly
 from pyplantx.blocks.loop import note_nothing
 from pyplantx.blocks.outputs import Output, SharedFile, Spool
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
-from pyplantx.specs.pools import Pool
+from pyplantx.specs.pools import FilterPool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,7 @@ class Attempt:
         count = len(self._outputs)
         lines = [entry for entry in self.logbook.entries if len(entry.get("wrote", ())) == count]
         wrote = self._of_the_same(lines)
-        with Pool(2, "pyplantx-check") as pool:
+        with FilterPool(2, "pyplantx-check") as pool:
             whole = list(pool.map(self._is_whole, wrote.items()))
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
         for index in self.finished:
@@ -230,6 +230,8 @@ class Attempt:
         known = {place: self._outputs[place].finished(block, None) for place in self._bare}
 
         def note(written: dict[int, Array]) -> None:
+            if self.logbook.is_broken:  # by the block before: copies of this one would stay, and nobody want them
+                return
             try:
                 wrote = list(self._digests(block, written, known))
                 self._written.put(block.index, wrote)
@@ -364,9 +366,7 @@ class Digests:
 
 
 def _has_anything(values: Any) -> bool:
-    import numpy as np
-
-    return bool(np.ascontiguousarray(values).reshape(-1).view("u1").any()) if values.nbytes else False
+    return bool(in_c_order(values).any())
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:

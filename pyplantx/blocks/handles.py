@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pyplantx.blocks.geometry import Extent, shape_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
+from pyplantx.fingerprint.arrays import opaque
 from pyplantx.fingerprint.value import block_size, hash_bytes
 from pyplantx.loaded import is_of
 from pyplantx.specs.buffers import COLD, POPULATE_READ, POPULATE_WRITE, WILL_NEED, madvise
@@ -293,10 +294,14 @@ def weakly(array: Any) -> Callable[[], Any]:
 
 def digest_of(array: Any) -> Digest:
     """Digest of the elements of an array in C order."""
+    return hash_bytes(in_c_order(array))
+
+
+def in_c_order(array: Any) -> Any:
+    """The bytes of the elements of an array in C order."""
     import numpy as np
 
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return hash_bytes(flat.view("u1") if flat.size and flat.dtype.itemsize else b"")
+    return np.ascontiguousarray(opaque(array)).reshape(-1).view("u1") if array.nbytes else np.empty(0, "u1")
 
 
 # -- pages ----------------------------------------------------------------------------------------

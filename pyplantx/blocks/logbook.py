@@ -174,6 +174,11 @@ class Logbook:
             if value["folder"] not in staying:
                 self.workspace.remove_value(value)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing is noted any more, of what was finished before neither."""
+        return self._broken
+
     def give_up(self, error: BaseException) -> None:
         """Nothing more can be noted. The run does not depend on it."""
         self.going, self._broken = False, True

@@ -31,7 +31,7 @@ from pyplantx.blocks.inplace import borders_of, refusal
 from pyplantx.blocks.progress import Progress
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.specs.masks import check_written
-from pyplantx.specs.pools import Pool, is_over, result_of, was_cancelled
+from pyplantx.specs.pools import FilterPool, is_over, result_of, was_cancelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,8 +121,8 @@ class BlockLoop:
         self._tell, self._keeper, self._on_late_error = progress, keeper, on_late_error
         self._resumes = resumes
         self._places = {id(handle.array): place for place, handle in enumerate(handles)}
-        self._readers = Pool(1, "pyplantx-read")
-        self._writers = Pool(1, "pyplantx-write")
+        self._readers = FilterPool(1, "pyplantx-read")
+        self._writers = FilterPool(1, "pyplantx-write")
         self._ahead: dict[tuple[int, int], Future[Any]] = {}
         self._behind: deque[tuple[int, Future[None]]] = deque()  # with the number of the block
         self._wrote: dict[int, dict[int, Array]] = {}  # block -> place -> what was written last

@@ -226,9 +226,10 @@ def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
             hint="return one element for each of the block",
         )
     if not np.can_cast(value.dtype, out.dtype, "same_kind"):
+        other = "" if value.dtype.hasobject else f", or allocate the output with dtype={str(value.dtype)!r}"
         raise BadRequest(
             f"the function of map_blocks returned {value.dtype} for {where}, the output is {out.dtype}",
-            hint=f"return result.astype({str(out.dtype)!r}), or allocate the output with dtype={str(value.dtype)!r}",
+            hint=f"return result.astype({str(out.dtype)!r}){other}",
         )
     trimmed = value if value.shape == shape else value[block.inner]
     return trimmed if unshared else trimmed.copy()

@@ -140,7 +140,20 @@ def c_order_buffers(array: Any) -> Iterator[Any]:
     """
     if array.nbytes:
         base = array.view(sys.modules["numpy"].ndarray)  # np.matrix can't lose an axis, so rows would not end
-        yield from _buffers(base)
+        yield from _buffers(opaque(base))
+
+
+def opaque(array: Any) -> Any:
+    """An array with its structures as mere bytes, to be copied.
+
+    A copy of structures leaves out the bytes between fields, and has whatever was in its memory there.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Without object elements.
+    """
+    return array if array.dtype.names is None or not array.nbytes else array.view(f"V{array.dtype.itemsize}")
 
 
 def _buffers(array: Any) -> Iterator[Any]:

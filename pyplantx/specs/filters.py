@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from pyplantx.errors import CannotStore, DamagedObject, MissingLibrary, check_choice
 from pyplantx.given import check_flag
-from pyplantx.specs.services import OptionalLibrary, make_compressor
+from pyplantx.specs.services import OptionalLibrary, check_uncompressed, make_compressor
 from pyplantx.tuples import NamedTuple
 
 Buffer = Any
@@ -85,6 +85,7 @@ def settings(compression: str | None, options: Any = None, shuffle: bool | None 
     """
     given = {} if shuffle is None else {"shuffle": check_flag("shuffle=", shuffle)}
     if compression is None:
+        check_uncompressed(options)
         return given
     check_choice("compression", compression, COMPRESSIONS)
     if compression not in _NAMES:

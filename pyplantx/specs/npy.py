@@ -19,7 +19,7 @@ from numpy.lib import format as npy_format
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
-from pyplantx.fingerprint.arrays import c_order_buffers, has_metadata
+from pyplantx.fingerprint.arrays import c_order_buffers, has_metadata, opaque
 from pyplantx.fingerprint.value import Hasher, array_header, block_size, combine
 from pyplantx.specs import writeback
 from pyplantx.specs.base import Layout, Payload, Stage
@@ -126,7 +126,7 @@ def write_array(array: Array, part: str, stage: Stage, tag: str = "") -> Digest:
         stage.write_array(part, head, _flat(base.T), block)
         digests = block_digests(base)
     elif base.flags.c_contiguous or base.nbytes < WORTHWHILE:
-        digests = stage.write_array(part, head, _flat(np.ascontiguousarray(base)), block)
+        digests = stage.write_array(part, head, _flat(np.ascontiguousarray(opaque(base))), block)
     else:
         digests = _write_gathered(stage.path(part), head, base)
         stage.describe(part, Layout(len(head), block, base.nbytes), digests)

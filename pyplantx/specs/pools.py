@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from pyplantx.interrupts import uninterrupted
-from pyplantx.specs.threads import start_thread
+from pyplantx.specs.threads import FILTER_STACK, SMALL_STACK, start_thread
 
 _T = TypeVar("_T")
 
@@ -86,7 +86,7 @@ class SteadyPool(Executor):
         Of the threads, followed by their numbers.
     """
 
-    _small = False  #: whether small stacks are enough
+    _stack: int | None = None  #: bytes of stack that are enough, where memory is limited
 
     def __init__(self, threads: int, name: str) -> None:
         self._most = threads
@@ -111,7 +111,7 @@ class SteadyPool(Executor):
     def _add_thread(self) -> bool:
         name = f"{self._name}_{len(self._threads)}"
         with uninterrupted():  # one that nobody knows would never end, and take from another the word to do so
-            thread = start_thread(partial(_work_on, self._jobs, self._idle), name, small=self._small)
+            thread = start_thread(partial(_work_on, self._jobs, self._idle), name, stack=self._stack)
             if thread is not None:
                 self._threads.append(thread)
         return thread is not None
@@ -154,7 +154,13 @@ class Pool(SteadyPool):
     Functions of users, which may call themselves as deep as they like, belong into a `SteadyPool`.
     """
 
-    _small = True
+    _stack = SMALL_STACK
+
+
+class FilterPool(Pool):
+    """A pool for what reads and writes datasets, in which HDF5 may pack chunks."""
+
+    _stack = FILTER_STACK
 
 
 class _Idle:

@@ -120,6 +120,20 @@ def unknown_options(what: str, unknown: Iterable[str], possible: Sequence[str]) 
     return BadRequest(f"{what} can't have {', '.join(unknown)}=", hint=" ".join([*filter(None, meant), advice]))
 
 
+def check_uncompressed(options: Any) -> None:
+    """Of an array without compression.
+
+    Raises
+    ------
+    BadRequest
+        If options of one are given: it would be uncompressed, and nobody be told.
+    """
+    if options is not None:
+        raise BadRequest(
+            f"compression_opts={shown(options)} is given, and no compression=", hint="name it: compression='gzip'"
+        )
+
+
 def make_compressor(make: Callable[..., _T], compression: str, options: Any, level: str) -> _T:
     """A compressor with the options that a script gives it.
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 #: Bytes of stack of our own threads where memory is limited; 8 MiB are usual.
 SMALL_STACK = 1 << 20
+#: The same of threads in which HDF5 may run filters: h5py's lzf takes 1 MiB to pack, and to have less ends the process.
+FILTER_STACK = 2 << 20
 _LOOK_AGAIN = 0.05  #: seconds after which a thread that has given no sign is looked for
 
 
-def start_thread(work: Callable[[], None], name: str, *, small: bool = True) -> threading.Thread | None:
+def start_thread(work: Callable[[], None], name: str, *, stack: int | None = SMALL_STACK) -> threading.Thread | None:
     """Start a daemon thread that would help.
 
     Parameters
@@ -30,8 +32,9 @@ def start_thread(work: Callable[[], None], name: str, *, small: bool = True) -> 
         What it does.
     name : str
         Its name.
-    small : bool
-        Whether a small stack is enough; not for functions of users, which may call themselves as deep as they like.
+    stack : int, optional
+        Bytes of stack that are enough, where memory is limited. None, the usual one, for functions of users, which may
+        call themselves as deep as they like.
 
     Returns
     -------
@@ -40,7 +43,7 @@ def start_thread(work: Callable[[], None], name: str, *, small: bool = True) -> 
     """
     thread = _Thread(target=work, name=name, daemon=True)
     try:
-        with small_stacks() if small else nullcontext():
+        with nullcontext() if stack is None else small_stacks(stack):
             thread.start()
     except RuntimeError:
         return None
@@ -48,8 +51,8 @@ def start_thread(work: Callable[[], None], name: str, *, small: bool = True) -> 
 
 
 @contextmanager
-def small_stacks() -> Iterator[None]:
-    """Threads that are started inside get small stacks, where the process may have only so much memory.
+def small_stacks(nbytes: int = SMALL_STACK) -> Iterator[None]:
+    """Threads that are started inside get stacks of so many bytes, where the process may have only so much memory.
 
     Such a limit counts stacks in full, touched or not. Without one they cost nothing, and nothing is changed: the
     setting is the whole process's, and a thread that others start in this moment would get a small one too.
@@ -57,7 +60,7 @@ def small_stacks() -> Iterator[None]:
     if not is_memory_limited():
         yield
         return
-    before = threading.stack_size(SMALL_STACK)
+    before = threading.stack_size(nbytes)
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ from pyplantx.specs.chunks import check_alone, choose
 from pyplantx.specs.masks import check_sent
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.selections import slabs
-from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, make_compressor, unknown_options
+from pyplantx.specs.services import BuiltinSpec, OptionalLibrary, check_uncompressed, make_compressor, unknown_options
 from pyplantx.specs.zarrarray import ZARR_ERRORS, Watcher, ZarrArray
 from pyplantx.specs.zarrthreads import answer_of, entering
 
@@ -190,6 +190,7 @@ def _settings(
 
 def _codec(zarr: Any, compression: str | None, options: Any) -> Any:
     if compression is None:
+        check_uncompressed(options)
         return None
     check_choice("compression", compression, tuple(_COMPRESSIONS))
     kind, level = _COMPRESSIONS[compression]

@@ -11,7 +11,8 @@ nothing behind and dies with its process. The first process to use a table needs
 says so in the table and waits until the first is between two claims. Two keys at one place would wait for each other:
 slower, never wrong.
 Waiting is bounded, and a wait that would close a circle (we wait for somebody who waits for us) is not begun: then both
-compute, which costs time and is never wrong either.
+compute, which costs time and is never wrong either. A process that multiprocessing has started, and that is importing
+the script, waits for nobody: its parent waits for it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.logs import log
 from pyplantx.warehouse.files import fresh_id, in_words
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
@@ -41,11 +45,24 @@ _BYTES = 4 * (_PLACES + 2)
 _SEVERAL = (1 << 32) - 1
 #: Bytes that are locked and never written: one to change the table, and one for each process's number behind it.
 _CHANGING, _NUMBERS = 1 << 40, 1 << 41
+#: Seconds after which who waits says so.
+_SAY_AFTER = 30.0
 #: Seconds to wait for somebody who changes the table, which takes a microsecond: a process that was stopped just then.
 _LONGEST_CHANGE = 1.0
 
 #: ``struct flock`` of Linux: type, whence, start, length, pid.
 _FLOCK = struct.Struct("@hhqqi4x")
+
+
+_WAITING = (
+    "this process has waited %g s for process %s, which computes what is needed here; after %g s (claim_timeout=) "
+    "that is done here, too"
+)
+_NOT_WAITING = (
+    "this process was started by multiprocessing and imports the script, which uses the plant again; what the program "
+    "itself computes is not waited for, since it may wait for this process. Put what uses the plant under "
+    "`if __name__ == '__main__':`"
+)
 
 
 class Claim:
@@ -321,7 +338,11 @@ class Claims:
 
     def wait(self, claim: Claim, key: str, timeout: float) -> bool:
         """See `Claim.take`."""
-        deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+        if is_importing_script():
+            log().warning(_NOT_WAITING)
+            return False
+        begun, pause = time.monotonic(), _FIRST_PAUSE
+        deadline, say_at = begun + timeout, begun + _SAY_AFTER
         self._note_waiting(key)
         try:
             while time.monotonic() < deadline and not self._closes_circle(claim.key):
@@ -329,6 +350,9 @@ class Claims:
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
                 if self.file.take(claim):
                     return True
+                if time.monotonic() >= say_at:
+                    say_at = math.inf
+                    log().warning(_WAITING, _SAY_AFTER, self.file.holder(claim.key)[0] or "?", timeout)
             return False
         finally:
             _remove(self._waiting_path())
@@ -366,6 +390,15 @@ class Claims:
 
     def _waiting_path(self) -> str:
         return os.path.join(self._folder, self.me + _WAITS)
+
+
+def is_importing_script() -> bool:
+    """Whether multiprocessing has started this process and is importing the script into it, for which its parent waits.
+
+    That is what it asks itself when a process is to be started there, which it refuses.
+    """
+    processes = sys.modules.get("multiprocessing.process")
+    return processes is not None and getattr(processes.current_process(), "_inheriting", False)
 
 
 def sweep_claims(folder: str) -> None:

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.blocks.outputs import Spool
 from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
 from pyplantx.warehouse.resume import Ledger
@@ -386,6 +387,11 @@ class TestMapBlocks:
             (lambda a: a[:-1], {}, r"returned an array of the shape \(2,\) for block 1 of 4 \[0:3\].*should be \(3,\)"),
             (lambda a: a[:-1], {"halo": 1}, r"should be \(3,\) \(or \(5,\), with its halo\)"),
             (lambda a: a + 1j, {}, r"returned complex128 for block 1 .* the output is float64.*astype\('float64'\)"),
+            (
+                lambda a: a.astype(object),
+                {},
+                r"returned object for block 1 .*hint: return result.astype\('float64'\)\n",
+            ),
             (lambda a: None, {}, r"block 1"),
             (np.sqrt, {"workers": 0}, "workers=0"),
         ],
@@ -456,6 +462,20 @@ class TestReduceBlocks:
 
 
 class TestLoops:
+    def test_bytes_between_fields_are_no_writes(self, run, caplog):
+        dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+        held = [np.full(30 * dtype.itemsize, 0xAA, "u1") for _ in range(20)]
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.ArraySpec, shape=(60, 3), dtype=dtype, order="F")
+            held.clear()  # copies get this memory
+            for b in pipe.blocks(dst, memory="1kB", resume=True):
+                dst[b] = np.ones((60, 3), dtype)[b]
+            pipe.send("x", dst)
+
+        run(work)
+        assert not [text for text in caplog.messages if "can't be resumed" in text]
+
     def test_a_loop_left_early_raises_its_errors_at_the_send(self, run, monkeypatch):
         def work(pipe: Any) -> None:
             dst = pipe.allocate("x", specs.HdfArraySpec, shape=(10,))
@@ -1025,6 +1045,27 @@ class TestResumingInOnePlant:
             plant.add_reactors(reactor)
             assert (plant.produce("x")[99] == 7).all()
         assert any("could not be resumed" in record.getMessage() for record in caplog.records)
+
+    def test_a_ledger_that_was_given_up_is_spoken_of_once_and_gets_no_copies(self, run, monkeypatch, caplog):
+        third, asked = threading.Event(), []
+
+        def no_space(spool: Any, block: Any, nbytes: int) -> None:
+            third.wait(10)
+            asked.append(block.index)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(Spool, "_ask_for_space", no_space)
+
+        def work(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40, 10), dtype="f8", chunks=(10, 10))
+            for number, b in enumerate(pipe.blocks(dst, memory="3kB", resume=True)):
+                dst[b] = number
+                if number == 2:
+                    third.set()
+            pipe.send("x", dst)
+
+        assert run(work)[35, 0] == 3
+        assert asked == [0] and sum("could not be resumed" in text for text in caplog.messages) == 1
 
     def test_a_workspace_that_could_not_be_begun_is_there_for_the_next_run(self, tmp_path, monkeypatch, caplog):
         append, lines = Ledger.append, []

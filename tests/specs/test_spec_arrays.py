@@ -454,6 +454,19 @@ def test_allocated_structures_stay_what_they_are(tmp_path, dtype):
     assert _flags(SPEC.open(stage.seal(), written.meta, 1).dtype) == _flags(dtype)
 
 
+@pytest.mark.parametrize("dtype", STRUCTURES.values(), ids=STRUCTURES)
+@pytest.mark.parametrize("shape", [(6, 4), (700, 300)])
+def test_the_bytes_between_fields_are_the_same_in_any_layout(dtype, shape):
+    size = shape[0] * shape[1] * dtype.itemsize
+    value = np.full(size, 0xAA, "u1").view(f"V{dtype.itemsize}").reshape(shape)
+    layouts = (value.copy("F"), value.repeat(2, 0)[::2], value.T.copy()[::-1].T[:, ::-1])
+    for array in (each.view(dtype) for each in layouts):
+        assert array_digest(array) == array_digest(value.view(dtype))
+        with stored(SPEC, array) as entry:
+            assert entry.written.digest == array_digest(array)
+            assert array.flags.f_contiguous or entry.open().tobytes() == value.tobytes()
+
+
 @pytest.mark.parametrize("aligned", [[], [True, True], 7, [None, None]])
 def test_alignment_that_does_not_fit_is_damage(aligned):
     with stored(SPEC, np.zeros(3, ALIGNED)) as entry, pytest.raises(DamagedObject, match="aligned"):

@@ -151,6 +151,21 @@ def test_anything_else_is_read_back(stage, write):
     assert allocation.seal().digest == digest_of(expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"maxshape": (None, 5)}])
+def test_the_bytes_between_fields_are_the_same_in_any_layout(tmp_path_factory, options):
+    dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    value = np.full(60 * 5 * dtype.itemsize, 0xAA, "u1").view(f"V{dtype.itemsize}").reshape(60, 5)
+    digests = set()
+    for array in (value, value.copy("F"), value.repeat(2, 0)[::2]):
+        allocation = SPEC.allocate(
+            FolderStage(str(tmp_path_factory.mktemp("stage"))), shape=(60, 5), dtype=dtype, **options
+        )
+        allocation.handle[:] = array.view(dtype)
+        digests.add(allocation.seal().digest)
+        assert allocation.handle[:].tobytes() == value.tobytes()
+    assert len(digests) == 1
+
+
 def test_arrays_and_datasets_of_the_same_numbers_are_different_values():
     array = np.arange(5.0)
     assert digest_of(array) != array_digest(array)
@@ -193,6 +208,7 @@ def test_layouts(stage, tmp_path):
         ({"shape": (3,), "dtype": "U3"}, "HDF5 can't keep"),
         ({"shape": (3,), "dtype": object}, "Python objects"),
         ({"shape": (3,), "compression": "zip"}, "compression='zip' is not possible"),
+        ({"shape": (3,), "compression_opts": 0}, "compression_opts=0 is given, and no compression="),
         ({"shape": (3,), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (3,), "maxshape": (1 << 65,)}, "HDF5 can't keep"),

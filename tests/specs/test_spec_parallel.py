@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import _base as futures
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,34 @@ def test_stacks_are_small_where_memory_is_limited() -> None:
     done = subprocess.run([sys.executable, "-c", COUNTED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 8 * 2 * SMALL_STACK  # eight threads, and what malloc takes for them
+
+
+PACKED_IN_A_LOOP = """
+import resource, sys
+import numpy as np
+from pyplantx import Plant, ReactorFunc, specs
+
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, resource.RLIM_INFINITY))
+
+
+@ReactorFunc
+def fill(pipe):
+    x = pipe.allocate("x", specs.HdfArraySpec, shape=(4000, 100), dtype="f4", chunks=(100, 100), compression="lzf")
+    for b in pipe.blocks(x, memory="1MB"):
+        x[b] = np.arange(4000)[b[0], None]
+    pipe.send("x", x)
+
+
+with Plant(sys.argv[1]) as plant:
+    print(plant.produce("x")[3999, 99])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits RLIMIT_DATA")
+def test_the_threads_of_a_loop_have_stack_enough_for_filters_of_hdf5(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PACKED_IN_A_LOOP, str(tmp_path / "plant")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3999.0\n"), done.stderr
 
 
 def test_the_setting_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,7 @@ def test_minus_zero_is_no_fill_value(stage):
         ({"shape": 4, "dtype": "U3"}, "so does specs.HdfArraySpec, but for str and dates"),
         ({"shape": 4, "compression": "lzma"}, "compression='lzma' is not possible"),
         ({"shape": 4, "compression": "gzip", "compression_opts": {"speed": 1}}, "is not for 'gzip'"),
+        ({"shape": 4, "compression_opts": 3}, "compression_opts=3 is given, and no compression="),
         ({"shape": (4, 4), "chunks": 4}, "one positive length per axis"),
         ({"shape": (4, 4), "chunks": (0, 4)}, "chunks=.*one whole number per axis"),
         ({"shape": (4, 4), "chunks": (2, 2), "shards": (3, 3)}, "Zarr can't keep such an array"),

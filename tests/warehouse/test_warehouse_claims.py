@@ -89,6 +89,52 @@ def test_a_waiting_circle_is_not_closed(tmp_path: Path) -> None:
     yours.release()
 
 
+UNGUARDED = """
+import multiprocessing, sys
+from pyplantx import Plant, ReactorFunc
+
+
+def work():
+    pass
+
+
+@ReactorFunc
+def parallel(pipe):
+    process = multiprocessing.get_context(sys.argv[2]).Process(target=work)
+    process.start()
+    process.join()
+    pipe.send("x", process.exitcode)
+
+
+with Plant(sys.argv[1]) as plant:
+    print(plant.produce("x"))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_that_is_imported_by_its_own_worker_does_not_wait_for_its_program(tmp_path: Path, method: str) -> None:
+    """The program waits for the worker, and ten minutes would pass before the worker's error came."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    command = [sys.executable, str(script), str(tmp_path / "plant"), method]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "1\n", done.stderr  # what a worker ends with that could not import the script
+    assert "under `if __name__ == '__main__':`" in done.stderr and "bootstrapping phase" in done.stderr
+
+
+def test_a_long_wait_is_told(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr(claims_module, "_SAY_AFTER", 0.05)
+    process = holding(tmp_path, "work")
+    try:
+        assert Claims(str(tmp_path)).claim("work", 0.3) is None
+    finally:
+        process.kill()
+        process.wait()
+    (text,) = caplog.messages
+    assert f"for process {process.pid}," in text
+
+
 def test_keys_at_one_place_are_told_apart_within_a_process(tmp_path: Path) -> None:
     claims = Claims(str(tmp_path))
     first, second = _keys_at_one_place()
