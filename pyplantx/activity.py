@@ -383,8 +383,7 @@ class Activity:
         if not self._frozen:  # before any user code can change what fingerprints are taken from
             self._frozen = True
             self.reactors.freeze()
-        if self._recall.covers(id):
-            self._recall.revoke()
+        if self._recall.begin_run(id):
             self._events.append(Revoked())
         self.reused.discard(id)
         self._recorded.discard(id)
