@@ -26,7 +26,7 @@ class DeepTrace(NamedTuple):
     Attributes
     ----------
     roots : dict of str to Digest
-        Fingerprint of every reactor in the ancestry, by id; who was reached first comes first.
+        Fingerprint of every reactor in the ancestry, by id.
     answers : list of (str, str, str, Digest)
         Reactor, kind and key of every question that is not about an ingredient, and the answer.
     objects : list of Digest

@@ -135,7 +135,7 @@ class Former:
 
     @property
     def culprit(self) -> ReactorId | None:
-        """The reactor that has changed, if it is the only one and nothing was lent that may come out different."""
+        """The reactor that has changed, if it is the only one and no other one that matters has run since."""
         return self._culprit
 
     def take_culprit(self) -> ReactorId | None:
