@@ -442,7 +442,8 @@ class Activity:
             for name in outcome.names:
                 self._outside.setdefault(name, 0)
         if self._recall.in_use and (kind is Asked or kind is Ended):
-            self._events += [Recalled(*known) for known in self._recall.contested(outcome.steps, outcome.reactor)]
+            for name, rival in self._recall.contested(outcome.steps, outcome.reactor):
+                self._events.append(_new(ProducersFound, (name, _FORMER, (rival,), False)))
         self._events.append(outcome)
 
     def _note_failure(self, outcome: Raised) -> None:

@@ -246,8 +246,8 @@ class Recall:
         deep, self.mended[name] = mended
         return self._note_recalled(deep)
 
-    def contested(self, steps: Iterable[Step], id: ReactorId) -> Iterator[tuple[str, ObjectRef, ReactorId]]:
-        """What a run sends that somebody else sends, too, of whom something was recalled or lent: nobody has asked him.
+    def contested(self, steps: Iterable[Step], id: ReactorId) -> Iterator[tuple[str, ReactorId]]:
+        """What a run sends that somebody else sends, too, whom nobody has asked because of what is known.
 
         Parameters
         ----------
@@ -262,9 +262,9 @@ class Recall:
             for former in self._formers.values():
                 former.note_sent(step.name, id)
             if self.recalled or self.lent or step.name in self._early:
-                yield from [
-                    (*step, rival) for rival in self._rivals(step.name, id) if self._passed_over(step.name, rival)
-                ]
+                for rival in self._rivals(step.name, id):
+                    if self._passed_over(step.name, rival):
+                        yield step.name, rival
 
     def _passed_over(self, name: str, id: ReactorId) -> bool:
         """Whether nobody has asked a reactor because of what is known, or because another was asked for this first."""
