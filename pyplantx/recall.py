@@ -261,14 +261,14 @@ class Recall:
                 continue
             for former in self._formers.values():
                 former.note_sent(step.name, id)
-            if self.recalled or self.lent or step.name in self._early:
+            if self.recalled or self.lent or self._early:
                 for rival in self._rivals(step.name, id):
-                    if self._passed_over(step.name, rival):
+                    if self._covers(rival) or self._comes_after(rival, id):
                         yield step.name, rival
 
-    def _passed_over(self, name: str, id: ReactorId) -> bool:
-        """Whether nobody has asked a reactor because of what is known, or because another was asked for this first."""
-        return self._covers(id) or (name in self._early and id in self._formers[name].deep.roots)
+    def _comes_after(self, other: ReactorId, id: ReactorId) -> bool:
+        """Whether a reactor may not have been asked yet because this one was asked before all others."""
+        return any(id in early and other in self._formers[name].deep.roots for name, early in self._early.items())
 
     def _rivals(self, name: str, id: ReactorId) -> list[ReactorId]:
         """Those who have ever sent an ingredient, but for one."""

@@ -122,6 +122,17 @@ def test_two_producers_are_seen(clash: str, open_plant: Any) -> None:
         assert plant.produce("x11") == 66
 
 
+def test_two_producers_are_seen_in_the_order_of_the_replays(open_plant: Any) -> None:
+    """It sends what is asked for before it, and other content than it had sent."""
+    bodies = {"b": "pipe.send('b', 1)", "a": "pipe.send('a', 1)", **links("a")}
+    bodies["t"] = "x = yield pipe.receive('b'); pipe.send('t', x + (yield pipe.receive('s8')))"
+    with open_plant(*network(bodies)) as plant:
+        assert plant.produce("t") == 11
+    bodies["a"] = "pipe.send('a', 2); pipe.send('b', 2)"
+    with open_plant(*network(bodies)) as plant, pytest.raises(TwoProducers, match="'b'"):
+        plant.produce("t")
+
+
 def test_a_failure_names_all_who_asked(open_plant: Any) -> None:
     with open_plant(*chain()) as plant:
         plant.produce("x11")
