@@ -247,7 +247,7 @@ class Recall:
         return self._note_recalled(deep)
 
     def contested(self, steps: Iterable[Step], id: ReactorId) -> Iterator[tuple[str, ReactorId]]:
-        """What a run sends that somebody else sends, too, whom nobody has asked because of what is known.
+        """Who sends, too, what a run sends, and may not have been asked: for what is known, or the run came first.
 
         Parameters
         ----------
@@ -256,19 +256,16 @@ class Recall:
         id : str
             Whose run it is.
         """
+        ahead_of = [self._formers[name].deep.roots for name, early in self._early.items() if id in early]
         for step in steps:
             if type(step) is not Sent:
                 continue
             for former in self._formers.values():
                 former.note_sent(step.name, id)
-            if self.recalled or self.lent or self._early:
+            if self.recalled or self.lent or ahead_of:
                 for rival in self._rivals(step.name, id):
-                    if self._covers(rival) or self._comes_after(rival, id):
+                    if self._covers(rival) or any(rival in roots for roots in ahead_of):
                         yield step.name, rival
-
-    def _comes_after(self, other: ReactorId, id: ReactorId) -> bool:
-        """Whether a reactor may not have been asked yet because this one was asked before all others."""
-        return any(id in early and other in self._formers[name].deep.roots for name, early in self._early.items())
 
     def _rivals(self, name: str, id: ReactorId) -> list[ReactorId]:
         """Those who have ever sent an ingredient, but for one."""
