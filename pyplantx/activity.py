@@ -383,8 +383,7 @@ class Activity:
         if not self._frozen:  # before any user code can change what fingerprints are taken from
             self._frozen = True
             self.reactors.freeze()
-        if self._recall.covers(id):
-            self._recall.revoke()
+        if self._recall.begin_run(id):
             self._events.append(Revoked())
         self.reused.discard(id)
         self._recorded.discard(id)
@@ -443,7 +442,8 @@ class Activity:
             for name in outcome.names:
                 self._outside.setdefault(name, 0)
         if self._recall.in_use and (kind is Asked or kind is Ended):
-            self._events += [Recalled(*known) for known in self._recall.contested(outcome.steps, outcome.reactor)]
+            for name, rival in self._recall.contested(outcome.steps, outcome.reactor):
+                self._events.append(_new(ProducersFound, (name, _FORMER, (rival,), False)))
         self._events.append(outcome)
 
     def _note_failure(self, outcome: Raised) -> None:

@@ -26,7 +26,7 @@ class DeepTrace(NamedTuple):
     Attributes
     ----------
     roots : dict of str to Digest
-        Fingerprint of every reactor in the ancestry, by id; who was reached first comes first.
+        Fingerprint of every reactor in the ancestry, by id.
     answers : list of (str, str, str, Digest)
         Reactor, kind and key of every question that is not about an ingredient, and the answer.
     objects : list of Digest
@@ -51,15 +51,11 @@ class Maker(NamedTuple):
     asked : list of str
         The ingredients that it received.
     sent : dict of str to [Digest, Digest]
-        Those that it sent: digest of each, and address, or "" if it has no payload of its own.
+        Those that it sent: digest and address of each.
     """
 
     asked: list[str]
     sent: dict[str, list[Digest]]
-
-    def addresses(self) -> list[Digest]:
-        """Of what it sent that has a payload of its own."""
-        return [address for _, address in self.sent.values() if address]
 
 
 #: A lineage: those reactors of the ancestry that sent something in the version in which they are in the deep trace.
@@ -68,7 +64,7 @@ Lineage = dict[ReactorId, Maker]
 
 def digest_and_address(ref: ObjectRef) -> list[Digest]:
     """What a `Maker` tells of an ingredient."""
-    return [ref[2], ref[3] if ref[6] is None else ""]
+    return [ref[2], ref[3]]
 
 
 def encode_deep(deep: DeepTrace, generation: str) -> str:

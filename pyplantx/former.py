@@ -8,6 +8,7 @@ the whole ancestry at once, instead of a replay for each reactor in it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterator, Sequence
 
 from pyplantx.core.messages import ReactorId
@@ -38,13 +39,14 @@ class Former:
 
     def __init__(self, deep: DeepTrace, lineage: Lineage, changed: set[ReactorId]) -> None:
         self.deep, self.lineage = deep, lineage
-        self._culprit = next(iter(changed)) if len(changed) == 1 and changed <= lineage.keys() else None
         self.lent: dict[ReactorId, None] = {}
         self._senders: dict[str, ReactorId] = {name: id for id, maker in lineage.items() for name in maker.sent}
         self._guesses = dict(self._senders)
-        touched = self._touched_by(changed)
-        self._untouched = {name for name, id in self._senders.items() if id not in touched}
+        self._touched = self._touched_by(changed)
+        self._untouched = {name for name, id in self._senders.items() if id not in self._touched}
         self._lendable = set(self._untouched)
+        self._culprit = self._only_one(changed)
+        self._objects = set(deep.objects)
         self._told: dict[ReactorId, list[tuple[ReactorId, str, str, Digest]]] = {}
 
     def _touched_by(self, changed: set[ReactorId]) -> set[ReactorId]:
@@ -66,23 +68,26 @@ class Former:
                     queue.append(user)
         return touched
 
+    def _only_one(self, changed: set[ReactorId]) -> ReactorId | None:
+        """Who has changed, if that is one on whom the ingredient hangs, and of all it is known who sent it."""
+        if len(changed) != 1 or self.lineage.keys() != self.deep.roots.keys():
+            return None
+        asked = itertools.chain.from_iterable([maker.asked for maker in self.lineage.values()])
+        is_whole = all(map(self._senders.__contains__, asked))
+        return next(iter(changed)) if is_whole and self._senders.get(self.deep.name) in self._touched else None
+
     # ----------------------------------------------------------------- what is as it was
 
     def take_sender(self, name: str) -> ReactorId | None:
         """Who sent an ingredient; told once."""
         return self._guesses.pop(name, None)
 
-    def take_untouched(self, name: str) -> tuple[ReactorId, Digest] | None:
-        """Who made an ingredient that is what it was, and its digest; told once: who asks again could not use it."""
+    def take_untouched(self, name: str) -> ReactorId | None:
+        """Who made an ingredient that is what it was; told once: who asks again could not use it."""
         if name not in self._lendable:
             return None
         self._lendable.remove(name)
-        sender = self._senders[name]
-        return sender, self.lineage[sender].sent[name][0]
-
-    def note_lent(self, name: str) -> None:
-        """An ingredient was lent."""
-        self.lent.update(dict.fromkeys(list(self.makers_of(name, self.lent))))
+        return self._senders[name]
 
     def makers_of(self, name: str, known: Container[ReactorId]) -> Iterator[ReactorId]:
         """The reactors that had a part in an ingredient; not those that are known, nor who is behind these alone."""
@@ -107,8 +112,26 @@ class Former:
                 self._told.setdefault(told[0], []).append(told)
         return self._told.get(id, [])
 
-    def stop_lending(self) -> None:
-        """Something in it may come out different after all."""
+    def objects_of(self, id: ReactorId) -> list[Digest]:
+        """Addresses of what a reactor sent that has a payload of its own."""
+        return [address for _, address in self.lineage[id].sent.values() if address in self._objects]
+
+    def note_run(self, id: ReactorId) -> None:
+        """A reactor begins to run. One that hasn't changed (a payload is gone) may send other content, too."""
+        if id in self.deep.roots and id != self._culprit:
+            self._culprit = None
+            if id not in self._touched:
+                self._lendable.clear()
+
+    def note_sent(self, name: str, id: ReactorId) -> None:
+        """A run has sent an ingredient. If another had sent it, who asks for it from now on gets this one."""
+        if self._senders.get(name, id) != id:
+            self._lendable.clear()
+            if id != self._culprit:  # of what that sends, see `Recall.mend`
+                self._culprit = None
+
+    def revoke(self) -> None:
+        """Of nothing that was lent, or might be, it is known any more that it holds."""
         self._lendable.clear()
         self.lent.clear()
         self._culprit = None
@@ -117,7 +140,7 @@ class Former:
 
     @property
     def culprit(self) -> ReactorId | None:
-        """The reactor that has changed, if it is the only one and nothing was lent that may come out different."""
+        """The reactor that has changed, if it is the only one and no other one that matters has run since."""
         return self._culprit
 
     def take_culprit(self) -> ReactorId | None:
@@ -138,21 +161,24 @@ class Former:
             Its trace.
         """
         asked, local = asked_and_local(steps)
-        sent = {step.name: digest_and_address(step.ref) for step in steps if type(step) is Sent}
+        sent = dict([step for step in steps if type(step) is Sent])
         was = self.lineage[culprit]
-        if any(name not in sent or sent[name][0] != digest for name, (digest, _) in was.sent.items()):
+        if any(name not in sent or sent[name].digest != digest for name, (digest, _) in was.sent.items()):
             return None
         if not self._untouched.issuperset(asked):
             return None  # it has other ancestors
-        now = Maker(asked, {name: sent[name] for name in was.sent})
         told = [(culprit, *observed) for observed in observations_of(local)]
-        gone = set(was.addresses())
         deep = self.deep._replace(
             roots={**self.deep.roots, culprit: root},
             answers=[answer for answer in self.deep.answers if answer[0] != culprit] + told,
-            objects=[address for address in self.deep.objects if address not in gone] + now.addresses(),
         )
-        return (deep, self.lineage) if now == was else (deep._replace(lineage=""), {**self.lineage, culprit: now})
+        now = Maker(asked, {name: digest_and_address(sent[name]) for name in was.sent})
+        if now == was:
+            return deep, self.lineage
+        lineage = {**self.lineage, culprit: now}
+        stored = self._objects.union([ref.address for ref in sent.values() if ref.inline is None])
+        addresses = [address for maker in lineage.values() for _, address in maker.sent.values()]
+        return deep._replace(objects=[one for one in addresses if one in stored], lineage=""), lineage
 
     def way_to(self, name: str, id: ReactorId) -> list[tuple[ReactorId, str]]:
         """Who asked for what, from the sender of an ingredient down to a reactor; nobody if that is the sender."""

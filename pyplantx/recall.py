@@ -35,6 +35,7 @@ from pyplantx.deeptraces import (
 )
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.former import Former
+from pyplantx.world import OUTER
 
 if TYPE_CHECKING:
     from pyplantx.core.demand import Demand
@@ -71,6 +72,7 @@ class Recall:
         self._wrote = False
         self._formers: dict[str, Former] = {}  # what doesn't hold, by ingredient
         self._first: dict[str, list[ReactorId]] = {}  # ingredient -> who is to be asked before all others
+        self._early: dict[str, set[ReactorId]] = {}  # ingredient -> who was
         self.in_use = False  # whether a deep trace was found at all
         self._kept: dict[str, str | None] = {}  # place -> whose deep trace was found there
         self.recalled: dict[str, DeepTrace] = {}
@@ -120,7 +122,7 @@ class Recall:
 
     def _changed(self, deep: DeepTrace) -> set[ReactorId]:
         reactors, root = self._reactors, self._reactors.root
-        answer, is_waived = self._world.answer, self._world.is_waived
+        answer, is_waived = self._world.answer_once, self._world.is_waived
         changed = {id for id, recorded in deep.roots.items() if id not in reactors or root(id) != recorded}
         for id, kind, key, was in deep.answers:
             if id in changed or answer(reactors[id], Question(kind, key)).answer == was or is_waived(kind, key):
@@ -128,7 +130,24 @@ class Recall:
             changed.add(id)
         return changed
 
-    def covers(self, id: ReactorId) -> bool:
+    def _hold_still(self, answers: Iterable[tuple[ReactorId, str, str, Digest]]) -> bool:
+        """Whether answers that held are the same now: a reactor that ran meanwhile may have written a file."""
+        reactors, answer = self._reactors, self._world.answer_once
+        return all(
+            kind not in OUTER or answer(reactors[id], Question(kind, key)).answer == was
+            for id, kind, key, was in answers
+        )
+
+    def begin_run(self, id: ReactorId) -> bool:
+        """A reactor begins to run; whether something that was recalled or lent was made by it, and is no more known."""
+        if self._covers(id):
+            self._revoke()
+            return True
+        for former in self._formers.values():
+            former.note_run(id)
+        return False
+
+    def _covers(self, id: ReactorId) -> bool:
         """Whether something that was recalled or lent was made by a reactor."""
         if any(id in deep.roots for deep in self.recalled.values()):
             return True
@@ -138,21 +157,21 @@ class Recall:
         """The reactors that have made what was lent: they are up to date, as those of what was recalled are."""
         return itertools.chain.from_iterable([former.lent for former in self._formers.values()])
 
-    def revoke(self) -> None:
+    def _revoke(self) -> None:
         """Of nothing that was recalled or lent it is known any more that it holds."""
         self.recalled.clear()
         self.mended.clear()
         self.lent.clear()
         self._first.clear()
         for former in self._formers.values():
-            former.stop_lending()
+            former.revoke()
 
     def reached(self) -> list[Digest]:
         """Addresses of all that was recalled or lent, and that these were made of."""
         found = [address for deep in self.recalled.values() for address in deep.objects]
         for former in self._formers.values():
             for id in former.lent:
-                found += former.lineage[id].addresses()
+                found += former.objects_of(id)
         return found
 
     # ----------------------------------------------------------------- where something has changed
@@ -160,13 +179,15 @@ class Recall:
     def lend(self, name: str) -> tuple[ObjectRef, ReactorId] | None:
         """An ingredient in which nobody who has changed had a part, and who made it; each once."""
         for former in self._formers.values():
-            untouched = former.take_untouched(name)
-            if untouched is None:
+            sender = former.take_untouched(name)
+            if sender is None:
                 continue
-            sender, digest = untouched
             ref = self._warehouse.last_ref(name)
-            if ref is not None and ref.digest == digest:  # else it was sent with other content since
-                former.note_lent(name)
+            if ref is None or digest_and_address(ref) != former.lineage[sender].sent[name]:
+                continue  # it was sent with other content or in another layout since
+            makers = list(former.makers_of(name, former.lent))
+            if self._hold_still(itertools.chain.from_iterable(map(former.answers_of, makers))):
+                former.lent.update(dict.fromkeys(makers))
                 self.lent[name] = former
                 return ref, sender
         return None
@@ -186,6 +207,7 @@ class Recall:
             return self._take_sender(name)
         id, former = first.pop(), self._formers[name]
         if id != former.culprit or all(search(sent)[:1] == [id] for sent in former.lineage[id].sent):
+            self._early.setdefault(name, set()).add(id)
             return id
         former.take_culprit()  # others would be asked for what it sends
         return self._take_sender(name)
@@ -217,7 +239,7 @@ class Recall:
             return None
         steps = demand.trace(culprit)
         mended = former.mended(culprit, self._reactors.root(culprit), steps)
-        if mended is None:
+        if mended is None or not self._hold_still(mended[0].answers):
             former.shrink()
             return None
         rivals = [id for sent in sent_names(steps) for id in self._rivals(sent, culprit) if id in former.deep.roots]
@@ -227,8 +249,8 @@ class Recall:
         deep, self.mended[name] = mended
         return self._note_recalled(deep)
 
-    def contested(self, steps: Iterable[Step], id: ReactorId) -> Iterator[tuple[str, ObjectRef, ReactorId]]:
-        """What a run sends that somebody else sends, too, of whom something was recalled or lent: nobody has asked him.
+    def contested(self, steps: Iterable[Step], id: ReactorId) -> Iterator[tuple[str, ReactorId]]:
+        """Who sends, too, what a run sends, and may not have been asked: for what is known, or the run came first.
 
         Parameters
         ----------
@@ -237,16 +259,16 @@ class Recall:
         id : str
             Whose run it is.
         """
+        ahead_of = [self._formers[name].deep.roots for name, early in self._early.items() if id in early]
         for step in steps:
-            if type(step) is Sent and (self.recalled or self.lent or step.name in self._formers):
-                yield from [
-                    (*step, rival) for rival in self._rivals(step.name, id) if self._passed_over(step.name, rival)
-                ]
-
-    def _passed_over(self, name: str, id: ReactorId) -> bool:
-        """Whether nobody has asked a reactor because of what is known, be it for the ingredient or for another."""
-        former = self._formers.get(name)
-        return self.covers(id) or (former is not None and id in former.deep.roots)
+            if type(step) is not Sent:
+                continue
+            for former in self._formers.values():
+                former.note_sent(step.name, id)
+            if self.recalled or self.lent or ahead_of:
+                for rival in self._rivals(step.name, id):
+                    if self._covers(rival) or any(rival in roots for roots in ahead_of):
+                        yield step.name, rival
 
     def _rivals(self, name: str, id: ReactorId) -> list[ReactorId]:
         """Those who have ever sent an ingredient, but for one."""
@@ -254,8 +276,7 @@ class Recall:
 
     def way(self, name: str, id: ReactorId) -> list[tuple[ReactorId, str]]:
         """Who asked for what when an ingredient was made, down to a reactor that was asked before all others."""
-        former = self._formers.get(name)
-        return former.way_to(name, id) if former is not None else []
+        return self._formers[name].way_to(name, id) if id in self._early.get(name, ()) else []
 
     # ----------------------------------------------------------------- keeping
 
@@ -283,7 +304,8 @@ class Recall:
             return  # another process has written traces meanwhile
         for name, lineage in self.mended.items():
             self._keep(self.recalled[name], lineage)
-        left = _SHARE * len(demand.answered())
+        unasked = set(self.lenders()).union(*[deep.roots for deep in self.recalled.values()])
+        left = _SHARE * (len(demand.answered()) + len(unasked))
         taken = {_place(name) for name in self.recalled}
         read: dict[ReactorId, tuple[list[str], list[Group]]] = {}
         for name in names:
@@ -323,7 +345,8 @@ class _Ancestry:
         self._answers: list[tuple[ReactorId, str, str, Digest]] = []
         self._objects: list[Digest] = []
         self.lineage: Lineage = {}
-        self.walked = 0  # ingredients
+        self._met: dict[Former, set[ReactorId]] = {}  # who has lent something -> its reactors that were added
+        self.walked = 0  # ingredients, and reactors that nobody has asked
 
     def gather(self, name: str, read: dict[ReactorId, tuple[list[str], list[Group]]]) -> DeepTrace | None:
         """The deep trace of an ingredient; None if something in its ancestry isn't recorded."""
@@ -358,21 +381,38 @@ class _Ancestry:
         """Add what was recalled as a whole; of what was lent, all that had a part in it."""
         known = self._recall.recalled.get(name)
         if known is not None:
-            self._roots.update(known.roots)
-            self._answers += known.answers
-            self._objects += known.objects
-            self.lineage.update(self._recall.lineage(known))
+            self._add_all(known)
             return True
         former = self._recall.lent.get(name)
         if former is None:
             return False
-        for id in list(former.makers_of(name, self._roots)):
-            maker = former.lineage[id]
-            self._roots[id] = former.deep.roots[id]
-            self._answers += former.answers_of(id)
-            self._objects += maker.addresses()
-            self.lineage[id] = Maker(maker.asked, dict(maker.sent))
+        met = self._met.setdefault(former, set())
+        makers = list(former.makers_of(name, met))
+        met.update(makers)
+        self.walked += len(makers)
+        for id in makers:
+            if id not in self._roots:
+                self._answers += former.answers_of(id)
+            self._objects += former.objects_of(id)
+            self._add_maker(id, former.deep.roots[id], former.lineage[id])
         return True
+
+    def _add_all(self, deep: DeepTrace) -> None:
+        lineage = self._recall.lineage(deep)
+        self.walked += len(deep.roots)
+        self._answers += [told for told in deep.answers if told[0] not in self._roots]
+        self._objects += deep.objects
+        for id, version in deep.roots.items():
+            self._add_maker(id, version, lineage.get(id))
+
+    def _add_maker(self, id: ReactorId, version: Digest, maker: Maker | None) -> None:
+        """Of one that is there already, only what it sent: it may have sent several ingredients of the ancestry."""
+        if id not in self._roots:
+            self._roots[id] = version
+            if maker is not None:
+                self.lineage[id] = Maker(maker.asked, dict(maker.sent))
+        elif maker is not None and id in self.lineage:
+            self.lineage[id].sent.update(maker.sent)
 
 
 def _place(name: str) -> str:

@@ -35,6 +35,9 @@ _WITHIN = "/"
 _READ_EACH_TIME = "verified"
 _FILES = ("file", _READ_EACH_TIME)
 
+#: The kinds of questions that may be answered otherwise when user code has run.
+OUTER = (*_FILES, "env")
+
 #: Kind of the notes that tell what a subreactor was made of.
 _PARTS = "subreactor"
 _Parts = dict[str, Digest]  # label -> digest

@@ -100,7 +100,8 @@ class ProducersFound(NamedTuple):
     """Who may send `name`, the likeliest first; the last stage has `final`.
 
     `stage` is as in `FindProducers`, or a later one if nobody was found before; never that of the strangers. An answer
-    to stage 0 may also be a guess, with -1: the stage itself is then still to come.
+    to stage 0 may also be a guess, with -1: the stage itself is then still to come. Such a guess comes unasked before a
+    run is told of that sends what another sends, too, who was passed over.
     """
 
     name: str

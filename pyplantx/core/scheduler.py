@@ -633,7 +633,7 @@ class Scheduler:
                 self._two_producers(conversation, ingredient)
                 return False
             if ingredient.recalled and ingredient.maker not in ("", conversation.id):
-                self._begin(self._conversations[ingredient.maker])  # its replay sends it, too
+                self._ask_too(self._conversations[ingredient.maker], ingredient)
             ingredient.sender, ingredient.recalled = conversation, False
             conversation.products.append(ingredient)
         before, ingredient.ref = ingredient.ref or ingredient.former, ref
@@ -647,6 +647,11 @@ class Scheduler:
         if ingredient.waits:
             self._wake(ingredient)
         return True
+
+    def _ask_too(self, maker: Conversation, ingredient: Ingredient) -> None:
+        """Nobody has asked who made what was recalled, since it was. Its replay sends it, too; it need not run."""
+        maker.sought.append(ingredient)
+        self._begin(maker)
 
     def _wake(self, ingredient: Ingredient) -> None:
         waits, ingredient.waits = ingredient.waits, []

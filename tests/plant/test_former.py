@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -121,6 +122,17 @@ def test_two_producers_are_seen(clash: str, open_plant: Any) -> None:
         assert plant.produce("x11") == 66
 
 
+def test_two_producers_are_seen_in_the_order_of_the_replays(open_plant: Any) -> None:
+    """It sends what is asked for before it, and other content than it had sent."""
+    bodies = {"b": "pipe.send('b', 1)", "a": "pipe.send('a', 1)", **links("a")}
+    bodies["t"] = "x = yield pipe.receive('b'); pipe.send('t', x + (yield pipe.receive('s8')))"
+    with open_plant(*network(bodies)) as plant:
+        assert plant.produce("t") == 11
+    bodies["a"] = "pipe.send('a', 2); pipe.send('b', 2)"
+    with open_plant(*network(bodies)) as plant, pytest.raises(TwoProducers, match="'b'"):
+        plant.produce("t")
+
+
 def test_a_failure_names_all_who_asked(open_plant: Any) -> None:
     with open_plant(*chain()) as plant:
         plant.produce("x11")
@@ -189,10 +201,148 @@ def test_a_lineage_with_gaps_lends_only_what_it_knows() -> None:
     deep = DeepTrace("z", ..., dict.fromkeys("abcd", "0"), [], [], "")  # type: ignore[arg-type]
     former = Former(deep, lineage, {"c"})  # "a", who sent "x", is not in it
     assert former.take_untouched("y") is None
-    assert former.take_untouched("w") == ("d", "4") and former.take_untouched("w") is None
-    assert former.culprit == "c"
-    assert Former(deep, lineage, {"a"}).culprit is None
-    assert Former(deep, lineage, {"b", "c"}).culprit is None
+    assert former.take_untouched("w") == "d" and former.take_untouched("w") is None
+    assert former.culprit is None and Former(deep, lineage, {"a"}).culprit is None
+
+
+def test_only_one_on_whom_it_hangs_is_asked_first() -> None:
+    lineage = {
+        "a": Maker([], {"x": ["1", "5"]}),
+        "b": Maker(["x"], {"y": ["2", "6"]}),
+        "c": Maker(["y"], {"z": ["3", "7"]}),
+        "d": Maker([], {"w": ["4", "8"]}),  # the one that asked for it was mended, and asks no more
+    }
+    deep = DeepTrace("z", ..., dict.fromkeys("abcd", "0"), [], ["6"], "")  # type: ignore[arg-type]
+    culprits = {changed: Former(deep, lineage, set(changed)).culprit for changed in ["a", "b", "c", "d", "bc"]}
+    assert culprits == {"a": "a", "b": "b", "c": "c", "d": None, "bc": None}
+    assert Former(deep, {**lineage, "a": Maker([], {})}, {"c"}).culprit is None
+    assert [Former(deep, lineage, {"c"}).objects_of(id) for id in "ab"] == [[], ["6"]]
+
+
+def network(bodies: dict[str, str]) -> list[Any]:
+    """Reactors by name; each body is a line."""
+    made: dict[str, Any] = {"ReactorFunc": ReactorFunc, "np": np, "os": os, "world": WORLD}
+    for name, body in bodies.items():
+        exec(f"@ReactorFunc(name={name!r})\ndef {name}(pipe, config):\n    {body}\n    yield", made)
+    return [made[name] for name in bodies]
+
+
+def links(first: str) -> dict[str, str]:
+    """Reactors s0 to s8: each sends what it received, and one more."""
+    sources = [first, *[f"s{i}" for i in range(8)]]
+    return {f"s{i}": f"pipe.send('s{i}', (yield pipe.receive({sources[i]!r})) + 1)" for i in range(9)}
+
+
+class Unseen(dict[str, int]):
+    """Something that no fingerprint sees."""
+
+    def __fingerprint__(self) -> str:
+        return "unseen"
+
+
+WORLD = Unseen()
+
+
+def test_one_that_is_asked_for_two_ingredients_is_held_against_both(open_plant: Any) -> None:
+    """One was lent, with its lineage, and the other was replayed."""
+
+    def session(a1: int, target: str) -> tuple[Any, list[str]]:
+        bodies = {"a": f"pipe.send('a1', {a1}); pipe.send('a2', 10)", **links("a1"), "t": f"pipe.send('t', {target})"}
+        with open_plant(*network(bodies)) as plant:
+            return plant.produce("t"), plant.log.take()
+
+    assert session(1, "(yield pipe.receive('s8'))")[0] == 10
+    both = "((yield pipe.receive('s8')), (yield pipe.receive('a2')))"
+    assert session(1, both) == ((10, 10), ["t"])
+    value, ran = session(2, both)
+    assert value == (11, 10) and ran == ["a", *[f"s{i}" for i in range(9)], "t"]
+
+
+@pytest.mark.parametrize("size", [2, 200])
+def test_another_layout_is_not_lent(size: int, open_plant: Any) -> None:
+    """Replays give the recorded one; the same values may have been sent in another layout since."""
+    bodies = {"r0": f"x = np.eye({size}); pipe.send('x0', np.asfortranarray(x) if config['fortran'] else x)"}
+    bodies["r1"] = "pipe.send('x1', (yield pipe.receive('x0')).flags.c_contiguous)"
+    bodies |= {f"r{i}": f"pipe.send('x{i}', (yield pipe.receive('x{i - 1}')))" for i in range(2, LENGTH)}
+
+    def session(fortran: bool, **edits: str) -> Any:
+        with open_plant(*network({**bodies, **edits}), config={"fortran": fortran}) as plant:
+            return plant.produce("x11"), plant.log.take()
+
+    assert [session(fortran) for fortran in (False, True, False)][1:] == [(True, ["r0"]), (True, [])]
+    assert session(False, r1="x = yield pipe.receive('x0'); pipe.send('x1', x.flags.c_contiguous)") == (True, ["r1"])
+
+
+@pytest.mark.parametrize("how", ["file", "env"])
+def test_what_the_changed_one_does_besides_sending_is_seen(
+    how: str, open_plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends the same, but has written a file that the next one reads."""
+    path = str(tmp_path / "file")
+    monkeypatch.setenv("PYPLANTX_TEST", "0")
+    does = {"file": f"open({path!r}, 'w').write('{{}}')", "env": "os.environ['PYPLANTX_TEST'] = '{}'"}[how]
+    read = {"file": f"open(pipe.track_file({path!r})).read()", "env": "pipe.env('PYPLANTX_TEST')"}[how]
+    bodies = {"a": "", "s": f"x = yield pipe.receive('a1'); pipe.send('s', int({read}) + x)", **links("s")}
+    for number in (1, 2, 3):
+        bodies["a"] = f"{does.format(number)}; pipe.send('a1', 1)"
+        with open_plant(*network(bodies)) as plant:
+            assert plant.produce("s8") == 10 + number
+
+
+def test_what_reads_a_file_that_was_written_meanwhile_is_not_lent(open_plant: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    bodies = {"s": f"pipe.send('s', int(open(pipe.track_file({str(path)!r})).read()))", **links("s"), "a": ""}
+    bodies["t"] = "pipe.send('t', ((yield pipe.receive('a')), (yield pipe.receive('s8'))))"
+    for number in (2, 3):
+        bodies["a"] = f"open({str(path)!r}, 'w').write('{number}'); pipe.send('a', {number})"
+        with open_plant(*network(bodies)) as plant:
+            assert plant.produce("t") == (number, 9 + number)
+
+
+def test_who_runs_again_lends_no_more(open_plant: Any, tmp_path: Path) -> None:
+    """Of what an unchanged one sends a payload is gone; it runs, and sends something else of which nobody asked yet."""
+    bodies = {"a": "pipe.send('a1', world['hidden']); pipe.send('a2', np.zeros(9000))", **links("a1")}
+    bodies["t"] = "pipe.send('t', (yield pipe.receive('s8')))"
+    WORLD["hidden"] = 1
+    with open_plant(*network(bodies)) as plant:
+        assert plant.produce("t") == 10
+    WORLD["hidden"] = 2
+    shutil.rmtree(tmp_path / "plant" / "objects")
+    (tmp_path / "plant" / "objects").mkdir(mode=0o700)
+    for path in (tmp_path / "plant").glob("small.lmdb*"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    bodies["t"] = "x = yield pipe.receive('a2'); pipe.send('t', len(x) + (yield pipe.receive('s8')))"
+    with open_plant(*network(bodies)) as plant:
+        assert plant.produce("t") == 9011
+
+
+def test_a_line_that_sends_was_moved(open_plant: Any) -> None:
+    """Who used to send it is not asked, as it would not be by the search."""
+    with open_plant(*chain()) as plant:
+        plant.produce("x11")
+    edits = {9: "pipe.send('x11', (yield pipe.receive('x8')))", 11: "pipe.send('y', 1)"}
+    with open_plant(*chain(edits)) as plant:
+        assert plant.produce("x11") == 36 and plant.log.take() == ["r9"]
+
+
+def test_who_is_not_needed_beside_the_changed_one_does_not_run(open_plant: Any) -> None:
+    """It sends what was demanded, and other content than it had sent: who had sent that would run, but need not."""
+    with open_plant(*chain()) as plant:
+        plant.produce("x11")
+    with open_plant(*chain({9: "yield pipe.receive('x8'); pipe.send('x9', 1); pipe.send('x11', 5)"})) as plant:
+        assert plant.produce("x11") == 5 and plant.log.take() == ["r9", "r10"]
+
+
+def test_a_failure_names_only_those_who_asked(open_plant: Any) -> None:
+    with open_plant(*chain()) as plant:
+        plant.produce("x11")
+    edits = {9: "pipe.send('x11', 1 // ((yield pipe.receive('x8')) - 36))"}
+    for rest in [chain(edits)[:11], chain({**edits, 11: "pipe.send('y', 1)"})]:
+        with open_plant(*rest) as plant, pytest.raises(ZeroDivisionError) as raised:
+            plant.produce("x11")
+        (note,) = [note for note in raised.value.__notes__ if "demanded" in note]
+        assert "r9 ('x11' was demanded)" in note
 
 
 # --------------------------------------------------------------------------- at random
