@@ -100,9 +100,14 @@ class Former:
             pending += [self._senders[asked] for asked in self.lineage[id].asked]
             yield id
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether it can only tell any more who sent what."""
+        return not self._lendable and not self.lent and self._culprit is None
+
     def shrink(self) -> None:
         """Let go of the lineage if it is of no more use; it is large, and the replays that follow need the memory."""
-        if not self._lendable and not self.lent:
+        if self.is_spent:
             self.lineage, self._senders = {}, {}
 
     def answers_of(self, id: ReactorId) -> list[tuple[ReactorId, str, str, Digest]]:

@@ -73,7 +73,7 @@ class Recall:
         self._formers: dict[str, Former] = {}  # what doesn't hold, by ingredient
         self._first: dict[str, list[ReactorId]] = {}  # ingredient -> who is to be asked before all others
         self._early: dict[str, set[ReactorId]] = {}  # ingredient -> who was
-        self.in_use = False  # whether a deep trace was found at all
+        self.in_use = False  # whether it makes a difference what runs
         self._kept: dict[str, str | None] = {}  # place -> whose deep trace was found there
         self.recalled: dict[str, DeepTrace] = {}
         self.mended: dict[str, Lineage] = {}  # ingredient -> the lineage of its deep trace, that was mended
@@ -84,24 +84,31 @@ class Recall:
         deep = self._find(name)
         if deep is None:
             return None
-        self.in_use = True
         changed = self._changed(deep)
         changed |= forced & deep.roots.keys()
         if changed:
-            self._note_former(deep, changed)
+            self._note_former(deep, changed, forced)
             return None
         return self._note_recalled(deep)
 
     def _note_recalled(self, deep: DeepTrace) -> ObjectRef:
         self.recalled[deep.name] = deep
+        self.in_use = True
         return deep.ref
 
-    def _note_former(self, deep: DeepTrace, changed: set[ReactorId]) -> None:
+    def _note_former(self, deep: DeepTrace, changed: set[ReactorId], forced: Set[ReactorId]) -> None:
         lineage = self.lineage(deep)
         self._warehouse.note_versions([(id, deep.roots[id]) for id in lineage])
         former = self._formers[deep.name] = Former(deep, lineage, changed)
-        if former.culprit is not None:
+        if former.culprit is not None and (former.culprit in forced or self._is_edited(former.culprit, deep)):
             self._first[deep.name] = [former.culprit]
+        else:  # another value in the config is meant to make a difference
+            former.take_culprit()
+            former.shrink()
+        self.in_use = self.in_use or not former.is_spent
+
+    def _is_edited(self, id: ReactorId, deep: DeepTrace) -> bool:
+        return id in self._reactors and self._reactors.root(id) != deep.roots[id]
 
     def _find(self, name: str) -> DeepTrace | None:
         """The deep trace of an ingredient. That a place is another's is found out once: the text is long."""
