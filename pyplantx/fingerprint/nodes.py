@@ -492,12 +492,13 @@ class Describer:
         for chain in record.chains:
             reference = self._references.get((place, chain)) or self._refer_first(namespace, chain)
             reference.add_to(node)
-            finders |= {reference.finder}
+            if reference.finder:
+                finders.add(reference.finder)
         for target in brought:
             reference = _to_reference(target, target.key or target.text, self._target_slot(target))
             reference.add_to(node)
-            finders |= {reference.finder}
-        finders.discard("")
+            if reference.finder:
+                finders.add(reference.finder)
         if finders:
             self._add_finders(node, namespace, finders)
 
