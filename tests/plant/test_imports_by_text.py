@@ -9,7 +9,7 @@ import os
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -274,8 +274,8 @@ def test_functions_of_blocks(executor: str | None, project: Make) -> None:
 
 
 @pytest.fixture
-def noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[str]]:
-    """The modules that the reactors which have run since observed; the zoo can be imported."""
+def noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """The modules that the reactors which have run since observed, and then no zoo is loaded; it can be imported."""
     found: list[str] = []
     grow = Trees.grow
 
@@ -298,7 +298,8 @@ def noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[
         path.parent.mkdir(exist_ok=True)
         path.write_text(source.replace("from zoo", "from zoo_of_text"))
     importlib.invalidate_caches()
-    return take
+    yield take
+    take()
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -374,3 +375,42 @@ def test_errors_of_an_import_are_those_of_python(open_plant: Any) -> None:
     calls = [("." * 9, "a.b", ImportError), (".x", None, TypeError), (5, None, AttributeError), ("", None, ValueError)]
     with open_plant(wrong, config=SimpleNamespace(calls=[(*call[:2], Exception) for call in calls])) as plant:
         assert plant.produce("x") == 1
+
+
+@pytest.mark.parametrize("again", ["reload", "forget"])
+def test_an_edit_that_is_loaded_between_two_demands(
+    again: str, open_plant: Any, noted: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    @ReactorFunc
+    def choose(pipe: Any, config: Any) -> None:
+        pipe.send("x", importlib.import_module(f"zoo_of_text.{config.kind}").build())
+
+    with open_plant(choose, config=SimpleNamespace(kind="big")) as plant:
+        assert plant.produce("x") == 1000
+        assert plant.status().decisions[0].action == "up to date"
+        (tmp_path / "zoo_of_text" / "big.py").write_text("def build(): return 20_000\n")
+        if again == "forget":
+            del sys.modules["zoo_of_text.big"]
+            importlib.invalidate_caches()
+        else:
+            importlib.reload(sys.modules["zoo_of_text.big"])
+        assert plant.produce("x") == 20_000
+        assert plant.produce("x") == 20_000
+        assert plant.log.take() == ["choose", "choose"]
+
+
+def test_what_a_library_does_not_find_is_its_own_business(open_plant: Any, noted: Callable[[], list[str]]) -> None:
+    library: dict[str, Any] = {"__name__": "somelib", "__file__": "/usr/lib/site-packages/somelib.py"}
+    code = "import importlib\ndef attempt(name):\n    try: importlib.import_module(name)\n    except ImportError: pass"
+    exec(code, library)
+
+    @ReactorFunc
+    def choose(pipe: Any, config: Any) -> None:
+        for name in config.names:
+            library["attempt"](name)
+        pipe.send("x", 1)
+
+    names = ["zoo_of_text.nowhere", "numpy.linalg", "zoo_of_text.small"]
+    with open_plant(choose, config=SimpleNamespace(names=names)) as plant:
+        plant.produce("x")
+        assert noted() == ["zoo_of_text.small"]
