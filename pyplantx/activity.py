@@ -541,7 +541,7 @@ class Activity:
         return last != root
 
     def _accept_observed(self, id: ReactorId) -> bool:
-        """Of subreactors that it calls, and of classes of what it receives."""
+        """Of subreactors that it calls, modules that it imports by text, and classes of what it receives."""
         found = self._trees.bridge(id, partial(self.world.answer, self.reactors[id]))
         if found is not None:
             self._commit_accepted(id, found[0], encode_segment(found[1]))
@@ -570,11 +570,11 @@ class Activity:
         code = self._code_change(id) if reason.kind == "new" else None
         unkept = self.warehouse.unkept_run(id) if reason.kind == "new" and code is None else ""
         self.decisions[id] = decide(
-            self.reactors[id].name, action, reason, code, self.describe, partial(self._subreactor_change, id), unkept
+            self.reactors[id].name, action, reason, code, self.describe, partial(self._observed_change, id), unkept
         )
 
-    def _subreactor_change(self, id: ReactorId, observed: Observation) -> CodeChange | None:
-        before, now = self.world.parts_of_subreactor(self.reactors[id], observed)
+    def _observed_change(self, id: ReactorId, observed: Observation) -> CodeChange | None:
+        before, now = self.world.parts_of_observed(self.reactors[id], observed)
         change = CodeChange.between(before, now)
         own = CodeChange(changed=tuple(now)[:1])
         return None if change in (CodeChange(), own) else change

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.core.trace import ABSENT, Digest, Observation
+from pyplantx.core.trace import ABSENT, MODULE, Digest, Observation
 from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ _new = tuple.__new__  # see `core/trace.py`
 #: How a config key is named in a sentence.
 Describe = Callable[[str], str]
 
-#: What differs in the code of an observed subreactor today; None if that is its own function alone, or can't be told.
+#: What differs in the code of an observed subreactor or module today; None if that is its own function alone, or can't
+#: be told.
 Compare = Callable[[Observation], "CodeChange | None"]
 
 
@@ -161,7 +162,7 @@ def decide(
     describe : callable
         Config key to words.
     compare : callable
-        What differs in a subreactor that was observed.
+        What differs in a subreactor or module that was observed.
     unkept : str
         The action of its last run, where none of its runs has left a trace; "" if there was no run either.
     """
@@ -253,13 +254,18 @@ def _change_of_subreactor(old: Observation, new: Observation, _: Describe) -> st
 
 
 def _within(old: Observation, new: Observation, compare: Compare) -> str:
-    """What of a subreactor has changed, in brackets, if there is more to say of it."""
-    change = compare(old) if old.kind == "subreactor" and new.answer != ABSENT else None
+    """What of a subreactor or module has changed, in brackets, if there is more to say of it."""
+    change = compare(old) if old.kind in ("subreactor", MODULE) and new.answer != ABSENT else None
     return f" ({change})" if change else ""
 
 
 def _change_of_classes(old: Observation, new: Observation, _: Describe) -> str:
     return f"class {old.key.replace(' ', ', ')} changed"
+
+
+def _change_of_module(old: Observation, new: Observation, _: Describe) -> str:
+    words = "can't be imported any more" if new.answer == ABSENT else "is new" if old.answer == ABSENT else "changed"
+    return f"module {old.key} {words}"
 
 
 def _change_of_file(old: Observation, new: Observation, _: Describe) -> str:
@@ -280,6 +286,7 @@ _CHANGES: dict[str, Callable[[Observation, Observation, Describe], str]] = {
     "ingredient": _change_of_ingredient,
     "subreactor": _change_of_subreactor,
     "classes": _change_of_classes,
+    MODULE: _change_of_module,
     "file": _change_of_file,
     "verified": _change_of_file,
     "env": _change_of_env,

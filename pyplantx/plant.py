@@ -352,6 +352,7 @@ class Plant:
             self._advice.error_of,
             self._subreactor_started,
             self._workers,
+            self._roster.freeze,
         )
         return Activity(
             self._roster,
@@ -510,8 +511,8 @@ class Plant:
         """Declare that the edits of reactors' code since their last version do not matter.
 
         What the last version of each computed counts for the present one, too, and so does what it computed with
-        subreactors, and with classes of received objects, as they were. The config and the ingredients are compared
-        as always.
+        subreactors, with modules that it imported by a computed text, and with classes of received objects, as they
+        were. The config and the ingredients are compared as always.
 
         Parameters
         ----------

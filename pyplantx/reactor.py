@@ -246,6 +246,9 @@ class Watcher(Protocol):
     def took(self, subreactor: Subreactor, whole: bool = False) -> None:
         """Its function was taken, or (`whole`) with it all that it names."""
 
+    def imported(self, name: str, caller: types.FrameType, found: bool) -> None:
+        """A module was got by a text, or was not found; see `pyplantx.imports`. `caller` is ``import_module``."""
+
 
 class Crew(Protocol):
     """Who keeps runs that are alive: an executor."""
@@ -271,6 +274,9 @@ class Uncounted:
     def took(self, subreactor: Subreactor, whole: bool = False) -> None:
         """See `Watcher`."""
 
+    def imported(self, name: str, caller: types.FrameType, found: bool) -> None:
+        """See `Watcher`."""
+
 
 class Deputy(Uncounted):
     """The watcher in other threads that work for a run: the run hears of it, and looks at it in its own.
@@ -278,7 +284,7 @@ class Deputy(Uncounted):
     Parameters
     ----------
     run : Run
-        With ``heard(subreactor, whole)``, which any thread may call.
+        With ``heard(subreactor, whole)`` and ``heard_import(name, caller, found)``, which any thread may call.
     """
 
     def __init__(self, run: Any) -> None:
@@ -291,6 +297,10 @@ class Deputy(Uncounted):
     def took(self, subreactor: Subreactor, whole: bool = False) -> None:
         """See `Watcher`."""
         self._run.heard(subreactor, whole)
+
+    def imported(self, name: str, caller: types.FrameType, found: bool) -> None:
+        """See `Watcher`."""
+        self._run.heard_import(name, caller, found)
 
 
 class _Everybody(Uncounted):

@@ -11,19 +11,23 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
-from pyplantx.core.trace import Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
+from pyplantx.core.trace import MODULE, Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, add_note, shown
 from pyplantx.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_line
+from pyplantx.imports import importer, is_reactors_own
 from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
 from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
 from pyplantx.scratch import Temporaries
+from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from pyplantx.blocks.workshop import Workshop
     from pyplantx.core.messages import Failure, Given
     from pyplantx.core.trace import Question
@@ -78,11 +82,20 @@ class World(Outside, Protocol):
     def forget(self, run: Run) -> None: ...
     def answer(self, reactor: Reactor, question: Question) -> Observation: ...
     def classes(self, ref: ObjectRef) -> Observation | None: ...
+    def module(self, name: str, importer: Mapping[str, Any], found: bool) -> Observation | None: ...
     def entered_by(self, reactor: Reactor) -> Entered: ...
     def entered(self, called: Any) -> None: ...
     def named(self, code: Any) -> Sequence[Any]: ...
     def error_of(self, failure: Failure) -> BaseException: ...
     def note_spared(self, id: str, seconds: float) -> None: ...
+
+
+class _Import(NamedTuple):
+    """What another thread has got by a text: see `Run.imported`."""
+
+    qualified: str
+    importer: Mapping[str, Any]
+    found: bool
 
 
 class Run:
@@ -129,7 +142,7 @@ class Run:
         self._unchecked: Sequence[Any] = ()  # receipts for what it received and is still being checked
         self.token = object()  # what it makes can tell by this, without keeping it alive
         self._entered: Entered | None = None  # the code that runs, once a subreactor is called
-        self._heard: tuple[tuple[Any, bool], ...] = ()  # what other threads did with subreactors since it spoke last
+        self._heard: tuple[tuple[Any, bool], ...] = ()  # subreactors and imports of other threads since it spoke last
         self._body: Any = None
         self._request: Request | None = None
         self._swallowing = False
@@ -556,9 +569,32 @@ class Run:
             heard, self._heard = self._heard, ()
         heard = tuple(sorted(heard, key=lambda pair: pair[0].qualified))  # threads have no order
         since, self._steps = self._steps, []
-        for subreactor, whole in heard:
-            self.took(subreactor, whole)
+        for one, whole in heard:
+            if type(one) is _Import:
+                self._note_import(*one)
+            else:
+                self.took(one, whole)
         self._steps += since
+
+    # ----------------------------------------------------------------- imports by text
+
+    def imported(self, name: str, caller: FrameType, found: bool) -> None:
+        """The reactor has got a module by a text, or has not found it: the module's code is observed."""
+        if (MODULE, name) not in self._seen and is_reactors_own(caller):
+            self._note_import(name, importer(caller), found)
+
+    def heard_import(self, name: str, caller: FrameType, found: bool) -> None:
+        """`imported`, of another thread; see `heard`."""
+        if not is_reactors_own(caller):
+            return
+        with _hearing:
+            if all([type(one) is not _Import or one.qualified != name for one, _ in self._heard]):
+                self._heard += ((_Import(name, importer(caller), found), False),)
+
+    def _note_import(self, name: str, by: Mapping[str, Any], found: bool) -> None:
+        observation = self.world.module(name, by, found)
+        if observation is not None:
+            self.note(observation)
 
     # ----------------------------------------------------------------- errors
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyplantx.core.replay import Again, AskLocally, replay
 from pyplantx.core.state import sent_names
 from pyplantx.core.trace import (
+    MODULE,
     Digest,
     Group,
     Observation,
@@ -219,8 +220,8 @@ class Trees:
 
 
 def _is_of_code(kind: str) -> bool:
-    """Whether a question is about subreactors that are called, or classes of objects that are received."""
-    return kind in ("subreactor", "classes")
+    """Whether a question is about called subreactors, modules imported by text, or classes of received objects."""
+    return kind in ("subreactor", MODULE, "classes")
 
 
 def _is_of_world(kind: str) -> bool:

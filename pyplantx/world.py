@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyplantx.core.trace import ABSENT, COUNTS, WAIVED, Digest, Observation, Question
+from pyplantx.core.trace import ABSENT, COUNTS, MODULE, WAIVED, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
+from pyplantx.imports import watch
 
 if TYPE_CHECKING:
     from pyplantx.blocks.travel import Workers
@@ -38,7 +40,7 @@ _FILES = ("file", _READ_EACH_TIME)
 #: The kinds of questions that may be answered otherwise when user code has run.
 OUTER = (*_FILES, "env")
 
-#: Kind of the notes that tell what a subreactor was made of.
+#: Kind of the notes that tell what a subreactor, or a module, was made of.
 _PARTS = "subreactor"
 _Parts = dict[str, Digest]  # label -> digest
 
@@ -126,6 +128,8 @@ class Answers:
         Told of each subreactor that is entered.
     workers : pyplantx.blocks.travel.Workers, optional
         Who calls functions of blocks besides the reactors' own thread.
+    freeze : callable, optional
+        Called before a module is imported for a replay: takes all fingerprints that this must not change.
     """
 
     def __init__(
@@ -136,17 +140,19 @@ class Answers:
         error_of: Callable[[Failure, BaseException | None], BaseException],
         on_subreactor: Callable[[Any], None],
         workers: Workers | None = None,
+        freeze: Callable[[], None] | None = None,
     ) -> None:
-        self.workers = workers
+        self.workers, self._freeze = workers, freeze or _nothing
         self._make_config, self.fingerprinter, self._notes = make_config, fingerprinter, notes
         self._made_config: ConfigSource | None = None
         self._error_of, self.entered = error_of, on_subreactor
-        self._folder = working_folder()
+        self._folder, self._search_path = working_folder(), sys.path.copy()
         self._errors: dict[ReactorId, BaseException] = {}
         self._spared: dict[ReactorId, float] = {}
         self._noted: set[Digest] = set()  # fingerprints of subreactors whose parts are kept
         #: See `answer_once`. Whoever has let user code run clears this: what it does to files can't be known.
         self.files: dict[Question, Observation] = {}
+        watch()
 
     # ----------------------------------------------------------------- errors
 
@@ -175,6 +181,8 @@ class Answers:
             return Observation(kind, key, self._subreactor_digest(reactor, key))
         if kind == "classes":
             return Observation(kind, key, self._classes_digest(key))
+        if kind == MODULE:
+            return Observation(kind, key, self._module_digest(key))
         if kind in _FILES:
             return self.file(os.path.join(self._folder, key), kind != "file")._replace(key=key)
         if kind == "env":
@@ -260,14 +268,22 @@ class Answers:
         if self._notes.blob_get(_PARTS, digest) is None:
             self._notes.blob_put(_PARTS, digest, json.dumps(self.fingerprinter.parts(called)))
 
-    def parts_of_subreactor(self, reactor: Reactor, observed: Observation) -> tuple[_Parts, _Parts]:
-        """What a subreactor was made of when it was observed, and what it is made of today; both empty if unknown."""
+    def parts_of_observed(self, reactor: Reactor, observed: Observation) -> tuple[_Parts, _Parts]:
+        """What a subreactor or a module was made of when it was observed, and today; both empty if unknown."""
         before = _read_parts(self._notes.blob_get(_PARTS, observed.answer))
         try:
-            called = self._resolve_subreactor(reactor, observed.key.split(" ")[0])
+            code = self._observed_code(reactor, observed)
         except LookupError:
             return {}, {}
-        return (before, self.fingerprinter.parts(called)) if before else ({}, {})
+        return (before, self.fingerprinter.parts(code)) if before else ({}, {})
+
+    def _observed_code(self, reactor: Reactor, observed: Observation) -> Any:
+        if observed.kind != MODULE:
+            return self._resolve_subreactor(reactor, observed.key.split(" ")[0])
+        module = self.fingerprinter.find_module(observed.key)
+        if module is None:
+            raise LookupError(observed.key)
+        return module
 
     def named(self, code: Any) -> Sequence[Any]:
         """The subreactors that code names, and those that they name."""
@@ -304,6 +320,41 @@ class Answers:
             return hash_text(" ".join(self.fingerprinter.standalone(find_qualified(name)) for name in key.split(" ")))
         except LookupError:
             return ABSENT
+
+    # ----------------------------------------------------------------- modules that are found by text
+
+    def module(self, name: str, importer: Mapping[str, Any], found: bool) -> Observation | None:
+        """The code of a module that a reactor has got by a text; None if that does not count.
+
+        Parameters
+        ----------
+        name : str
+            Its absolute name.
+        importer : dict
+            The globals of the code that has imported it: what one library imports of another is its own business.
+        found : bool
+            Whether the import went well.
+        """
+        code = self.fingerprinter
+        is_library = code.is_library_module(name)
+        if (is_library or not found) and code.boundary.owns_globals(importer):
+            return None
+        if is_library and not code.boundary.version(name):
+            return None
+        if found and not is_library and sys.path != self._search_path:
+            file = _off_path(name, self._search_path)
+            if file is not None:
+                return self.file(file, False)
+        digest = self._module_digest(name) if found or is_library else ABSENT
+        if not is_library and digest != ABSENT:
+            self._note_parts(code.find_module(name), digest)
+        return Observation(MODULE, name, digest)
+
+    def _module_digest(self, name: str) -> Digest:
+        if not self.fingerprinter.is_library_module(name):
+            freeze, self._freeze = self._freeze, _nothing
+            freeze()  # its import may fill what the fingerprints of reactors are taken from
+        return self.fingerprinter.of_module(name) or ABSENT
 
     # ----------------------------------------------------------------- files and environment
 
@@ -409,6 +460,25 @@ def _in_environment(name: str) -> str | None:
         return os.environ.get(name)
     except UnicodeEncodeError:  # no variable can be called so
         return None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _off_path(name: str, search_path: Sequence[str]) -> str | None:
+    """File of a loaded module that lies where Python was only told to look while reactors ran; None of any other.
+
+    No other process would find it by its name.
+    """
+    top, module = (getattr(sys.modules.get(one), "__dict__", {}) for one in (name.partition(".")[0], name))
+    file, own = top.get("__file__"), module.get("__file__")
+    if not isinstance(file, str) or not isinstance(own, str):
+        return None
+    place = os.path.dirname(os.path.abspath(file))
+    place = os.path.dirname(place) if "__path__" in top else place
+    added = {os.path.abspath(each) for each in sys.path if isinstance(each, str) and each not in search_path}
+    return os.path.abspath(own) if place in added else None
 
 
 def find_qualified(name: str) -> Any:

@@ -44,6 +44,7 @@ FLOORS = {
     "deeptraces": 4,
     "failures": 4,
     "former": 4,
+    "imports": 4,
     "pipework": 4,
     "recall": 4,
     "roster": 4,

@@ -31,8 +31,8 @@ class Question(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``"ingredient"``, ``"classes"``, ``"config"``, ``"subreactor"``, ``"file"``,
-        ``"verified"`` (a file that is read each time) or ``"env"``.
+        ``"ingredient"``, ``"classes"``, ``"config"``, ``"subreactor"``, ``"module"`` (one that was imported by a
+        computed text), ``"file"``, ``"verified"`` (a file that is read each time) or ``"env"``.
     key : str
         What was asked for; its form belongs to whoever answers this kind.
     """
@@ -66,6 +66,9 @@ class Observation(NamedTuple):
 
 #: The answer to a question about something that is not there.
 ABSENT: Digest = "absent"
+
+#: Kind of the question for the code of a module that a reactor has imported by a text; its key is the absolute name.
+MODULE = "module"
 
 #: Kind of the question whether the answer to another one counts today; its key is that one's kind, a space and its
 #: key. The answer is `WAIVED` if it does not. Asked by replays only, and recorded nowhere.

@@ -7,6 +7,7 @@ know: stores (it is given a `CodeMemo`), reactors beyond the mark ``__pyplantx_k
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -17,6 +18,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
+from pyplantx.fingerprint.modules import find_module, is_library_module
 from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, role_function, static_attribute
 from pyplantx.fingerprint.pieces import ABSENT, Node, Pin, Slot, label_of
@@ -117,7 +119,7 @@ class Fingerprinter:
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
         self._reaches: dict[int, _Reach] = {}
-        self._frozen = False
+        self._frozen = self._loaded = False
         self._describer = Describer(self._boundary, self.record, self._settle, self._arrived)
         self._graph = Graph(self._describer.describe, self._describer.widen)
 
@@ -190,6 +192,37 @@ class Fingerprinter:
         if known is None or known[0] is not namespace:
             known = self._project_globals[id(namespace)] = (namespace, not self._boundary.owns_globals(namespace))
         return known[1]
+
+    # --- modules that are found by text ---------------------------------------------------------------
+
+    def is_library_module(self, name: str) -> bool:
+        """Whether a module, which need not be loaded, is a library's."""
+        return is_library_module(name, self._boundary)
+
+    def find_module(self, name: str) -> Any:
+        """A module of the project, imported if need be; None if that fails."""
+        loaded = len(sys.modules)
+        module = find_module(name, self._boundary)
+        self._loaded = self._loaded or len(sys.modules) > loaded
+        return module
+
+    def of_module(self, name: str) -> Digest | None:
+        """The fingerprint of a module as a whole, of a library's the name and version; None if there is none.
+
+        Notes
+        -----
+        A module of the project is imported for that. What this changes elsewhere was changed by running code.
+        """
+        module = None if self.is_library_module(name) else self.find_module(name)
+        if self.is_library_module(name):  # of a namespace that several share it is known by now
+            return values.hash_text(self._boundary.name_library(name, ""))
+        if module is None:
+            return None
+        if id(module) not in self._known:
+            loaded = len(sys.modules)
+            self.of_present().fingerprint(module)  # all that its functions import is there when it is looked at
+            self._loaded = self._loaded or len(sys.modules) > loaded
+        return self.fingerprint(module)
 
     def encode_value(self, value: Any) -> Digest:
         """Digest of a value, with the functions and classes inside it by what they are on their own.
@@ -439,12 +472,17 @@ class Fingerprinter:
         self._forget()
 
     def leave_activity(self) -> None:
-        """End an activity in which nothing ran: whatever changes from its beginning on was changed by an edit."""
+        """End an activity in which nothing ran: whatever changes from its beginning on was changed by an edit.
+
+        Unless a module was imported to answer for it, as a run would have done.
+        """
+        if self._loaded:
+            self.end_activity()
         self._active = False
 
     def end_activity(self) -> None:
         """Note which globals changed while the activity lasted: they are state, not constants."""
-        self._active = False
+        self._active = self._loaded = False
         for key, slot, after in self._describer.changed_slots():
             self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
             self._met_state.add(key)

@@ -45,6 +45,11 @@ def import_now(name: str, boundary: Boundary) -> ModuleType | None:
     return module
 
 
+def find_module(name: str, boundary: Boundary) -> ModuleType | None:
+    """`import_now`; the script itself is not imported a second time under its own name."""
+    return sys.modules["__main__"] if name == module_name("__main__") else import_now(name, boundary)
+
+
 def ask_now(module: ModuleType, name: str, boundary: Boundary) -> Any:
     """What `made_up` says; it may have imported a module."""
     loaded = len(sys.modules)

@@ -54,7 +54,7 @@ from pyplantx.fingerprint.pieces import (
 )
 from pyplantx.fingerprint.ranks import Ranks
 from pyplantx.fingerprint.records import ANNOTATIONS, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
-from pyplantx.fingerprint.references import LOCATION, Target, follow, follow_import
+from pyplantx.fingerprint.references import LOCATION, WATCHED_FINDERS, Target, follow, follow_import
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
 FUNCTION: Final = b"function\0"
@@ -65,6 +65,12 @@ COMPILED: Final = "compiled, and its file can't be found"
 #: All the data of a subreactor that is named: its code is asked for when it is called. The number was raised when calls
 #: in other threads and the like began to be observed: no older trace has them.
 SUBREACTOR: Final = b"subreactor 2\0"
+
+#: Said of functions that import by a computed text. What they import is asked for when they do: no older trace has it.
+OBSERVED: Final = b"imports are observed\0"
+
+#: Names in code that finds code by computed text.
+_FINDERS: Final = WATCHED_FINDERS | {"__import__", "eval", "exec", "globals", "__globals__", "f_globals"}
 
 #: Names that Python, or IPython for its history, puts into a module by itself.
 _NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
@@ -480,21 +486,30 @@ class Describer:
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
-        place, whole = id(namespace), record.dynamic
+        place, finders = id(namespace), _named_finders(function.__code__) if record.dynamic else set[str]()
         # imports first: plug-ins may register themselves in what a global holds
         brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
         for chain in record.chains:
             reference = self._references.get((place, chain)) or self._refer_first(namespace, chain)
             reference.add_to(node)
-            whole = whole or reference.finds_names
+            if reference.finder:
+                finders.add(reference.finder)
         for target in brought:
             reference = _to_reference(target, target.key or target.text, self._target_slot(target))
             reference.add_to(node)
-            whole = whole or reference.finds_names
-        if whole:
-            self._add_whole(node, namespace)
-            found = "eval, exec, globals(), sys.modules, import_module"
-            node.note(f"{node.label}: finds code by computed text ({found}); only its own module counts")
+            if reference.finder:
+                finders.add(reference.finder)
+        if finders:
+            self._add_finders(node, namespace, finders)
+
+    def _add_finders(self, node: Node, namespace: dict[str, Any], finders: set[str]) -> None:
+        """Add all of the function's own module: it finds by computed text what may lie there."""
+        self._add_whole(node, namespace)
+        if finders & WATCHED_FINDERS:
+            node.own += OBSERVED
+        blind = ", ".join(sorted(finders - WATCHED_FINDERS))
+        if blind:
+            node.note(f"{node.label}: finds code by computed text ({blind}); only its own module counts")
 
     def _add_mentioned(self, node: Node, function: types.FunctionType) -> None:
         """Add what texts that a query may be given name; those in the code itself are in its record."""
@@ -575,6 +590,19 @@ class Describer:
                     self._add_forward(node, own[key], _namespace_of(cls))
 
 
+def _named_finders(code: types.CodeType) -> set[str]:
+    """What a function that finds code by computed text names for that; all that there is, if that can't be told."""
+    return {*_FINDERS.intersection(_names_within(code))} or {*_FINDERS}
+
+
+def _names_within(code: types.CodeType) -> Iterator[str]:
+    """The names in a code object and those inside it."""
+    yield from (*code.co_names, *code.co_varnames, *code.co_freevars)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _names_within(const)
+
+
 def _is_function_noise(function: types.FunctionType, noise: frozenset[str], key: str) -> bool:
     """Whether an attribute of a function says nothing of what it does."""
     attributes = function.__dict__
@@ -621,8 +649,8 @@ def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any =
     if target.kind == "module":
         return Reference(namespace, text("module") + text(name), module=target.value)
     if slot is not None:
-        return Reference(namespace, text(name), slot, finds_names=target.finds_names)
-    return Reference(namespace, text(target.kind) + text(target.text), finds_names=target.finds_names)
+        return Reference(namespace, text(name), slot, finder=target.finder)
+    return Reference(namespace, text(target.kind) + text(target.text), finder=target.finder)
 
 
 # --- small questions about objects ------------------------------------------------------------------------

@@ -230,11 +230,11 @@ class Reference:
         The global that it names.
     module : object
         The module that is used as a whole.
-    finds_names : bool
-        Whether code that has it can find any name of its own module.
+    finder : str
+        What it is called if code that has it can find any name of its own module; else "".
     """
 
-    __slots__ = ("_module", "_namespace", "_own", "_slot", "finds_names")
+    __slots__ = ("_module", "_namespace", "_own", "_slot", "finder")
 
     def __init__(
         self,
@@ -242,10 +242,10 @@ class Reference:
         own: bytes,
         slot: Slot | None = None,
         module: Any = MISSING,
-        finds_names: bool = False,
+        finder: str = "",
     ) -> None:
         self._namespace, self._own, self._slot, self._module = namespace, own, slot, module
-        self.finds_names = finds_names
+        self.finder = finder
 
     def add_to(self, node: Node) -> None:
         """Add it to a node."""

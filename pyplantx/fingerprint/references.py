@@ -35,6 +35,8 @@ _LIBRARY_FINDERS: Final = (
     *(f"builtins:{finder.__name__}" for finder in _FINDERS),
     *(name.replace(".", ":") for name in sorted(_MODULE_FINDERS) if not name.endswith("import_module")),
 )
+#: Those of which it is seen, as they are called, what they find; see `pyplantx.imports`.
+WATCHED_FINDERS: Final = frozenset({"import_module", "importlib.import_module", "pkgutil.resolve_name"})
 
 
 class Target(NamedTuple):
@@ -65,17 +67,19 @@ class Target(NamedTuple):
     used: int = 1
 
     @property
-    def finds_names(self) -> bool:
-        """Whether this finds what the caller's own module holds by names that are computed."""
+    def finder(self) -> str:
+        """Name of this, if it finds what the caller's own module holds by names that are computed; else ""."""
         if self.kind == "library":
-            return self.text.startswith(_LIBRARY_FINDERS)
-        return self._finds_modules or any(self.value is finder for finder in _FINDERS)
+            path = self.text.partition("@")[0].replace(":", ".")
+            return path if self.text.startswith(_LIBRARY_FINDERS) else ""
+        return self._module_finder or next((one.__name__ for one in _FINDERS if self.value is one), "")
 
     @property
-    def _finds_modules(self) -> bool:
+    def _module_finder(self) -> str:
         if type(self.value) is not FunctionType or self.key == "import_module":
-            return False
-        return f"{self.value.__module__}.{self.value.__qualname__}" in _MODULE_FINDERS
+            return ""
+        name = f"{self.value.__module__}.{self.value.__qualname__}"
+        return name if name in _MODULE_FINDERS else ""
 
 
 def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) -> Target:
