@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyplantx import Plant, ReactorFunc
+from pyplantx import Plant, ReactorFunc, deeptraces
 from pyplantx.core.trace import (
     Group,
     ObjectRef,
@@ -33,6 +33,7 @@ from pyplantx.core.trace import (
 )
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_bytes, hash_text
+from pyplantx.former import Former
 from pyplantx.specs.plain import load_json
 from pyplantx.warehouse import formatfile, records
 from pyplantx.warehouse.files import Layout
@@ -419,23 +420,35 @@ def test_the_whole_facade(examples: int, tmp_path: Path) -> None:
             warehouse._reader = warehouse._opener._reader = real
 
 
-def test_deep_traces(examples: int, tmp_path: Path) -> None:
+def test_deep_traces(examples: int) -> None:
     """What a whole ancestry is remembered by: forged, it is of no use, and harmless."""
-    from pyplantx import recall
-
-    sound = recall._encode(
-        recall.DeepTrace("x", REF, {"mod:r": "a" * 32}, [("mod:r", "config", "lr", "b" * 32)], [], {"x": "mod:r"}), "g"
-    )
+    told = [("mod:r", "config", "lr", "b" * 32)]
+    sound = deeptraces.encode_deep(deeptraces.DeepTrace("x", REF, {"mod:r": "a" * 32}, told, [], "c" * 32), "g")
 
     def parse(data: bytes) -> None:
-        text = data.decode("utf-8", "surrogateescape")
-        deep = recall._decode(text, "x", "g")
+        deep = deeptraces.decode_deep(data.decode("utf-8", "surrogateescape"), "x", "g")
         if deep is not None:
             assert isinstance(deep.ref.address, str) and isinstance(deep.roots, dict)
             assert all(len(answer) == 4 and answer[0] in deep.roots for answer in deep.answers)
-            assert all(sender in deep.roots for sender in deep.senders.values())
 
     fuzz(parse, [sound.encode()], examples)
+
+
+def test_lineages(examples: int) -> None:
+    """Who in it received and sent what: whatever makes sense can be used, with gaps, and reactors that nobody knows."""
+    made = {"a": deeptraces.Maker([], {"x": ["1", "2"]}), "b": deeptraces.Maker(["x"], {"y": ["3", "4"]})}
+    deep = deeptraces.DeepTrace("y", REF, {"a": "5", "b": "6"}, [], ["2"], "")
+
+    def parse(data: bytes) -> None:
+        lineage = deeptraces.decode_lineage(data.decode("utf-8", "surrogateescape"))
+        known = {id: maker for id, maker in lineage.items() if id in deep.roots}
+        former = Former(deep, known, {"b"})
+        for name in [name for maker in known.values() for name in maker.sent]:
+            sender = former.take_untouched(name)
+            assert sender is None or set(former.makers_of(name, ())) <= known.keys()
+        former.way_to("y", "a")
+
+    fuzz(parse, [deeptraces.encode_lineage(made).encode()], examples)
 
 
 def test_a_plant_on_forged_traces(examples: int, tmp_path: Path) -> None:

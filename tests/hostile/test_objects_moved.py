@@ -108,8 +108,8 @@ def test_another_one_is_made_durable_itself(tmp_path: Path, monkeypatch: pytest.
         found = plant.warehouse._session.objects
         record = plant.warehouse._opener.find(address)[0]
         found.sync(address, record)
+        synced.clear()
         (tmp_path / "objects").rename(tmp_path / "moved")
         shutil.copytree(tmp_path / "moved", tmp_path / "objects")
-        synced.clear()
-        found.sync(address, record)
+        found.sync(address, record)  # unless the thread that makes things durable was first
         assert str(tmp_path) in synced and str(tmp_path / "objects") in synced
