@@ -286,7 +286,7 @@ class Activity:
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
-        if stage == 0 and self._tell_from_before(name):
+        if stage == 0 and (name in self._outside or self._recall.knows_some) and self._tell_from_before(name):
             return
         candidates = self._candidates(name, stage)
         while not candidates and stage < _LAST_STAGE - 1:
@@ -383,7 +383,7 @@ class Activity:
         if not self._frozen:  # before any user code can change what fingerprints are taken from
             self._frozen = True
             self.reactors.freeze()
-        if self._recall.begin_run(id):
+        if self._recall.in_use and self._recall.begin_run(id):
             self._events.append(Revoked())
         self.reused.discard(id)
         self._recorded.discard(id)

@@ -79,6 +79,11 @@ class Recall:
         self.mended: dict[str, Lineage] = {}  # ingredient -> the lineage of its deep trace, that was mended
         self.lent: dict[str, Former] = {}  # ingredient -> who has lent it
 
+    @property
+    def knows_some(self) -> bool:
+        """Whether a deep trace was found that doesn't hold: it may know more than was asked for from outside."""
+        return bool(self._formers)
+
     def recall(self, name: str, forced: Set[ReactorId]) -> ObjectRef | None:
         """The ingredient, if a deep trace of it holds today and none of these reactors, which run anyway, is in it."""
         deep = self._find(name)
