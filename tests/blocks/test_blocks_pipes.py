@@ -906,6 +906,29 @@ class TestResumingInOnePlant:
         assert len(done) == 15
         assert any("writes otherwise" in record.getMessage() for record in caplog.records)
 
+    def test_a_body_may_let_go_of_scratch_space(self, tmp_path, caplog):
+        done = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="i4")
+            scratch = pipe.allocate_temp(specs.HdfArraySpec, shape=(4,), dtype="i4")
+            for b in pipe.blocks(dst, memory=3 * 4 * 4, resume=True):
+                done.append(b.index)
+                scratch = pipe.allocate_temp(specs.HdfArraySpec, shape=(4,), dtype="i4")
+                scratch[:] = b.index
+                dst[b] = scratch[:]
+                if len(done) == 5:
+                    raise RuntimeError("not yet")
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            assert plant.produce("x")[:].tolist() == [number // 4 for number in range(40)]
+        assert len(done) == 11 and not caplog.messages
+
     @pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ArraySpec])
     def test_what_was_written_before_the_loop_is_not_forgotten(self, tmp_path, spec):
         done = []
