@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,33 @@ def test_many_calls_have_few_files_open(runs, held):
     assert runs(body) == 1
     assert max(opened) - min(opened) < 100
     assert begun == [0] * 200 + [1] * 200
+
+
+def test_seconds_of_the_run_itself_count_once(tmp_path):
+    """Of so many calls that are held the ledgers are closed meanwhile, and opened again."""
+
+    @SubreactorFunc
+    def halves(pipe: Any, number: int) -> Any:
+        pipe.checkpoint("half", default=0)
+        if number == 0:
+            time.sleep(1)
+        pipe.checkpoint("half", 1)
+        yield
+        pipe.checkpoint("half", 2)
+
+    @ReactorFunc(name="r")
+    def reactor(pipe: Any) -> Any:
+        steps = [iter(halves(pipe, number)) for number in range(40)]
+        for step in steps:
+            next(step)
+        for step in steps:
+            assert next(step, None) is None
+        pipe.send("x", 1)
+
+    began = time.perf_counter()
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(reactor)
+        plant.produce("x")
+        took = time.perf_counter() - began
+        (entry,) = plant.get_execution_history()
+    assert 1 <= entry["seconds"] <= took
