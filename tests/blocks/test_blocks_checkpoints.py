@@ -346,3 +346,28 @@ def test_seconds_of_the_run_itself_count_once(tmp_path):
         took = time.perf_counter() - began
         (entry,) = plant.get_execution_history()
     assert 1 <= entry["seconds"] <= took
+
+
+class Loose(dict[str, Any]):
+    """Its keys are attributes; what is no key is a `KeyError`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+class Anything:
+    """Has a word for any name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
+@pytest.mark.parametrize("argument", [Loose(a=1), Anything()], ids=["loose", "anything"])
+def test_arguments_with_attributes_of_their_own_making(argument, runs):
+    def body(pipe: Any, attempt: int) -> Any:
+        return (yield from fit(pipe, [1, 2], argument))
+
+    assert runs(body, dying=(1,)) == 3
+    assert begun == [0, 1]
