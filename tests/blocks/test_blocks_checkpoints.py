@@ -371,3 +371,17 @@ def test_arguments_with_attributes_of_their_own_making(argument, runs):
 
     assert runs(body, dying=(1,)) == 3
     assert begun == [0, 1]
+
+
+@pytest.mark.parametrize("spec", [specs.ArraySpec, specs.HdfArraySpec])
+def test_scratch_space_of_one_name_is_told_apart(spec, runs):
+    """Which call comes first is left to chance: the second run begins with the other one."""
+
+    def body(pipe: Any, attempt: int) -> Any:
+        arrays = [pipe.allocate_temp(spec, shape=(2,), dtype="f8") for _ in range(2)]
+        for number, array in enumerate(arrays):
+            array[:] = number + 1
+        return float((yield from fit(pipe, np.arange(2.0), arrays[attempt])))
+
+    runs(body, dying=(1,))
+    assert begun == [0, 0]
