@@ -125,8 +125,8 @@ class Others:
         self._before = [(each, _mark(each)) for each in allocations]
 
     def are_altered(self) -> bool:
-        """Whether one of them was written to since this was made."""
-        return any(_mark(each) != mark for each, mark in self._before)
+        """Whether one of them was written to since this was made; what nobody has any more leaves nothing behind."""
+        return any(each.handle is not None and _mark(each) != mark for each, mark in self._before)
 
 
 def _mark(allocation: Any) -> Any:

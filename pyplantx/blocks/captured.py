@@ -215,7 +215,7 @@ class _Reader:
             raise CannotTell(f"it has an array that is not sent yet: {type(value).__name__}")
         if hasattr(type(value), "__next__"):
             raise CannotTell(f"it has an iterator: {type(value).__name__}")
-        self._bytes_left -= getattr(value, "nbytes", 0)
+        self._bytes_left -= _size_of(value)
         if self._bytes_left < 0:
             raise CannotTell("it has brought along more than is looked at")
         if _is_own_instance(value, self._fingerprinter):
@@ -236,6 +236,12 @@ class _Reader:
             return digest(value)
         except PyplantxError as error:
             raise CannotTell(str(error).splitlines()[0]) from error
+
+
+def _size_of(value: Any) -> int:
+    """Bytes of an array; 0 for anything else. An object of the user's may have a word for any name."""
+    size = value.nbytes if hasattr(type(value), "nbytes") else 0
+    return size if isinstance(size, int) else 0
 
 
 def _is_bound(value: Any) -> bool:

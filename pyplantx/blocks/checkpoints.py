@@ -65,7 +65,6 @@ class Run(Protocol):
     @property
     def world(self) -> Any: ...
     def unsent(self) -> Sequence[Any]: ...
-    def allocation_of(self, handle: Any) -> Any: ...
 
 
 class _Keys:
@@ -228,9 +227,9 @@ class Checkpoints:
 
     def _told(self, value: Any) -> str | None:
         """What tells of an argument without reading it."""
-        allocation = self._run.allocation_of(value)
-        if allocation is not None:  # what is in it counts for all keys
-            return f"allocated {allocation.name}"
+        for number, allocation in enumerate(self._run.unsent()):
+            if allocation.handle is value:  # what is in all of them counts for all keys; names may be the same
+                return f"allocated {number} {allocation.name}"
         return told_of(value, self._run.world.fingerprinter.of_present().encode_value, self._loops.spaces.sealed)
 
     # ----------------------------------------------------------------- ledgers

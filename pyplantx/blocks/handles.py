@@ -203,6 +203,13 @@ class MapHandle(Handle):
 
         return type(self.array) in (np.ndarray, np.memmap)
 
+    def write(self, box: Box, value: Any) -> None:
+        """With what is between the fields of structures: digests of blocks tell of it."""
+        if self.dtype.names is not None and not self.dtype.hasobject and value.dtype == self.dtype:
+            opaque(self.array)[tuple(box)] = opaque(value)
+        else:
+            super().write(box, value)
+
     def expect(self, box: Box) -> None:
         """Have the pages of a box brought in, here and not where they are computed with."""
         allocated = self.allocation is not None

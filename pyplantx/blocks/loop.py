@@ -30,6 +30,7 @@ from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.inplace import borders_of, refusal
 from pyplantx.blocks.progress import Progress
 from pyplantx.errors import BadRequest, PyplantxError
+from pyplantx.fingerprint.arrays import contiguous, copied
 from pyplantx.specs.masks import check_written
 from pyplantx.specs.pools import FilterPool, is_over, result_of, was_cancelled
 
@@ -382,7 +383,7 @@ class BlockLoop:
         import numpy as np
 
         handle = self._handles[place]
-        ready = np.asarray(value, dtype, order="C")
+        ready = contiguous(value) if dtype in (None, value.dtype) else np.asarray(value, dtype, order="C")
         try:
             self._tried("written", block, lambda: handle.write(block, ready))
         except BaseException:
@@ -443,7 +444,7 @@ def _spread(value: Array, region: tuple[int, ...], who: str) -> Array:
 def _copied(value: Any) -> Array:
     import numpy as np
 
-    return np.array(value)
+    return copied(value) if isinstance(value, np.ndarray) else np.array(value)
 
 
 def _is_unshared(value: Any) -> bool:

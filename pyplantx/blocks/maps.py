@@ -17,6 +17,7 @@ from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest, add_note
+from pyplantx.fingerprint.arrays import copied
 from pyplantx.helping import helping
 from pyplantx.specs.masks import hides_elements
 from pyplantx.specs.pools import SteadyPool, result_of, was_cancelled
@@ -232,4 +233,4 @@ def _fitted(box: list[Any], block: Block, out: Handle) -> Array:
             hint=f"return result.astype({str(out.dtype)!r}){other}",
         )
     trimmed = value if value.shape == shape else value[block.inner]
-    return trimmed if unshared else trimmed.copy()
+    return trimmed if unshared else copied(trimmed)

@@ -141,7 +141,9 @@ def told_of(array: Any, encode: Callable[[Any], Digest], sealed: Callable[[str],
         See `Sources`.
     """
     known = (
-        hasattr(array, "read_block") or is_of(array, "numpy", "ndarray") or (is_sparse(array) and array.format == "csr")
+        hasattr(type(array), "read_block")  # an object of the user's may have a word for any name
+        or is_of(array, "numpy", "ndarray")
+        or (is_sparse(array) and array.format == "csr")
     )
     return _told(handle_of(array), encode, sealed, exposed=False) if known else None
 

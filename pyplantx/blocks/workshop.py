@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -78,6 +79,7 @@ class Workshop:
         self._late: BaseException | None = None
         self._ended = self._let_go = False
         self._spared: set[tuple[float, float]] = set()  # see `Logbook`; of those that were let go of
+        self._made = time.time()
 
     # ----------------------------------------------------------------- what pipes offer
 
@@ -263,7 +265,9 @@ class Workshop:
         """The run has ended well. What it kept stays until its result is durable; if that is not recorded, it goes."""
         spared = self._spared.union(*[logbook.spared.items() for logbook in self._logbooks])
         if spared:
-            self._run.world.note_spared(self._run.reactor.id, covered(spared))
+            # Without what this run has noted itself, in a ledger that was let go of and opened again.
+            earlier = (span for span in spared if span[0] < self._made)
+            self._run.world.note_spared(self._run.reactor.id, covered(earlier))
         if not recorded:
             for logbook in self._logbooks:
                 logbook.close(remove=True)

@@ -7,7 +7,7 @@ hashed, and it never imports numpy: whoever holds an array has imported it alrea
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 #: Logical block of the tree hash, in bytes of the C-order stream. Part of the format: never change it.
@@ -154,6 +154,23 @@ def opaque(array: Any) -> Any:
         Without object elements.
     """
     return array if array.dtype.names is None or not array.nbytes else array.view(f"V{array.dtype.itemsize}")
+
+
+def contiguous(array: Any) -> Any:
+    """An array in C order, copied only if it is not; with what lies between the fields of structures, see `opaque`."""
+    np = sys.modules["numpy"]
+    return _taken(array, np.ascontiguousarray if array.ndim else np.asarray)  # the first would give it an axis
+
+
+def copied(array: Any) -> Any:
+    """A copy of an array, with what lies between the fields of structures, see `opaque`."""
+    return _taken(array, sys.modules["numpy"].array)
+
+
+def _taken(array: Any, take: Callable[[Any], Any]) -> Any:
+    if array.dtype.names is None or array.dtype.hasobject:
+        return take(array)
+    return take(opaque(array)).view(array.dtype)
 
 
 def _buffers(array: Any) -> Iterator[Any]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
+from pyplantx.fingerprint.arrays import contiguous
 from pyplantx.specs.base import Layout
 from pyplantx.specs.masks import check_written
-from pyplantx.specs.selections import parse, slabs
+from pyplantx.specs.selections import as_tuple, parse, slabs
 from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -274,7 +275,9 @@ class HdfDataset(ArrayFacts):
             self._copy(selection, value)
         else:
             check_written(value, "an HDF array")
-            self._writing().write(selection, value)
+            structured = self.dtype.names is not None and not any(isinstance(key, str) for key in as_tuple(selection))
+            fitted = _structures(value, self.dtype, parse(selection, self.shape)) if structured else value
+            self._writing().write(selection, fitted)
 
     def _copy(self, selection: Any, source: HdfDataset) -> None:
         """Write another dataset into this one, piece by piece if it covers it."""
@@ -375,6 +378,25 @@ class HdfDataset(ArrayFacts):
     def backend(self) -> Backend:
         """Where the elements are."""
         return self._backend
+
+
+def _structures(value: Any, dtype: np.dtype[Any], region: Any) -> Any:
+    """Structures that are made from tuples or numbers, or spread: NumPy leaves to chance what is between the fields."""
+    import numpy as np
+
+    if dtype.hasobject:
+        return value
+    is_made = isinstance(value, (np.ndarray, np.void)) and value.dtype.names is not None
+    try:
+        array = np.asarray(value, None if is_made else dtype)
+        if not is_made:
+            array, made = np.zeros(array.shape, dtype), array
+            array[...] = made
+        if region is None or array.shape == region.shape or math.prod(region.shape) * dtype.itemsize > _SLAB:
+            return array
+        return contiguous(np.broadcast_to(array, region.shape))
+    except (TypeError, ValueError, OverflowError):
+        return value  # who is to write it says what is wrong
 
 
 class AsType:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pyplantx.errors import BadRequest, WarehouseError
-from pyplantx.fingerprint.arrays import opaque
+from pyplantx.fingerprint.arrays import contiguous
 from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
 from pyplantx.specs.scarce import Reserve, ask_for_memory
@@ -271,7 +271,9 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
     if dtype.kind == "b" and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         value = value != 0  # HDF5 would keep the numbers, which are no truth values
     try:
-        dataset[selection] = _contiguous(value) if dtype.names is not None else value
+        # Structures with what is between their fields, which h5py's own copy has not; HDF5 keeps that, too.
+        is_copied = dtype.names is not None and isinstance(value, np.ndarray)
+        dataset[selection] = contiguous(value) if is_copied else value
     except (TypeError, ValueError, OverflowError) as error:
         raise BadRequest(
             f"the value can't be written to an array of {dtype} {shape}: {error}", hint=HOW_TO_WRITE
@@ -280,13 +282,6 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
         if "conversion" in str(error):
             raise BadRequest(f"HDF5 doesn't convert such a value to {dtype}: {error}", hint=HOW_TO_WRITE) from error
         raise
-
-
-def _contiguous(value: Any) -> Any:
-    """Structures in C order with what is between their fields, which h5py's own copy has not; HDF5 keeps that, too."""
-    if not isinstance(value, np.ndarray) or value.flags.c_contiguous or value.dtype.hasobject:
-        return value
-    return np.ascontiguousarray(opaque(value)).view(value.dtype)
 
 
 def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,72 @@ def test_many_calls_have_few_files_open(runs, held):
     assert runs(body) == 1
     assert max(opened) - min(opened) < 100
     assert begun == [0] * 200 + [1] * 200
+
+
+def test_seconds_of_the_run_itself_count_once(tmp_path):
+    """Of so many calls that are held the ledgers are closed meanwhile, and opened again."""
+
+    @SubreactorFunc
+    def halves(pipe: Any, number: int) -> Any:
+        pipe.checkpoint("half", default=0)
+        if number == 0:
+            time.sleep(1)
+        pipe.checkpoint("half", 1)
+        yield
+        pipe.checkpoint("half", 2)
+
+    @ReactorFunc(name="r")
+    def reactor(pipe: Any) -> Any:
+        steps = [iter(halves(pipe, number)) for number in range(40)]
+        for step in steps:
+            next(step)
+        for step in steps:
+            assert next(step, None) is None
+        pipe.send("x", 1)
+
+    began = time.perf_counter()
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(reactor)
+        plant.produce("x")
+        took = time.perf_counter() - began
+        (entry,) = plant.get_execution_history()
+    assert 1 <= entry["seconds"] <= took
+
+
+class Loose(dict[str, Any]):
+    """Its keys are attributes; what is no key is a `KeyError`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+class Anything:
+    """Has a word for any name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
+@pytest.mark.parametrize("argument", [Loose(a=1), Anything()], ids=["loose", "anything"])
+def test_arguments_with_attributes_of_their_own_making(argument, runs):
+    def body(pipe: Any, attempt: int) -> Any:
+        return (yield from fit(pipe, [1, 2], argument))
+
+    assert runs(body, dying=(1,)) == 3
+    assert begun == [0, 1]
+
+
+@pytest.mark.parametrize("spec", [specs.ArraySpec, specs.HdfArraySpec])
+def test_scratch_space_of_one_name_is_told_apart(spec, runs):
+    """Which call comes first is left to chance: the second run begins with the other one."""
+
+    def body(pipe: Any, attempt: int) -> Any:
+        arrays = [pipe.allocate_temp(spec, shape=(2,), dtype="f8") for _ in range(2)]
+        for number, array in enumerate(arrays):
+            array[:] = number + 1
+        return float((yield from fit(pipe, np.arange(2.0), arrays[attempt])))
+
+    runs(body, dying=(1,))
+    assert begun == [0, 0]

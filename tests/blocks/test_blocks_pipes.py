@@ -906,6 +906,65 @@ class TestResumingInOnePlant:
         assert len(done) == 15
         assert any("writes otherwise" in record.getMessage() for record in caplog.records)
 
+    @pytest.mark.parametrize(
+        ("mapped", "options"),
+        [(True, {}), (True, {"order": "F"})]  # in a loop NumPy itself writes to these
+        + [(mapped, options) for mapped in (True, False) for options in ({"chunks": None}, {"chunks": (10, 4)})],
+    )
+    def test_bytes_between_fields_are_kept(self, tmp_path, mapped, options, caplog):
+        dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+        source = np.full(80 * 4 * dtype.itemsize, 0x77, "u1").view(dtype).reshape(80, 4)[::2]
+        source["a"] = np.arange(40)[:, None]
+        flag = tmp_path / "dead"
+
+        def unless_dead(part: Any) -> Any:
+            if (part["a"] == 20).any() and not flag.exists():
+                flag.touch()
+                raise RuntimeError("not yet")
+            return part
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            spec = specs.ArraySpec if options in ({}, {"order": "F"}) else specs.HdfArraySpec
+            dst = pipe.allocate("x", spec, shape=(40, 4), dtype=dtype, **options)
+            if mapped:
+                pipe.map_blocks(unless_dead, source, out=dst, memory="4kB")
+            else:
+                for b in pipe.blocks(dst, memory="2kB", resume=True):
+                    dst[b] = unless_dead(source[b])
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            found = plant.produce("x")[...]
+        assert np.ascontiguousarray(found.view("V16")).tobytes() == np.ascontiguousarray(source.view("V16")).tobytes()
+        assert not [text for text in caplog.messages if "checksums" in text]
+
+    def test_a_body_may_let_go_of_scratch_space(self, tmp_path, caplog):
+        done = []
+
+        @ReactorFunc(name="r")
+        def reactor(pipe: Any) -> None:
+            dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40,), dtype="i4")
+            scratch = pipe.allocate_temp(specs.HdfArraySpec, shape=(4,), dtype="i4")
+            for b in pipe.blocks(dst, memory=3 * 4 * 4, resume=True):
+                done.append(b.index)
+                scratch = pipe.allocate_temp(specs.HdfArraySpec, shape=(4,), dtype="i4")
+                scratch[:] = b.index
+                dst[b] = scratch[:]
+                if len(done) == 5:
+                    raise RuntimeError("not yet")
+            pipe.send("x", dst)
+
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(RuntimeError):
+                plant.produce("x")
+            assert plant.produce("x")[:].tolist() == [number // 4 for number in range(40)]
+        assert len(done) == 11 and not caplog.messages
+
     @pytest.mark.parametrize("spec", [specs.HdfArraySpec, specs.ArraySpec])
     def test_what_was_written_before_the_loop_is_not_forgotten(self, tmp_path, spec):
         done = []

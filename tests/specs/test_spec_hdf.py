@@ -166,6 +166,18 @@ def test_the_bytes_between_fields_are_the_same_in_any_layout(tmp_path_factory, o
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"maxshape": (None,)}])
+@pytest.mark.parametrize("value", [[(1, 2.5)] * 20, (1, 2.5), 1, np.ones(20)], ids=["list", "tuple", "1", "array"])
+def test_the_bytes_between_fields_of_tuples_are_not_left_to_chance(stage, options, value):
+    dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    dataset = SPEC.allocate(stage, shape=(20,), dtype=dtype, **options).handle
+    held = [np.full(nbytes, 0xAA, "u1") for nbytes in (16, 320) * 20]
+    held.clear()  # what is made next gets this memory
+    dataset[:] = value
+    assert dataset[:]["a"].tolist() == [1] * 20
+    assert not dataset[:].view("u1").reshape(20, 16)[:, 1:8].any()
+
+
 def test_arrays_and_datasets_of_the_same_numbers_are_different_values():
     array = np.arange(5.0)
     assert digest_of(array) != array_digest(array)
