@@ -45,6 +45,33 @@ def import_now(name: str, boundary: Boundary) -> ModuleType | None:
     return module
 
 
+def can_be_read(module: ModuleType) -> bool:
+    """Whether the names in a module can be read. To read them loads one that has a lazy loader, which may fail.
+
+    Then it is left as it was, so that whoever uses it sees the error.
+    """
+    cls = type(module)
+    if cls is ModuleType:
+        return True
+    try:
+        vars(module)
+    except MemoryError:  # says nothing of the module
+        raise
+    except (Exception, SystemExit):  # foreign code, as in `import_now`
+        _give_back(module, cls)
+        return False
+    return True
+
+
+def _give_back(module: ModuleType, cls: type[ModuleType]) -> None:
+    """Have a lazy loader load a module that has failed once more when it is used next."""
+    module.__class__ = cls  # 3.11
+    spec = object.__getattribute__(module, "__spec__")
+    state = getattr(spec, "loader_state", None)
+    if isinstance(state, dict) and "is_loading" in state:  # 3.12 and later
+        state["is_loading"] = False
+
+
 def ask_now(module: ModuleType, name: str, boundary: Boundary) -> Any:
     """What `made_up` says; it may have imported a module."""
     loaded = len(sys.modules)

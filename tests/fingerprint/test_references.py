@@ -533,6 +533,23 @@ def test_a_lazy_module_that_fails_gives_nothing(tmp_path: Path) -> None:
     assert fingerprints(tmp_path, files, "f")
 
 
+def test_a_module_under_a_lazy_loader_that_fails_is_missing(tmp_path: Path) -> None:
+    source = (
+        "import importlib.util, sys\nspec = importlib.util.find_spec('late')\n"
+        "spec.loader = importlib.util.LazyLoader(spec.loader)\nlate = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['late'] = late\nspec.loader.exec_module(late)\n"
+        "def f(fast): return late.g() if fast else late\n"
+    )
+    fails = {"app.py": source, "late.py": "raise ImportError('no such device')\ndef g(): return 1\n"}
+    whole = {"app.py": source, "late.py": "def g(): return 1\n"}
+    with program(tmp_path / "fails", fails) as app:
+        found = [Fingerprinter().fingerprint(app.f) for _ in range(2)]
+        with pytest.raises(ImportError, match="no such device"):
+            app.f(True)
+        del sys.modules["late"]  # whoever looks at it would load it
+    assert found[0] == found[1] != fingerprints(tmp_path / "whole", whole, "f")
+
+
 def test_what_a_module_makes_up_anew_each_time_is_state(tmp_path: Path) -> None:
     files = {
         "app.py": "import odd\ndef f(): return odd.count\n",
