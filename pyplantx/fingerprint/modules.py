@@ -95,6 +95,20 @@ def made_up(module: ModuleType, name: str) -> Any:
         return MISSING
 
 
+def offered(module: ModuleType) -> list[str]:
+    """The names that a project module with a ``__getattr__`` offers (``__dir__``, ``__all__``) and does not hold."""
+    held = vars(module)
+    if "__getattr__" not in held:
+        return []
+    try:
+        names = {*dir(module), *held.get("__all__", ())}
+    except MemoryError:  # says nothing of the module
+        raise
+    except (Exception, SystemExit):  # foreign code, as in `import_now`
+        return []
+    return sorted(name for name in names if isinstance(name, str) and name not in held and not name.startswith("__"))
+
+
 def locate(path: str, boundary: Boundary) -> Any:
     """The project's code, or object, that a dotted path leads to (``"models.net.Net"``); `MISSING` if there is none.
 

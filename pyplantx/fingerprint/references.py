@@ -177,10 +177,11 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
         yield Target("module", value=module, key=name)
     else:
         for chain in wanted:
-            yield _member(module, chain, boundary)
+            yield member(module, chain, boundary)
 
 
-def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
+def member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
+    """What a project module gives for a name, and its attributes, as it would to an import statement."""
     name = chain[0]
     if name not in vars(module) and "__path__" in vars(module) and ask_now(module, name, boundary) is MISSING:
         import_now(f"{module.__name__}.{name}", boundary)
