@@ -27,7 +27,7 @@ from pyplantx.core.trace import (
     Segment,
     Sent,
     Step,
-    branch_key,
+    branch_text,
     readable_older,
 )
 from pyplantx.tuples import NamedTuple
@@ -100,20 +100,24 @@ def replay(key: Digest, segment: Segment, find: Find, hash_text: HashText, steps
     seen: set[Digest] = set()  # branches that were tried: older segments may lead to them again
     start = 0
     while True:
-        if segment.older and len(steps) == start:
+        if segment.older:
             turns += [(key, older, steps[:start]) for older in reversed(readable_older(segment))]
-        reason = yield from _walk(segment[0], steps, len(steps) - start)
-        if reason is None:
-            return None
-        branch = branch_key(key, steps[start:], hash_text)
-        found = None if branch in seen else find(branch)
+        passed, end = key, start  # what the key of a branch is made of, and the steps that are in there
+        ahead: list[Observation] = []
+        while True:
+            reason = yield from _walk(segment[0], steps, len(steps) - start, ahead)
+            if reason is None:
+                return None
+            passed, end = branch_text(passed, steps[end:-1]), len(steps) - 1
+            branch = hash_text(branch_text(passed, steps[-1:]))
+            found = None if branch in seen else find(branch)
+            if found is not None or not (yield from _is_waived(reason[1])):
+                break
+            steps[-1] = segment[0][end - start]
         if found is not None:
             seen.add(branch)
             key, segment, start = branch, found, len(steps)
             yield found
-            continue
-        if (yield from _is_waived(reason[1])):
-            steps[-1] = segment[0][len(steps) - start - 1]
             continue
         first = first or _new(Fell, (reason, "" if turns else branch))
         if not turns:
@@ -131,9 +135,13 @@ def _is_waived(recorded: tuple[Observation, ...]) -> Generator[Wish, Any, bool]:
     return all(o[2] == WAIVED for o in today)
 
 
-def _walk(path: tuple[Step, ...], steps: list[Step], start: int) -> Generator[Wish, Any, Reason | None]:
-    """Follow one segment to its leaf, from its step `start` on; the reason, where an answer is not the recorded one."""
-    ahead: list[Observation] = []
+def _walk(
+    path: tuple[Step, ...], steps: list[Step], start: int, ahead: list[Observation]
+) -> Generator[Wish, Any, Reason | None]:
+    """Follow one segment to its leaf, from its step `start` on; the reason, where an answer is not the recorded one.
+
+    `ahead` keeps what was asked at once with that, for whoever goes on all the same.
+    """
     most = _AT_ONCE
     for index, step in enumerate(path[start:], start):
         if isinstance(step, Group):
@@ -144,9 +152,10 @@ def _walk(path: tuple[Step, ...], steps: list[Step], start: int) -> Generator[Wi
                 digests = yield step
             else:
                 if not ahead:
-                    ahead = list((yield AskLocally(_questions(path, index, most))))
+                    ahead += yield AskLocally(_questions(path, index, most))
                     most *= 2
-                today, ahead = ahead[: len(recorded)], ahead[len(recorded) :]
+                today = ahead[: len(recorded)]
+                del ahead[: len(recorded)]
                 digests = [o[2] for o in today]
             if [o[2] for o in recorded] != digests:
                 today = today or [_new(Observation, (*o[:2], digest, "")) for o, digest in zip(recorded, digests)]

@@ -266,6 +266,11 @@ def branch_key(key: Digest, steps: Iterable[Step], hash_text: HashText) -> Diges
     hash_text : callable
         Text to digest.
     """
+    return hash_text(branch_text(key, steps))
+
+
+def branch_text(key: str, steps: Iterable[Step]) -> str:
+    """What a key is the digest of. It begins with what stands for the first of the steps: `key` may be such a text."""
     parts = [key]
     for step in steps:
         if isinstance(step, Sent):
@@ -273,7 +278,7 @@ def branch_key(key: Digest, steps: Iterable[Step], hash_text: HashText) -> Diges
             continue
         for kind, name, answer, _ in step.observations:
             parts.append(f"{kind} {len(name)}:{name} {answer}")
-    return hash_text("\n".join(parts))
+    return "\n".join(parts)
 
 
 def graft(

@@ -32,8 +32,8 @@ def callback_state(callback: Any) -> object:
 
 
 def stencil_state(stencil: Any) -> object:
-    """What a ``stencil`` is made of."""
-    return stencil.kernel_ir.func_id.func, stencil.mode, stencil.options, stencil.neighborhood
+    """What a ``stencil`` is made of: a neighborhood that was given is an option, another one was found by a call."""
+    return stencil.kernel_ir.func_id.func, stencil.mode, stencil.options
 
 
 def class_state(made: Any) -> object:

@@ -50,6 +50,33 @@ def find_module(name: str, boundary: Boundary) -> ModuleType | None:
     return sys.modules["__main__"] if name == module_name("__main__") else import_now(name, boundary)
 
 
+def can_be_read(module: ModuleType) -> bool:
+    """Whether the names in a module can be read. To read them loads one that has a lazy loader, which may fail.
+
+    Then it is left as it was, so that whoever uses it sees the error.
+    """
+    cls = type(module)
+    if cls is ModuleType:
+        return True
+    try:
+        vars(module)
+    except MemoryError:  # says nothing of the module
+        raise
+    except (Exception, SystemExit):  # foreign code, as in `import_now`
+        _give_back(module, cls)
+        return False
+    return True
+
+
+def _give_back(module: ModuleType, cls: type[ModuleType]) -> None:
+    """Have a lazy loader load a module that has failed once more when it is used next."""
+    module.__class__ = cls  # 3.11
+    spec = object.__getattribute__(module, "__spec__")
+    state = getattr(spec, "loader_state", None)
+    if isinstance(state, dict) and "is_loading" in state:  # 3.12 and later
+        state["is_loading"] = False
+
+
 def ask_now(module: ModuleType, name: str, boundary: Boundary) -> Any:
     """What `made_up` says; it may have imported a module."""
     loaded = len(sys.modules)
@@ -71,6 +98,20 @@ def made_up(module: ModuleType, name: str) -> Any:
         raise
     except (Exception, SystemExit):  # foreign code, as in `import_now`
         return MISSING
+
+
+def offered(module: ModuleType) -> list[str]:
+    """The names that a project module with a ``__getattr__`` offers (``__dir__``, ``__all__``) and does not hold."""
+    held = vars(module)
+    if "__getattr__" not in held:
+        return []
+    try:
+        names = {*dir(module), *held.get("__all__", ())}
+    except MemoryError:  # says nothing of the module
+        raise
+    except (Exception, SystemExit):  # foreign code, as in `import_now`
+        return []
+    return sorted(name for name in names if isinstance(name, str) and name not in held and not name.startswith("__"))
 
 
 def locate(path: str, boundary: Boundary) -> Any:

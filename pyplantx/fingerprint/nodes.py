@@ -19,7 +19,7 @@ from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
-from pyplantx.fingerprint.modules import locate
+from pyplantx.fingerprint.modules import locate, offered
 from pyplantx.fingerprint.objects import (
     MISSING,
     bound_to,
@@ -54,7 +54,7 @@ from pyplantx.fingerprint.pieces import (
 )
 from pyplantx.fingerprint.ranks import Ranks
 from pyplantx.fingerprint.records import ANNOTATIONS, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
-from pyplantx.fingerprint.references import LOCATION, WATCHED_FINDERS, Target, follow, follow_import
+from pyplantx.fingerprint.references import LOCATION, WATCHED_FINDERS, Target, follow, follow_import, member
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
 FUNCTION: Final = b"function\0"
@@ -417,10 +417,20 @@ class Describer:
         elif file is not None and not file.endswith((".py", ".pyc")):
             node.add_text("extension", self._file_digest(file))
         else:
+            made_up = list(self._made_up(module))  # first: what a package keeps of that, it holds from then on
             self._add_whole(node, vars(module))
+            for name, reference in made_up:
+                if name not in vars(module):
+                    reference.add_to(node)
         if type(module) is not types.ModuleType:
             self._add_class(node, module)
         return node
+
+    def _made_up(self, module: types.ModuleType) -> Iterator[tuple[str, Reference]]:
+        """What a project module that loads lazily gives for the names that it offers and does not hold."""
+        for name in offered(module):
+            target = member(module, [name], self._boundary)
+            yield name, _to_reference(target, name, self._target_slot(target))
 
     def _add_whole(self, node: Node, namespace: dict[str, Any]) -> None:
         """Every name of a module."""

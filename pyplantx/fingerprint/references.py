@@ -12,7 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
-from pyplantx.fingerprint.modules import ask_now, import_now, is_library_module
+from pyplantx.fingerprint.modules import ask_now, can_be_read, import_now, is_library_module
 from pyplantx.fingerprint.objects import MISSING, library_name
 from pyplantx.fingerprint.records import Import
 from pyplantx.tuples import NamedTuple
@@ -92,6 +92,8 @@ def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Bou
     """Go on along a chain whose first name, in the namespace `owner`, comes to `value`."""
     name, used = chain[0], 1
     while issubclass(type(value), ModuleType):  # not isinstance(), which a dead proxy can't answer
+        if not can_be_read(value):
+            return Target("missing", ".".join(chain[:used]), used=used)
         if boundary.is_library(value.__name__, _file(value)):
             if value is sys and chain[used : used + 1] == [_ARGUMENTS]:
                 return _arguments(used + 1)
@@ -179,10 +181,11 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
         yield Target("module", value=module, key=name)
     else:
         for chain in wanted:
-            yield _member(module, chain, boundary)
+            yield member(module, chain, boundary)
 
 
-def _member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
+def member(module: ModuleType, chain: list[str], boundary: Boundary) -> Target:
+    """What a project module gives for a name, and its attributes, as it would to an import statement."""
     name = chain[0]
     if name not in vars(module) and "__path__" in vars(module) and ask_now(module, name, boundary) is MISSING:
         import_now(f"{module.__name__}.{name}", boundary)

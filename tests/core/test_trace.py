@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from pyplantx.core.replay import Again, AskLocally, replay
 from pyplantx.core.trace import (
+    COUNTS,
     MOST_OLDER,
+    WAIVED,
     Group,
     ObjectRef,
     Observation,
@@ -272,3 +274,23 @@ def test_a_deep_tree_is_asked_for_little_more_than_it_tells():
     Answers.asked = 0
     assert walk({"root": records["root"]}, "root", Answers(dict.fromkeys(keys, "0" * 32)))[0] is None
     assert Answers.asked == len(keys)
+
+
+def test_many_answers_that_count_no_more_are_asked_for_once_each():
+    """A group of parameters was marked auxiliary after the run, and all have changed: each replay goes on along it."""
+    keys = [("config", f"k{number}") for number in range(200)]
+    steps = tuple(Group((Observation(*key, "0" * 32),)) for key in keys)
+    today = {**dict.fromkeys(keys, "1" * 32), **{(COUNTS, f"{kind} {key}"): WAIVED for kind, key in keys}}
+    records, asked = dict[str, str](), list[Any]()
+
+    class Answers(dict):
+        def get(self, question, default=None):
+            asked.append(question)
+            return super().get(question, default)
+
+    put(records, "root", steps)
+    assert walk(records, "root", Answers(today)) == (None, list(steps))
+    assert len(asked) == 2 * len(keys)
+    branch = (*steps[:99], Group((Observation(*keys[99], "1" * 32),)), sent("x", 1))
+    put(records, "root", branch)  # what was seen with today's answer, behind others that are waived
+    assert walk(records, "root", today) == (None, list(branch))

@@ -434,6 +434,19 @@ def test_what_numba_compiles_counts_with_what_it_was_told(name: str) -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_what_a_call_of_a_stencil_finds_out_does_not_count() -> None:
+    nb = pytest.importorskip("numba")
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("numba.stencils")
+    names: dict[str, Any] = {}
+    exec("import numba as nb\n@nb.stencil\ndef K(x): return x[0] + x[1]\ndef f(): return K", names)
+    before = Fingerprinter().fingerprint(names["f"])
+    names["K"](np.zeros(3))
+    assert Fingerprinter().fingerprint(names["f"]) == before
+    around = nb.stencil(neighborhood=((0, 2),))(names["K"].kernel_ir.func_id.func)
+    assert Fingerprinter().fingerprint(eval("lambda: K", {"K": around})) != before
+
+
 # --- objects that change when they are looked at ------------------------------------------------------------
 
 COUNTS = """

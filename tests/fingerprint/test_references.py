@@ -509,6 +509,30 @@ def test_what_a_lazy_package_gives_counts(use: str, edits: list[str], keep: str,
         assert changes(tmp_path / new, files, name, edit, new) is (edit in edits)
 
 
+@pytest.mark.parametrize("keep", ["KEEP = True", "KEEP = False"])
+@pytest.mark.parametrize("offer", ["def __dir__(): return list(_PLACES)\n", "__all__ = ['Model', 'fast', 'LIMIT']\n"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        "def f():\n    other = lazy\n    return other.Model().run(), other.fast.g(1)\n",
+        "def f(): return getattr(lazy, 'Model')().run(), getattr(lazy, 'fast').g(1)\n",
+        "def f(): return (lambda held: (held.Model().run(), held.fast.g(1)))(lazy)\n",
+    ],
+)
+def test_a_lazy_package_as_a_whole_counts_with_all_that_it_offers(
+    use: str, offer: str, keep: str, tmp_path: Path
+) -> None:
+    files = {
+        **LOADING,
+        "lazy/__init__.py": LOADING["lazy/__init__.py"].replace("KEEP = True", keep) + offer,
+        "app.py": f"import lazy\n{use}",
+    }
+    assert changes(tmp_path / "1", files, "lazy/models.py", "return 1", "return 2")
+    assert changes(tmp_path / "2", files, "lazy/fast.py", "x * 7", "x * 8")
+    cold = fingerprints(tmp_path / "cold", files, "f")
+    assert fingerprints(tmp_path / "warm", {**files, "app.py": f"import lazy\n{use}f()\n"}, "f") == cold
+
+
 def test_what_a_lazy_package_has_loaded_before_does_not_count(tmp_path: Path) -> None:
     use = "import lazy\ndef f(): return lazy.Model().run(), lazy.fast.g(1)\n"
     cold = fingerprints(tmp_path / "cold", {**LOADING, "app.py": use}, "f")
@@ -531,6 +555,23 @@ def test_a_lazy_module_that_fails_gives_nothing(tmp_path: Path) -> None:
         "lazy.py": "light = 1\ndef __getattr__(name): raise SystemExit('woken')\n",
     }
     assert fingerprints(tmp_path, files, "f")
+
+
+def test_a_module_under_a_lazy_loader_that_fails_is_missing(tmp_path: Path) -> None:
+    source = (
+        "import importlib.util, sys\nspec = importlib.util.find_spec('late')\n"
+        "spec.loader = importlib.util.LazyLoader(spec.loader)\nlate = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['late'] = late\nspec.loader.exec_module(late)\n"
+        "def f(fast): return late.g() if fast else late\n"
+    )
+    fails = {"app.py": source, "late.py": "raise ImportError('no such device')\ndef g(): return 1\n"}
+    whole = {"app.py": source, "late.py": "def g(): return 1\n"}
+    with program(tmp_path / "fails", fails) as app:
+        found = [Fingerprinter().fingerprint(app.f) for _ in range(2)]
+        with pytest.raises(ImportError, match="no such device"):
+            app.f(True)
+        del sys.modules["late"]  # whoever looks at it would load it
+    assert found[0] == found[1] != fingerprints(tmp_path / "whole", whole, "f")
 
 
 def test_what_a_module_makes_up_anew_each_time_is_state(tmp_path: Path) -> None:
