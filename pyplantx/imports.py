@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
+from pyplantx.logs import log
 from pyplantx.reactor import Watched, watching
 
 #: Who is passed over when it is asked whose code imports a module.
@@ -29,20 +30,23 @@ _OTHERS = (
 
 #: By identity, the code in which modules are found and loaded.
 _loading: frozenset[int] = frozenset()
+_is_watched = False
 
 
 def watch() -> None:
     """See to it that whoever steps a reactor is told of its imports by text. Once in a process is enough."""
-    global _loading
-    if _loading:
+    global _is_watched, _loading
+    if _is_watched:
         return
+    _is_watched = True
     bootstrap: Any = sys.modules.get("_frozen_importlib")
     external: Any = sys.modules.get("_frozen_importlib_external")
     try:
         loaders = bootstrap._find_and_load_unlocked, bootstrap._exec, external._LoaderBasics.exec_module
         plain, resolve = bootstrap._gcd_import, bootstrap._resolve_name
         loading = frozenset([id(loader.__code__) for loader in (*loaders, bootstrap._load_unlocked)])
-    except AttributeError:  # another Python: such imports are not seen there
+    except AttributeError as error:  # a later Python, whose import system is another one
+        log().warning("on this Python it is not seen which modules reactors import by a computed text (%s)", error)
         return
     bootstrap._gcd_import = _telling(plain, resolve)
     _loading = loading
