@@ -213,6 +213,9 @@ def test_a_listener_that_raises_keeps_nothing_from_the_others(open_plant: Any) -
 
 
 def test_a_run_that_caught_what_no_trace_tells_of_is_not_reused(open_plant: Any, monkeypatch: Any) -> None:
+    with contextlib.suppress(ImportError):
+        import dask.array  # noqa: F401 - else it would be half there afterwards: its parts, and not itself
+
     @ReactorFunc
     def make(pipe: Any) -> None:
         pipe.send("thing", {"x": Path("x")})
