@@ -9,7 +9,7 @@ The store's directory remembers in ``index.json`` where its index is; the index'
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from pyplantx.errors import WarehouseError
 from pyplantx.logs import log
@@ -28,8 +28,8 @@ _LOST_BOTH = (
 )
 
 
-class _DamagedNote(WarehouseError):
-    """What stands there is none of our notes."""
+#: What a damaged note says, by identity.
+_DAMAGED: Final[dict[str, Any]] = {}
 
 
 def refuse_network(layout: Layout) -> None:
@@ -105,7 +105,7 @@ def pair(layout: Layout) -> None:
     noted = _here(layout)
     if noted is not None:
         if _has_lost_its_note(layout, noted):
-            _put_aside(layout.index, _THERE, layout.index_aside(_THERE))
+            _keep_damaged(layout.index, _THERE, layout.index_aside(_THERE))
             there = {"objects": layout.root, "pair": noted["pair"]}
             write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
         return
@@ -114,35 +114,39 @@ def pair(layout: Layout) -> None:
     there = {"objects": layout.root, "pair": number}
     here = {"index": layout.index, "host": host_name(), "pair": number}
     write_file(os.path.join(layout.index, _THERE), to_json(there).encode(), durable=True)
-    _put_aside(layout.root, _HERE, layout.aside(_HERE))
-    write_first(os.path.join(layout.root, _HERE), to_json(here).encode())
+    if _keep_damaged(layout.root, _HERE, layout.aside(_HERE)):
+        write_file(os.path.join(layout.root, _HERE), to_json(here).encode(), durable=True)
+    else:
+        write_first(os.path.join(layout.root, _HERE), to_json(here).encode())
     check_pair(layout)  # somebody may have been first, with an index in another place
 
 
-def _put_aside(folder: str, name: str, aside: str) -> None:
-    """Move a note away that is damaged, as is known by now if there is one."""
+def _keep_damaged(folder: str, name: str, aside: str) -> bool:
+    """Keep a copy of a note that is damaged, as is known by now if there is one; whether there is.
+
+    It stays until it is replaced: a store without any would begin an index inside for who names no other.
+    """
     path = os.path.join(folder, name)
-    if os.path.exists(path):
-        os.rename(path, aside)
-        log().warning("the note %r was damaged: it is written anew, and the damaged one is %r", path, aside)
+    try:
+        damaged = read_small(path)
+    except FileNotFoundError:
+        return False
+    write_file(aside, damaged, durable=True)
+    log().warning("the note %r was damaged: it is written anew, and the damaged one is %r", path, aside)
+    return True
 
 
 def _here(layout: Layout) -> dict[str, Any] | None:
     """What the store says of its index; None if that was lost, or is damaged and the index knows it, too."""
-    try:
-        return _read(layout.root, _HERE)
-    except _DamagedNote:
-        if layout.is_apart and _names(_there(layout), layout):
-            return None
-        raise
+    noted = _look(layout.root, _HERE)
+    if noted is _DAMAGED and layout.is_apart and _names(_there(layout), layout):
+        return None
+    return _sound(noted, layout.root, _HERE)
 
 
 def _there(layout: Layout) -> dict[str, Any] | None:
     """What the index says of its store; None if that was lost, or is damaged."""
-    try:
-        return _read(layout.index, _THERE)
-    except _DamagedNote:
-        return None
+    return _look(layout.index, _THERE) or None
 
 
 def _names(there: dict[str, Any] | None, layout: Layout) -> bool:
@@ -169,8 +173,22 @@ def _read(folder: str, name: str) -> dict[str, Any] | None:
     Raises
     ------
     WarehouseError
-        If it can't be read, or (`_DamagedNote`) something else stands there.
+        If it can't be read, or is damaged.
     """
+    return _sound(_look(folder, name), folder, name)
+
+
+def _sound(noted: dict[str, Any] | None, folder: str, name: str) -> dict[str, Any] | None:
+    if noted is _DAMAGED:
+        path = os.path.join(folder, name)
+        raise WarehouseError(
+            f"the note {path!r} is damaged, so it can't be told where the index of this store is", hint=_LOST_BOTH
+        )
+    return noted
+
+
+def _look(folder: str, name: str) -> dict[str, Any] | None:
+    """What a note says; None if there is none, `_DAMAGED` if what stands there is none of ours."""
     path = os.path.join(folder, name)
     try:
         text = read_small(path)
@@ -181,9 +199,6 @@ def _read(folder: str, name: str) -> dict[str, Any] | None:
     try:
         said = from_json(text.decode())
     except ValueError:
-        said = None
-    if not isinstance(said, dict) or not all(isinstance(said.get(field), str) for field in _FIELDS[name]):
-        raise _DamagedNote(
-            f"the note {path!r} is damaged, so it can't be told where the index of this store is", hint=_LOST_BOTH
-        )
-    return said
+        return _DAMAGED
+    is_ours = isinstance(said, dict) and all(isinstance(said.get(field), str) for field in _FIELDS[name])
+    return said if is_ours else _DAMAGED

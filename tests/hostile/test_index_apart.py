@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,25 @@ def test_a_damaged_note_is_written_again(pair: tuple[Path, Path], which: str, da
     assert note.read_bytes() == before
     assert [path.read_bytes() for path in aside.glob(f"{which}-*")] == [damaged]
     refused("lies in", store)
+
+
+def test_a_damaged_note_stays_until_it_is_replaced(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, the store must not look as if its index were inside."""
+    store, index = pair
+    (store / "index.json").write_text("{")
+    replaced = os.rename
+
+    def killed(source: str, target: str) -> None:
+        if target == str(store / "index.json"):
+            raise KeyboardInterrupt
+        replaced(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", killed)
+        Warehouse(store, index=index, durability="process")
+    refused("is damaged", store)
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        assert fetch(warehouse, "y") == "text"
 
 
 def test_a_damaged_note_that_nothing_replaces_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
