@@ -85,13 +85,14 @@ NARROWER = {
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors", "given"],
     "scratch": [],
+    "warehouse.environments": ["warehouse.files", "warehouse.locks", "errors"],
     "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
     "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "helping", "interrupts", "tuples"],
 }
 
 #: Library -> the one room whose door leads to it.
 ONE_DOOR = {
-    "lmdb": {"warehouse.index", "warehouse.inspection"},
+    "lmdb": {"warehouse.environments", "warehouse.inspection"},
     "h5py": {"specs.hdf"},
     "dill": {"specs.builtin"},
     "xxhash": {"fingerprint.value"},

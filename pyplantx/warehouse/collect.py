@@ -17,8 +17,9 @@ from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
+from pyplantx.warehouse.environments import TABLES
 from pyplantx.warehouse.files import RESUME
-from pyplantx.warehouse.index import TABLES, Reader
+from pyplantx.warehouse.reader import Reader
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.resume import sweep_workspaces
 from pyplantx.warehouse.retention import Collected, DiskUse, Holding, Limits, Stored, Verdict, decide, rank_versions
@@ -154,7 +155,7 @@ def _check_records(session: Session, reader: Reader, fix: bool) -> list[Problem]
     for table in TABLES:
         for _ in reader.scan(table):
             pass
-    condemned = session.index.condemned()
+    condemned = session.index.damage.places()
     if fix and any(removable for *_, removable in condemned):
         _write(session, {})
     return [
@@ -279,7 +280,7 @@ def _remove_payloads(session: Session, keys: list[bytes]) -> None:
 
 def _write(session: Session, payloads: dict[bytes, bytes | None]) -> None:
     if not session.index.write(lambda: (payloads, None), session.index.lock_timeout):
-        raise session.index.busy()
+        raise session.index.environments.busy()
 
 
 # -- what there is --------------------------------------------------------------------------------------------------

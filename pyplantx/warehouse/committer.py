@@ -30,7 +30,7 @@ from pyplantx.warehouse.tables import WRITERS, put_history
 from pyplantx.warehouse.waiting import Commit, Held, Item, NewVersion, Waiting
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.index import Txn
+    from pyplantx.warehouse.environments import Txn
 
 _new = tuple.__new__  # see `core/trace.py`
 
@@ -246,7 +246,7 @@ class Committer:
         if (now - oldest >= PATIENCE or self._bytes > MANY_BYTES) and now >= self._retry_at:
             written = self.flush(0.0)
             if not written and now - oldest > self._index.lock_timeout:
-                raise self._index.busy()
+                raise self._index.environments.busy()
 
     def flush(self, wait: float) -> bool:
         """Write everything that is ready; False if another writer did not end within `wait` seconds."""
@@ -288,7 +288,7 @@ class Committer:
         with self._lock:
             self._synced.wait_for(lambda: not self._unsynced)
         if not self.flush(self._index.lock_timeout):
-            raise self._index.busy()
+            raise self._index.environments.busy()
         if self._error is not None:
             error, self._error = self._error, None
             raise error

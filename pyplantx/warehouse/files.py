@@ -259,3 +259,12 @@ def in_words(what: str, folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(error, what, folder) from error
+
+
+def remove_file(path: str) -> None:
+    """Remove a file that may be gone already."""
+    make_way(path)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

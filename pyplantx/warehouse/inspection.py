@@ -21,12 +21,12 @@ import lmdb
 
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import Hasher
-from pyplantx.warehouse.files import Layout, read_small, sync_path, write_file
-from pyplantx.warehouse.index import FIRST_MAP, TABLES, Key, remove_file
+from pyplantx.warehouse.environments import FIRST_MAP, TABLES, Key
+from pyplantx.warehouse.files import Layout, read_small, remove_file, sync_path, write_file
 from pyplantx.warehouse.records import from_json, to_json
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.index import Txn
+    from pyplantx.warehouse.environments import Txn
 
 _INDEX = "meta.lmdb"  # the folder's name; the other one holds payloads
 #: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pyplantx.core.trace import Digest
-    from pyplantx.warehouse.index import Reader
+    from pyplantx.warehouse.reader import Reader
     from pyplantx.warehouse.session import Session
 
 #: Share of the budget from which on the log warns.

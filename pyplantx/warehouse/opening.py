@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pyplantx.specs import SpecRegistry
     from pyplantx.specs.base import Payload
     from pyplantx.specs.simple import SimpleSpec
-    from pyplantx.warehouse.index import Index, Reader
+    from pyplantx.warehouse.index import Index
+    from pyplantx.warehouse.reader import Reader
 
 _OBJECT = "object"  #: name of the type whose values are pickles
 _AGAIN = "plant.produce(...) makes again what was collected or damaged"
@@ -186,7 +187,7 @@ class Opener:
                 self._session.objects.quarantine(address)
         except OSError as error:
             report(f"the damaged object could not be put aside: {error.strerror}")
-        if not self._session.index.closed:  # else the next session finds that its files are gone
+        if not self._session.index.environments.closed:  # else the next session finds that its files are gone
             self._session.committer.forget_object(address)
 
     # -- trust

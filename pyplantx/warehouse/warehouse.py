@@ -187,7 +187,7 @@ class Warehouse:
             try:
                 if self._workspaces is not None:
                     self._workspaces.close()
-                if not self._session.index.closed:
+                if not self._session.index.environments.closed:
                     self._session.index.drop_reader(self._reader)
             finally:
                 close_session(self._session)
@@ -624,11 +624,11 @@ class Warehouse:
 
     def _usable(self) -> None:
         """Raise unless it is open, here and in this process."""
-        self._session.index.usable()
+        self._session.index.environments.usable()
         self._reader.check()
 
     def _writable(self) -> None:
-        if self._session.index.is_usable and not (self.read_only or self._closed):
+        if self._session.index.environments.is_usable and not (self.read_only or self._closed):
             return
         self._usable()
         if self.read_only:

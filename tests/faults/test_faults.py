@@ -150,7 +150,7 @@ def test_an_interrupt(kind: str, step: int, only: str) -> None:
 
 
 def test_interrupts_find_a_lock_that_is_kept() -> None:
-    where = ("--only", "warehouse/index.py", "--step", 29)
+    where = ("--only", "warehouse/environments.py", "--step", 29)
     broken(run("interrupts", *where, "--until-found", "--broken", "leaked_lock"), "unclear", "unusable")
 
 

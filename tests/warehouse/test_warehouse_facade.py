@@ -22,7 +22,7 @@ from pyplantx.core.trace import ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import tables
-from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.environments import Environments
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, VersionInfo, Warehouse
 from tests.warehouse.stores import fetch, send
@@ -537,16 +537,16 @@ def test_what_the_background_thread_writes_while_a_view_is_begun_is_found(opened
     warehouse = opened()
     warehouse.begin_activity()
     send(warehouse, "x", 5)
-    begin = Index.begin_read
+    begin = Environments.begin_read
 
-    def overtaken(index: Index, env: Any, **how: Any) -> Any:
-        txn = begin(index, env, **how)
+    def overtaken(environments: Environments, env: Any, **how: Any) -> Any:
+        txn = begin(environments, env, **how)
         ticker = threading.Thread(target=warehouse.sync)
         ticker.start()
         ticker.join()
         return txn
 
-    monkeypatch.setattr(Index, "begin_read", overtaken)
+    monkeypatch.setattr(Environments, "begin_read", overtaken)
     warehouse._reader.refresh()
     assert warehouse.last_ref("y") is None
     monkeypatch.undo()
@@ -555,9 +555,9 @@ def test_what_the_background_thread_writes_while_a_view_is_begun_is_found(opened
 
 
 def test_the_map_grows_with_the_index(opened: Open, monkeypatch: Any) -> None:
-    import pyplantx.warehouse.index as index
+    import pyplantx.warehouse.environments as environments
 
-    monkeypatch.setattr(index, "FIRST_MAP", 64 * 4096)
+    monkeypatch.setattr(environments, "FIRST_MAP", 64 * 4096)
     warehouse = opened()
     warehouse.begin_activity()
     for number in range(40):
