@@ -456,15 +456,17 @@ class Committer:
             self.waiting.drop(void)
             self.waiting.lose(address)
             self._void.add(address)  # the reactor that has sent it may still run
-        self._error = WarehouseError(
-            f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
-            f"what has sent it ({len(void)} finished reactor(s) so far) will run again",
-            hint="is the disk failing or full? The data was put aside in the store's folder 'quarantine'",
-        )
         try:
             self._objects.quarantine(address)
-        except OSError as trouble:  # it stays where it is, named by nothing
-            self._report(f"the object {address} could not be put aside: {trouble.strerror}")
+            what = "The data was put aside in the store's folder 'quarantine'"
+        except OSError as trouble:
+            what = f"The data could not be put aside ({trouble.strerror}): it stays where it is, named by nothing"
+        where = error.filename or self._objects.layout.root
+        self._error = WarehouseError(
+            f"an ingredient could not be made durable: {error.strerror} ({where!r}); "
+            f"what has sent it ({len(void)} finished reactor(s) so far) will run again",
+            hint=f"is the disk failing, full or gone? {what}",
+        )
 
     def _back_up_if_due(self, now: float) -> None:
         if now >= self._backup_at and self._index.changed:

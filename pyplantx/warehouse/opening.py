@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import DamagedObject, PayloadMissing, UntrustedStore
+from pyplantx.errors import DamagedObject, PayloadMissing, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.warehouse import records
 from pyplantx.warehouse.files import is_address
@@ -179,14 +179,24 @@ class Opener:
         return MemoryPayload(parts)
 
     def _put_aside(self, address: Digest, why: str) -> None:
-        report(f"{why}; the ingredient is made again when it is needed")
+        """What is damaged is moved out of the way, and forgotten.
+
+        Raises
+        ------
+        WarehouseError
+            If it can't be moved. Then the disk may be gone, and the object whole: it is not forgotten.
+        """
         if not is_address(address):
-            return  # a forged reference: there is nothing to put aside
+            return report(f"{why}; the ingredient is made again when it is needed")  # a forged reference
         try:
             if not self._read_only:
                 self._session.objects.quarantine(address)
         except OSError as error:
-            report(f"the damaged object could not be put aside: {error.strerror}")
+            raise WarehouseError(
+                f"{why}; nor can it be put aside: {error.strerror}",
+                hint="is the file system there, and may it be written to? Nothing was forgotten: run it again then",
+            ) from error
+        report(f"{why}; the ingredient is made again when it is needed")
         if not self._session.index.environments.closed:  # else the next session finds that its files are gone
             self._session.committer.forget_object(address)
 

@@ -207,3 +207,15 @@ def test_power_loss_finds_a_missing_sync() -> None:
         "wrong",
         "unusable",
     )
+
+
+# -- mounts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["objects", "whole"])
+def test_a_mount_goes_away(way: str) -> None:
+    kept(run("mounts", "--way", way, "--cycles", 4), cases=4)
+
+
+def test_a_mount_that_goes_away_finds_a_store_that_forgets() -> None:
+    broken(run("mounts", "--way", "objects", "--cycles", 40, "--broken", "forgetful"), "lost")
