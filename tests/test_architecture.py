@@ -22,6 +22,7 @@ PACKAGE = ROOT / "pyplantx"
 FLOORS = {
     "errors": 0,
     "events": 0,
+    "disk": 0,
     "given": 0,
     "helping": 0,
     "interrupts": 0,
@@ -72,12 +73,13 @@ NARROWER = {
     "errors": [],
     "events": ["errors", "given"],
     "given": ["errors", "units"],
+    "disk": [],
     "helping": [],
     "interrupts": [],
     "loaded": [],
     "units": ["errors"],
     "memory": ["errors", "units", "tuples"],
-    "warehouse.retention": ["core.trace", "units", "errors", "tuples"],
+    "warehouse.retention": ["core.trace", "units", "errors", "tuples", "disk"],
     "core.*": ["core.*", "errors", "tuples"],
     "pipework": ["blocks.*", "core.trace", "reactor", "specs.views", "units", "errors", "given"],
     "fingerprint.*": ["fingerprint.*", "core.trace", "errors", "tuples"],
@@ -85,8 +87,8 @@ NARROWER = {
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors", "given"],
     "scratch": [],
-    "warehouse.environments": ["warehouse.files", "warehouse.locks", "errors"],
-    "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
+    "warehouse.environments": ["warehouse.files", "warehouse.locks", "errors", "disk"],
+    "warehouse.index": ["warehouse.*", "errors"],
     "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "helping", "interrupts", "tuples"],
 }
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pyplantx.disk import free_bytes
 from pyplantx.errors import BadRequest, WarehouseError
 from pyplantx.fingerprint.arrays import contiguous
 from pyplantx.interrupts import uninterrupted
@@ -301,6 +302,5 @@ def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:
     WarehouseFull
         If there is too little space for both.
     """
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < nbytes + reserve:
+    if free_bytes(folder) < nbytes + reserve:
         raise no_space(folder, nbytes, reserve=reserve)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
+from pyplantx.disk import UNKNOWN, all_bytes
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
@@ -459,11 +460,14 @@ def _hindrance(session: Session, alone: bool) -> str:
 
 
 def budget(session: Session) -> int:
-    """Bytes of payloads at which a collection begins: what was set, or a quarter of the file system."""
+    """Bytes of payloads at which a collection begins: what was set, or a quarter of the file system.
+
+    `disk.UNKNOWN` where that doesn't tell its size: nothing is collected there by itself.
+    """
     if session.disk is not None:
         return session.disk
-    room = os.statvfs(session.layout.root)
-    return room.f_blocks * room.f_frsize // _OF_FILE_SYSTEM
+    there = all_bytes(session.layout.root)
+    return there if there == UNKNOWN else there // _OF_FILE_SYSTEM
 
 
 def disk_use(session: Session, reader: Reader) -> DiskUse:

@@ -12,6 +12,7 @@ Rules kept here, each for a measured reason (docs/design/warehouse.md):
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import lmdb
 
+from pyplantx.disk import free_bytes
 from pyplantx.errors import StoreBusy, WarehouseError, WarehouseFull
 from pyplantx.warehouse.files import disk_error
 from pyplantx.warehouse.locks import FileLock
@@ -251,8 +253,7 @@ class Environments:
             self._envs.pop()
 
     def _write_error(self, error: lmdb.Error) -> WarehouseError:
-        room = os.statvfs(self.layout.root)
-        free = room.f_bavail * room.f_frsize
+        free = free_bytes(self.layout.root)
         what = f"the index of {self.layout.root!r} can't be written: {error}"
         # On the last bytes of a disk LMDB's writes are short, which it reports as an I/O error.
         if isinstance(error, lmdb.DiskError) or free < _NEARLY_FULL:
@@ -356,6 +357,8 @@ class Environments:
             env = self._open_env(os.fsencode(folder), options)  # lmdb takes text only if it is Unicode
         except lmdb.Error as error:
             hint = _FORK_AGAIN if _never_ended else ""
+            if os.strerror(errno.ENODEV) in str(error):
+                hint = "this file system maps no files: Plant(dir, index='/a/local/folder') keeps the index elsewhere"
             raise WarehouseError(f"the index {folder!r} can't be opened: {error}", hint=hint) from error
         except OSError as error:  # of making the folder
             raise disk_error(error, f"the index {folder!r} can't be opened", self.layout.root) from error

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
+from pyplantx.disk import allow
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.environments import FIRST_MAP, TABLES, Key
@@ -176,7 +177,7 @@ def _copy_records(env: lmdb.Environment, txn: Txn, path: str, is_whole: IsWhole)
             for table, key, record in _records(env, txn):
                 if is_whole(table, key, record):
                     into.put(key, record, db=tables[table])
-    os.chmod(path, 0o600)
+    allow(path, 0o600)
     sync_path(path)
 
 
@@ -362,7 +363,7 @@ def _bring_back(layout: Layout, folder: str) -> str:
 
     beside = os.path.join(folder, "data.mdb.new")
     shutil.copyfile(backup, beside)
-    os.chmod(beside, 0o600)
+    allow(beside, 0o600)
     sync_path(beside)
     os.rename(beside, os.path.join(folder, "data.mdb"))
     sync_path(folder)

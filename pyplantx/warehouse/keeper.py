@@ -9,10 +9,10 @@ and what each session adds is counted; only near the budget are the records look
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyplantx.disk import taken_bytes
 from pyplantx.errors import BadRequest, PayloadMissing
 from pyplantx.logs import log
 from pyplantx.units import Size, parse_bytes, parse_seconds, show_bytes
@@ -130,7 +130,8 @@ def _keep_within(session: Session, reader: Reader, notes: Notes, limit: int) -> 
     """Look closely only if what was noted at former ends, and what was added since, may be near the budget."""
     noted = notes.get(_SIZE, "")
     size = (int(noted) if noted.isdecimal() else 0) + session.added
-    if (size if noted else _taken(session)) >= _WARN_FROM * limit:
+    # All files of the file system take more than the store.
+    if (size if noted else taken_bytes(session.layout.root)) >= _WARN_FROM * limit:
         session.committer.sync()
         size = _measure(reader)
         if size > limit:
@@ -141,12 +142,6 @@ def _keep_within(session: Session, reader: Reader, notes: Notes, limit: int) -> 
         return  # on a file system with so little on it there is nothing to count yet
     if str(size) != noted:
         notes.put(_SIZE, "", str(size))
-
-
-def _taken(session: Session) -> int:
-    """Bytes that all files of the file system take: the store has no more."""
-    room = os.statvfs(session.layout.root)
-    return (room.f_blocks - room.f_bfree) * room.f_frsize
 
 
 def _measure(reader: Reader) -> int:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import resource
 import stat
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +32,25 @@ _WRITE = 1 << 20
 _NO_REPLY = frozenset({2, 36, 42})  # FORGET, INTERRUPT, BATCH_FORGET
 _SIZE, _MODE, _UID, _GID, _ATIME, _MTIME, _ATIME_NOW, _MTIME_NOW = 8, 1, 2, 4, 16, 32, 128, 256
 _RENAME_NOREPLACE = 1
+_DIRECT_IO = 1  # FOPEN_DIRECT_IO: nothing is cached, so nothing can be mapped for writing
+
+#: What a file system may lack, as many do.
+LACKS = ("links", "permissions", "sizes", "folder syncs", "maps")
 
 
+@functools.cache
 def why_not() -> str:
     """The reason why it can't be mounted here; empty if it can."""
     if os.geteuid() != 0:
         return "mounting a file system needs root"
-    if not os.path.exists("/dev/fuse"):
-        return "there is no /dev/fuse"
-    return ""
+    with tempfile.TemporaryDirectory() as point:
+        try:
+            device = mount(point, "fuse.tried")
+        except OSError as error:
+            return f"no FUSE file system can be mounted here: {error}"
+        ended = subprocess.run(["umount", "-l", point], capture_output=True, text=True)
+        os.close(device)
+        return f"it can't be unmounted here: {ended.stderr}" if ended.returncode else ""
 
 
 class Server:
@@ -50,18 +62,20 @@ class Server:
         Behind the file system.
     device : int
         ``/dev/fuse``, opened.
+    lacks : str
+        One of `LACKS`, or nothing.
     """
 
-    def __init__(self, folder: str, device: int) -> None:
-        self._device = device
+    def __init__(self, folder: str, device: int, lacks: str = "") -> None:
+        self._device, self._lacks = device, lacks
         self._nodes = {ROOT_NODE: os.open(folder, os.O_PATH | os.O_DIRECTORY)}
         self._numbers: dict[int, int] = {}  # inode -> node: names of one file are one node
         self._answers: dict[int, Callable[[int, bytes], bytes]] = {
             **{1: self.look_up, 3: self.attributes, 4: self.set_attributes, 5: self.read_link, 6: self.symlink},
             **{9: self.mkdir, 10: self.unlink, 11: self.rmdir, 12: self.rename, 13: self.link, 14: self.open},
             **{15: self.read, 16: self.write, 17: self.statfs, 18: self.release, 20: self.fsync, 25: self.flush},
-            **{26: self.init, 27: self.open, 28: self.read_folder, 29: self.release, 30: self.fsync, 35: self.create},
-            45: self.rename_with_flags,
+            **{26: self.init, 27: self.open, 28: self.read_folder, 29: self.release, 35: self.create},
+            **{30: self.fsync_folder, 45: self.rename_with_flags},
         }
 
     def serve(self) -> None:
@@ -117,6 +131,8 @@ class Server:
         valid, _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, uid, gid, _ = struct.unpack_from(
             "<IIQQQQQQIIIIIIII", body
         )
+        if valid & _MODE and self._lacks == "permissions":
+            raise OSError(errno.EPERM, "no permissions here")
         path, before = self._path(node), os.fstat(self._nodes[node])
         if valid & _MODE:
             os.chmod(path, stat.S_IMODE(mode))
@@ -175,6 +191,8 @@ class Server:
         return b""
 
     def link(self, node: int, body: bytes) -> bytes:
+        if self._lacks == "links":
+            raise OSError(errno.EPERM, "no second names here")
         (old,) = struct.unpack_from("<Q", body)
         name = _names(body[8:])[0]
         os.link(self._path(old), name, dst_dir_fd=self._nodes[node], follow_symlinks=True)
@@ -184,13 +202,16 @@ class Server:
 
     def open(self, node: int, body: bytes) -> bytes:
         flags, _ = struct.unpack_from("<II", body)
-        return struct.pack("<QII", os.open(self._path(node), flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL)), 0, 0)
+        return self._opened(os.open(self._path(node), flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL)))
+
+    def _opened(self, fd: int) -> bytes:
+        return struct.pack("<QII", fd, _DIRECT_IO if self._lacks == "maps" else 0, 0)
 
     def create(self, node: int, body: bytes) -> bytes:
         flags, mode, _, _ = struct.unpack_from("<IIII", body)
         name = _names(body[16:])[0]
         fd = os.open(name, flags | os.O_CREAT, stat.S_IMODE(mode), dir_fd=self._nodes[node])
-        return self._entry(node, name) + struct.pack("<QII", fd, 0, 0)
+        return self._entry(node, name) + self._opened(fd)
 
     def read(self, _: int, body: bytes) -> bytes:
         fd, offset, size = struct.unpack_from("<QQI", body)
@@ -203,6 +224,11 @@ class Server:
     def fsync(self, _: int, body: bytes) -> bytes:
         os.fsync(struct.unpack_from("<Q", body)[0])
         return b""
+
+    def fsync_folder(self, node: int, body: bytes) -> bytes:
+        if self._lacks == "folder syncs":
+            raise OSError(errno.EINVAL, "folders can't be synced here")
+        return self.fsync(node, body)
 
     def flush(self, _: int, __: bytes) -> bytes:
         return b""
@@ -224,6 +250,8 @@ class Server:
 
     def statfs(self, _: int, __: bytes) -> bytes:
         room = os.statvfs(self._path(ROOT_NODE))
+        if self._lacks == "sizes":
+            return bytes(80)
         counts = (room.f_blocks, room.f_bfree, room.f_bavail, room.f_files, room.f_ffree)
         return struct.pack("<QQQQQIIII24x", *counts, room.f_bsize, room.f_namemax, room.f_frsize, 0)
 
@@ -254,7 +282,8 @@ def mount(point: str, kind: str) -> int:
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
     libc: Any = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"host:/folder", os.fsencode(point), kind.encode(), ctypes.c_ulong(0), options.encode()):
-        raise OSError(ctypes.get_errno(), f"{kind} can't be mounted")
+        os.close(device)
+        raise OSError(ctypes.get_errno(), f"{kind} can't be mounted: {os.strerror(ctypes.get_errno())}")
     return device
 
 
@@ -269,10 +298,12 @@ class Mounted:
         Where they are seen.
     kind : str
         Its type in the mount table.
+    lacks : str
+        One of `LACKS`, or nothing.
     """
 
-    def __init__(self, folder: Path, point: Path, kind: str) -> None:
-        self._command = [sys.executable, "-m", __spec__.name, str(folder), str(point), kind]
+    def __init__(self, folder: Path, point: Path, kind: str, lacks: str = "") -> None:
+        self._command = [sys.executable, "-m", "tests.faults.passthrough", str(folder), str(point), kind, lacks]
         self._server: subprocess.Popen[str] | None = None
         self.point = point
 
@@ -299,11 +330,11 @@ class Mounted:
 
 
 @contextlib.contextmanager
-def mounted(folder: Path, point: Path, kind: str) -> Iterator[Mounted]:
+def mounted(folder: Path, point: Path, kind: str, lacks: str = "") -> Iterator[Mounted]:
     """A folder seen through a FUSE file system."""
     folder.mkdir(exist_ok=True)
     point.mkdir(exist_ok=True)
-    served = Mounted(folder, point, kind)
+    served = Mounted(folder, point, kind, lacks)
     served.begin()
     try:
         yield served
@@ -312,10 +343,10 @@ def mounted(folder: Path, point: Path, kind: str) -> Iterator[Mounted]:
 
 
 def main() -> None:
-    folder, point, kind = sys.argv[1:]
+    folder, point, kind, *lacks = sys.argv[1:]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each file that was looked up is kept open
-    server = Server(folder, mount(point, kind))
+    server = Server(folder, mount(point, kind), *lacks)
     print("mounted", flush=True)
     server.serve()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyplantx.errors import WarehouseError
+from pyplantx.errors import UntrustedStore, WarehouseError
 from tests.faults import passthrough, program
 
 pytestmark = pytest.mark.skipif(bool(passthrough.why_not()), reason=passthrough.why_not() or "it can be mounted")
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(bool(passthrough.why_not()), reason=passthrough.
 
 @pytest.fixture
 def mount(tmp_path: Path, request: Any) -> Iterator[passthrough.Mounted]:
-    with passthrough.mounted(tmp_path / "behind", tmp_path / "mount", request.param) as mounted:
+    kind, lacks = request.param if isinstance(request.param, tuple) else (request.param, "")
+    with passthrough.mounted(tmp_path / "behind", tmp_path / "mount", kind, lacks) as mounted:
         yield mounted
 
 
@@ -79,3 +80,44 @@ def test_what_cannot_be_reached_is_an_error_and_not_forgotten(mount: passthrough
     with program.open_plant(mount.point / "plant", 1, told.append, **options) as plant:
         plant.produce("long_array")
     assert told == []
+
+
+POORER = [("fuse.sshfs", lacks) for lacks in ("links", "permissions", "sizes", "folder syncs")]
+
+
+@pytest.mark.parametrize("mount", POORER, indirect=True, ids=str)
+def test_a_poorer_file_system_serves_as_well(mount: passthrough.Mounted, tmp_path: Path) -> None:
+    lives(mount.point / "plant", index=tmp_path / "index")
+
+
+@pytest.mark.parametrize("mount", [("fuse.bindfs", "permissions")], indirect=True, ids=str)
+def test_one_that_keeps_no_permissions_is_not_trusted_with_code_if_others_may_write(
+    mount: passthrough.Mounted, tmp_path: Path
+) -> None:
+    with program.open_plant(mount.point / "plant", 1) as plant:
+        plant.produce("thing")
+    (tmp_path / "behind" / "plant").chmod(0o777)
+    with program.open_plant(mount.point / "plant", 1) as plant, pytest.raises(UntrustedStore):
+        plant.produce("thing")
+
+
+@pytest.mark.parametrize("mount", [("fuse.sshfs", "sizes")], indirect=True, ids=str)
+def test_where_no_size_is_told_nothing_is_collected_by_itself(mount: passthrough.Mounted, tmp_path: Path) -> None:
+    with program.open_plant(mount.point / "plant", 1, index=tmp_path / "index") as plant:
+        plant.produce("long_array")
+        assert "without a budget: the file system doesn't tell its size" in str(plant.du())
+    with program.open_plant(mount.point / "plant", 1, index=tmp_path / "index", disk=1000) as plant:
+        assert "% of the budget of 1.00 kB" in str(plant.du())
+
+
+@pytest.mark.parametrize("mount", [("fuse.bindfs", "maps")], indirect=True, ids=str)
+def test_one_that_maps_no_files_says_what_to_do(mount: passthrough.Mounted, tmp_path: Path) -> None:
+    with pytest.raises(WarehouseError, match="No such device") as caught:
+        program.open_plant(mount.point / "plant", 1)
+    assert "keeps the index elsewhere" in caught.value.hint
+    with program.open_plant(mount.point / "plant", 1, index=tmp_path / "index") as plant:
+        assert program.is_right("dataset", plant.produce("dataset"), (1,))
+        assert program.is_right("long_array", plant.produce("long_array"), (1,))
+        with pytest.raises(WarehouseError, match="maps no files for writing") as caught:
+            plant.produce("allocated")
+        assert "specs.HdfArraySpec" in caught.value.hint
