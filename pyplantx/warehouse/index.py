@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import lmdb
 
-from pyplantx.errors import DamagedObject, StoreBusy, StoreReadOnly, WarehouseError, WarehouseFull
-from pyplantx.warehouse.files import Layout, disk_error, in_words, make_folder, make_way, write_file
+from pyplantx.errors import DamagedObject, StoreBusy, WarehouseError, WarehouseFull
+from pyplantx.warehouse.files import Layout, disk_error, in_words, make_folder, make_way, opened_read_only, write_file
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.records import seal_record, unseal_record
 
@@ -488,7 +488,7 @@ class Index:
         """
         self.usable()
         if self.read_only:
-            raise StoreReadOnly(f"the store {self.layout.root!r} was opened with read_only=True")
+            raise opened_read_only(self.layout.root)
         if not self._gate.acquire(timeout=wait):
             return False
         try:

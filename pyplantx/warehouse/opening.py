@@ -237,7 +237,7 @@ class Opener:
             why, hint = "trust='data' allows no such thing", "open it with trust='own' if it is your own store"
         else:
             why = "it belongs to another user, or others may write to it"
-            hint = f"if nobody else has written to it: chmod -R go-w {where!r}"
+            hint = f"if nobody else has written to it: chmod -R go-w {where!r}; or open a copy, if you trust its owner"
         return UntrustedStore(
             f"decoding a {ref.spec!r} ingredient could run code from the store {where!r}, and {why}", hint=hint
         )
