@@ -639,8 +639,14 @@ class Warehouse:
 
 def _absolute(path: str) -> str:
     """The path, seen from the folder that is worked in now; a ``~`` in front is the home of the user."""
+    told = os.path.expanduser(path)
+    if told.startswith("~"):
+        raise BadRequest(
+            f"{path!r} begins with {told.partition(os.sep)[0]!r}, and this machine knows no home of such a user",
+            hint=f"give the whole path, or './{path}' for a folder of that name",
+        )
     try:
-        return os.path.abspath(os.path.expanduser(path))
+        return os.path.abspath(told)
     except FileNotFoundError:
         raise WarehouseError(
             f"{path!r} leads nowhere: the folder that is worked in was removed",

@@ -617,3 +617,14 @@ def test_a_tilde_is_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.Mon
         assert warehouse.directory == str(home / "store")
     assert sorted(os.listdir(home)) == ["index", "store"]
     assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"index": "~nobody-of-this-name/x"}], ids=["store", "index"])
+def test_a_home_that_nobody_knows_is_no_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadRequest, match="'~nobody-of-this-name', and this machine knows no home") as caught:
+        Warehouse("store" if options else "~nobody-of-this-name/x", **options)
+    assert "'./~nobody-of-this-name/x'" in caught.value.hint and not list(tmp_path.iterdir())
+    Warehouse("./~nobody-of-this-name/x").close()
