@@ -33,6 +33,7 @@ from pyplantx.specs.library import (
     ask_for_space,
     cast,
     read_words,
+    settle_truths,
     write_words,
 )
 from pyplantx.specs.picks import pick
@@ -177,6 +178,7 @@ class H5Backend:
         truths = dest.dtype.kind == "b" and self.facts.dtype.kind in "iu"  # HDF5 would keep the numbers in their place
         target = np.empty(dest.shape, self.facts.dtype) if truths else dest
         self._ask(lambda dataset: dataset.read_direct(target, source_sel, dest_sel))
+        settle_truths(target, self.facts.dtype)
         if truths:
             place = () if dest_sel is None else dest_sel
             dest[place] = target[place] != 0

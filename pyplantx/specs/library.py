@@ -246,6 +246,8 @@ def cast(library: Library, array: Array, dtype: np.dtype[Any]) -> Array:
     """A contiguous array with another dtype, converted as HDF5 does; by NumPy where that does the same, only faster."""
     if array.dtype == dtype:
         return array
+    if dtype.names is not None:
+        array = with_truths(array, dtype)
     if _agree(array.dtype, dtype):
         with np.errstate(all="ignore"):
             return array.astype(dtype)
@@ -258,6 +260,49 @@ def _agree(source: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
     if kinds == "SS" or np.can_cast(source, dtype, "safe"):
         return source.kind in "biufcS" and (source.kind == "S") == (dtype.kind == "S")
     return kinds in ("if", "uf", "ff", "ic", "uc", "fc", "cc")  # no number to a complex one in HDF5 at all
+
+
+def with_truths(value: Any, dtype: np.dtype[Any]) -> Any:
+    """An array with truth values in the place of integers, where those of a dtype are: HDF5 would keep the numbers.
+
+    Parameters
+    ----------
+    value : numpy.ndarray or numpy.void
+        What is to be written; it comes back itself where nothing is to be done.
+    dtype : numpy.dtype
+        Of the dataset. Fields of structures are found by their names, as HDF5 does.
+    """
+    if dtype.base.kind == "b" and value.dtype.kind in "iu":
+        return value != 0
+    if dtype.names is None or value.dtype.names is None or value.dtype == dtype:
+        return value
+    fields = {name: value[name] for name in value.dtype.names}
+    made = {name: with_truths(part, dtype[name].base) if name in dtype.names else part for name, part in fields.items()}
+    if all(made[name] is part for name, part in fields.items()):
+        return value
+    told = [(name, part.dtype, value.dtype[name].shape) for name, part in made.items()]
+    array = np.zeros(value.shape, told)
+    for name, part in made.items():
+        array[name] = part
+    return array
+
+
+def settle_truths(array: Array, dtype: np.dtype[Any]) -> None:
+    """Make truth values of the numbers that HDF5 has left in the boolean fields of structures, where `dtype` has some.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        What HDF5 has read into.
+    dtype : numpy.dtype
+        Of the dataset.
+    """
+    for name in set(array.dtype.names or ()) & set(dtype.names or ()):
+        field, source = array[name], dtype[name].base
+        if field.dtype.kind == "b" and source.kind in "iu":
+            field[...] = field.view("u1") != 0
+        else:
+            settle_truths(field, source)
 
 
 def read_words(dataset: Any, selection: Any) -> Any:
@@ -290,8 +335,8 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
     """
     dtype, shape = dataset.dtype, dataset.shape
     picked = pick(selection, shape)
-    if dtype.kind == "b" and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        value = value != 0  # HDF5 would keep the numbers, which are no truth values
+    if isinstance(value, (np.ndarray, np.void)):
+        value = with_truths(value, dtype)
     try:
         if picked is not None:
             selection, value = picked.selection, _in_order(value, picked, dtype)

@@ -318,6 +318,49 @@ def test_numbers_become_truth_values_where_they_are_read_into_them(stage, option
     allocation.discard()
 
 
+NUMBERS = np.array(
+    [([255, 0], (0,), 1.5), ([1, 3], (200,), -1)], [("ok", "u1", 2), ("in", [("is", "<i4")]), ("x", "f8")]
+)
+TRUTHS = np.dtype([("x", "f4"), ("ok", "?", 2), ("in", [("is", "?")])], align=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1,)}, {"compression": "gzip"}], ids=["raw", "chunked", "packed"])
+@pytest.mark.parametrize("write", ["all", "one", "list", "direct"])
+def test_numbers_become_truth_values_in_structures(stage, options, write):
+    """HDF5 goes by the names of fields, and would leave 127 in the place of a truth value."""
+    expected = np.zeros(2, TRUTHS)
+    expected["ok"], expected["in"]["is"], expected["x"] = NUMBERS["ok"] != 0, NUMBERS["in"]["is"] != 0, NUMBERS["x"]
+    allocation = SPEC.allocate(stage, shape=(2,), dtype=TRUTHS, **options)
+    if write == "one":
+        allocation.handle[0], allocation.handle[1] = NUMBERS
+    elif write == "direct":
+        allocation.handle.write_direct(NUMBERS)
+    else:
+        allocation.handle[... if write == "all" else [1, 0]] = NUMBERS if write == "all" else NUMBERS[::-1]
+    assert allocation.handle[...].tobytes() == expected.tobytes()
+    assert allocation.seal().digest == digest_of(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1,)}, {"compression": "gzip"}], ids=["raw", "chunked", "packed"])
+def test_numbers_become_truth_values_where_structures_are_read_into_them(stage, options):
+    allocation = SPEC.allocate(stage, shape=(2,), dtype=NUMBERS.dtype, **options)
+    allocation.handle[...] = NUMBERS
+    found = np.zeros(2, TRUTHS)
+    allocation.handle.read_direct(found)
+    for truths in (found, allocation.handle.astype(TRUTHS)[...]):
+        assert truths["ok"].tobytes() == bytes([1, 0, 1, 1]) and truths["in"]["is"].tobytes() == bytes([0, 1])
+        assert truths["x"].tolist() == [1.5, -1]
+    allocation.discard()
+
+
+@pytest.mark.parametrize("value", [np.array([7, 0], "u1"), (7, 0)], ids=repr)
+def test_truth_values_are_sent_with_their_very_bits(value):
+    array = np.zeros(2, [("ok", "?"), ("x", "f4")])
+    array["ok"].view("u1")[...] = value  # whoever makes such ones gets them back
+    with stored(SPEC, array) as entry:
+        assert entry.open()[...].tobytes() == array.tobytes()
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
 @pytest.mark.parametrize(("axis", "shape"), [(-1, (2, 5)), (-2, (5, 3))])
 def test_resizing_along_an_axis_counted_from_the_end(stage, axis, shape, options):
