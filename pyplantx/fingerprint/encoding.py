@@ -26,6 +26,7 @@ from pyplantx.fingerprint.objects import (
     PICKLING,
     as_builtin,
     bound_to,
+    class_attribute,
     class_module,
     instance_dict,
     is_by_address,
@@ -498,6 +499,14 @@ class Encoder:
         elif layout.hides_state:
             self._unseen(value)
         self._fields(value, hooks_in_order(own) if own and layout.is_network else own or {}, slots)
+        if base is tuple and self._code is not None:
+            self._named_items(value)
+
+    def _named_items(self, value: tuple[Any, ...]) -> None:
+        """Write what texts in a named tuple say to be called, as of the fields of any instance."""
+        names = class_attribute(type(value), "_fields")
+        if isinstance(names, tuple) and any(key in names for key in TARGETS):
+            self._targets(dict(zip(names, tuple.__iter__(value))))
 
     def _fields(self, value: Any, own: dict[str, Any], slots: list[tuple[str, Any]]) -> None:
         wraps = "__wrapped__" in own
