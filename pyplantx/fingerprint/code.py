@@ -353,6 +353,14 @@ class Fingerprinter:
             else:
                 patterns[_to_pattern(solved)] = None
 
+    @staticmethod
+    def shows_all_it_sends(function: Any) -> bool:
+        """Whether `function` can send nothing but what `hints` has found in it."""
+        from pyplantx.fingerprint.sends import shows_all_it_sends  # needed on a cold start only
+
+        inner = _unwrap(function)
+        return type(inner) is types.FunctionType and shows_all_it_sends(inner.__code__)
+
     def mentions(self, function: Any) -> set[str]:
         """All texts in `function`, its helpers and subreactors, and in what they refer to, that it does not ask for."""
         from pyplantx.fingerprint.mentions import texts_in, texts_of  # needed on a cold start only
