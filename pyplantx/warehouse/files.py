@@ -264,6 +264,11 @@ def disk_error(
     return WarehouseError(f"{what}: {error.strerror or error} ({error.filename or folder!r})")
 
 
+def opened_read_only(root: str) -> StoreReadOnly:
+    """The error for what would write to a store that was opened for reading only."""
+    return StoreReadOnly(f"the store {root!r} was opened with read_only=True", hint="open it without, to write")
+
+
 @contextmanager
 def in_words(what: str, folder: str) -> Iterator[None]:
     """System calls that fail inside raise `disk_error`."""

@@ -16,11 +16,10 @@ from contextlib import suppress
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
-from pyplantx.errors import StoreReadOnly
 from pyplantx.warehouse.commits import Commits
 from pyplantx.warehouse.damage import Damage
 from pyplantx.warehouse.environments import Environments, Key
-from pyplantx.warehouse.files import Layout, disk_error, in_words, make_folder, make_way, remove_file
+from pyplantx.warehouse.files import Layout, disk_error, in_words, make_folder, make_way, opened_read_only, remove_file
 from pyplantx.warehouse.reader import Reader
 from pyplantx.warehouse.recordchecks import RecordChecks
 
@@ -129,7 +128,7 @@ class Index:
         """
         self.environments.usable()
         if self.read_only:
-            raise StoreReadOnly(f"the store {self.layout.root!r} was opened with read_only=True")
+            raise opened_read_only(self.layout.root)
 
         def work() -> None:
             with in_words(f"the index of {self.layout.root!r} can't be written", self.layout.root):

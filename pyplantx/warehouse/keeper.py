@@ -18,7 +18,7 @@ from pyplantx.logs import log
 from pyplantx.units import Size, parse_bytes, parse_seconds, show_bytes
 from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.collect import budget, collect, disk_use
-from pyplantx.warehouse.files import in_words
+from pyplantx.warehouse.files import in_words, opened_read_only
 from pyplantx.warehouse.retention import Collected, DiskUse, Limits
 from pyplantx.warehouse.roots import Notes
 from pyplantx.warehouse.session import report
@@ -60,8 +60,11 @@ class Keeper:
         limits = make_limits(max_size, keep_versions, older_than)
         if limits == Limits():
             limits = Limits(budget(self._session))
+        if not dry_run:
+            self._check_writable()
         with self._in_words("collected"):
-            self._session.committer.sync()
+            if not self._session.read_only:
+                self._session.committer.sync()
             return collect(self._session, self._reader, limits, dry_run=dry_run)
 
     def du(self) -> DiskUse:
@@ -78,11 +81,13 @@ class Keeper:
                 f"this version of {name!r} was collected, so it can't be pinned",
                 hint=f"plant.produce({name!r}) makes it again",
             )
+        self._check_writable()
         roots.pin(self._notes, name, address)
         self._session.committer.sync()
 
     def unpin(self, name: str) -> bool:
         """Let go of all pinned versions of an ingredient; False if there were none."""
+        self._check_writable()
         had = roots.unpin(self._notes, name)
         self._session.committer.sync()
         return had
@@ -90,6 +95,10 @@ class Keeper:
     def note_reached(self) -> None:
         """Note what the session has reached up to now, while it goes on."""
         roots.note_reached(self._session, self._notes, over=False)
+
+    def _check_writable(self) -> None:
+        if self._session.read_only:  # before anything waits to be written
+            raise opened_read_only(self._session.layout.root)
 
     def _in_words(self, done: str) -> AbstractContextManager[None]:
         root = self._session.layout.root

@@ -164,10 +164,7 @@ class Opener:
             return MemoryPayload(dict([_tiny_part(ref.inline)]))
         known = self.find(ref.address)
         if known is None:
-            where = self._session.layout.root
-            raise PayloadMissing(
-                f"the {ref.spec} object {ref.address} is not in the store {where!r} any more", hint=_AGAIN
-            )
+            raise self._gone(ref)
         if known[0].home == IN_FILES:
             return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
         own = self._own_payload(ref.address, *known) if in_place else None
@@ -175,8 +172,17 @@ class Opener:
             return own
         parts = self.memory_parts(ref.address, *known)
         if parts is None:
+            if known[0].home == IN_SMALL and self._reader.payload(ref.address.encode()) is None:
+                self._put_aside(ref.address, f"the payload of object {ref.address} is not where its record says")
+                raise self._gone(ref)  # an index began anew from its backup, which has no payloads
             raise DamagedObject(f"the payload of object {ref.address} does not match its checksum")
         return MemoryPayload(parts)
+
+    def _gone(self, ref: ObjectRef) -> PayloadMissing:
+        where = self._session.layout.root
+        return PayloadMissing(
+            f"the {ref.spec} object {ref.address} is not in the store {where!r} any more", hint=_AGAIN
+        )
 
     def _put_aside(self, address: Digest, why: str) -> None:
         """What is damaged is moved out of the way, and forgotten.
@@ -242,7 +248,7 @@ class Opener:
             why, hint = "trust='data' allows no such thing", "open it with trust='own' if it is your own store"
         else:
             why = "it belongs to another user, or others may write to it"
-            hint = f"if nobody else has written to it: chmod -R go-w {where!r}"
+            hint = f"if nobody else has written to it: chmod -R go-w {where!r}; or open a copy, if you trust its owner"
         return UntrustedStore(
             f"decoding a {ref.spec!r} ingredient could run code from the store {where!r}, and {why}", hint=hint
         )

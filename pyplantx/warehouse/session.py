@@ -375,9 +375,14 @@ def _open_new(session: Session) -> None:
     _sessions[root] = session
     try:
         session.open()
-    except BaseException:
+    except BaseException as error:
         session.leave()
         del _sessions[root]
+        if isinstance(error, StoreReadOnly) and os.path.exists(os.path.join(session.layout.meta, "data.mdb")):
+            hint = (
+                "Plant(dir, read_only=True) gives what is up to date in it; to run reactors, ask for the right to write"
+            )
+            raise StoreReadOnly(error.message, hint=hint) from error
         raise
 
 
