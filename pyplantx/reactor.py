@@ -484,9 +484,8 @@ class Registry:
     function of the same id is a clash, as long as it is there. A script that is imported by one of its own modules
     defines its reactors twice; those of ``__main__`` count.
 
-    One that comes when others are in use is what somebody has just written: a cell of a notebook under a new name, or
-    with a line from another one, a cell that was moved to a module, or back. It is asked before one that it may stand
-    for; see `Roster.newcomers`.
+    One that comes when others are in use is what somebody has just written: a cell of a notebook under a new name, a
+    cell that was moved to a module, or back. It is asked before one that it may stand for; see `Roster.newcomers`.
     """
 
     def __init__(self) -> None:
@@ -497,28 +496,21 @@ class Registry:
         self._last: dict[str, ReactorId] = {}  # name -> who was defined last under it
         self.changes = 0  #: grows with every definition
         self.in_use = False  #: whether a plant has asked for any of them
-        #: Those that came to what was in use, the last at the end -> their definition until then, if there was one.
-        self.late: dict[ReactorId, Reactor | None] = {}
+        self.late: dict[ReactorId, None] = {}  #: those that somebody has added to what was in use, the last at the end
 
     def add(self, reactor: Reactor) -> None:
         """Note a reactor."""
         self.changes += 1
         self._modules.add(reactor.__module__)
         known = self._reactors.get(reactor.id)
-        others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
-        if self.in_use:
-            self._note_late(reactor, known[-1] if known else None)
+        if self.in_use and (known is None or self._last.get(reactor.name) != reactor.id):
+            self.late.pop(reactor.id, None)
+            self.late[reactor.id] = None
         self._last[reactor.name] = reactor.id
+        others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
         if (known and len(others) < len(known)) or reactor.id in self._forgotten:
             self._again[reactor.id] = reactor
-
-    def _note_late(self, reactor: Reactor, before: Reactor | None) -> None:
-        if before is not None and self._last.get(reactor.name) == reactor.id:
-            self.late.setdefault(reactor.id, before)
-        else:
-            self.late.pop(reactor.id, None)
-            self.late[reactor.id] = None
 
     def newest(self, reactor: Reactor) -> Reactor:
         """The last definition of the function that a reactor was made of."""

@@ -250,23 +250,18 @@ class Roster:
     def newcomers(self, is_known: Callable[[Digest], bool]) -> Iterator[tuple[ReactorId, Iterable[str]]]:
         """Those that were defined when others were in use and have never run, the last one last; what they surely send.
 
-        Of one that there was already, what that did not send.
-
         Parameters
         ----------
         is_known : callable
             Whether something with this root has ever run.
         """
-        for id, before in default_registry.late.items():
+        for id in default_registry.late:
             if id not in self._reactors or self._have_run.get(id) == self.root(id):
                 continue
             if is_known(self.root(id)):
                 self._have_run[id] = self.root(id)
             else:
-                yield id, self._surely_sent(self._reactors[id]) - (self._surely_sent(before) if before else set())
-
-    def _surely_sent(self, reactor: Reactor) -> set[str]:
-        return {*reactor.sends, *self._fingerprinter.hints(reactor).names}
+                yield id, (*self._reactors[id].sends, *self._fingerprinter.hints(self._reactors[id]).names)
 
     def hinted_names(self) -> list[str]:
         """All names that the code mentions where something is sent."""

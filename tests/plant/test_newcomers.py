@@ -134,29 +134,6 @@ def test_cells_that_are_run_again_and_new_ones_for_other_things_run_nothing(open
         assert plant.log.take() == []
 
 
-def test_a_line_that_was_moved_to_another_reactor_counts(open_plant: Any, cell: Any) -> None:
-    other = "@ReactorFunc\ndef prepare(pipe):\n    pipe.send('prepared', 1)\n"
-    cell(load(1) + USE + other)
-    with open_plant() as plant:
-        assert plant.produce("out", "prepared") == (10, 1)
-        plant.log.take()
-        cell(other + "    pipe.send('data', 2)\n")
-        assert plant.produce("out") == 20
-        cell(other)
-        assert plant.produce("out") == 10
-        assert plant.log.take() == ["prepare", "use"]
-
-
-def test_an_edit_of_one_that_would_have_sent_it_before_changes_nothing(open_plant: Any, cell: Any) -> None:
-    cell(load(1) + USE + load(5, "never_asked"))
-    with open_plant() as plant:
-        assert plant.produce("out") == 10
-        for value in (6, 6, 7):
-            cell(load(value, "never_asked"))
-            assert plant.produce("out") == 10
-        assert plant.log.take() == ["use", "load"]
-
-
 def test_a_family_that_is_made_in_a_loop_grows(open_plant: Any, cell: Any) -> None:
     family = (
         "for year in {}:\n    @ReactorFunc(name=f'load-{{year}}')\n    def load(pipe, year=year):\n"
