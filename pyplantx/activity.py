@@ -122,6 +122,8 @@ class Activity:
         self._busy: dict[ReactorId, float] = {}
         self._unfinished: dict[ReactorId, None] = {}  # those that are in the middle of a run, in order of their starts
         self._reverted: set[ReactorId] = set()  # those whose present versions are not the last ones that ran
+        self._newcomers = self._look_for_newcomers()
+        self._met: set[str] = set()  # ingredients for which these were asked
         self._strangers: tuple[ReactorId, ...] | None = None  # found out once: those that have run since are through
         self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
         self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
@@ -287,13 +289,47 @@ class Activity:
 
     def _find_producers(self, instruction: FindProducers) -> None:
         name, stage = instruction
-        if stage == 0 and (name in self._outside or self._recall.knows_some) and self._tell_from_before(name):
+        if self._newcomers and stage == 0 and self._ask_newcomer(name):
+            return
+        if (
+            stage == 0
+            and not self._newcomers
+            and (name in self._outside or self._recall.knows_some)
+            and self._tell_from_before(name)
+        ):
             return
         candidates = self._candidates(name, stage)
         while not candidates and stage < _LAST_STAGE - 1:
             stage += 1
             candidates = self._candidates(name, stage)
         self._events.append(_new(ProducersFound, (name, stage, tuple(candidates), stage == _LAST_STAGE)))
+
+    def _look_for_newcomers(self) -> dict[str, ReactorId]:
+        """Ingredients that others have sent -> who was defined since then to send them, and has never run.
+
+        In a notebook a reactor gets another name, or moves to a module and is edited there. The old one is still
+        registered, and up to date; what it has sent is not what the session's code says now.
+        """
+        found: dict[str, ReactorId] = {}
+        for id, names in self.reactors.newcomers(self._has_run):
+            for name in names:
+                if any(who != id and who in self.reactors for who, _ in self.warehouse.producers(name)):
+                    found[name] = id
+        return found
+
+    def _ask_newcomer(self, name: str) -> bool:
+        """Ask who was defined to send an ingredient since it was sent, before all others; if it fails, nobody else."""
+        id = self._newcomers.get(name)
+        if id is None:
+            return False
+        if name not in self._met:
+            self._met.add(name)
+            self._events.append(_new(ProducersFound, (name, _FORMER, (id,), False)))
+            return True
+        has_failed = self.demand.failure(id) is not None
+        if has_failed:
+            self._events.append(_new(ProducersFound, (name, _LAST_STAGE - 1, (), False)))
+        return has_failed
 
     def _tell_from_before(self, name: str) -> bool:
         """Answer from deep traces, if they know the ingredient, or whom to ask first."""
@@ -328,8 +364,11 @@ class Activity:
         if stage == 2:
             return self.reactors.hinted(name)
         if self._strangers is None:
-            self._strangers = tuple(self.reactors.others(lambda root: self.warehouse.find_record(root) is not None))
+            self._strangers = tuple(self.reactors.others(self._has_run))
         return self.reactors.mentioned_first(name, self._strangers)
+
+    def _has_run(self, root: Digest) -> bool:
+        return self.warehouse.find_record(root) is not None
 
     def _traced(self, name: str) -> list[ReactorId]:
         """Who sent it before: first those whose present version did, the newest first."""

@@ -66,7 +66,8 @@ def error_of(
     if failure.kind == "deadlock":
         return _deadlock(failure, names, line_of)
     kind, message, hint = _WORDS[failure.kind]
-    return kind(message.format(name=repr(failure.name), reactors=" and ".join(names)), hint=hint)
+    apart = names if len(set(names)) == len(names) else failure.reactors
+    return kind(message.format(name=repr(failure.name), reactors=" and ".join(apart)), hint=hint)
 
 
 def note_opened(error: BaseException, name: str) -> None:

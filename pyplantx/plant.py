@@ -21,7 +21,7 @@ from pyplantx.gate import Gate, Visit
 from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
 from pyplantx.logs import log
 from pyplantx.memory import MemoryBudget
-from pyplantx.reactor import Reactor, ReactorFunc, function_of
+from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
 from pyplantx.roster import Roster
 from pyplantx.trees import Segments
 from pyplantx.units import parse_bytes
@@ -340,7 +340,8 @@ class Plant:
                 failures = [activity.demand.failure(id) for id in ids]
             if any(failure is not None and failure.kind == "two producers" for failure in failures):
                 self._warned.add(name)
-                senders = " and ".join([self._roster[id].name for id in ids])
+                names = [self._roster[id].name for id in ids]
+                senders = " and ".join(names if len(set(names)) == len(names) else ids)
                 log().warning("%s both send %r, and the one that has run last is asked: rename one", senders, name)
 
     def _activity(self, dry: bool = False) -> Visit:
@@ -350,6 +351,7 @@ class Plant:
     def _make_activity(self, dry: bool) -> Activity:
         self._roster.refresh()
         self._roster.catch_up()
+        default_registry.in_use = True
         answers = Answers(
             self._config_source,
             self._fingerprinter,

@@ -483,6 +483,9 @@ class Registry:
     from one and the same code (a loop, a factory): then `resolve` has to tell whether they differ. Another
     function of the same id is a clash, as long as it is there. A script that is imported by one of its own modules
     defines its reactors twice; those of ``__main__`` count.
+
+    One that comes when others are in use is what somebody has just written: a cell of a notebook under a new name, a
+    cell that was moved to a module, or back. It is asked before one that it may stand for; see `Roster.newcomers`.
     """
 
     def __init__(self) -> None:
@@ -490,13 +493,20 @@ class Registry:
         self._modules: set[str] = set()
         self._again: dict[ReactorId, Reactor] = {}  # newest definition of those that have replaced another one
         self._forgotten: set[ReactorId] = set()  # plants may have them
+        self._last: dict[str, ReactorId] = {}  # name -> who was defined last under it
         self.changes = 0  #: grows with every definition
+        self.in_use = False  #: whether a plant has asked for any of them
+        self.late: dict[ReactorId, None] = {}  #: those that somebody has added to what was in use, the last at the end
 
     def add(self, reactor: Reactor) -> None:
         """Note a reactor."""
         self.changes += 1
         self._modules.add(reactor.__module__)
         known = self._reactors.get(reactor.id)
+        if self.in_use and (known is None or self._last.get(reactor.name) != reactor.id):
+            self.late.pop(reactor.id, None)
+            self.late[reactor.id] = None
+        self._last[reactor.name] = reactor.id
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
         if (known and len(others) < len(known)) or reactor.id in self._forgotten:
@@ -541,6 +551,9 @@ class Registry:
         self._reactors.clear()
         self._modules.clear()
         self._again.clear()
+        self._last.clear()
+        self.late.clear()
+        self.in_use = False
         self.changes += 1
 
 

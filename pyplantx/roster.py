@@ -39,6 +39,7 @@ class Roster:
         self._by_hand = False  # whether somebody has chosen
         self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._caught_up = -1
+        self._have_run: dict[ReactorId, Digest] = {}  # root of late ones
 
     def __getitem__(self, id: ReactorId) -> Reactor:
         return self._reactors[id]
@@ -245,6 +246,22 @@ class Roster:
     def hints_at(self, id: ReactorId, name: str) -> bool:
         """Whether the code of this reactor is among `hinted`; costs no look at the code of others."""
         return bool(_Hints(self._fingerprinter, [self._reactors[id]]).senders(name))
+
+    def newcomers(self, is_known: Callable[[Digest], bool]) -> Iterator[tuple[ReactorId, Iterable[str]]]:
+        """Those that were defined when others were in use and have never run, the last one last; what they surely send.
+
+        Parameters
+        ----------
+        is_known : callable
+            Whether something with this root has ever run.
+        """
+        for id in default_registry.late:
+            if id not in self._reactors or self._have_run.get(id) == self.root(id):
+                continue
+            if is_known(self.root(id)):
+                self._have_run[id] = self.root(id)
+            else:
+                yield id, (*self._reactors[id].sends, *self._fingerprinter.hints(self._reactors[id]).names)
 
     def hinted_names(self) -> list[str]:
         """All names that the code mentions where something is sent."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError, shown
+from pyplantx.fingerprint import memos
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
@@ -174,6 +175,8 @@ class Fingerprinter:
                 self._graph = Graph(self._describer.describe, self._describer.widen)
                 self._reaches.clear()
                 root = self._graph.root(obj)
+        if self._frozen and self._describer.caches:  # code that was met in a run
+            memos.let_go(self._describer.caches, self._graph.root)
         return root
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
@@ -240,9 +243,13 @@ class Fingerprinter:
         return library_name(cls, self._boundary) is None
 
     def freeze(self, objs: Iterable[Any]) -> None:
-        """Fingerprint all of `objs` now, before anything that they refer to is changed by running them."""
+        """Fingerprint all of `objs` now, before anything that they refer to is changed by running them.
+
+        What caches of functions hold that other code has computed is let go: see `memos`.
+        """
         for obj in objs:
             self.fingerprint(obj)
+        memos.let_go(self._describer.caches, self._graph.root)
         self._frozen = True  # what changes from now on was changed by running code
 
     # --- code records ---------------------------------------------------------------------------------
@@ -488,10 +495,12 @@ class Fingerprinter:
         if self._loaded:
             self.end_activity()
         self._active = False
+        memos.note(self._describer.caches, self._graph.root)
 
     def end_activity(self) -> None:
         """Note which globals changed while the activity lasted: they are state, not constants."""
         self._active = self._loaded = False
+        memos.note(self._describer.caches, self._graph.root)
         for key, slot, after in self._describer.changed_slots():
             self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
             self._met_state.add(key)

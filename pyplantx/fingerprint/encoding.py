@@ -21,6 +21,7 @@ from pyplantx.fingerprint.boundary import Boundary, module_name
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.kinds import Kind, Layout
 from pyplantx.fingerprint.modules import TARGETS, locate
+from pyplantx.fingerprint.notes import is_note, without_notes
 from pyplantx.fingerprint.objects import (
     MISSING,
     PICKLING,
@@ -492,13 +493,13 @@ class Encoder:
             self._content(value, layout, own)
 
     def _content(self, value: Any, layout: Layout, own: dict[str, Any] | None) -> None:
-        base, slots = layout.builtin, layout.slots
+        base = layout.builtin
         if base is not None:
             self._out += b"y"
             self.write(as_builtin(value, base))
         elif layout.hides_state:
             self._unseen(value)
-        self._fields(value, hooks_in_order(own) if own and layout.is_network else own or {}, slots)
+        self._fields(value, hooks_in_order(own) if own and layout.is_network else own or {}, layout)
         if base is tuple and self._code is not None:
             self._named_items(value)
 
@@ -508,13 +509,15 @@ class Encoder:
         if isinstance(names, tuple) and any(key in names for key in TARGETS):
             self._targets(dict(zip(names, tuple.__iter__(value))))
 
-    def _fields(self, value: Any, own: dict[str, Any], slots: list[tuple[str, Any]]) -> None:
+    def _fields(self, value: Any, own: dict[str, Any], layout: Layout) -> None:
         wraps = "__wrapped__" in own
         fields = [(name, item) for name, item in own.items() if not (wraps and name in _COPIED)]
-        for name, member in slots:
+        for name, member in layout.slots:
             item = read_slot(member, value)
             if item is not MISSING:
                 fields.append((name, item))
+        if layout.takes_notes:
+            fields = [(name, item) for name, item in fields if not is_note(value, name, item)]
         fields = without_own_numbers(value, fields)
         self._out += b"d" + size(len(fields))
         self._pairs(fields, ".{}")
@@ -536,7 +539,7 @@ class Encoder:
             let_end(error)
             self._unseen(value, error)
             return
-        self._fields(value, own, self._kind(type(value)).layout.slots)
+        self._fields(value, own, self._kind(type(value)).layout)
         if self._opaque is not None:
             self._opaque(value)
 
@@ -576,9 +579,12 @@ class Encoder:
         self._out += size(len(arguments))
         for argument in arguments:
             self._class(argument) if isinstance(argument, type) else self.write(argument)
+        layout = self._kind(type(value)).layout
+        if layout.takes_notes:
+            state = without_notes(value, state)
         if type(state) is dict:
             state = _without_own_numbers(value, state)
-            state = hooks_in_order(state) if self._kind(type(value)).layout.is_network else state
+            state = hooks_in_order(state) if layout.is_network else state
         self.write(state)
         self.write(None if items is None else list(items))
         self.write(None if pairs is None else [tuple(pair) for pair in pairs])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from pyplantx.fingerprint.notes import takes_notes
 from pyplantx.fingerprint.objects import (
     MARKS,
     MISSING,
@@ -98,16 +99,20 @@ class Layout:
         The builtin container or scalar that it derives from.
     is_network : bool
         Whether it is one of torch's modules.
+    takes_notes : bool
+        Whether they may hold what says nothing of them (`notes`).
     """
 
-    __slots__ = ("builtin", "cls", "is_network", "is_reduced", "slots")
+    __slots__ = ("builtin", "cls", "is_network", "is_reduced", "slots", "takes_notes")
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.is_reduced = has_own_reduce(cls)
         self.slots = python_slots(cls)
         self.builtin = builtin_base(cls)
-        self.is_network = NETWORK in lineage(cls)
+        bases = lineage(cls)
+        self.is_network = NETWORK in bases
+        self.takes_notes = takes_notes(bases)
 
     @property
     def hides_state(self) -> bool:

@@ -20,6 +20,7 @@ from pyplantx.fingerprint.encoding import LEAVES
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
+from pyplantx.fingerprint.memos import Cached
 from pyplantx.fingerprint.modules import locate, offered
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -140,6 +141,7 @@ class Describer:
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
         self._listed: dict[int, _Listed] = {}
+        self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
 
     # --- slots ----------------------------------------------------------------------------------------
 
@@ -332,6 +334,8 @@ class Describer:
         """Thin wrappers: what they hold, and the code of their class where the project has derived one."""
         node = Node(obj, b"parts\0")
         self._add_class(node, obj)
+        if isinstance(obj, Cached):
+            self.caches.append(obj)
         for name in _parts_of(obj):
             node.add_slot(self.slot(obj, name, f"{node.label}.{name}", read_attribute))
         if type(obj) not in _WITHOUT_FIELDS:
@@ -676,7 +680,7 @@ _PART_NAMES: Final[dict[Any, tuple[str, ...]]] = {
     property: ("fget", "fset", "fdel"),
     staticmethod: ("__func__",),
     classmethod: ("__func__",),
-    type(functools.lru_cache(lambda: None)): ("__wrapped__",),
+    Cached: ("__wrapped__",),
 }
 _PARTED: Final = tuple(_PART_NAMES)
 

@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.modules import locate
+from pyplantx.fingerprint.notes import is_note
 from pyplantx.fingerprint.objects import (
     PICKLING,
     builtin_base,
@@ -118,7 +119,9 @@ def left_out(value: Any, parts: Any) -> list[tuple[str, Any]]:
     known = own_fields(value)
     unknown = known if is_look_up(parts) else fields_added_to(value, _author(type(value)))
     candidates = [
-        (name, item) for name, item in known.items() if name not in _LOCATION and (name in unknown or _has_code(item))
+        (name, item)
+        for name, item in known.items()
+        if name not in _LOCATION and (name in unknown or _has_code(item)) and not is_note(value, name, item)
     ]
     told = _told(parts) if candidates else ()
     return [(name, item) for name, item in candidates if id(item) not in told]

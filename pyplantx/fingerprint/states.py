@@ -307,6 +307,7 @@ NEVER: Final = frozenset(
         *("weakref.finalize", "os._Environ", "builtins.PyCapsule"),
         *("subprocess.Popen", "concurrent.futures._base.Executor", "h5py._hl.base.HLObject"),
         *(f"h5py.{name}ID" for name in ("h5a.Attr", "h5d.Dataset", "h5f.File", "h5g.Group", "h5p.Prop")),
+        "IPython.core.interactiveshell.InteractiveShell",  # `get_ipython` is a method of it: each cell changes it
         *("pyplantx.plant.Plant", "pyplantx.pipework.Pipework", "pyplantx.warehouse.warehouse.Warehouse"),
     }
 )

@@ -283,10 +283,20 @@ def _trouble(value: object, error: Exception | SystemExit, dump: Callable[[objec
     if isinstance(error, ImportError):
         return error
     path, node = deepest(value, lambda part: _fails(part, dump))
+    kind = _class_of(node)
     return CannotStore(
-        f"{path}: a {type_name(type(node))} can't be stored: {type(error).__name__}: {error}",
-        hint=advice_where_pickle_fails(node if isinstance(node, type) else type(node)),
+        f"{path}: a {type_name(kind)} can't be stored: {type(error).__name__}: {error}",
+        hint=advice_where_pickle_fails(node if isinstance(node, type) else kind),
     )
+
+
+def _class_of(node: object) -> type:
+    """The class that an object says it is of: of a view of the config that of the config."""
+    try:
+        told: object = node.__class__
+    except Exception:  # foreign code, in the middle of telling an error
+        return type(node)
+    return told if isinstance(told, type) else type(node)
 
 
 def _fails(value: object, dump: Callable[[object, _Sink], None]) -> bool:

@@ -6,6 +6,7 @@ means something else. Types are recognised by name along the MRO, so nothing is 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -83,7 +84,20 @@ def advice_where_pickle_fails(kind: type) -> str:
     """What to do about an instance of a class for which neither pickle nor dill has a way."""
     if "<locals>" in kind.__qualname__:
         return f"move class {kind.__name__} out of its function: a class is found again by its name in a module"
+    if not _is_found(kind):
+        return (
+            f"there is no {kind.__qualname__} in the module {kind.__module__} that is loaded now: a class is found "
+            "again by its name in a module (under python -m cProfile or -m trace, and after exec or runpy, those of a "
+            "script are not); put it into a module that is imported"
+        )
     return "leave it out before sending, or give its class __reduce__ or __getstate__"
+
+
+def _is_found(kind: type) -> bool:
+    held: object = sys.modules.get(kind.__module__)
+    for part in kind.__qualname__.split("."):
+        held = getattr(held, part, None)
+    return held is not None
 
 
 def _known(table: dict[str, str], kind: type) -> str | None:

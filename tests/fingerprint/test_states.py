@@ -197,6 +197,30 @@ def test_methods_that_are_called_eval_find_nothing(tmp_path: Path) -> None:
     assert before == fingerprints(tmp_path / "b", {"app.py": source.replace("K = 1", "K = 2")}, "f")
 
 
+SHELL = """\
+class InteractiveShell:
+    __module__ = "IPython.core.interactiveshell"
+    execution_count = 1
+    def get_ipython(self): return self
+get_ipython = InteractiveShell().get_ipython
+def f():
+    try:
+        return get_ipython().__class__.__name__ != "TerminalInteractiveShell"
+    except NameError:
+        return False
+"""
+
+
+def test_who_asks_for_the_shell_of_a_notebook_does_not_see_each_cell_that_is_run() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(SHELL, names)
+    printer = Fingerprinter()
+    before = printer.fingerprint(names["f"])
+    names["get_ipython"].__self__.execution_count = 2
+    assert Fingerprinter().fingerprint(names["f"]) == before
+    assert any("get_ipython" in line for line in printer.opaque(names["f"]))
+
+
 def test_the_history_of_a_notebook_does_not_count() -> None:
     cells = "def get_ipython(): pass\nIn = ['a']\n_i = 'a'\n_i1 = 'a'\n_ = 1\n_3 = 4\n_dh = ['/home']\n"
     source = cells + "K = 1\ndef f(name): return globals()[name]"

@@ -121,6 +121,16 @@ def test_a_class_inside_a_function_is_told_where_it_should_stand(tmp_path):
         assert "move class Inner out of its function" in caught.value.hint
 
 
+@pytest.mark.filterwarnings("ignore:Cannot locate")
+def test_a_class_that_its_module_does_not_have_is_told_why(tmp_path):
+    names = {"__name__": "module_that_is_not_there"}
+    exec("class Lost:\n    pass\nclass View:\n    __class__ = property(lambda self: Lost)", names)
+    for made in ("Lost", "View"):
+        with pytest.raises(CannotStore, match=r"value\['a'\]: a module_that_is_not_there\.Lost can't") as caught:
+            specs.ObjectSpec().write({"a": names[made]()}, FolderStage(str(tmp_path)))
+        assert "there is no Lost in the module module_that_is_not_there" in caught.value.hint
+
+
 def test_deep_nesting_is_a_clear_error(tmp_path):
     with pytest.raises(CannotStore, match="nested too deeply"):
         specs.ObjectSpec().write(deep_list(100_000), FolderStage(str(tmp_path)))
