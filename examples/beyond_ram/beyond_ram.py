@@ -133,7 +133,7 @@ def report(pipe, config):
         clean[...]  # as one would write it for an array that fits
     print(f"volume of {clean.shape}, {clean.nbytes // MB} MB", end="; ")
     print(f"mean {statistics['mean']:.4f}, spread {statistics['spread']:.4f}")
-    shutil.copy(path, os.path.join(pipe.peek("out_dir"), "projection.png"))
+    shutil.copyfile(path, os.path.join(pipe.peek("out_dir"), "projection.png"))
 
 
 # --- what happens around it ---------------------------------------------------------------------------
