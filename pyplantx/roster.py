@@ -169,7 +169,18 @@ class Roster:
         named = self._named.get(wanted, [])
         if len(named) == 1:
             return named[0]
-        raise unknown_reactor(wanted, [reactor.name for reactor in self] if not named else named)
+        raise unknown_reactor(wanted, named) if named else self._no_reactor(wanted)
+
+    def _no_reactor(self, wanted: str) -> UnknownReactor:
+        """The error for a name that no reactor has: perhaps it is that of an ingredient."""
+        senders = self.hinted(wanted)
+        if not senders:
+            return unknown_reactor(wanted, [reactor.name for reactor in self])
+        return UnknownReactor(
+            f"there is no reactor {wanted!r}",
+            hint=f"that is an ingredient, which {self._reactors[senders[0]].name} sends: name that reactor, or use "
+            f"plant.produce({wanted!r}), plant.explain({wanted!r})",
+        )
 
     def _find_reactor(self, wanted: Reactor) -> ReactorId:
         held = self._reactors.get(wanted.id) or self._twin(wanted)

@@ -491,3 +491,16 @@ def test_who_ran_under_another_modules_name(tmp_path: Path) -> None:
             told.append((plant.why(name).reason, plant.explain("x").reason))
             forget_reactors()
     assert told == [("never run before",) * 2, ("its code has run on this store, but not under this name",) * 2]
+
+
+@pytest.mark.parametrize("ask", [Plant.why, Plant.run_reactor])
+def test_the_name_of_an_ingredient_where_a_reactor_is_wanted(tmp_path: Path, ask: Any) -> None:
+    @ReactorFunc
+    def train(pipe: Any) -> None:
+        pipe.send("model", 1)
+
+    with Plant(tmp_path) as plant:
+        plant.add_reactors(train)
+        with pytest.raises(errors.UnknownReactor, match="there is no reactor .model.") as caught:
+            ask(plant, "model")
+    assert "which train sends" in caught.value.hint and "plant.produce('model')" in caught.value.hint
