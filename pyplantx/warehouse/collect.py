@@ -280,7 +280,7 @@ def _remove_payloads(session: Session, keys: list[bytes]) -> None:
 
 
 def _write(session: Session, payloads: dict[bytes, bytes | None]) -> None:
-    if not session.index.write(lambda: (payloads, None), session.index.lock_timeout):
+    if not session.index.write(lambda: (payloads, None), session.index.environments.lock_timeout):
         raise session.index.environments.busy()
 
 

@@ -130,7 +130,7 @@ class Committer:
             if passing:
                 self.waiting.unnamed.add(address)
         if self._bytes > self._most_bytes or (self._queue and self._is_crowded()):
-            self.flush(self._index.lock_timeout)
+            self.flush(self._index.environments.lock_timeout)
 
     def _is_crowded(self) -> bool:
         """Whether those payloads that will be written with their records, and not before, fill half of the room."""
@@ -245,7 +245,7 @@ class Committer:
         now = time.monotonic()
         if (now - oldest >= PATIENCE or self._bytes > MANY_BYTES) and now >= self._retry_at:
             written = self.flush(0.0)
-            if not written and now - oldest > self._index.lock_timeout:
+            if not written and now - oldest > self._index.environments.lock_timeout:
                 raise self._index.environments.busy()
 
     def flush(self, wait: float) -> bool:
@@ -287,7 +287,7 @@ class Committer:
         self._sync_files()  # what the syncer has not come to; it may be busy, or there may be none
         with self._lock:
             self._synced.wait_for(lambda: not self._unsynced)
-        if not self.flush(self._index.lock_timeout):
+        if not self.flush(self._index.environments.lock_timeout):
             raise self._index.environments.busy()
         if self._error is not None:
             error, self._error = self._error, None

@@ -91,8 +91,8 @@ class Environments:
         self.is_usable = True  # neither of the two
         self.layout = layout
         self._durable = durable
-        self._read_only = read_only
-        self._lock_timeout = lock_timeout
+        self.read_only = read_only
+        self.lock_timeout = lock_timeout
         self._patience = max(LONGEST_READ, lock_timeout)
         self._gate = threading.RLock()  # the one writing thread of this process
         self._writing = threading.RLock()  # a write transaction is open
@@ -203,7 +203,7 @@ class Environments:
         """The error for a writer that does not end."""
         holder, _ = self.turn.holder()
         return StoreBusy(
-            f"the store {self.layout.root!r} is being written by {holder}, for more than {self._lock_timeout:g} s",
+            f"the store {self.layout.root!r} is being written by {holder}, for more than {self.lock_timeout:g} s",
             hint="is that process stopped? Let it go on or end it; Plant(lock_timeout=...) waits longer",
         )
 
@@ -347,8 +347,8 @@ class Environments:
             "max_dbs": max_dbs,
             "max_readers": _MAX_READERS,
             "mode": 0o600,
-            "readonly": self._read_only,
-            "create": not self._read_only,
+            "readonly": self.read_only,
+            "create": not self.read_only,
             "sync": self._durable,
             "readahead": False,
             "lib_version": 0,  # the engine 0.9: the file formats of the engines differ
@@ -363,7 +363,7 @@ class Environments:
         except OSError as error:  # of making the folder
             raise disk_error(error, f"the index {folder!r} can't be opened", self.layout.root) from error
         self._envs.append(env)
-        if not self._read_only:
+        if not self.read_only:
             env.reader_check()  # readers that died keep old pages in use
         return env
 
@@ -373,18 +373,18 @@ class Environments:
         except lmdb.ReadonlyError:
             return lmdb.open(folder, lock=False, **options)
         except lmdb.Error:
-            if not self._read_only or os.access(folder, os.W_OK):
+            if not self.read_only or os.access(folder, os.W_OK):
                 raise
             return lmdb.open(folder, lock=False, **options)  # no lock file can be made on a read-only file system
 
     def _open_tables(self) -> dict[str, Any]:
         try:
-            if self._read_only:
+            if self.read_only:
                 return {name: self.meta.open_db(name.encode(), create=False) for name in TABLES}
         except lmdb.Error as error:
             raise WarehouseError(f"the index {self.layout.meta!r} lacks a table: {error}") from error
         # LMDB opens tables in a write transaction, and waits without a time limit for one that a stopped process holds.
-        if not self.turn.acquire(self._lock_timeout):
+        if not self.turn.acquire(self.lock_timeout):
             raise self.busy()
         try:
             self.turn.sign()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pyplantx.warehouse.commits import Commits
 from pyplantx.warehouse.damage import Damage
 from pyplantx.warehouse.environments import Environments, Key
-from pyplantx.warehouse.files import Layout, disk_error, in_words, make_folder, make_way, opened_read_only, remove_file
+from pyplantx.warehouse.files import disk_error, in_words, make_folder, make_way, opened_read_only, remove_file
 from pyplantx.warehouse.reader import Reader
 from pyplantx.warehouse.recordchecks import RecordChecks
 
@@ -36,12 +36,8 @@ class Index:
 
     Parameters
     ----------
-    layout : Layout
-    durable : bool
-        Whether each commit is synced to disk.
-    read_only : bool
-    lock_timeout : float
-        Seconds to wait for another process that writes.
+    environments : Environments
+        Where they are kept; opened and closed by the index.
     report : callable
         Takes a sentence about damage; it reaches the user's log once.
     sealing : Sealing, optional
@@ -49,21 +45,12 @@ class Index:
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        *,
-        durable: bool,
-        read_only: bool,
-        lock_timeout: float,
-        report: Callable[[str], None],
-        sealing: Sealing | None = None,
+        self, environments: Environments, *, report: Callable[[str], None], sealing: Sealing | None = None
     ) -> None:
-        self.layout = layout
-        self.read_only = read_only
-        self.lock_timeout = lock_timeout
+        self.environments = environments
+        self.layout, self.read_only = environments.layout, environments.read_only
         self.checks = RecordChecks(sealing)
-        self.damage = Damage(layout, report, read_only=read_only)
-        self.environments = Environments(layout, durable=durable, read_only=read_only, lock_timeout=lock_timeout)
+        self.damage = Damage(self.layout, report, read_only=self.read_only)
         self._commits = Commits()
         self._readers: list[Reader] = []
         self._marked = True  # a mark of a clean close may exist: remove it before the first write

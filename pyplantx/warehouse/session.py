@@ -19,6 +19,7 @@ from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import close_claims, sweep_claims
 from pyplantx.warehouse.committer import Committer
+from pyplantx.warehouse.environments import Environments
 from pyplantx.warehouse.files import RESUME, Layout, fresh_id, in_words, make_root
 from pyplantx.warehouse.formatfile import check_format, find_sealing, mend_format
 from pyplantx.warehouse.index import Index
@@ -96,14 +97,8 @@ class Session:
         durable = durability == "power"
         self.staging = Staging(self.layout, self.id, sealing, durable=durable)
         self.objects = Objects(self.layout, sealing)
-        self.index = Index(
-            self.layout,
-            durable=durable,
-            read_only=read_only,
-            lock_timeout=lock_timeout,
-            report=report,
-            sealing=sealing,
-        )
+        environments = Environments(self.layout, durable=durable, read_only=read_only, lock_timeout=lock_timeout)
+        self.index = Index(environments, report=report, sealing=sealing)
         self.committer = Committer(self.index, self.objects, durable=durable, report=report)
 
     def open(self) -> None:
@@ -111,10 +106,10 @@ class Session:
         with in_words(f"the store {self.layout.root!r} can't be opened", os.path.dirname(self.layout.root)):
             check_format(self.layout)
             if self.read_only:
-                self._look_only(self.index.lock_timeout)
+                self._look_only(self.index.environments.lock_timeout)
                 self.index.open()
             else:
-                self._prepare(self.index.lock_timeout)
+                self._prepare(self.index.environments.lock_timeout)
 
     def _prepare(self, lock_timeout: float) -> None:
         """Take the locks, let nothing damaged reach LMDB, open the index.
@@ -219,7 +214,7 @@ class Session:
     def share(self) -> None:
         """Be one of several again; after `is_alone`, whatever it said: trying gives the shared lock away."""
         if not self.read_only and self._entry.is_open:
-            self._be_present(self.index.lock_timeout)
+            self._be_present(self.index.environments.lock_timeout)
             self._entry.release()
 
     def close(self) -> None:

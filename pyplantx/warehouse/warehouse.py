@@ -317,7 +317,7 @@ class Warehouse:
 
     def _last_batches(self, most: int) -> list[tuple[bytes, bytes]]:
         """The entries of the last commits, as they are stored; newest last."""
-        self._committer.flush(self._session.index.lock_timeout)
+        self._committer.flush(self._session.index.environments.lock_timeout)
         self._reader.refresh()
         if most > _FIRST_LOOK:
             return self._reader.tail("history", most)

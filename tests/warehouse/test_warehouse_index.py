@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pyplantx.warehouse.environments import Environments
 from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.index import Index
 
@@ -16,7 +17,8 @@ from pyplantx.warehouse.index import Index
 def index(tmp_path: Path) -> Iterator[Index]:
     layout = Layout(str(tmp_path / "store"))
     layout.make()
-    index = Index(layout, durable=False, read_only=False, lock_timeout=10.0, report=lambda trouble: None)
+    environments = Environments(layout, durable=False, read_only=False, lock_timeout=10.0)
+    index = Index(environments, report=lambda trouble: None)
     index.open()
     yield index
     index.close()
