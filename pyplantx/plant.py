@@ -128,6 +128,7 @@ class Plant:
             budget = MemoryBudget(memory)
             workers = _workers_for(executor)
             room = parse_bytes(disk, "the disk budget")
+            self._config = check_config(config)
             claim_wait = check_wait("claim_timeout=", claim_timeout)
             self._fingerprinter = Fingerprinter(
                 library_versions=library_versions, track=_modules("track", track), library=_modules("library", library)
@@ -152,7 +153,6 @@ class Plant:
         self._workers = workers
         self._roster = Roster(self._fingerprinter)
         self._advice = Advice(self._roster, self.warehouse)
-        self._config = check_config(config)
         self._auxiliary: set[str] = set()
         self._listeners = Listeners()
         self._decisions: dict[ReactorId, Decision | None] = {}  # None: up to date

@@ -199,18 +199,19 @@ class PackedArray:
         See `packing_of`.
     shape : tuple of int
         Lengths of the axes.
-    load : callable
-        Gives what is stored of a chunk (such as a `ChunkTable`); called by several threads.
+    load : callable, optional
+        Gives what is stored of a chunk (such as a `ChunkTable`); called by several threads. Not for subclasses that
+        know it themselves: a method of theirs kept here would be a cycle, and their file wait for the collector.
     limit : int
         Bytes of unpacked chunks that are kept because only a part of them was read.
     """
 
     def __init__(
-        self, known: Packing, shape: Shape, load: Callable[[Shape], Stored], *, limit: int = CACHE_LIMIT
+        self, known: Packing, shape: Shape, load: Callable[[Shape], Stored] | None = None, *, limit: int = CACHE_LIMIT
     ) -> None:
         self.shape = shape
         self._known = known
-        self._load = load
+        self._given = load
         self._kept: OrderedDict[Shape, Array] = OrderedDict()
         self._budget = limit
         self.limit = self._cache_limit()
@@ -241,6 +242,10 @@ class PackedArray:
 
         for_each_block(-(-len(touched) // step), copy_some, parallel=several)
         return out.reshape(selected.shape)
+
+    def _load(self, chunk: Shape) -> Stored:
+        assert self._given is not None
+        return self._given(chunk)
 
     def forked(self) -> None:
         """In a forked child: a thread that was left behind may have the lock."""
@@ -364,7 +369,7 @@ class PackedWriter(PackedArray):
     """
 
     def __init__(self, known: Packing, dataset: Any, staged: StagedView, *, limit: int = CACHE_LIMIT) -> None:
-        super().__init__(known, tuple(dataset.shape), self._stored_here, limit=limit)
+        super().__init__(known, tuple(dataset.shape), limit=limit)
         self._dataset = dataset
         self._staged = staged
         self._mine: set[Shape] = set()  # chunks that were stored from here
@@ -529,7 +534,7 @@ class PackedWriter(PackedArray):
             return np.full(self._known.chunks, self._known.fill, self._known.dtype)
         return array if array.flags.writeable else array.copy()
 
-    def _stored_here(self, chunk: Shape) -> Stored:
+    def _load(self, chunk: Shape) -> Stored:
         start = tuple(place * part for place, part in zip(chunk, self._known.chunks))
         if chunk in self._mine:
             with self._staged.asked():

@@ -102,6 +102,7 @@ def test_nor_by_get(monkeypatch):
 def test_what_has_no_parameters_is_no_config(given: object, tmp_path: Path) -> None:
     with pytest.raises(errors.BadRequest, match="read the file first"):
         Plant(tmp_path / "store", config=given)
+    assert not (tmp_path / "store").exists()  # an error before the store was opened: nobody would close it
     with Plant(tmp_path / "store") as plant, pytest.raises(errors.BadRequest, match="the config can't be"):
         plant.set_config(given)
     with pytest.raises(errors.BadRequest, match="the config can't be"):

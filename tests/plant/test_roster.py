@@ -66,7 +66,10 @@ def test_a_reactor_is_found_by_its_name_and_may_be_added_again() -> None:
         reactor.id, reactor.name = f"module.{name}", name
         return reactor
 
-    known = Roster(SimpleNamespace(fingerprint=lambda function: str(function)))  # type: ignore[arg-type]
+    seen = SimpleNamespace(
+        fingerprint=lambda function: str(function), hints=lambda reactor: SimpleNamespace(names=(), patterns=())
+    )
+    known = Roster(seen)  # type: ignore[arg-type]
     one, two = make("one", "x"), make("two", "y")
     known.add(one)
     assert known.find("one") == "module.one"
