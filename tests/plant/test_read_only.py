@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc
-from pyplantx.errors import NoProducer, StoreReadOnly
+from pyplantx.errors import NoProducer, StoreReadOnly, WarehouseError
 from pyplantx.testing import forget_reactors
 
 VALUES: dict[str, Any] = {"tiny": [1, 2], "middle": "x" * 20_000, "large": np.arange(300_000.0), "object": {1: {2, 3}}}
@@ -126,3 +126,24 @@ def test_a_store_that_takes_no_writes_names_the_way_to_read_it(store: Path, monk
     with pytest.raises(StoreReadOnly, match="Permission denied") as caught:
         Plant(store)
     assert "Plant(dir, read_only=True)" in caught.value.hint
+
+
+@pytest.mark.parametrize("place", ["", "meta.lmdb", "small.lmdb/data.mdb", "locks/entry", "format.json"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_who_may_not_read_is_told_so(store: Path, monkeypatch: pytest.MonkeyPatch, place: str, read_only: bool) -> None:
+    """A store is made for its owner alone."""
+    access, closed = os.access, str(store / place)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    with pytest.raises(WarehouseError, match=f"can't be read: no permission for {closed!r}") as caught:
+        Plant(store, read_only=read_only)
+    assert "chmod -R go+rX" in caught.value.hint
+
+
+def test_who_can_not_even_read_is_not_told_to_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise StoreReadOnly("no lock file can be made", hint="ask for the right to write there")
+
+    monkeypatch.setattr("pyplantx.warehouse.session.Session.open", refused)
+    with pytest.raises(StoreReadOnly) as caught:
+        Plant(store, read_only=True)
+    assert caught.value.hint == "ask for the right to write there"
