@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,21 +96,47 @@ def test_what_would_have_to_run_is_told_with_its_reason(store: Path) -> None:
             plant.run_reactor("make")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda plant: plant.gc(max_size=0),
-        lambda plant: plant.pin("large"),
-        lambda plant: plant.unpin("large"),
-        lambda plant: plant.warehouse.backup(),
-    ],
-)
+CHANGES: list[Callable[[Plant], Any]] = [
+    lambda plant: plant.gc(max_size=0),
+    lambda plant: plant.pin("large"),
+    lambda plant: plant.unpin("large"),
+    lambda plant: plant.warehouse.backup(),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_would_change_the_store_is_refused(store: Path, change: Callable[[Plant], Any]) -> None:
     with opened(store) as plant:
         with pytest.raises(StoreReadOnly, match="opened with read_only=True"):
             change(plant)
         assert plant.produce("tiny") == [1, 2]
         assert plant.gc(max_size=0, dry_run=True) is not None
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_it_is_refused_beside_a_plant_that_writes(tmp_path: Path, change: Callable[[Plant], Any]) -> None:
+    """They share all that lies below them."""
+    with Plant(tmp_path / "plant", config={"factor": 2}, durability="process") as writing:
+        writing.add_reactors(reactors())
+        writing.produce("sum")
+        with opened(tmp_path / "plant") as plant:
+            with pytest.raises(StoreReadOnly, match="opened with read_only=True"):
+                change(plant)
+            assert plant.produce("sum") == writing.produce("sum")
+
+
+def test_nothing_is_mended_beside_a_plant_that_writes(tmp_path: Path) -> None:
+    with Plant(tmp_path / "plant", config={"factor": 2}, durability="process") as writing:
+        writing.add_reactors(reactors())
+        writing.produce("sum")
+        ref = writing.find_ingredient("large")
+        assert ref is not None
+        shutil.rmtree(writing.warehouse._session.objects.layout.object_folder(ref.address))
+        with opened(tmp_path / "plant") as plant:
+            assert (
+                [problem.kind for problem in plant.check(fix=True)] == [problem.kind for problem in plant.check()] != []
+            )
+        assert writing.check(fix=True) != [] and writing.check() == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
