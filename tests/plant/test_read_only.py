@@ -96,6 +96,26 @@ def test_what_would_have_to_run_is_told_with_its_reason(store: Path) -> None:
             plant.run_reactor("make")
 
 
+def test_a_name_that_nobody_is_known_to_send_is_told(store: Path) -> None:
+    """It may be misspelt, and the reactor that would be tried is none that anybody has thought of."""
+
+    def publish(pipe: Any, name: str) -> None:
+        pipe.send(name, 1)
+
+    @ReactorFunc(name="helped")
+    def helped(pipe: Any) -> None:
+        publish(pipe, "".join(["ta", "ble"]))
+
+    with opened(store) as plant:
+        plant.add_reactor(helped)
+        with pytest.raises(
+            StoreReadOnly, match="reactor helped would have to run to find out whether it sends 'lagre'"
+        ):
+            plant.produce("lagre")
+        with pytest.raises(StoreReadOnly, match=r"reactor helped would have to run \("):
+            plant.run_reactor("helped")
+
+
 CHANGES: list[Callable[[Plant], Any]] = [
     lambda plant: plant.gc(max_size=0),
     lambda plant: plant.pin("large"),
