@@ -360,10 +360,12 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
 
 def _in_order(value: Any, picked: Pick, dtype: np.dtype[Any]) -> Any:
     """A value in the shape of what is selected, which h5py asks for, and in the order in which HDF5 writes it."""
-    if picked.before is None and isinstance(picked.selection[0], str):
-        return value  # of fields, which h5py knows
-    array = np.asarray(value, None if isinstance(value, (np.ndarray, np.void)) else dtype)
-    array = broadcast(array, picked.shape)
+    fields = [part for part in picked.selection if isinstance(part, str)]
+    if len(fields) > 1 and picked.before is None:
+        return value  # h5py knows what is in them
+    element = dtype[fields[0]] if len(fields) == 1 and fields[0] in (dtype.names or ()) else dtype
+    array = np.asarray(value, None if isinstance(value, (np.ndarray, np.void)) else element.base)
+    array = broadcast(array, picked.shape + element.shape)
     return array if picked.before is None else array[picked.before]
 
 

@@ -929,6 +929,23 @@ def test_a_number_is_written_to_a_list_and_structures_keep_what_is_between_their
     assert allocation.seal().digest == digest_of(values)
 
 
+@pytest.mark.parametrize("options", [{}, {"chunks": (4,)}], ids=["in one piece", "chunked"])
+@pytest.mark.parametrize("selection", [[1, 3], [3, 1], [3, 1, 3], np.s_[::-1], MASK], ids=repr)
+def test_fields_are_written_to_lists(stage, selection, options):
+    dtype = np.dtype([("a", "i4"), ("b", "f8", (2,))])
+    array = np.zeros(6, dtype)
+    allocation = SPEC.allocate(stage, shape=(6,), dtype=dtype, **options)
+    handle = allocation.handle
+    handle[...] = array
+    handle["a", selection] = array["a"][selection] = np.arange(len(array[selection]))
+    handle["b", selection] = array["b"][selection] = np.arange(2.0 * len(array[selection])).reshape(-1, 2)
+    assert np.array_equal(handle[...], array)
+    handle["a", selection] = array["a"][selection] = 7
+    assert np.array_equal(handle[...], array)
+    with pytest.raises(BadRequest):
+        handle["c", selection] = 7
+
+
 WRONG = [
     ([9], "index 9 is out of range for an axis of length 6"),
     (np.array([2**63], "u8"), "index 9223372036854775808 is out of range"),
