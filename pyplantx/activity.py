@@ -420,8 +420,11 @@ class Activity:
             self._events.append(Reconsider(id))
 
     def _can_not_run(self, id: ReactorId) -> StoreReadOnly:
+        asked = [name for _, name in self._chain(id)][-1:]
+        guessed = [name for name in asked if id in (self._strangers or ()) and id not in self._traced(name)]
+        aim = "".join(f" to find out whether it sends {name!r}" for name in guessed)
         return StoreReadOnly(
-            f"reactor {self._name(id)} would have to run ({self.decisions[id].reason}), and the store "
+            f"reactor {self._name(id)} would have to run{aim} ({self.decisions[id].reason}), and the store "
             f"{self.warehouse.directory!r} is open for reading only",
             hint="open it without read_only=True, or a copy that you may write to; plant.fetch_ingredient(name) gives "
             "the last version of what was sent",

@@ -5,23 +5,23 @@ This file may know: exceptions, signals' handlers. It may not know: values, fing
 
 from __future__ import annotations
 
-import signal
-from types import CodeType, TracebackType
-from typing import Final
+from types import FrameType, TracebackType
+from typing import Any, Final
 
 #: Whatever of these comes says that there is no state; Ctrl-C says nothing of it. See `let_end`.
 ANSWERS: Final = (Exception, SystemExit)
+_VARARGS: Final = 4  # `inspect.CO_VARARGS`, which costs an import
 
 
 def let_end(error: BaseException) -> None:
-    """Raise a `SystemExit` again that a signal's handler has raised: it may come in any line, and means the program.
+    """Raise again what a signal's handler has raised: it may come in any line, and means the program.
 
     Parameters
     ----------
     error : BaseException
         One of `ANSWERS`.
     """
-    if isinstance(error, SystemExit) and _passes(error.__traceback__, _codes_of_handlers()):
+    if error.__traceback__ is not None and _comes_from_a_handler(error.__traceback__):
         raise error
 
 
@@ -30,17 +30,23 @@ def offers(cls: type, name: str) -> bool:
     return any(name in vars(base) for base in cls.__mro__)
 
 
-def _passes(trace: TracebackType | None, codes: set[CodeType]) -> bool:
-    while trace is not None:
-        if trace.tb_frame.f_code in codes:
+def _comes_from_a_handler(trace: TracebackType) -> bool:
+    """Whether an error has passed through a function that was given the frame that it has interrupted.
+
+    Which handlers are set now says less: many begin with setting another one, for the next signal.
+    """
+    while (inner := trace.tb_next) is not None:
+        if any(given is trace.tb_frame for given in _positional(inner.tb_frame)):
             return True
-        trace = trace.tb_next
+        trace = inner
     return False
 
 
-def _codes_of_handlers() -> set[CodeType]:
-    """The functions that signals call; of an object with ``__call__`` that."""
-    handlers = map(signal.getsignal, signal.valid_signals())
-    called = [one for handler in handlers if callable(handler) for one in (handler, type(handler).__call__)]
-    codes = [getattr(one, "__code__", None) for one in called]
-    return {code for code in codes if isinstance(code, CodeType)}
+def _positional(frame: FrameType) -> list[Any]:
+    """The positional arguments of a function that runs, or has run."""
+    code, held = frame.f_code, frame.f_locals
+    given = [held.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & _VARARGS:
+        rest = held.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        given += rest if isinstance(rest, tuple) else ()
+    return given

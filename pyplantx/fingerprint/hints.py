@@ -36,6 +36,7 @@ _PERCENT: Final = r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]"  # texts: few programs
 _BRACES: Final = r"\{[^{}]*\}"
 _STOPS: Final = frozenset({JUMP, TEST, BRANCH, END})
 _LOAD_CONST: Final = opcode.opmap["LOAD_CONST"]
+_CALL_FUNCTION_EX: Final = opcode.opmap["CALL_FUNCTION_EX"]
 #: Where the stack machine goes its own ways: null pushes are not there, and after ``GET_ITER`` comes the call of a
 #: comprehension, which takes the iterator in the place of self.
 _CHANGES: Final = {
@@ -71,12 +72,6 @@ def _literal(code: CodeType, units: list[int], start: int) -> Pieces | None:
     return None
 
 
-def literal_name(code: CodeType, units: list[int], start: int) -> str | None:
-    """The first argument of the call whose arguments begin at a unit, if it is a literal text; else None."""
-    pieces = _literal(code, units, start)
-    return None if pieces is None else pieces[0][1]
-
-
 class _Changes(dict[int, int]):
     """Unit -> by how much the stack of `_first_argument` grows; what ends the argument takes everything away."""
 
@@ -86,21 +81,24 @@ class _Changes(dict[int, int]):
 
 
 def _change(unit: int) -> int:
-    kind, text, _ = entry_of(unit)
-    op, number = unit & 255, unit >> 8
-    if kind in _STOPS:
-        return -sys.maxsize
-    name = text.partition(" ")[0]
-    if name in ("CALL", "CALL_KW"):
-        return -number - (name == "CALL_KW")
-    return _CHANGES[name] if name in _CHANGES else _effect(op, number)
+    return -sys.maxsize if entry_of(unit)[0] in _STOPS else growth(unit, jumps=False)
 
 
 _change_of: Final = _Changes().__getitem__
 
 
-def _effect(op: int, number: int) -> int:
-    return int(opcode.stack_effect(op, number if op >= opcode.HAVE_ARGUMENT else None, jump=False))
+def growth(unit: int, *, jumps: bool) -> int:
+    """By how much an instruction lets the stack grow; null pushes are not there, and so not counted."""
+    name = entry_of(unit)[1].partition(" ")[0]
+    op, number = unit & 255, unit >> 8
+    if name in ("CALL", "CALL_KW"):
+        return -number - (name == "CALL_KW")
+    return _CHANGES[name] if name in _CHANGES else _effect(op, number, jumps)
+
+
+def _effect(op: int, number: int, jumps: bool = False) -> int:
+    effect = int(opcode.stack_effect(op, number if op >= opcode.HAVE_ARGUMENT else None, jump=jumps))
+    return effect + (op == _CALL_FUNCTION_EX)  # which takes a null away
 
 
 # --- every other case: a stack machine ------------------------------------------------------------------------

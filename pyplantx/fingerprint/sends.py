@@ -1,18 +1,21 @@
 """Whether the code of a reactor shows all that it can send: then it need not run to find out that it sends no more.
 
 That is so if it does nothing with its pipe but call methods, and each name that it sends or allocates is a literal:
-whoever else might send has to be given the pipe. What looks at local variables, or evaluates texts, shows nothing.
+whoever else might send has to be given the pipe, or one of these methods. What looks at local variables, or evaluates
+texts, shows nothing.
 
 This file may know: bytecode, the methods of pipes. It may not know: names that are looked for, reactors.
 """
 
 from __future__ import annotations
 
+import opcode
+import sys
 from types import CodeType
 from typing import Final
 
-from pyplantx.fingerprint.bytecode import LOCAL, NAME, Body
-from pyplantx.fingerprint.hints import VERBS, literal_name
+from pyplantx.fingerprint.bytecode import JUMP, LOCAL, NAME, TEST, Body
+from pyplantx.fingerprint.hints import VERBS, growth
 
 #: Methods of a pipe that hand it to nobody.
 _METHODS: Final = VERBS | {
@@ -20,7 +23,10 @@ _METHODS: Final = VERBS | {
     *("blocks", "map_blocks", "reduce_blocks", "checkpoint"),
 }
 #: Names of what reaches local variables without naming them.
-_LOOKING: Final = frozenset({"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe", "stack"})
+_LOOKING: Final = frozenset({"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe", "stack", "f_locals"})
+#: What may let a stack of two shrink to one and does nothing to that one; jumps besides.
+_LEAVING: Final = ("POP_TOP ", "STORE_", "KW_NAMES ", "JUMP_IF_")
+_LOAD_METHOD: Final = opcode.opmap.get("LOAD_METHOD")
 
 
 def shows_all_it_sends(code: CodeType) -> bool:
@@ -39,7 +45,7 @@ def shows_all_it_sends(code: CodeType) -> bool:
 
 
 def _is_only_called(code: CodeType, body: Body) -> bool:
-    entries = body.entries
+    entries, targets = body.entries, _targets(body)
     for at, (kind, text, arg) in enumerate(entries):
         if kind != LOCAL or arg != 0:
             continue
@@ -47,6 +53,49 @@ def _is_only_called(code: CodeType, body: Body) -> bool:
         is_method = text == "LOAD_FAST " and following == NAME and load.startswith("LOAD_ATTR")
         if not is_method or code.co_names[name] not in _METHODS:
             return False
-        if code.co_names[name] in VERBS and literal_name(code, body.units, at + 2) is None:
+        if code.co_names[name] in VERBS and not _gets_a_literal(code, body, at + 2, targets):
             return False
     return True
+
+
+def _is_called(unit: int) -> bool:
+    """Whether an attribute is loaded to be called at once, and not to be handed to somebody."""
+    return unit & 255 == _LOAD_METHOD if sys.version_info < (3, 12) else bool(unit >> 8 & 1)
+
+
+def _targets(body: Body) -> dict[int, int]:
+    """Instruction that jumps -> where to."""
+    places = body.places()
+    return {places[at]: places[at + body.entries[places[at]][2]] for at in body.jumps()}
+
+
+def _gets_a_literal(code: CodeType, body: Body, start: int, targets: dict[int, int]) -> bool:
+    """Whether a method is called, and with a literal text as the first argument; they begin at an instruction.
+
+    The stack is followed over jumps, since they may be part of the name: ``'x' + ('a' if c else 'b')``.
+    """
+    _, text, arg = body.entries[start]
+    if not (_is_called(body.units[start - 1]) and text == "LOAD_CONST " and isinstance(code.co_consts[arg], str)):
+        return False
+    heights = {start + 1: 1}  # of the stack above the method, where one comes to an instruction
+    for at in range(start + 1, len(body.entries)):
+        height = heights.pop(at, None)
+        if height is None:  # one comes here from behind only, if at all
+            continue
+        kind, text, _ = body.entries[at]
+        after = height + _growth(body, at, jumps=False)
+        if after < 1:
+            return text.startswith("CALL")
+        if after == 1 and kind not in (JUMP, TEST) and not text.startswith(_LEAVING):
+            return False
+        if at in targets:
+            heights[targets[at]] = height + _growth(body, at, jumps=True)
+        if kind != JUMP:
+            heights[at + 1] = after
+    return False
+
+
+def _growth(body: Body, at: int, *, jumps: bool) -> int:
+    if body.entries[at][1].startswith("GET_ITER") and not body.entries[at + 1][1].startswith("CALL"):
+        return 0  # of a comprehension that is no function
+    return growth(body.units[at], jumps=jumps)

@@ -321,6 +321,8 @@ def read_words(dataset: Any, selection: Any) -> Any:
         found = dataset[selection if picked is None else picked.selection]
     except (TypeError, ValueError, IndexError) as error:
         raise BadSelection(f"HDF5 can't select that of an array of {dataset.dtype} {dataset.shape}: {error}") from error
+    if picked is not None and picked.is_empty:
+        return found.reshape(picked.shape + found.shape[dataset.ndim :])
     return found if picked is None or picked.after is None else found[picked.after]
 
 
@@ -341,6 +343,8 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
     try:
         if picked is not None:
             selection, value = picked.selection, _in_order(value, picked, dtype)
+            if picked.is_empty:
+                return
         # Structures with what is between their fields, which h5py's own copy has not; HDF5 keeps that, too.
         is_copied = dtype.names is not None and isinstance(value, np.ndarray)
         dataset[selection] = contiguous(value) if is_copied else value
@@ -355,11 +359,33 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
 
 
 def _in_order(value: Any, picked: Pick, dtype: np.dtype[Any]) -> Any:
-    """A value in the order in which HDF5 writes it."""
-    if picked.before is None:
-        return value
-    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype)
-    return np.broadcast_to(array, picked.shape)[picked.before]
+    """A value in the shape of what is selected, which h5py asks for, and in the order in which HDF5 writes it."""
+    fields = [part for part in picked.selection if isinstance(part, str)]
+    if len(fields) > 1 and picked.before is None:
+        return value  # h5py knows what is in them
+    element = dtype[fields[0]] if len(fields) == 1 and fields[0] in (dtype.names or ()) else dtype
+    array = np.asarray(value, None if isinstance(value, (np.ndarray, np.void)) else element.base)
+    array = broadcast(array, picked.shape + element.shape)
+    return array if picked.before is None else array[picked.before]
+
+
+def broadcast(array: Array, shape: tuple[int, ...]) -> Array:
+    """An array that is written to a selection of this shape, broadcast to it without a copy.
+
+    Raises
+    ------
+    BadRequest
+        If that can't be.
+    """
+    extra = array.ndim - len(shape)
+    own = array.shape[extra:] if extra > 0 and array.shape[:extra] == (1,) * extra else array.shape
+    try:
+        return np.broadcast_to(array.reshape(own), shape)
+    except ValueError:
+        raise BadRequest(
+            f"an array of shape {array.shape} can't be written to a selection of shape {shape}",
+            hint="the shapes must agree, axis by axis from the last; an axis of length 1 is repeated",
+        ) from None
 
 
 def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:

@@ -42,6 +42,11 @@ class Pick(NamedTuple):
     before: tuple[Any, ...] | None
     shape: tuple[int, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is selected: then HDF5 is asked for nothing of each axis, whatever the shape is."""
+        return 0 in self.shape
+
 
 class _Axis(NamedTuple):
     """A `Pick` along one axis; ``after`` and ``before`` may be of several, or of none."""
@@ -72,8 +77,10 @@ def pick(selection: Any, shape: tuple[int, ...]) -> Pick | None:
     BadSelection
         If it selects nothing that there is.
     """
-    if parse(selection, shape) is not None or _is_mask_of(selection, shape):
+    if parse(selection, shape) is not None:
         return None
+    if _is_mask_of(selection, shape):
+        return Pick(as_tuple(selection), None, None, (int(np.count_nonzero(as_tuple(selection)[0])),))
     parts = as_tuple(selection)
     names = tuple(part for part in parts if isinstance(part, str))
     places = tuple(part for part in parts if not isinstance(part, str))
@@ -103,13 +110,16 @@ def _picked(names: tuple[str, ...], parts: tuple[Any, ...], shape: tuple[int, ..
     axes = [_picked_along(part, length) for part, length in zip(parts, shape)]
     if sum(isinstance(axis.part, np.ndarray) and axis.part.ndim > 0 for axis in axes) > 1:
         raise BadSelection("a dataset on disk takes one list or mask, not several", hint=_ONE_LIST)
+    lengths = tuple(length for axis in axes for length in axis.lengths)
+    if 0 in lengths:  # of which HDF5 has not always an idea
+        return Pick((*names, *(slice(0, 0) for _ in shape)), None, None, lengths)
     after = tuple(step for axis in axes for step in axis.after)
     before = tuple(step for axis in axes for step in axis.before)
     return Pick(
         (*names, *(axis.part for axis in axes)),
         None if all(step is _WHOLE for step in after) else after,
         None if all(step is _WHOLE for step in before) else before,
-        tuple(length for axis in axes for length in axis.lengths),
+        lengths,
     )
 
 

@@ -15,7 +15,7 @@ from pyplantx.errors import BadRequest, DamagedObject
 from pyplantx.specs.base import Layout
 from pyplantx.specs.chunked import H5Backend
 from pyplantx.specs.datasets import Facts, Finished
-from pyplantx.specs.library import Library, StagedView, ask_for_space, cast, write_words
+from pyplantx.specs.library import Library, StagedView, ask_for_space, broadcast, cast, write_words
 from pyplantx.specs.rawfile import Array, RawArray, RawFile
 from pyplantx.specs.selections import HOW_TO_WRITE, Region, as_tuple, parse
 
@@ -186,20 +186,9 @@ def _as_array(value: Any, dtype: np.dtype[Any]) -> Array:
         raise BadRequest(f"the value can't be written to an array of {dtype}: {error}", hint=HOW_TO_WRITE) from error
 
 
-def _broadcast(array: Array, wanted: tuple[int, ...]) -> Array:
-    extra = array.ndim - len(wanted)
-    shape = array.shape[extra:] if extra > 0 and array.shape[:extra] == (1,) * extra else array.shape
-    try:
-        return np.broadcast_to(array.reshape(shape), wanted)
-    except ValueError:
-        raise BadRequest(
-            f"an array of shape {array.shape} can't be written to a selection of shape {wanted}",
-            hint="the shapes must agree, axis by axis from the last; an axis of length 1 is repeated",
-        ) from None
-
-
 def _fitted(array: Array, region: Region) -> Array:
     """The array broadcast to the region's `counts`, without a copy."""
     wanted = region.shape
-    broadcast = array if array.shape == wanted else _broadcast(array, wanted)
-    return broadcast[tuple(_WHOLE if kept else None for kept in region.kept)]
+    return (array if array.shape == wanted else broadcast(array, wanted))[
+        tuple(_WHOLE if kept else None for kept in region.kept)
+    ]

@@ -101,10 +101,10 @@ def check(session: Session, reader: Reader, fix: bool) -> list[Problem]:
         Empty if all is well.
     """
     reader.refresh()
-    problems = _check_records(session, reader, fix and not session.read_only)
+    problems = _check_records(session, reader, fix)
     found = {key.decode("ascii", "replace"): found for key, found in reader.decoded("objects", records.decode_object)}
     findings = [finding for look in _CHECKS for finding in look(session, reader, found)]
-    if fix and not session.read_only:
+    if fix:
         return problems + session.stillness.while_still(lambda: _mended(session, findings))
     return problems + _told(session, findings)
 

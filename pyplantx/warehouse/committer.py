@@ -6,8 +6,8 @@ A commit is queued and can be looked up at once (`Waiting` answers before the in
 comes first: the plant's own thread at a quiet point, once the oldest commit has waited `PATIENCE`; or the background
 thread, if the plant's thread is in user code for longer than `LIMIT`. (LMDB gives up the interpreter lock at each put,
 so a background thread that writes while the main thread computes is about 1,000 times slower.) A second thread syncs
-the files of objects; a commit that names one waits in the queue until that is done. So a trace never becomes durable
-before what it names, and it is announced only after it is durable.
+the files of objects; a commit that names one waits in the queue until that is done, and so does what is to replace a
+record of it. So a trace never becomes durable before what it names, and it is announced only after it is durable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -306,7 +306,7 @@ class Committer:
         """What may be written now. It stays in the queue until it is durable, so that no interrupt loses it."""
         with self._lock:
             unsynced = self._unsynced.keys()
-            items = [item for item in self._queue if unsynced.isdisjoint(item.needs)] if unsynced else [*self._queue]
+            items = _not_held_up(self._queue, unsynced) if unsynced else [*self._queue]
             return items, dict(self._payloads)
 
     def _done(self, items: list[Item], payloads: dict[Digest, bytes]) -> None:
@@ -510,3 +510,19 @@ def _keep_freed_memory() -> None:
     from pyplantx.specs.scarce import keep_freed_memory
 
     keep_freed_memory(TOO_MANY_BYTES * 3 // 2)  # a batch, its pages and what comes meanwhile
+
+
+def _not_held_up(queue: list[Item], unsynced: Set[Digest]) -> list[Item]:
+    """What needs no file that isn't durable yet, and writes no record that one before it writes, which has to wait.
+
+    The last one that writes a record counts: an overtaken one would take back what is newer.
+    """
+    free: list[Item] = []
+    waiting: set[tuple[str, Any]] = set()
+    for item in queue:
+        places = [(table, key) for table, key, _ in item.writes]
+        if unsynced.isdisjoint(item.needs) and waiting.isdisjoint(places):
+            free.append(item)
+        else:
+            waiting.update(places)
+    return free

@@ -269,6 +269,25 @@ def opened_read_only(root: str) -> StoreReadOnly:
     return StoreReadOnly(f"the store {root!r} was opened with read_only=True", hint="open it without, to write")
 
 
+def refuse_unreadable(layout: Layout) -> None:
+    """Refuse a store that isn't open to this user: much in it would look as if it weren't there.
+
+    Raises
+    ------
+    WarehouseError
+        If something that each opening reads may not be read.
+    """
+    folders = (layout.root, layout.index, layout.meta, layout.small, layout.locks)
+    names = ((layout.meta, "data.mdb"), (layout.small, "data.mdb"), (layout.locks, "entry"), (layout.locks, "presence"))
+    for path in (*folders, layout.format, *(os.path.join(*name) for name in names)):
+        needed = os.R_OK | (os.X_OK if os.path.isdir(path) else 0)
+        if os.path.lexists(path) and not os.access(path, needed):
+            raise WarehouseError(
+                f"the store {layout.root!r} can't be read: no permission for {path!r}",
+                hint=f"its owner can let others read: chmod -R go+rX {layout.root!r}; then Plant(dir, read_only=True)",
+            )
+
+
 @contextmanager
 def in_words(what: str, folder: str) -> Iterator[None]:
     """System calls that fail inside raise `disk_error`."""

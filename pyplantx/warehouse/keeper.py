@@ -42,11 +42,14 @@ class Keeper:
     Parameters
     ----------
     session : Session
+        Others of this process may have it too, and write.
     reader : Reader
+    read_only : bool
+        Whether the warehouse was opened for reading only.
     """
 
-    def __init__(self, session: Session, reader: Reader) -> None:
-        self._session, self._reader = session, reader
+    def __init__(self, session: Session, reader: Reader, *, read_only: bool) -> None:
+        self._session, self._reader, self._read_only = session, reader, read_only
         self._notes = Notes(session, reader)
 
     def gc(
@@ -63,14 +66,14 @@ class Keeper:
         if not dry_run:
             self._check_writable()
         with self._in_words("collected"):
-            if not self._session.read_only:
+            if not self._read_only:
                 self._session.committer.sync()
             return collect(self._session, self._reader, limits, dry_run=dry_run)
 
     def du(self) -> DiskUse:
         """Who holds what; see `pyplantx.Plant.du`."""
         with self._in_words("measured"):
-            if not self._session.read_only:
+            if not self._read_only:
                 self._session.committer.sync()
             return disk_use(self._session, self._reader)
 
@@ -97,7 +100,7 @@ class Keeper:
         roots.note_reached(self._session, self._notes, over=False)
 
     def _check_writable(self) -> None:
-        if self._session.read_only:  # before anything waits to be written
+        if self._read_only:  # before anything waits to be written
             raise opened_read_only(self._session.layout.root)
 
     def _in_words(self, done: str) -> AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from pyplantx.warehouse.apart import check_pair, pair, refuse_network
 from pyplantx.warehouse.claims import close_claims, sweep_claims
 from pyplantx.warehouse.committer import Committer
 from pyplantx.warehouse.environments import Environments
-from pyplantx.warehouse.files import RESUME, Layout, fresh_id, in_words, make_root
+from pyplantx.warehouse.files import RESUME, Layout, fresh_id, in_words, make_root, refuse_unreadable
 from pyplantx.warehouse.formatfile import check_format, find_sealing, mend_format
 from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.inspection import NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
@@ -342,8 +342,10 @@ def open_session(
         if session is not None and not session.users:
             session.leave()  # its opening or closing was interrupted
             session = None
-        if session is None and not network_index:
-            refuse_network(layout)
+        if session is None:
+            refuse_unreadable(layout)
+            if not network_index:
+                refuse_network(layout)
         check_pair(layout)
         sealing = find_sealing(layout, trust, key, read_only)
         if session is None:
@@ -373,7 +375,8 @@ def _open_new(session: Session) -> None:
     except BaseException as error:
         session.leave()
         del _sessions[root]
-        if isinstance(error, StoreReadOnly) and os.path.exists(os.path.join(session.layout.meta, "data.mdb")):
+        is_there = os.path.exists(os.path.join(session.layout.meta, "data.mdb"))
+        if isinstance(error, StoreReadOnly) and is_there and not session.read_only:
             hint = (
                 "Plant(dir, read_only=True) gives what is up to date in it; to run reactors, ask for the right to write"
             )

@@ -601,7 +601,7 @@ class Warehouse:
 
         self.sync()
         with in_words(f"the store {self.directory!r} can't be checked", self.directory):
-            return collect.check(self._session, self._reader, fix)
+            return collect.check(self._session, self._reader, fix and not self.read_only)
 
     @property
     def keeper(self) -> Keeper:
@@ -609,7 +609,7 @@ class Warehouse:
         from pyplantx.warehouse.keeper import Keeper
 
         self._usable()
-        return Keeper(self._session, self._reader)
+        return Keeper(self._session, self._reader, read_only=self.read_only)
 
     def note_reached(self, addresses: Iterable[Digest]) -> None:
         """Somebody was answered with these objects: they are not collected while the session lives.

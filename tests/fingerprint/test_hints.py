@@ -24,6 +24,8 @@ HINTS = {
     "pipe.send('x', 1)": (["x"], []),
     "pipe.allocate('x', 1, shape=(4,))": (["x"], []),
     "h = yield pipe.allocate('x'); pipe.send('y', h)": (["x", "y"], []),
+    "pipe.send('x', NAME(*k, **k))": (["x"], []),
+    "pipe.send(f'x_{k}', NAME(*k))": ([], ["x_7"]),
     "pipe.send(f'x_{k}', 1)": ([], ["x_7", "x_a b"]),
     "pipe.send(f'{k}_x_{k:03d}', 1)": ([], ["1_x_001"]),
     "pipe.send('x_' + str(k), 1)": ([], ["x_1"]),

@@ -20,6 +20,12 @@ SHOWN = [
     "def f(pipe): pipe.send('x', pipe.read_config('a') if pipe.has('a') else [i for i in range(3)])",
     "def f(pipe): pipe.map_blocks(helper, a, out=b); pipe.checkpoint('k', 1)",
     "def f(other): other.send('x', value=1)",
+    "def f(pipe, a, b): pipe.send('x', value=a or b)",
+    "def f(pipe, a): pipe.send('x', [i for i in a if i])",
+    "def f(pipe, a): pipe.send('x', (b := a) if 1 < a < 3 else {i: i for i in a})",
+    "def f(pipe, a): pipe.send('x', list(i for i in a))",
+    "def f(pipe, a): pipe.send('x', helper(*a, **a)) if a else pipe.send('y', f'{a}')",
+    "async def f(pipe): pipe.send('x', await pipe.receive('y'))",
 ]
 HIDDEN = {
     "nothing is given": "def f(): pass",
@@ -34,6 +40,15 @@ HIDDEN = {
     "a variable": "def f(pipe, name): pipe.send(name, 1)",
     "one of two": "def f(pipe, c): pipe.send('x' if c else 'y', 1)",
     "a formatted one": "def f(pipe, n): pipe.send(f'x{n}', 1)",
+    "one half of two": "def f(pipe, c): pipe.send('x' + ('a' if c else 'b'), 1)",
+    "a part of two": "def f(pipe, c): pipe.send(f\"x{'a' if c else 'b'}\", 1)",
+    "one or the other letter": "def f(pipe, c): pipe.send('xyz'[c or 0], 1)",
+    "a filled one": "def f(pipe, c): pipe.send('x%s' % (c or 0), 1)",
+    "one that waits": "async def f(pipe): pipe.send('x' + await pipe.receive('y'), 1)",
+    "one of a list": "def f(pipe, c): pipe.send('x' + [i for i in c if i][0], 1)",
+    "a method in a list": "def f(pipe): [pipe.send, 'x'][0]('y', 1)",
+    "a method with a text": "def f(pipe): publish(pipe.send, 'x')",
+    "a method that gets more": "def f(pipe): functools.partial(pipe.send, 'x')('y')",
     "arguments": "def f(pipe, a): pipe.send(*a)",
     "keywords": "def f(pipe, a): pipe.send(**a)",
     "a name as a keyword": "def f(pipe): pipe.send(value='x', name='y')",
@@ -48,6 +63,7 @@ HIDDEN = {
     "local variables": "def f(pipe): helper(locals())",
     "code in texts": "def f(pipe): exec(\"pipe.send('x', 1)\")",
     "frames": "def f(pipe): sys._getframe().f_locals['pipe'].send('x', 1)",
+    "frames of an error": "def f(pipe): error.__traceback__.tb_frame.f_locals['pipe'].send('x', 1)",
     "deleted": "def f(pipe):\n del pipe",
 }
 

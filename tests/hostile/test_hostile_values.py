@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
 import sys
@@ -174,22 +175,40 @@ class Slow:
         return {}
 
 
+def leave(signum: int, frame: Any) -> None:
+    sys.exit(7)
+
+
+def leave_once(signum: int, frame: Any) -> None:
+    signal.signal(signum, signal.SIG_IGN)
+    sys.exit(7)
+
+
+def leave_with(status: int, *_: Any) -> None:
+    sys.exit(status)
+
+
+def run_out(signum: int, frame: Any) -> None:
+    raise RuntimeError("7 s are over")
+
+
+HANDLERS = [leave, leave_once, lambda *_: leave(*_), functools.partial(leave_with, 7), run_out]
+
+
 @pytest.mark.parametrize("use", ["stored", "fingerprinted"])
-def test_the_end_that_a_signal_asks_for_is_no_word_about_a_value(tmp_path: Path, use: str) -> None:
+@pytest.mark.parametrize("handler", HANDLERS, ids=["plain", "once", "lambda", "partial", "an error"])
+def test_the_end_that_a_signal_asks_for_is_no_word_about_a_value(tmp_path: Path, handler: Any, use: str) -> None:
     held = Slow() if use == "fingerprinted" else None
 
     @ReactorFunc(name="r")
     def reactor(pipe: Any) -> None:
         pipe.send("x", held or Slow())
 
-    def leave(*_: Any) -> None:
-        sys.exit(7)
-
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         with Plant(tmp_path / "plant", durability="process") as plant:
             plant.add_reactors(reactor)
-            with pytest.raises(SystemExit, match="7"):
+            with pytest.raises((SystemExit, RuntimeError), match="7"):
                 plant.produce("x")
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -324,6 +324,23 @@ def test_a_misspelt_name_starts_nobody_whose_code_shows_what_it_sends(open_plant
         assert plant.log.take() == ["helped"]
 
 
+def test_names_that_are_chosen_by_a_branch_are_found(open_plant: Any) -> None:
+    def publish(send: Any, prefix: str) -> None:
+        send(prefix + "b", 2)
+
+    @ReactorFunc
+    def chooses(pipe: Any, is_last: bool = True) -> None:
+        pipe.send("x" + ("a" if is_last else "b"), 1)
+
+    @ReactorFunc
+    def hands_on(pipe: Any) -> None:
+        publish(pipe.send, "y")
+
+    with open_plant(chooses, hands_on) as plant:
+        assert plant.produce("xa") == 1
+        assert plant.produce("yb") == 2
+
+
 def test_factories_need_names(open_plant: Any) -> None:
     def factory(n: int, **options: Any) -> Any:
         @ReactorFunc(**options)

@@ -878,6 +878,47 @@ def test_lists_and_masks_select_as_in_numpy(stage, selection, options):
     assert np.array_equal(target, array[selection])
 
 
+BROADCAST = [
+    (np.s_[[0, 2]], 7),
+    (np.s_[[0, 2]], [[[7]]]),
+    (np.s_[[2, 0, 5]], np.arange(3)),
+    (np.s_[[0, 2]], np.arange(12).reshape(4, 3)),
+    (np.s_[:, [0, 2]], np.arange(6).reshape(2, 3)),
+    (np.s_[[0, 2]], np.arange(2).reshape(2, 1, 1)),
+    (np.s_[[2, 0]], np.arange(24).reshape(1, 2, 4, 3)),
+    (np.s_[::-1, 1], np.arange(18).reshape(1, 6, 3)),
+    (MASK, np.arange(3)),
+    (np.arange(72).reshape(SHAPE) % 5 == 0, [7]),
+    (np.s_[[0, 2], 0:0], 7),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1, 2, 2)}, {"compression": "gzip"}], ids=str)
+@pytest.mark.parametrize(("selection", "value"), BROADCAST, ids=lambda one: repr(one)[:30])
+def test_what_is_written_to_lists_and_masks_is_broadcast_as_in_numpy(stage, selection, value, options):
+    array = np.arange(72, dtype="f4").reshape(SHAPE)
+    allocation = SPEC.allocate(stage, shape=SHAPE, dtype="f4", **options)
+    allocation.handle[...] = array
+    allocation.handle[selection] = value
+    array[selection] = value
+    assert allocation.seal().digest == digest_of(array)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (64, 2)}], ids=["in one piece", "chunked"])
+@pytest.mark.parametrize(
+    "selection", [np.s_[list(range(64)), 2:2], np.s_[2:2, [1]], np.s_[np.arange(130) % 3 > 0, 3:0:2]], ids=repr
+)
+def test_a_list_of_nothing_is_nothing(stage, selection, options):
+    """h5py makes a point of each index of a long list, and has no selection of none."""
+    array = np.arange(390, dtype="i2").reshape(130, 3)
+    handle = SPEC.allocate(stage, shape=(130, 3), dtype="i2", **options).handle
+    handle[...] = array
+    found = handle[selection]
+    assert found.shape == array[selection].shape and found.dtype == array.dtype
+    handle[selection] = array[selection]
+    assert np.array_equal(handle[...], array)
+
+
 @pytest.mark.parametrize("options", [{}, {"chunks": (4,)}], ids=["in one piece", "chunked"])
 def test_a_number_is_written_to_a_list_and_structures_keep_what_is_between_their_fields(stage, options):
     dtype = np.dtype([("a", "u1"), ("b", "f8")], align=True)
@@ -886,6 +927,23 @@ def test_a_number_is_written_to_a_list_and_structures_keep_what_is_between_their
     allocation.handle[[5, 4, 3, 2, 1, 0]] = values[::-1]
     assert allocation.handle["a", [3, 1]].tolist() == values["a"][[3, 1]].tolist()
     assert allocation.seal().digest == digest_of(values)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (4,)}], ids=["in one piece", "chunked"])
+@pytest.mark.parametrize("selection", [[1, 3], [3, 1], [3, 1, 3], np.s_[::-1], MASK], ids=repr)
+def test_fields_are_written_to_lists(stage, selection, options):
+    dtype = np.dtype([("a", "i4"), ("b", "f8", (2,))])
+    array = np.zeros(6, dtype)
+    allocation = SPEC.allocate(stage, shape=(6,), dtype=dtype, **options)
+    handle = allocation.handle
+    handle[...] = array
+    handle["a", selection] = array["a"][selection] = np.arange(len(array[selection]))
+    handle["b", selection] = array["b"][selection] = np.arange(2.0 * len(array[selection])).reshape(-1, 2)
+    assert np.array_equal(handle[...], array)
+    handle["a", selection] = array["a"][selection] = 7
+    assert np.array_equal(handle[...], array)
+    with pytest.raises(BadRequest):
+        handle["c", selection] = 7
 
 
 WRONG = [
@@ -922,3 +980,5 @@ def test_what_can_not_be_selected_is_told_as_an_index_error(stage, selection, me
             dataset[selection] = 1
     with pytest.raises(BadRequest, match="can't be written"):
         dataset[[2, 1]] = np.zeros(7)
+    with pytest.raises(BadRequest, match=r"shape \(7,\) can't be written to a selection of shape \(2, 4, 3\)"):
+        dataset[[1, 2]] = np.zeros(7)

@@ -313,6 +313,24 @@ def test_damage_that_is_found_before_the_sync_is_no_failed_disk(warehouse: Wareh
     assert fetch(warehouse, "x") == b"x" * 2_000_000
 
 
+def test_what_waits_for_its_files_is_not_overtaken(opened: Open, monkeypatch: Any) -> None:
+    """Of two plants in one process, say: the reactor's record of the later one holds both branches."""
+    warehouse = opened()
+    may_sync, real = threading.Event(), warehouse._session.objects.sync
+    monkeypatch.setattr(warehouse._session.objects, "sync", lambda *object: may_sync.wait(30) and real(*object))
+    root = hash_text("mod.r x")
+    send(warehouse, "x", b"x" * 2_000_000)
+    later = warehouse.store("x", 1)
+    warehouse.commit(Commit("mod.r", root, [(root, '{"both":1}')], [("x", later)]))
+    send(warehouse, "y", 2)
+    assert warehouse._committer.flush(10.0)
+    may_sync.set()
+    warehouse.close()
+    warehouse = opened()
+    assert fetch(warehouse, "x") == 1 and fetch(warehouse, "y") == 2
+    assert warehouse.find_record(root) == '{"both":1}'
+
+
 def test_a_sync_that_fails_after_its_object_was_forgotten_says_nothing_of_the_next_one(
     warehouse: Warehouse, monkeypatch: Any
 ) -> None:
