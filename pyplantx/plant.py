@@ -306,7 +306,7 @@ class Plant:
         with self._activity() as activity:
             ids = tuple([self._roster.find(reactor) for reactor in _flat(reactors)])
             activity.meet((), ids if forced else (), () if forced else ids)
-        self._warn_of_rivals(activity.rivals)
+        self._warn_of_rivals(activity.search.rivals)
 
     def produce(self, *names: str) -> Any:
         """The values of ingredients; runs nothing that is up to date.
@@ -324,7 +324,7 @@ class Plant:
         _check_names("produce", names)
         with self._activity() as activity:
             values = activity.meet(names, (), ())
-        self._warn_of_rivals(activity.rivals)
+        self._warn_of_rivals(activity.search.rivals)
         return values[0] if len(names) == 1 else tuple(values)
 
     def _warn_of_rivals(self, rivals: Mapping[str, Sequence[ReactorId]]) -> None:

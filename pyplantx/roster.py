@@ -39,7 +39,7 @@ class Roster:
         self._by_hand = False  # whether somebody has chosen
         self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._caught_up = -1
-        self._have_run: dict[ReactorId, Digest] = {}  # root of late ones
+        self._settled: dict[ReactorId, Reactor] = {}  # late ones that stand for no other
 
     def __getitem__(self, id: ReactorId) -> Reactor:
         return self._reactors[id]
@@ -111,6 +111,7 @@ class Roster:
             As `add`.
         """
         self._by_hand = True
+        self._settled.clear()  # they might stand for this one
         self._fingerprinter.begin_activity()  # two of one name are compared as they are now
         try:
             self.add(reactor)
@@ -238,30 +239,36 @@ class Roster:
         return [self._declared[name]] if name in self._declared else []
 
     def hinted(self, name: str) -> list[ReactorId]:
-        """Whose code mentions the name, or a pattern that it fits, where something is sent."""
+        """Whose code mentions the name, or a pattern that it fits, where something is sent.
+
+        Of those that were added when others were in use and mention the name itself, the last comes first: it may be
+        another under a new name.
+        """
         if self._hints is None:
             self._hints = _Hints(self._fingerprinter, self)
-        return self._hints.senders(name)
+        senders = self._hints.senders(name)
+        exact = self._hints.names.get(name, ())
+        if len(exact) < 2 or not default_registry.late:
+            return senders
+        return sorted(senders, key=lambda id: -default_registry.lateness(id) if id in exact else 0)
 
     def hints_at(self, id: ReactorId, name: str) -> bool:
         """Whether the code of this reactor is among `hinted`; costs no look at the code of others."""
         return bool(_Hints(self._fingerprinter, [self._reactors[id]]).senders(name))
 
-    def newcomers(self, is_known: Callable[[Digest], bool]) -> Iterator[tuple[ReactorId, Iterable[str]]]:
-        """Those that were defined when others were in use and have never run, the last one last; what they surely send.
+    def late_senders(self) -> Iterator[tuple[ReactorId, Iterable[str]]]:
+        """Those that were defined when others were in use, the last one last, and what they surely send."""
+        for id in tuple(default_registry.late):  # a thread may define more of them
+            reactor = self._reactors.get(id)
+            if reactor is not None and self._settled.get(id) is not reactor:
+                yield id, (*reactor.sends, *self._fingerprinter.hints(reactor).names)
 
-        Parameters
-        ----------
-        is_known : callable
-            Whether something with this root has ever run.
+    def settle(self, id: ReactorId) -> None:
+        """A late one has run and stands for no other: it is of no more interest, as it is defined now.
+
+        Who comes to send the same after it is a late one as well.
         """
-        for id in default_registry.late:
-            if id not in self._reactors or self._have_run.get(id) == self.root(id):
-                continue
-            if is_known(self.root(id)):
-                self._have_run[id] = self.root(id)
-            else:
-                yield id, (*self._reactors[id].sends, *self._fingerprinter.hints(self._reactors[id]).names)
+        self._settled[id] = self._reactors[id]
 
     def hinted_names(self) -> list[str]:
         """All names that the code mentions where something is sent."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc, errors
+from pyplantx.roster import Roster
 from pyplantx.testing import forget_reactors
 
 USE = "@ReactorFunc\ndef use(pipe):\n    x = yield pipe.receive('data')\n    pipe.send('out', x * 10)\n"
@@ -80,6 +81,66 @@ def test_a_cell_that_was_moved_to_a_module_and_edited_there_counts(open_plant: A
         assert plant.produce("out") == 30
         cell(load(4), "module_of_a_test")
         assert plant.produce("out") == 40
+
+
+def test_a_reactor_that_gets_its_old_name_back_and_is_edited_counts(open_plant: Any, cell: Any) -> None:
+    cell(load(1) + USE)
+    with open_plant() as plant:
+        assert plant.produce("out") == 10
+        cell(load(2, "load_data"))
+        assert plant.produce("out") == 20
+        cell(load(3))
+        assert plant.produce("out") == 30
+        cell(load(4, "load_data"))
+        assert plant.produce("out") == 40
+        cell(load(4, "load_data"))
+        assert plant.produce("out") == 40
+        cell(load(5))
+        cell(load(6, "load_data"))  # both are edited: the last one counts
+        assert plant.produce("out") == 60
+        assert plant.produce("out") == 60
+
+
+def test_two_that_send_the_same_are_not_late_because_another_one_is(open_plant: Any, cell: Any) -> None:
+    other = "@ReactorFunc\ndef other(pipe):\n    if pipe.has('other'):\n        pipe.send('data', 2)\n"
+    cell(load(1) + other + USE)
+    with open_plant(config={"other": True}) as plant:
+        plant.run_reactor("other")
+    with open_plant(config={}) as plant:
+        plant.run_reactor("load")
+        assert plant.produce("out") == 10
+        cell(load(7, "for_something_else").replace("data", "else"))
+        cell(other.replace("2", "3"))  # is not asked today, and nobody has to run it to find that out
+        plant.log.take()
+        assert plant.produce("out") == 10
+        assert plant.log.take() == []
+
+
+def test_one_that_is_renamed_before_anything_ran_is_the_one_that_is_asked(open_plant: Any, cell: Any) -> None:
+    with open_plant() as plant:
+        plant.status()
+        cell(load(1) + USE)
+        cell(load(2, "load_data"))
+        assert (plant.produce("out"), plant.produce("out")) == (20, 20)
+        assert plant.log.take() == ["use", "load_data"]
+        cell(load(1))
+        assert (plant.produce("out"), plant.produce("out")) == (10, 10)
+
+
+def test_a_demand_does_not_look_at_a_thousand_late_ones_that_stand_for_no_other(
+    open_plant: Any, cell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"data{number}" for number in range(100)]
+    with open_plant() as plant:
+        plant.status()
+        cell("".join([load(1, f"load_{name}").replace("'data'", repr(name)) for name in names]))
+        plant.produce(*names)
+        plant.produce(names[3])
+        looked_at: list[str] = []
+        root = Roster.root
+        monkeypatch.setattr(Roster, "root", lambda self, id: (looked_at.append(id), root(self, id))[1])
+        assert plant.produce(names[3]) == 1
+        assert len(set(looked_at)) <= 1
 
 
 def test_those_that_were_chosen_by_hand_are_no_exception(open_plant: Any, cell: Any) -> None:

@@ -1,0 +1,143 @@
+"""Who is asked for an ingredient, one after the other.
+
+The stages are those of `FindProducers`, in the order that docs/design/core.md tells. Before them all comes a newcomer:
+in a session that goes on, what somebody has just written counts more than what has run.
+This file may know: reactors and their code, who has sent what. It may not know: events, what deep traces say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pyplantx.core.messages import ProducersFound, ReactorId
+from pyplantx.reactor import default_registry
+
+if TYPE_CHECKING:
+    from pyplantx.core.demand import Demand
+    from pyplantx.core.trace import Digest
+    from pyplantx.roster import Roster
+    from pyplantx.trees import Trees
+    from pyplantx.warehouse.warehouse import Warehouse
+    from pyplantx.world import Answers
+
+_new = tuple.__new__  # see `core/trace.py`
+
+#: Stages of the search for a producer; see `FindProducers`.
+FORMER, LAST_STAGE = -1, 3
+
+
+class Search:
+    """The order of candidates, in one activity.
+
+    Parameters
+    ----------
+    reactors, warehouse, trees, world, demand
+        What tells who might send an ingredient, and how those fared who were asked.
+
+    Attributes
+    ----------
+    newcomers : dict of str to str
+        Ingredients that others have sent -> who was defined since then to send them, and has never run.
+    rivals : dict of str to list of str
+        Ingredients that several have sent in their present versions.
+    reverted : set of str
+        Reactors whose present versions are not the last ones that ran.
+    """
+
+    def __init__(self, reactors: Roster, warehouse: Warehouse, trees: Trees, world: Answers, demand: Demand) -> None:
+        self._reactors, self._warehouse, self._demand = reactors, warehouse, demand
+        self._trees, self._world = trees, world
+        self.rivals: dict[str, list[ReactorId]] = {}
+        self.reverted: set[ReactorId] = set()
+        self._strangers: tuple[ReactorId, ...] | None = None  # found out once: those that have run since are through
+        self._met: set[str] = set()  # ingredients for which newcomers were asked
+        self.newcomers = self._look_for_newcomers() if default_registry.late else {}
+
+    # ----------------------------------------------------------------- newcomers
+
+    def _look_for_newcomers(self) -> dict[str, ReactorId]:
+        """Of several for one ingredient the last.
+
+        In a notebook a reactor gets another name, or moves to a module and is edited there. The old one is still
+        registered, and up to date; what it has sent is not what the session's code says now.
+        """
+        reactors, found = self._reactors, dict[str, ReactorId]()
+        for id, names in reactors.late_senders():
+            rivalled = [name for name in names if self._may_stand_for_another(id, name)]
+            has_run = self._has_run(reactors.root(id))
+            if rivalled and not has_run:
+                found.update(dict.fromkeys(rivalled, id))
+            elif has_run and not rivalled:
+                reactors.settle(id)
+        return found
+
+    def _may_stand_for_another(self, id: ReactorId, name: str) -> bool:
+        noted = self._warehouse.producers(name)
+        return any(who in self._reactors and default_registry.may_stand_for(id, who) for who, _ in noted)
+
+    def newcomer(self, name: str) -> ProducersFound | None:
+        """Who was defined to send an ingredient since it was sent, once, as a guess; if that one fails, nobody else."""
+        id = self.newcomers.get(name)
+        if id is None:
+            return None
+        if name not in self._met:
+            self._met.add(name)
+            return _new(ProducersFound, (name, FORMER, (id,), False))
+        if self._demand.failure(id) is not None:
+            return _new(ProducersFound, (name, LAST_STAGE - 1, (), False))
+        return None
+
+    # ----------------------------------------------------------------- stages
+
+    def from_stage(self, name: str, stage: int) -> ProducersFound:
+        """The candidates of a stage, or of the first one after it that has any."""
+        candidates = self._candidates(name, stage)
+        while not candidates and stage < LAST_STAGE - 1:
+            stage += 1
+            candidates = self._candidates(name, stage)
+        return _new(ProducersFound, (name, stage, tuple(candidates), stage == LAST_STAGE))
+
+    def _candidates(self, name: str, stage: int) -> Sequence[ReactorId]:
+        if stage == 0:
+            return self.traced(name)
+        if stage == 1:
+            return self._reactors.declared(name)
+        if stage == 2:
+            return self._reactors.hinted(name)
+        if self._strangers is None:
+            self._strangers = tuple(self._reactors.others(self._has_run))
+        return self._reactors.mentioned_first(name, self._strangers)
+
+    def _has_run(self, root: Digest) -> bool:
+        return self._warehouse.find_record(root) is not None
+
+    def traced(self, name: str) -> list[ReactorId]:
+        """Who sent it before: first those whose present version did, the newest first."""
+        reactors, noted = self._reactors, self._warehouse.producers(name)
+        if len(noted) == 1 and (own := reactors.own(noted[0][0])) is not None:
+            return [own] if reactors.root(own) == noted[0][1] or self._may_send_still(own, name) else []
+        current: list[ReactorId] = []
+        former: list[ReactorId] = []
+        for id, root in noted:
+            found = id if id in reactors else reactors.with_root(root)
+            if found is None:
+                continue
+            is_current = reactors.root(found) == root
+            (current if is_current else former).append(found)
+            if is_current and found in former:
+                self.reverted.add(found)
+        if len(set(current)) > 1:
+            self.rivals[name] = list(dict.fromkeys(current))
+            current.sort(key=partial(self._outlook, name))
+        return list(dict.fromkeys(current + [id for id in former if self._may_send_still(id, name)]))
+
+    def _may_send_still(self, id: ReactorId, name: str) -> bool:
+        """Not one whose code no longer names it, where another's does: it would have to run to find that out."""
+        reactors = self._reactors
+        return reactors.hints_at(id, name) or not (reactors.declared(name) or reactors.hinted(name))
+
+    def _outlook(self, name: str, id: ReactorId) -> int:
+        """Those whose traces lead to the ingredient today come first: then the others need not run to find out."""
+        return self._trees.outlook(id, name, partial(self._world.answer, self._reactors[id]))
