@@ -520,8 +520,20 @@ class Activity:
 
     # ----------------------------------------------------------------- reasons and failures
 
-    def prospect(self, id: ReactorId) -> Decision:
-        """After `inspect`: what would happen to a reactor."""
+    def outdone(self) -> dict[ReactorId, str]:
+        """After `inspect`: who sends what another one sends, who would be asked before it; and why not, in words."""
+        found: dict[ReactorId, str] = {}
+        for failure in self.demand.failures.values():
+            if failure.kind == "two producers":
+                first = self.search.traced(failure.name)[:1]
+                if set(first) & set(failure.reactors):
+                    for id in set(failure.reactors).difference(first):
+                        asked = self.reactors.told_apart(*first, id)[0]
+                        found[id] = f"two reactors send {failure.name!r}: {asked}, which has run last, is asked"
+        return found
+
+    def prospect(self, id: ReactorId, passed_over: str = "") -> Decision:
+        """After `inspect`: what would happen to a reactor; if nobody has asked it, why it is passed over."""
         if id in self.decisions:
             return self.decisions[id]
         if id in self.reused:
@@ -529,6 +541,8 @@ class Activity:
         failure = self.demand.failure(id)
         if failure is not None:
             return Decision(self._name(id), "unknown", str(self._error_of(failure)).splitlines()[0])
+        if passed_over and id not in self.demand.conversations:
+            return Decision(self._name(id), "not asked", passed_over)
         names = ", ".join(map(repr, self.demand.waiting_for(id)))
         reason = f"depends on the new content of {names}" if names else ""
         return Decision(self._name(id), "may run", reason)

@@ -148,6 +148,11 @@ class Roster:
         self._roots.clear()
         self._hints = self._by_root = self._mentions = None
 
+    def told_apart(self, *ids: ReactorId) -> list[str]:
+        """Their names, or their ids if some have the same name."""
+        names = [self._reactors[id].name for id in ids]
+        return names if len(set(names)) == len(names) else list(ids)
+
     def find(self, wanted: object) -> ReactorId:
         """Id of a reactor that is given as such, by its id, or by its name.
 

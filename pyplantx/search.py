@@ -65,7 +65,7 @@ class Search:
         """
         reactors, found = self._reactors, dict[str, ReactorId]()
         for id, names in reactors.late_senders():
-            rivalled = [name for name in names if self._may_stand_for_another(id, name)]
+            rivalled = [name for name in names if self._others(id, name)]
             has_run = self._has_run(reactors.root(id))
             if rivalled and not has_run:
                 found.update(dict.fromkeys(rivalled, id))
@@ -73,9 +73,18 @@ class Search:
                 reactors.settle(id)
         return found
 
-    def _may_stand_for_another(self, id: ReactorId, name: str) -> bool:
+    def _others(self, id: ReactorId, name: str) -> list[ReactorId]:
+        """Those who have sent an ingredient, of whom a late one may be the later version."""
         noted = self._warehouse.producers(name)
-        return any(who in self._reactors and default_registry.may_stand_for(id, who) for who, _ in noted)
+        return [who for who, _ in noted if who in self._reactors and default_registry.may_stand_for(id, who)]
+
+    def stood_for(self) -> dict[ReactorId, str]:
+        """Those who are not asked as long as newcomers send what they have sent, and why, in words."""
+        return {
+            who: f"{self._reactors.told_apart(id, who)[0]}, which was defined after it, may send {name!r}"
+            for name, id in self.newcomers.items()
+            for who in self._others(id, name)
+        }
 
     def newcomer(self, name: str) -> ProducersFound | None:
         """Who was defined to send an ingredient since it was sent, once, as a guess; if that one fails, nobody else."""

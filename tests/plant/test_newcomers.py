@@ -143,6 +143,41 @@ def test_a_demand_does_not_look_at_a_thousand_late_ones_that_stand_for_no_other(
         assert len(set(looked_at)) <= 1
 
 
+def test_the_status_tells_which_of_two_names_is_asked(open_plant: Any, cell: Any) -> None:
+    def actions() -> dict[str, str]:
+        return {line.reactor: line.action for line in plant.status()}
+
+    cell(load(1) + USE)
+    with open_plant() as plant:
+        plant.produce("out")
+        cell(load(2, "load_data"))
+        assert actions() == {"load": "not asked", "use": "may run", "load_data": "would run"}
+        assert "load_data, which was defined after it, may send 'data'" in str(plant.status())
+        plant.produce("out")
+        plant.log.take()
+        assert actions() == {"load": "not asked", "use": "up to date", "load_data": "up to date"}
+        assert "two reactors send 'data': load_data, which has run last, is asked" in str(plant.status())
+        plant.produce("out")
+        assert plant.log.take() == []
+
+
+def test_the_status_tells_of_two_that_are_both_needed(open_plant: Any, cell: Any) -> None:
+    """The one also sends what nobody else does."""
+    more = "@ReactorFunc\ndef more(pipe):\n    pipe.send('data', 3)\n    pipe.send('more', 3)\n"
+    total = "@ReactorFunc\ndef total(pipe):\n    pipe.send('total', (yield pipe.receive('more')))\n"
+    cell(load(1) + more + USE)
+    with open_plant() as plant:
+        plant.run_reactor("more")
+        plant.run_reactor("load")
+        plant.produce("out")
+        assert [line.action for line in plant.status()] == ["up to date", "not asked", "up to date"]
+        cell(total)
+        plant.produce("total")
+        assert [line.action for line in plant.status()][1] == "unknown"
+        with pytest.raises(errors.TwoProducers):
+            plant.produce("out", "total")
+
+
 def test_those_that_were_chosen_by_hand_are_no_exception(open_plant: Any, cell: Any) -> None:
     cell(load(1) + USE)
     notebook = sys.modules["notebook_of_a_test"]
@@ -218,6 +253,7 @@ def test_two_of_one_name_are_told_apart_in_words(open_plant: Any, cell: Any, cap
         cell(load(2), "module_of_a_test")
         plant.produce("out")
         plant.produce("out")
+        assert "module_of_a_test:load, which has run last, is asked" in str(plant.status())
         assert "module_of_a_test:load" in caplog.text
         assert "notebook_of_a_test:load" in caplog.text
         with pytest.raises(errors.TwoProducers, match="notebook_of_a_test:load and module_of_a_test:load"):
