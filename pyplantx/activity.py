@@ -119,7 +119,7 @@ class Activity:
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
         self._unfinished: dict[ReactorId, None] = {}  # those that are in the middle of a run, in order of their starts
-        self.search = Search(reactors, warehouse, self._trees, world, self.demand)
+        self.search = Search(reactors, warehouse, self._trees, world, self.demand, self._starts_none)
         self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
         self._frozen = False
         self._look_around_at = self._step_begun = 0.0

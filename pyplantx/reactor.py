@@ -496,7 +496,7 @@ class Registry:
         self._last: dict[str, ReactorId] = {}  # name -> who was defined last under it
         self.changes = 0  #: grows with every definition
         self.in_use = False  #: whether a plant has asked for any of them
-        #: Those that somebody has added to what was in use, or has defined again since then, the last one last; whether
+        #: Those that somebody has added to what was in use, or has edited since then, the last one last; whether
         #: they were added.
         self.late: dict[ReactorId, bool] = {}
 
@@ -506,7 +506,7 @@ class Registry:
         self._modules.add(reactor.__module__)
         known = self._reactors.get(reactor.id)
         is_added = known is None or self._last.get(reactor.name) != reactor.id
-        if self.in_use and (is_added or self.late):
+        if self.in_use and (is_added or (self.late and known and _code(known[-1]) != _code(reactor))):
             self.late[reactor.id] = self.late.pop(reactor.id, False) or is_added
         self._last[reactor.name] = reactor.id
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
@@ -519,13 +519,14 @@ class Registry:
         return [*self.late].index(id) + 1 if self.late.get(id, False) else 0
 
     def may_stand_for(self, id: ReactorId, other: ReactorId) -> bool:
-        """Whether a late one may be another under a new name, or under its old name again: it was defined after it."""
-        if other == id:
+        """Whether a late one may be another one under a new name, or under its old name again."""
+        return self.was_defined_after(id, other) and (self.late[id] or self.late.get(other, False))
+
+    def was_defined_after(self, id: ReactorId, other: ReactorId) -> bool:
+        """Whether one is late, and the other is not, or not so late."""
+        if id == other or id not in self.late:
             return False
-        late = self.late.get(other)
-        if late is None:
-            return self.late[id]
-        return (late or self.late[id]) and next(one for one in reversed(self.late) if one in (id, other)) == id
+        return other not in self.late or next(one for one in reversed(self.late) if one in (id, other)) == id
 
     def newest(self, reactor: Reactor) -> Reactor:
         """The last definition of the function that a reactor was made of."""

@@ -39,6 +39,7 @@ class Roster:
         self._by_hand = False  # whether somebody has chosen
         self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._caught_up = -1
+        self._in_vain: dict[tuple[ReactorId, str], Digest] = {}  # late one, ingredient -> its root when it was asked
         self._settled: dict[ReactorId, Reactor] = {}  # late ones that stand for no other
 
     def __getitem__(self, id: ReactorId) -> Reactor:
@@ -274,6 +275,14 @@ class Roster:
         Who comes to send the same after it is a late one as well.
         """
         self._settled[id] = self._reactors[id]
+
+    def note_asked_in_vain(self, id: ReactorId, name: str) -> None:
+        """A late one was asked for an ingredient and has not sent it: its run may leave no trace that would tell so."""
+        self._in_vain[id, name] = self.root(id)
+
+    def is_asked_in_vain(self, id: ReactorId, name: str) -> bool:
+        """Whether it would be once more: neither it nor what it uses was edited since."""
+        return self._in_vain.get((id, name)) == self.root(id)
 
     def hinted_names(self) -> list[str]:
         """All names that the code mentions where something is sent."""

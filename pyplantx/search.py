@@ -35,68 +35,83 @@ class Search:
     ----------
     reactors, warehouse, trees, world, demand
         What tells who might send an ingredient, and how those fared who were asked.
+    starts_none : bool
+        Whether those who would have to run are not started.
 
     Attributes
     ----------
-    newcomers : dict of str to str
-        Ingredients that others have sent -> who was defined since then to send them, and has never run.
+    newcomers : dict of str to list of str
+        Ingredients that others have sent -> who were defined since then to send them, and have never run, the last one
+        first.
     rivals : dict of str to list of str
         Ingredients that several have sent in their present versions.
     reverted : set of str
         Reactors whose present versions are not the last ones that ran.
     """
 
-    def __init__(self, reactors: Roster, warehouse: Warehouse, trees: Trees, world: Answers, demand: Demand) -> None:
-        self._reactors, self._warehouse, self._demand = reactors, warehouse, demand
+    def __init__(
+        self,
+        reactors: Roster,
+        warehouse: Warehouse,
+        trees: Trees,
+        world: Answers,
+        demand: Demand,
+        starts_none: bool = False,
+    ) -> None:
+        self._reactors, self._warehouse, self._demand, self._starts_none = reactors, warehouse, demand, starts_none
         self._trees, self._world = trees, world
         self.rivals: dict[str, list[ReactorId]] = {}
         self.reverted: set[ReactorId] = set()
         self._strangers: tuple[ReactorId, ...] | None = None  # found out once: those that have run since are through
-        self._met: set[str] = set()  # ingredients for which newcomers were asked
+        self._asked: dict[str, list[ReactorId]] = {}  # ingredient -> the newcomers that were asked for it
         self.newcomers = self._look_for_newcomers() if default_registry.late else {}
 
     # ----------------------------------------------------------------- newcomers
 
-    def _look_for_newcomers(self) -> dict[str, ReactorId]:
-        """Of several for one ingredient the last.
+    def _look_for_newcomers(self) -> dict[str, list[ReactorId]]:
+        """In a notebook a reactor gets another name, or moves to a module and is edited there.
 
-        In a notebook a reactor gets another name, or moves to a module and is edited there. The old one is still
-        registered, and up to date; what it has sent is not what the session's code says now.
+        The old one is still registered, and up to date; what it has sent is not what the session's code says now.
         """
-        reactors, found = self._reactors, dict[str, ReactorId]()
+        reactors, found = self._reactors, dict[str, list[ReactorId]]()
         for id, names in reactors.late_senders():
             rivalled = [name for name in names if self._others(id, name)]
             has_run = self._has_run(reactors.root(id))
-            if rivalled and not has_run:
-                found.update(dict.fromkeys(rivalled, id))
-            elif has_run and not rivalled:
+            if has_run and not rivalled:
                 reactors.settle(id)
+            for name in rivalled if not has_run else ():
+                if not reactors.is_asked_in_vain(id, name):
+                    found.setdefault(name, []).insert(0, id)
         return found
 
     def _others(self, id: ReactorId, name: str) -> list[ReactorId]:
-        """Those who have sent an ingredient, of whom a late one may be the later version."""
-        noted = self._warehouse.producers(name)
-        return [who for who, _ in noted if who in self._reactors and default_registry.may_stand_for(id, who)]
+        """Who has sent an ingredient, that a late one may be the later version of; nobody if one is later still."""
+        others = [who for who, _ in self._warehouse.producers(name) if who in self._reactors]
+        if any(default_registry.was_defined_after(who, id) for who in others):
+            return []
+        return [who for who in others if default_registry.may_stand_for(id, who)]
 
     def stood_for(self) -> dict[ReactorId, str]:
         """Those who are not asked as long as newcomers send what they have sent, and why, in words."""
         return {
             who: f"{self._reactors.told_apart(id, who)[0]}, which was defined after it, may send {name!r}"
-            for name, id in self.newcomers.items()
+            for name, ids in self.newcomers.items()
+            for id in reversed(ids)
             for who in self._others(id, name)
         }
 
     def newcomer(self, name: str) -> ProducersFound | None:
-        """Who was defined to send an ingredient since it was sent, once, as a guess; if that one fails, nobody else."""
-        id = self.newcomers.get(name)
-        if id is None:
-            return None
-        if name not in self._met:
-            self._met.add(name)
-            return _new(ProducersFound, (name, FORMER, (id,), False))
-        if self._demand.failure(id) is not None:
+        """The next one who was defined to send an ingredient after others; as a guess; if it fails, nobody else."""
+        asked = self._asked.setdefault(name, [])
+        if asked and self._demand.failure(asked[-1]) is not None:
             return _new(ProducersFound, (name, LAST_STAGE - 1, (), False))
-        return None
+        if asked and not self._starts_none:
+            self._reactors.note_asked_in_vain(asked[-1], name)
+        remaining = self.newcomers.get(name, [])[len(asked) :]
+        if not remaining:
+            return None
+        asked.append(remaining[0])
+        return _new(ProducersFound, (name, FORMER, (remaining[0],), False))
 
     # ----------------------------------------------------------------- stages
 

@@ -123,8 +123,10 @@ def test_one_that_is_renamed_before_anything_ran_is_the_one_that_is_asked(open_p
         cell(load(2, "load_data"))
         assert (plant.produce("out"), plant.produce("out")) == (20, 20)
         assert plant.log.take() == ["use", "load_data"]
-        cell(load(1))
-        assert (plant.produce("out"), plant.produce("out")) == (10, 10)
+        cell(load(1))  # run again as it is: no edit
+        assert plant.produce("out") == 20
+        cell(load(3))
+        assert (plant.produce("out"), plant.produce("out")) == (30, 30)
 
 
 def test_a_demand_does_not_look_at_a_thousand_late_ones_that_stand_for_no_other(
@@ -200,6 +202,37 @@ def test_one_that_does_not_send_it_after_all_runs_once(open_plant: Any, cell: An
         plant.set_config({"other": True})
         plant.run_reactor("other")
         assert plant.produce("out") == 20
+
+
+def test_one_that_is_asked_in_vain_is_not_asked_again(open_plant: Any, cell: Any) -> None:
+    cell(load(1) + USE)
+    waits = "@ReactorFunc\ndef waits(pipe):\n    pipe.send('data', (yield pipe.receive({!r})) + {})\n"
+    catches = (
+        "@ReactorFunc\ndef catches(pipe):\n    try:\n        yield pipe.receive('nothing')\n    except LookupError:\n"
+        "        pass\n    except Exception:\n        pass\n    if pipe.has('other'):\n        pipe.send('data', 2)\n"
+    )
+    fails = "@ReactorFunc\ndef fails(pipe):\n    pipe.send('nothing', 1 / 0)\n"
+    with open_plant(config={}) as plant:
+        assert plant.produce("out") == 10
+        for source in (waits.format("out", 1), waits.format("data", 1), fails + catches):
+            cell(source)
+            assert plant.produce("out") == 10
+            assert plant.log.take()
+            assert (plant.produce("out"), plant.produce("data")) == (10, 1)
+            assert plant.log.take() == []
+        cell(load(7, "other") + waits.format("other", 1).replace("'data'", "'other'"))
+        cell(waits.format("kept", 1) + "@ReactorFunc\ndef keep(pipe):\n    pipe.send('kept', 6)\n")  # it was edited
+        assert plant.produce("out") == 70
+
+
+def test_of_several_the_last_that_sends_counts(open_plant: Any, cell: Any) -> None:
+    cell(load(1) + USE)
+    other = "@ReactorFunc\ndef other(pipe):\n    if pipe.has('other'):\n        pipe.send('data', 3)\n"
+    with open_plant(config={}) as plant:
+        assert plant.produce("out") == 10
+        cell(load(5, "first") + load(2, "second") + other)
+        assert (plant.produce("out"), plant.produce("out")) == (20, 20)
+        assert plant.log.take() == ["use", "load", "other", "second", "use"]
 
 
 def test_one_that_fails_is_no_reason_to_be_content_with_the_old_one(open_plant: Any, cell: Any) -> None:
