@@ -40,6 +40,7 @@ class Roster:
         self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._caught_up = -1
         self._in_vain: dict[tuple[ReactorId, str], Digest] = {}  # late one, ingredient -> its root when it was asked
+        self._have_run: dict[ReactorId, Digest] = {}  # late one -> its root
         self._settled: dict[ReactorId, Reactor] = {}  # late ones that stand for no other
 
     def __getitem__(self, id: ReactorId) -> Reactor:
@@ -262,12 +263,25 @@ class Roster:
         """Whether the code of this reactor is among `hinted`; costs no look at the code of others."""
         return bool(_Hints(self._fingerprinter, [self._reactors[id]]).senders(name))
 
-    def late_senders(self) -> Iterator[tuple[ReactorId, Iterable[str]]]:
-        """Those that were defined when others were in use, the last one last, and what they surely send."""
+    def late_senders(self, is_known: Callable[[Digest], bool]) -> Iterator[tuple[ReactorId, Iterable[str]]]:
+        """Those that were defined when others were in use and may not have run, the last one last; what they send.
+
+        Parameters
+        ----------
+        is_known : callable
+            Whether something with this root has ever run. Not asked of those of which that is known already.
+        """
         for id in tuple(default_registry.late):  # a thread may define more of them
             reactor = self._reactors.get(id)
-            if reactor is not None and self._settled.get(id) is not reactor:
-                yield id, (*reactor.sends, *self._fingerprinter.hints(reactor).names)
+            if reactor is None or self._settled.get(id) is reactor or self._have_run.get(id) == self.root(id):
+                continue
+            if is_known(self.root(id)):
+                self._have_run[id] = self.root(id)
+            yield id, (*reactor.sends, *self._fingerprinter.hints(reactor).names)
+
+    def has_run(self, id: ReactorId) -> bool:
+        """Of one of `late_senders`, whether its present version has ever run."""
+        return self._have_run.get(id) == self.root(id)
 
     def settle(self, id: ReactorId) -> None:
         """A late one has run and stands for no other: it is of no more interest, as it is defined now.

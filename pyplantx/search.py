@@ -74,9 +74,9 @@ class Search:
         The old one is still registered, and up to date; what it has sent is not what the session's code says now.
         """
         reactors, found = self._reactors, dict[str, list[ReactorId]]()
-        for id, names in reactors.late_senders():
+        for id, names in reactors.late_senders(self._has_run):
             rivalled = [name for name in names if self._others(id, name)]
-            has_run = self._has_run(reactors.root(id))
+            has_run = reactors.has_run(id)
             if has_run and not rivalled:
                 reactors.settle(id)
             for name in rivalled if not has_run else ():
