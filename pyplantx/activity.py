@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ from pyplantx.failures import describe_request_chain, error_of, is_described, no
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.recall import Recall
 from pyplantx.run import Run
+from pyplantx.search import FORMER, Search
 from pyplantx.trees import ACCEPTED, Segments, Trees
 from pyplantx.turns import Turns
 from pyplantx.warehouse.records import HistoryEntry
@@ -64,9 +65,6 @@ if TYPE_CHECKING:
     from pyplantx.world import Answers
 
 _new = tuple.__new__  # see `core/trace.py`
-
-#: Stages of the search for a producer; see `FindProducers`.
-_FORMER, _LAST_STAGE = -1, 3
 
 #: Seconds between two looks at what waits to be written and what has become durable, between steps of user code.
 _LOOK_AROUND_EVERY = 0.001
@@ -121,11 +119,7 @@ class Activity:
         self._started: dict[ReactorId, float] = {}
         self._busy: dict[ReactorId, float] = {}
         self._unfinished: dict[ReactorId, None] = {}  # those that are in the middle of a run, in order of their starts
-        self._reverted: set[ReactorId] = set()  # those whose present versions are not the last ones that ran
-        self._newcomers = self._look_for_newcomers()
-        self._met: set[str] = set()  # ingredients for which these were asked
-        self._strangers: tuple[ReactorId, ...] | None = None  # found out once: those that have run since are through
-        self.rivals: dict[str, list[ReactorId]] = {}  # ingredients that several have sent in their present versions
+        self.search = Search(reactors, warehouse, self._trees, world, self.demand, self._starts_none)
         self._would_get: set[str] = set()  # what reactors would receive that would run, as far as that is known
         self._frozen = False
         self._look_around_at = self._step_begun = 0.0
@@ -230,7 +224,7 @@ class Activity:
 
     def renew_reverted(self) -> None:
         """Note that versions are in use again that are not the last ones that ran."""
-        for id in self._reverted & (self.reused | self._recorded):
+        for id in self.search.reverted & (self.reused | self._recorded):
             self.warehouse.renew_version(id, self.reactors.root(id), partial(self.reactors.parts, id))
 
     def reached(self) -> list[Digest]:
@@ -288,58 +282,24 @@ class Activity:
     # ----------------------------------------------------------------- looking up
 
     def _find_producers(self, instruction: FindProducers) -> None:
+        """A newcomer comes first, then what deep traces tell, then the stages of the search."""
         name, stage = instruction
-        if self._newcomers and stage == 0 and self._ask_newcomer(name):
-            return
-        if (
-            stage == 0
-            and not self._newcomers
-            and (name in self._outside or self._recall.knows_some)
-            and self._tell_from_before(name)
-        ):
-            return
-        candidates = self._candidates(name, stage)
-        while not candidates and stage < _LAST_STAGE - 1:
-            stage += 1
-            candidates = self._candidates(name, stage)
-        self._events.append(_new(ProducersFound, (name, stage, tuple(candidates), stage == _LAST_STAGE)))
+        search = self.search
+        first: Recalled | ProducersFound | None = None
+        if stage == 0:
+            if search.newcomers:  # deep traces know nothing of them
+                first = search.newcomer(name)
+            elif name in self._outside or self._recall.knows_some:
+                first = self._tell_from_before(name)
+        self._events.append(first if first is not None else search.from_stage(name, stage))
 
-    def _look_for_newcomers(self) -> dict[str, ReactorId]:
-        """Ingredients that others have sent -> who was defined since then to send them, and has never run.
-
-        In a notebook a reactor gets another name, or moves to a module and is edited there. The old one is still
-        registered, and up to date; what it has sent is not what the session's code says now.
-        """
-        found: dict[str, ReactorId] = {}
-        for id, names in self.reactors.newcomers(self._has_run):
-            for name in names:
-                if any(who != id and who in self.reactors for who, _ in self.warehouse.producers(name)):
-                    found[name] = id
-        return found
-
-    def _ask_newcomer(self, name: str) -> bool:
-        """Ask who was defined to send an ingredient since it was sent, before all others; if it fails, nobody else."""
-        id = self._newcomers.get(name)
-        if id is None:
-            return False
-        if name not in self._met:
-            self._met.add(name)
-            self._events.append(_new(ProducersFound, (name, _FORMER, (id,), False)))
-            return True
-        has_failed = self.demand.failure(id) is not None
-        if has_failed:
-            self._events.append(_new(ProducersFound, (name, _LAST_STAGE - 1, (), False)))
-        return has_failed
-
-    def _tell_from_before(self, name: str) -> bool:
-        """Answer from deep traces, if they know the ingredient, or whom to ask first."""
+    def _tell_from_before(self, name: str) -> Recalled | ProducersFound | None:
+        """The answer from deep traces, if they know the ingredient, or whom to ask first."""
         known = None if self.dry else self._known(name)
-        first = self._recall.first_asked(name, self._traced) if known is None else None
         if known is not None:
-            self._events.append(known)
-        elif first is not None:
-            self._events.append(_new(ProducersFound, (name, _FORMER, (first,), False)))
-        return known is not None or first is not None
+            return known
+        first = self._recall.first_asked(name, self.search.traced)
+        return None if first is None else _new(ProducersFound, (name, FORMER, (first,), False))
 
     def _known(self, name: str) -> Recalled | None:
         ref = self._recalled(name) if name in self._outside else None
@@ -355,49 +315,6 @@ class Activity:
         if self._outside[name] == 1:
             return self._recall.recall(name, self._forced)
         return self._recall.mend(name, self.demand, self.reused | self._recorded)
-
-    def _candidates(self, name: str, stage: int) -> Sequence[ReactorId]:
-        if stage == 0:
-            return self._traced(name)
-        if stage == 1:
-            return self.reactors.declared(name)
-        if stage == 2:
-            return self.reactors.hinted(name)
-        if self._strangers is None:
-            self._strangers = tuple(self.reactors.others(self._has_run))
-        return self.reactors.mentioned_first(name, self._strangers)
-
-    def _has_run(self, root: Digest) -> bool:
-        return self.warehouse.find_record(root) is not None
-
-    def _traced(self, name: str) -> list[ReactorId]:
-        """Who sent it before: first those whose present version did, the newest first."""
-        noted = self.warehouse.producers(name)
-        if len(noted) == 1 and (own := self.reactors.own(noted[0][0])) is not None:
-            return [own] if self.reactors.root(own) == noted[0][1] or self._may_send_still(own, name) else []
-        current: list[ReactorId] = []
-        former: list[ReactorId] = []
-        for id, root in noted:
-            found = id if id in self.reactors else self.reactors.with_root(root)
-            if found is None:
-                continue
-            is_current = self.reactors.root(found) == root
-            (current if is_current else former).append(found)
-            if is_current and found in former:
-                self._reverted.add(found)
-        if len(set(current)) > 1:
-            self.rivals[name] = list(dict.fromkeys(current))
-            current.sort(key=partial(self._outlook, name))
-        return list(dict.fromkeys(current + [id for id in former if self._may_send_still(id, name)]))
-
-    def _may_send_still(self, id: ReactorId, name: str) -> bool:
-        """Not one whose code no longer names it, where another's does: it would have to run to find that out."""
-        reactors = self.reactors
-        return reactors.hints_at(id, name) or not (reactors.declared(name) or reactors.hinted(name))
-
-    def _outlook(self, name: str, id: ReactorId) -> int:
-        """Those whose traces lead to the ingredient today come first: then the others need not run to find out."""
-        return self._trees.outlook(id, name, partial(self.world.answer, self.reactors[id]))
 
     def _observe(self, instruction: Observe) -> None:
         id, questions = instruction
@@ -496,7 +413,7 @@ class Activity:
                 self._outside.setdefault(name, 0)
         if self._recall.in_use and (kind is Asked or kind is Ended):
             for name, rival in self._recall.contested(outcome.steps, outcome.reactor):
-                self._events.append(_new(ProducersFound, (name, _FORMER, (rival,), False)))
+                self._events.append(_new(ProducersFound, (name, FORMER, (rival,), False)))
         self._events.append(outcome)
 
     def _note_failure(self, outcome: Raised) -> None:
@@ -606,8 +523,20 @@ class Activity:
 
     # ----------------------------------------------------------------- reasons and failures
 
-    def prospect(self, id: ReactorId) -> Decision:
-        """After `inspect`: what would happen to a reactor."""
+    def outdone(self) -> dict[ReactorId, str]:
+        """After `inspect`: who sends what another one sends, who would be asked before it; and why not, in words."""
+        found: dict[ReactorId, str] = {}
+        for failure in self.demand.failures.values():
+            if failure.kind == "two producers":
+                first = self.search.traced(failure.name)[:1]
+                if set(first) & set(failure.reactors):
+                    for id in set(failure.reactors).difference(first):
+                        asked = self.reactors.told_apart(*first, id)[0]
+                        found[id] = f"two reactors send {failure.name!r}: {asked}, which has run last, is asked"
+        return found
+
+    def prospect(self, id: ReactorId, passed_over: str = "") -> Decision:
+        """After `inspect`: what would happen to a reactor; if nobody has asked it, why it is passed over."""
         if id in self.decisions:
             return self.decisions[id]
         if id in self.reused:
@@ -615,6 +544,8 @@ class Activity:
         failure = self.demand.failure(id)
         if failure is not None:
             return Decision(self._name(id), "unknown", str(self._error_of(failure)).splitlines()[0])
+        if passed_over and id not in self.demand.conversations:
+            return Decision(self._name(id), "not asked", passed_over)
         names = ", ".join(map(repr, self.demand.waiting_for(id)))
         reason = f"depends on the new content of {names}" if names else ""
         return Decision(self._name(id), "may run", reason)

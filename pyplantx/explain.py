@@ -95,7 +95,8 @@ class Decision(NamedTuple):
     reactor : str
         The reactor's name.
     action : str
-        ``"ran"``, ``"failed"``, ``"interrupted"``, ``"up to date"``, ``"would run"``, ``"may run"`` or ``"unknown"``.
+        ``"ran"``, ``"failed"``, ``"interrupted"``, ``"up to date"``, ``"would run"``, ``"may run"``, ``"not asked"``
+        (another one sends the same, and is asked before it) or ``"unknown"``.
     reason : str
         The sentence; "" if it is up to date.
     kind : str

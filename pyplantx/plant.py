@@ -306,7 +306,7 @@ class Plant:
         with self._activity() as activity:
             ids = tuple([self._roster.find(reactor) for reactor in _flat(reactors)])
             activity.meet((), ids if forced else (), () if forced else ids)
-        self._warn_of_rivals(activity.rivals)
+        self._warn_of_rivals(activity.search.rivals)
 
     def produce(self, *names: str) -> Any:
         """The values of ingredients; runs nothing that is up to date.
@@ -324,7 +324,7 @@ class Plant:
         _check_names("produce", names)
         with self._activity() as activity:
             values = activity.meet(names, (), ())
-        self._warn_of_rivals(activity.rivals)
+        self._warn_of_rivals(activity.search.rivals)
         return values[0] if len(names) == 1 else tuple(values)
 
     def _warn_of_rivals(self, rivals: Mapping[str, Sequence[ReactorId]]) -> None:
@@ -340,8 +340,7 @@ class Plant:
                 failures = [activity.demand.failure(id) for id in ids]
             if any(failure is not None and failure.kind == "two producers" for failure in failures):
                 self._warned.add(name)
-                names = [self._roster[id].name for id in ids]
-                senders = " and ".join(names if len(set(names)) == len(names) else ids)
+                senders = " and ".join(self._roster.told_apart(*ids))
                 log().warning("%s both send %r, and the one that has run last is asked: rename one", senders, name)
 
     def _activity(self, dry: bool = False) -> Visit:
@@ -509,10 +508,20 @@ class Plant:
 
         Of what no reactor receives, and of what those receive that would run, the payload has to be there; it is not
         read. Of what is only passed on to reactors that are up to date nobody needs it.
+
+        Of two that send the same, one under a new name and one under the old, only one is asked, and so it is here.
         """
-        with self._activity(dry=True) as activity:
-            activity.inspect_with_payloads(tuple([reactor.id for reactor in self._roster]))
-            return Status(tuple([activity.prospect(reactor.id) for reactor in self._roster]))
+        passed_over: dict[ReactorId, str] = {}
+        while True:
+            with self._activity(dry=True) as activity:
+                passed_over |= activity.search.stood_for()
+                activity.inspect_with_payloads(tuple([one.id for one in self._roster if one.id not in passed_over]))
+                outdone = activity.outdone()
+                if outdone.keys() <= passed_over.keys():
+                    return Status(
+                        tuple([activity.prospect(one.id, passed_over.get(one.id, "")) for one in self._roster])
+                    )
+                passed_over |= outdone
 
     def accept(self, *reactors: Any) -> list[str]:
         """Declare that the edits of reactors' code since their last version do not matter.

@@ -485,7 +485,7 @@ class Registry:
     defines its reactors twice; those of ``__main__`` count.
 
     One that comes when others are in use is what somebody has just written: a cell of a notebook under a new name, a
-    cell that was moved to a module, or back. It is asked before one that it may stand for; see `Roster.newcomers`.
+    cell that was moved to a module, or back. It is asked before one that it may stand for; see `Search.newcomers`.
     """
 
     def __init__(self) -> None:
@@ -496,21 +496,37 @@ class Registry:
         self._last: dict[str, ReactorId] = {}  # name -> who was defined last under it
         self.changes = 0  #: grows with every definition
         self.in_use = False  #: whether a plant has asked for any of them
-        self.late: dict[ReactorId, None] = {}  #: those that somebody has added to what was in use, the last at the end
+        #: Those that somebody has added to what was in use, or has edited since then, the last one last; whether
+        #: they were added.
+        self.late: dict[ReactorId, bool] = {}
 
     def add(self, reactor: Reactor) -> None:
         """Note a reactor."""
         self.changes += 1
         self._modules.add(reactor.__module__)
         known = self._reactors.get(reactor.id)
-        if self.in_use and (known is None or self._last.get(reactor.name) != reactor.id):
-            self.late.pop(reactor.id, None)
-            self.late[reactor.id] = None
+        is_added = known is None or self._last.get(reactor.name) != reactor.id
+        if self.in_use and (is_added or (self.late and known and _code(known[-1]) != _code(reactor))):
+            self.late[reactor.id] = self.late.pop(reactor.id, False) or is_added
         self._last[reactor.name] = reactor.id
         others = [r for r in known if r is not reactor and not _replaces(reactor, r)] if known else []
         self._reactors[reactor.id] = [*others, reactor]
         if (known and len(others) < len(known)) or reactor.id in self._forgotten:
             self._again[reactor.id] = reactor
+
+    def lateness(self, id: ReactorId) -> int:
+        """The place of one that was added to what was in use, counted from one; of others 0."""
+        return [*self.late].index(id) + 1 if self.late.get(id, False) else 0
+
+    def may_stand_for(self, id: ReactorId, other: ReactorId) -> bool:
+        """Whether a late one may be another one under a new name, or under its old name again."""
+        return self.was_defined_after(id, other) and (self.late[id] or self.late.get(other, False))
+
+    def was_defined_after(self, id: ReactorId, other: ReactorId) -> bool:
+        """Whether one is late, and the other is not, or not so late."""
+        if id == other or id not in self.late:
+            return False
+        return other not in self.late or next(one for one in reversed(self.late) if one in (id, other)) == id
 
     def newest(self, reactor: Reactor) -> Reactor:
         """The last definition of the function that a reactor was made of."""

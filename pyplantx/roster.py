@@ -39,7 +39,9 @@ class Roster:
         self._by_hand = False  # whether somebody has chosen
         self._passed_over: dict[ReactorId, Reactor] = {}  # newer ones there were when one was added by hand
         self._caught_up = -1
-        self._have_run: dict[ReactorId, Digest] = {}  # root of late ones
+        self._in_vain: dict[tuple[ReactorId, str], Digest] = {}  # late one, ingredient -> its root when it was asked
+        self._have_run: dict[ReactorId, Digest] = {}  # late one -> its root
+        self._settled: dict[ReactorId, Reactor] = {}  # late ones that stand for no other
 
     def __getitem__(self, id: ReactorId) -> Reactor:
         return self._reactors[id]
@@ -111,6 +113,7 @@ class Roster:
             As `add`.
         """
         self._by_hand = True
+        self._settled.clear()  # they might stand for this one
         self._fingerprinter.begin_activity()  # two of one name are compared as they are now
         try:
             self.add(reactor)
@@ -146,6 +149,11 @@ class Roster:
         """Forget what was read from the code: it may have changed."""
         self._roots.clear()
         self._hints = self._by_root = self._mentions = None
+
+    def told_apart(self, *ids: ReactorId) -> list[str]:
+        """Their names, or their ids if some have the same name."""
+        names = [self._reactors[id].name for id in ids]
+        return names if len(set(names)) == len(names) else list(ids)
 
     def find(self, wanted: object) -> ReactorId:
         """Id of a reactor that is given as such, by its id, or by its name.
@@ -249,30 +257,57 @@ class Roster:
         return [self._declared[name]] if name in self._declared else []
 
     def hinted(self, name: str) -> list[ReactorId]:
-        """Whose code mentions the name, or a pattern that it fits, where something is sent."""
+        """Whose code mentions the name, or a pattern that it fits, where something is sent.
+
+        Of those that were added when others were in use and mention the name itself, the last comes first: it may be
+        another under a new name.
+        """
         if self._hints is None:
             self._hints = _Hints(self._fingerprinter, self)
-        return self._hints.senders(name)
+        senders = self._hints.senders(name)
+        exact = self._hints.names.get(name, ())
+        if len(exact) < 2 or not default_registry.late:
+            return senders
+        return sorted(senders, key=lambda id: -default_registry.lateness(id) if id in exact else 0)
 
     def hints_at(self, id: ReactorId, name: str) -> bool:
         """Whether the code of this reactor is among `hinted`; costs no look at the code of others."""
         return bool(_Hints(self._fingerprinter, [self._reactors[id]]).senders(name))
 
-    def newcomers(self, is_known: Callable[[Digest], bool]) -> Iterator[tuple[ReactorId, Iterable[str]]]:
-        """Those that were defined when others were in use and have never run, the last one last; what they surely send.
+    def late_senders(self, is_known: Callable[[Digest], bool]) -> Iterator[tuple[ReactorId, Iterable[str]]]:
+        """Those that were defined when others were in use and may not have run, the last one last; what they send.
 
         Parameters
         ----------
         is_known : callable
-            Whether something with this root has ever run.
+            Whether something with this root has ever run. Not asked of those of which that is known already.
         """
-        for id in default_registry.late:
-            if id not in self._reactors or self._have_run.get(id) == self.root(id):
+        for id in tuple(default_registry.late):  # a thread may define more of them
+            reactor = self._reactors.get(id)
+            if reactor is None or self._settled.get(id) is reactor or self._have_run.get(id) == self.root(id):
                 continue
             if is_known(self.root(id)):
                 self._have_run[id] = self.root(id)
-            else:
-                yield id, (*self._reactors[id].sends, *self._fingerprinter.hints(self._reactors[id]).names)
+            yield id, (*reactor.sends, *self._fingerprinter.hints(reactor).names)
+
+    def has_run(self, id: ReactorId) -> bool:
+        """Of one of `late_senders`, whether its present version has ever run."""
+        return self._have_run.get(id) == self.root(id)
+
+    def settle(self, id: ReactorId) -> None:
+        """A late one has run and stands for no other: it is of no more interest, as it is defined now.
+
+        Who comes to send the same after it is a late one as well.
+        """
+        self._settled[id] = self._reactors[id]
+
+    def note_asked_in_vain(self, id: ReactorId, name: str) -> None:
+        """A late one was asked for an ingredient and has not sent it: its run may leave no trace that would tell so."""
+        self._in_vain[id, name] = self.root(id)
+
+    def is_asked_in_vain(self, id: ReactorId, name: str) -> bool:
+        """Whether it would be once more: neither it nor what it uses was edited since."""
+        return self._in_vain.get((id, name)) == self.root(id)
 
     def hinted_names(self) -> list[str]:
         """All names that the code mentions where something is sent."""

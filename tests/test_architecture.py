@@ -51,6 +51,7 @@ FLOORS = {
     "roster": 4,
     "run": 4,
     "scratch": 4,
+    "search": 4,
     "trees": 4,
     "turns": 4,
     "world": 4,

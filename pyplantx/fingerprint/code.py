@@ -122,6 +122,7 @@ class Fingerprinter:
         self._known: dict[int, tuple[Digest, Any]] = {}
         self._reaches: dict[int, _Reach] = {}
         self._frozen = self._loaded = False
+        self._caches_seen = 0  # how many of those that the describer has met were let go where need be
         self._describer = Describer(self._boundary, self.record, self._settle, self._arrived)
         self._graph = Graph(self._describer.describe, self._describer.widen)
 
@@ -175,8 +176,8 @@ class Fingerprinter:
                 self._graph = Graph(self._describer.describe, self._describer.widen)
                 self._reaches.clear()
                 root = self._graph.root(obj)
-        if self._frozen and self._describer.caches:  # code that was met in a run
-            memos.let_go(self._describer.caches, self._graph.root)
+        if self._frozen and len(self._describer.caches) > self._caches_seen:  # in code that was met in a run
+            self._let_go()
         return root
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
@@ -249,8 +250,17 @@ class Fingerprinter:
         """
         for obj in objs:
             self.fingerprint(obj)
-        memos.let_go(self._describer.caches, self._graph.root)
+        self._let_go()
         self._frozen = True  # what changes from now on was changed by running code
+
+    def _let_go(self) -> None:
+        """Of caches that were met since: one that a run has filled in this activity is not looked at again."""
+        met = self._describer.caches[self._caches_seen :]
+        self._caches_seen += len(met)
+        memos.let_go(met, self._graph.root, self._boundary.policy)
+
+    def _note_caches(self) -> None:
+        memos.note(self._describer.caches, self._graph.root, self._boundary.policy)
 
     # --- code records ---------------------------------------------------------------------------------
 
@@ -495,12 +505,12 @@ class Fingerprinter:
         if self._loaded:
             self.end_activity()
         self._active = False
-        memos.note(self._describer.caches, self._graph.root)
+        self._note_caches()
 
     def end_activity(self) -> None:
         """Note which globals changed while the activity lasted: they are state, not constants."""
         self._active = self._loaded = False
-        memos.note(self._describer.caches, self._graph.root)
+        self._note_caches()
         for key, slot, after in self._describer.changed_slots():
             self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
             self._met_state.add(key)

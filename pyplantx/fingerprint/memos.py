@@ -14,27 +14,31 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pyplantx.core.trace import Digest
+from pyplantx.fingerprint.boundary import Policy
 
 #: What `functools.lru_cache` makes.
 Cached: Final[Any] = type(functools.lru_cache(lambda: None))
 
-#: Of the process: cache -> the fingerprint of the code that filled it.
-_FILLED_BY: weakref.WeakKeyDictionary[Any, Digest] = weakref.WeakKeyDictionary()
+#: Of the process: cache -> for each way to look at code, the fingerprint of the code that filled it. Two plants may
+#: look in different ways (`library_versions=`): what the other one has noted can't be compared.
+_FILLED_BY: weakref.WeakKeyDictionary[Any, dict[Policy, Digest]] = weakref.WeakKeyDictionary()
 
 
-def note(caches: Iterable[Any], root: Callable[[Any], Digest]) -> None:
-    """Note by which code caches are filled from now on; those that hold something already keep what was noted."""
+def note(caches: Iterable[Any], root: Callable[[Any], Digest], policy: Policy) -> None:
+    """Note by which code caches are filled from now on; of those that hold something already, unless it is known."""
     for cache in caches:
-        if cache not in _FILLED_BY or not _is_filled(cache):
-            _FILLED_BY[cache] = root(cache)
+        filled_by = _FILLED_BY.setdefault(cache, {})
+        if not filled_by or not _is_filled(cache):
+            filled_by[policy] = root(cache)
 
 
-def let_go(caches: Iterable[Any], root: Callable[[Any], Digest]) -> None:
-    """Clear the caches that other code has filled than they stand for now."""
+def let_go(caches: Iterable[Any], root: Callable[[Any], Digest], policy: Policy) -> None:
+    """Clear the caches that other code has filled than they stand for now, or that nobody can tell it of."""
     for cache in caches:
-        if _FILLED_BY.get(cache, now := root(cache)) != now and _is_filled(cache):
+        filled_by, now = _FILLED_BY.setdefault(cache, {}), root(cache)
+        if filled_by and filled_by.get(policy) != now and _is_filled(cache):
             Cached.cache_clear(cache)
-        _FILLED_BY[cache] = now
+        filled_by[policy] = now
 
 
 def _is_filled(cache: Any) -> bool:

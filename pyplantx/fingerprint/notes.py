@@ -12,28 +12,44 @@ from typing import Any, Final
 
 from pyplantx.fingerprint.objects import class_attribute, lineage, qualified
 
-#: The class of the properties that pandas works out once.
+#: The classes of the properties that pandas works out once, and of the accessors that xarray makes once.
 _KEEPING: Final = "pandas._libs.properties.CachedProperty"
+_ACCESSOR: Final = "xarray.core.extensions._CachedAccessor"
+
+#: The class of the arrays of pandas that may be written to or not, in "pandas.api.extensions" of late.
+_ARRAY: Final = ".ExtensionArray"
 
 
 def _is_of_pandas(value: Any, name: str, item: Any) -> bool:
     """What properties have come to, and whether an array may be written to (as with those of NumPy)."""
     if name == "_readonly":
-        return type(item) is bool
-    if name != "_cache" or type(item) is not dict:
-        return False
-    return all(isinstance(key, str) and qualified(type(class_attribute(type(value), key))) == _KEEPING for key in item)
+        return type(item) is bool and any([base.endswith(_ARRAY) for base in lineage(type(value))])
+    return name == "_cache" and _is_kept(value, item, _KEEPING)
 
 
 def _is_of_xarray(value: Any, name: str, item: Any) -> bool:
-    """A dict of attributes is made when it is first asked for."""
-    return name in ("_attrs", "_encoding") and not item
+    """A dict of attributes is made when it is first asked for, and so is an accessor of somebody else."""
+    if name == "_cache":
+        return _is_kept(value, item, _ACCESSOR)
+    return name in ("_attrs", "_encoding") and (item is None or item == {})
+
+
+def _is_kept(value: Any, item: Any, by: str) -> bool:
+    """Whether this is a dict of nothing but what attributes of an object's class keep there."""
+    if type(item) is not dict:
+        return False
+    return all(isinstance(key, str) and qualified(type(class_attribute(type(value), key))) == by for key in item)
 
 
 def _is_of_networkx(value: Any, name: str, item: Any) -> bool:
-    """Views of a graph's nodes and edges."""
+    """Views of a graph's nodes and edges, and what it was turned into for other programs that compute with it."""
+    if name == "__networkx_cache__":
+        return type(item) is dict
     made = class_attribute(type(value), name)
-    return type(made) is functools.cached_property and made.func.__module__.startswith("networkx.")
+    if type(made) is not functools.cached_property:
+        return False
+    module = getattr(made.func, "__module__", None)
+    return isinstance(module, str) and module.startswith("networkx.")
 
 
 #: Library -> whether a field (object, name, content) is such a note.

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyplantx import Plant
+from pyplantx import Plant, untracked
+from pyplantx.fingerprint import memos
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.testing import forget_reactors
 
@@ -48,8 +49,12 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return vars(sys.modules["notebook_of_a_test"])
 
 
+def cached_of(names: dict[str, Any]) -> tuple[Any, ...]:
+    return (names["cached"], names["other"], names["Table"].row)
+
+
 def entries(names: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(one.cache_info().currsize for one in (names["cached"], names["other"], names["Table"].row))
+    return tuple(one.cache_info().currsize for one in cached_of(names))
 
 
 def test_only_what_other_code_has_computed_is_let_go(names: dict[str, Any]) -> None:
@@ -109,3 +114,57 @@ def test_an_edit_behind_a_cache_gives_the_new_value_and_stores_no_old_one(
         names["K"] = 4
         assert first(plant.produce(name)) == 8
         assert [entry["reactor"] for entry in plant.get_execution_history()] == [name, name]
+
+
+def test_what_fills_it_is_not_mixed_up_between_plants_that_look_at_versions_in_different_ways(
+    names: dict[str, Any], tmp_path: Any
+) -> None:
+    pytest.importorskip("numpy")
+    exec("import numpy as np\n@functools.lru_cache\ndef cached(x): return int(np.sum(x)) * K", names)
+    with Plant(tmp_path / "one") as one, Plant(tmp_path / "two", library_versions="exact") as two:
+        for plant in (one, two):
+            plant.run_reactor("plain")
+        hits = names["cached"].cache_info().hits  # begins anew where it is cleared
+        for plant in (one, two, one, two):
+            plant.run_reactor("plain")
+        assert names["cached"].cache_info().hits == hits + 4  # what took minutes to load stays
+        names["K"] = 4
+        assert two.produce("plain")[0] == 8
+        names["K"] = 3
+        assert one.produce("plain")[0] == 6
+        assert two.produce("plain")[0] == 6
+
+
+def test_who_looks_at_a_cache_for_the_first_time_in_a_way_of_its_own_trusts_nobody(
+    names: dict[str, Any], tmp_path: Any
+) -> None:
+    with Plant(tmp_path / "one") as one, Plant(tmp_path / "two", library_versions="exact") as two:
+        assert one.produce("plain")[0] == 6
+        names["K"] = 4
+        assert two.produce("plain")[0] == 8
+
+
+def test_a_cache_is_looked_at_once_however_much_code_is_met_in_a_run(
+    names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[Any] = []
+    let_go = memos.let_go
+    monkeypatch.setattr(memos, "let_go", lambda caches, *rest: (looked_at.extend(caches), let_go(caches, *rest)))
+    printer = Fingerprinter()
+    printer.begin_activity()
+    printer.freeze([names["plain"].function])
+    for number in range(5):
+        exec(f"def met(x): return other(x) + K + {number}", names)
+        printer.fingerprint(names["met"])
+    exec("@functools.lru_cache\ndef late(x): return x\ndef met(x): return late(x)", names)
+    printer.fingerprint(names["met"])
+    assert sorted(map(id, looked_at)) == sorted(map(id, [*cached_of(names), names["late"]]))
+
+
+def test_code_that_is_pinned_keeps_what_it_has_kept(names: dict[str, Any], tmp_path: Any) -> None:
+    """A pool, or a connection, whose identity matters to others."""
+    names["cached"] = untracked(names["cached"])
+    with Plant(tmp_path / "plant") as plant:
+        assert plant.produce("plain") == (6, 3, 6)
+        names["K"] = 4
+        assert plant.produce("plain") == (6, 3, 8)

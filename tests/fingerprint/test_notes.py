@@ -15,6 +15,26 @@ K = pd.DataFrame(columns | {"i": pd.array([1, None, 2]), "f": [0.5, 1.0, 1.5]})"
 GRAPH = "import networkx\nK = networkx.DiGraph([(1, 2), (2, 3)])"
 DATASET = "import xarray\nK = xarray.Dataset({'a': ('t', [1.0, 2.0])}, coords={'t': [0, 1]})"
 
+ACCESSOR = f"""{DATASET}
+@xarray.register_dataset_accessor("of_a_test")
+class Accessor:
+    def __init__(self, table):
+        self.seen = {{}}
+"""
+OWN_GRAPH = f"""{GRAPH}
+import functools
+class Own(networkx.DiGraph):
+    @functools.cached_property
+    def mine(self): return {{}}
+K = Own(K)
+"""
+OWN_TABLE = f"""{TABLE}
+class Own(pd.DataFrame):
+    _metadata = ["_readonly"]
+K = Own(K)
+K._readonly = True
+"""
+
 LOOKS = {
     "types": (TABLE, "K.dtypes"),
     "printed": (TABLE, "repr(K)"),
@@ -29,7 +49,9 @@ LOOKS = {
     "added": (TABLE, "(K.__setitem__('n', 1), K.__delitem__('n'))"),
     "nodes": (GRAPH, "(K.nodes, K.edges, K.adj, K.succ, K.in_degree)"),
     "way": (GRAPH, "networkx.shortest_path(K, 1, 3)"),
+    "used elsewhere": (GRAPH, "K.__networkx_cache__.setdefault('backends', {}).__setitem__('parallel', {'made': 1})"),
     "dataset": (DATASET, "(repr(K), K.a.attrs, K.encoding)"),
+    "accessor": (ACCESSOR, "K.of_a_test.seen"),
 }
 
 
@@ -62,6 +84,11 @@ CHANGES = {
     "column": (TABLE, "K.__setitem__('n', 1)"),
     "attributes": (TABLE, "K.attrs.__setitem__('unit', 'm')"),
     "edge": (GRAPH, "K.add_edge(3, 1)"),
+    "property of one's own": (OWN_GRAPH, "K.mine.__setitem__(1, 2)"),
+    "name of one's own": (OWN_TABLE, "setattr(K, '_readonly', False)"),
+    "flags": (TABLE, "setattr(K.flags, 'allows_duplicate_labels', False)"),
+    "name of the index": (TABLE, "setattr(K.index, 'name', 'i')"),
+    "graph": (GRAPH, "K.graph.__setitem__('name', 'g')"),
     "weight": (GRAPH, "K.edges[1, 2].__setitem__('w', 2)"),
     "word": (DATASET, "K.attrs.__setitem__('unit', 'm')"),
     "word inside": (DATASET, "K.a.encoding.__setitem__('dtype', 'f4')"),

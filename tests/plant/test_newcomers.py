@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc, errors
+from pyplantx.roster import Roster
 from pyplantx.testing import forget_reactors
 
 USE = "@ReactorFunc\ndef use(pipe):\n    x = yield pipe.receive('data')\n    pipe.send('out', x * 10)\n"
@@ -82,6 +83,103 @@ def test_a_cell_that_was_moved_to_a_module_and_edited_there_counts(open_plant: A
         assert plant.produce("out") == 40
 
 
+def test_a_reactor_that_gets_its_old_name_back_and_is_edited_counts(open_plant: Any, cell: Any) -> None:
+    cell(load(1) + USE)
+    with open_plant() as plant:
+        assert plant.produce("out") == 10
+        cell(load(2, "load_data"))
+        assert plant.produce("out") == 20
+        cell(load(3))
+        assert plant.produce("out") == 30
+        cell(load(4, "load_data"))
+        assert plant.produce("out") == 40
+        cell(load(4, "load_data"))
+        assert plant.produce("out") == 40
+        cell(load(5))
+        cell(load(6, "load_data"))  # both are edited: the last one counts
+        assert plant.produce("out") == 60
+        assert plant.produce("out") == 60
+
+
+def test_two_that_send_the_same_are_not_late_because_another_one_is(open_plant: Any, cell: Any) -> None:
+    other = "@ReactorFunc\ndef other(pipe):\n    if pipe.has('other'):\n        pipe.send('data', 2)\n"
+    cell(load(1) + other + USE)
+    with open_plant(config={"other": True}) as plant:
+        plant.run_reactor("other")
+    with open_plant(config={}) as plant:
+        plant.run_reactor("load")
+        assert plant.produce("out") == 10
+        cell(load(7, "for_something_else").replace("data", "else"))
+        cell(other.replace("2", "3"))  # is not asked today, and nobody has to run it to find that out
+        plant.log.take()
+        assert plant.produce("out") == 10
+        assert plant.log.take() == []
+
+
+def test_one_that_is_renamed_before_anything_ran_is_the_one_that_is_asked(open_plant: Any, cell: Any) -> None:
+    with open_plant() as plant:
+        plant.status()
+        cell(load(1) + USE)
+        cell(load(2, "load_data"))
+        assert (plant.produce("out"), plant.produce("out")) == (20, 20)
+        assert plant.log.take() == ["use", "load_data"]
+        cell(load(1))  # run again as it is: no edit
+        assert plant.produce("out") == 20
+        cell(load(3))
+        assert (plant.produce("out"), plant.produce("out")) == (30, 30)
+
+
+def test_a_demand_does_not_look_at_a_thousand_late_ones_that_stand_for_no_other(
+    open_plant: Any, cell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"data{number}" for number in range(100)]
+    with open_plant() as plant:
+        plant.status()
+        cell("".join([load(1, f"load_{name}").replace("'data'", repr(name)) for name in names]))
+        plant.produce(*names)
+        plant.produce(names[3])
+        looked_at: list[str] = []
+        root = Roster.root
+        monkeypatch.setattr(Roster, "root", lambda self, id: (looked_at.append(id), root(self, id))[1])
+        assert plant.produce(names[3]) == 1
+        assert len(set(looked_at)) <= 1
+
+
+def test_the_status_tells_which_of_two_names_is_asked(open_plant: Any, cell: Any) -> None:
+    def actions() -> dict[str, str]:
+        return {line.reactor: line.action for line in plant.status()}
+
+    cell(load(1) + USE)
+    with open_plant() as plant:
+        plant.produce("out")
+        cell(load(2, "load_data"))
+        assert actions() == {"load": "not asked", "use": "may run", "load_data": "would run"}
+        assert "load_data, which was defined after it, may send 'data'" in str(plant.status())
+        plant.produce("out")
+        plant.log.take()
+        assert actions() == {"load": "not asked", "use": "up to date", "load_data": "up to date"}
+        assert "two reactors send 'data': load_data, which has run last, is asked" in str(plant.status())
+        plant.produce("out")
+        assert plant.log.take() == []
+
+
+def test_the_status_tells_of_two_that_are_both_needed(open_plant: Any, cell: Any) -> None:
+    """The one also sends what nobody else does."""
+    more = "@ReactorFunc\ndef more(pipe):\n    pipe.send('data', 3)\n    pipe.send('more', 3)\n"
+    total = "@ReactorFunc\ndef total(pipe):\n    pipe.send('total', (yield pipe.receive('more')))\n"
+    cell(load(1) + more + USE)
+    with open_plant() as plant:
+        plant.run_reactor("more")
+        plant.run_reactor("load")
+        plant.produce("out")
+        assert [line.action for line in plant.status()] == ["up to date", "not asked", "up to date"]
+        cell(total)
+        plant.produce("total")
+        assert [line.action for line in plant.status()][1] == "unknown"
+        with pytest.raises(errors.TwoProducers):
+            plant.produce("out", "total")
+
+
 def test_those_that_were_chosen_by_hand_are_no_exception(open_plant: Any, cell: Any) -> None:
     cell(load(1) + USE)
     notebook = sys.modules["notebook_of_a_test"]
@@ -104,6 +202,37 @@ def test_one_that_does_not_send_it_after_all_runs_once(open_plant: Any, cell: An
         plant.set_config({"other": True})
         plant.run_reactor("other")
         assert plant.produce("out") == 20
+
+
+def test_one_that_is_asked_in_vain_is_not_asked_again(open_plant: Any, cell: Any) -> None:
+    cell(load(1) + USE)
+    waits = "@ReactorFunc\ndef waits(pipe):\n    pipe.send('data', (yield pipe.receive({!r})) + {})\n"
+    catches = (
+        "@ReactorFunc\ndef catches(pipe):\n    try:\n        yield pipe.receive('nothing')\n    except LookupError:\n"
+        "        pass\n    except Exception:\n        pass\n    if pipe.has('other'):\n        pipe.send('data', 2)\n"
+    )
+    fails = "@ReactorFunc\ndef fails(pipe):\n    pipe.send('nothing', 1 / 0)\n"
+    with open_plant(config={}) as plant:
+        assert plant.produce("out") == 10
+        for source in (waits.format("out", 1), waits.format("data", 1), fails + catches):
+            cell(source)
+            assert plant.produce("out") == 10
+            assert plant.log.take()
+            assert (plant.produce("out"), plant.produce("data")) == (10, 1)
+            assert plant.log.take() == []
+        cell(load(7, "other") + waits.format("other", 1).replace("'data'", "'other'"))
+        cell(waits.format("kept", 1) + "@ReactorFunc\ndef keep(pipe):\n    pipe.send('kept', 6)\n")  # it was edited
+        assert plant.produce("out") == 70
+
+
+def test_of_several_the_last_that_sends_counts(open_plant: Any, cell: Any) -> None:
+    cell(load(1) + USE)
+    other = "@ReactorFunc\ndef other(pipe):\n    if pipe.has('other'):\n        pipe.send('data', 3)\n"
+    with open_plant(config={}) as plant:
+        assert plant.produce("out") == 10
+        cell(load(5, "first") + load(2, "second") + other)
+        assert (plant.produce("out"), plant.produce("out")) == (20, 20)
+        assert plant.log.take() == ["use", "load", "other", "second", "use"]
 
 
 def test_one_that_fails_is_no_reason_to_be_content_with_the_old_one(open_plant: Any, cell: Any) -> None:
@@ -157,6 +286,7 @@ def test_two_of_one_name_are_told_apart_in_words(open_plant: Any, cell: Any, cap
         cell(load(2), "module_of_a_test")
         plant.produce("out")
         plant.produce("out")
+        assert "module_of_a_test:load, which has run last, is asked" in str(plant.status())
         assert "module_of_a_test:load" in caplog.text
         assert "notebook_of_a_test:load" in caplog.text
         with pytest.raises(errors.TwoProducers, match="notebook_of_a_test:load and module_of_a_test:load"):
