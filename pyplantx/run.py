@@ -282,6 +282,9 @@ class Run:
         self._swallowed, self._swallowing = self._swallowed or self._swallowing, False
         if self._workshop is not None:
             self._workshop.spoke()
+            if self._workshop.must_begin_again:
+                self.close()
+                return self._lost()
         if yielded is None:
             self._request = None
             return Asked(self.reactor.id, self._take_steps(), ())
@@ -300,7 +303,7 @@ class Run:
         except Exception as error:
             return self._raised(error)
         self._discard()
-        if self._unchecked and self._was_deceived():
+        if (self._unchecked and self._was_deceived()) or self._must_begin_again():
             return self._lost()
         reusable = not (self._swallowed or self._swallowing)
         if self._workshop is not None:
@@ -314,7 +317,7 @@ class Run:
             add_note(error, f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
         self._discard()
         self.world.forget(self)
-        if self._was_deceived():
+        if self._was_deceived() or self._must_begin_again():
             return self._lost()
         if self._workshop is not None:
             self._workshop.release()
@@ -324,6 +327,10 @@ class Run:
         if self._workshop is not None:
             self._workshop.release(deceived=True)
         return Lost(self.reactor.id)
+
+    def _must_begin_again(self) -> bool:
+        """Whether it was given something of an interrupted run that it can't go on with."""
+        return self._workshop is not None and self._workshop.must_begin_again
 
     def _was_deceived(self) -> bool:
         """Whether something that it received turned out to be damaged: then all that it made is worth nothing."""

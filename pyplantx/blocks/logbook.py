@@ -13,7 +13,11 @@ The lines of a ledger, as JSON objects:
   a block is finished; of the sources only those of which nothing else tells (`pyplantx.blocks.sources`);
 - ``{"block": n, "value": {...}, "read": [digest], "saw": [...]}``: a reduction has come so far, over all it has read;
 - ``{"value": {...}, "saw": [...]}``: a checkpoint;
-- ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there.
+- ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there;
+- ``{"asked": key, "rows": [[array, shape, low, high, digest], ...], "saw": [...]}`` and
+  ``{"key": key, "value": {...}, "rows": [...], "saw": [...]}``: a checkpoint of a run that appends to datasets was
+  first asked for, or kept, and what was appended since the line before (`pyplantx.blocks.journal`);
+- ``{"back": count, "saw": []}``: of those lines the first so many count, and what follows.
 
 Each but the first has ``"during"``, too: ``[from, to]``, seconds since 1970: when the run that wrote the line began
 this piece of work, and when it had come so far. Pieces of work overlap (a checkpoint and the loops before it, a loop in
@@ -96,7 +100,8 @@ class Logbook:
         self.going, self._broken = True, False
         self.spared: dict[float, float] = {}
         self._begun = round(time.time(), 6)
-        self._values: list[dict[str, Any]] = []  # those that are there, the last two and what waits to be removed
+        # Those that are there of each key: the last two, and what waits to be removed.
+        self._values: dict[str, list[dict[str, Any]]] = {}
         self._held: list[dict[str, Any]] = []  # lines that wait until what they were made from is known to be right
         self._mark = len(host.recent())
         if self._is_ours():
@@ -122,7 +127,12 @@ class Logbook:
         return bool(written) and written[0].get("format") == _FORMAT
 
     def _take_up(self) -> None:
-        for position, entry in enumerate(self.workspace.ledger.entries[1:]):
+        written = self.workspace.ledger.entries[1:]
+        undone = _undone(written)
+        for position, entry in enumerate(written):
+            if position in undone:  # it is only counted, and what was observed there is no answer of ours
+                self.entries.append(entry)
+                continue
             saw = [Observation(*observation) for observation in entry["saw"]] if _makes_sense(entry) else None
             if saw is None or any(self._host.answer(seen.question).answer != seen.answer for seen in saw):
                 self.workspace.ledger.cut(1 + position)
@@ -134,7 +144,10 @@ class Logbook:
                 begun, until = entry["during"]
                 self.spared[begun] = until
         self.workspace.ledger.take_entries()
-        self._values = [entry["value"] for entry in self.entries if "value" in entry][-2:]
+        for entry in self.entries:
+            if "value" in entry:
+                self._values.setdefault(entry.get("key", ""), []).append(entry["value"])
+        self._values = {key: values[-2:] for key, values in self._values.items()}
         self._mark = len(self._host.recent())
 
     def saw(self) -> list[list[str]]:
@@ -161,15 +174,17 @@ class Logbook:
             self.give_up(error)
 
     def add_value(self, entry: dict[str, Any]) -> None:
-        """Add a line about a value; of the values before, the last one stays."""
+        """Add a line about a value; of the values before under its key, the last one stays."""
         self.add(entry)
         if self._broken:
             return
-        self._values.append(entry["value"])
+        values = self._values.setdefault(entry.get("key", ""), [])
+        values.append(entry["value"])
         if self._held:  # the lines before tell of values that may be wanted yet
             return
-        before, self._values = self._values[:-2], self._values[-2:]
-        staying = {value["folder"] for value in self._values}  # one that was damaged is kept again under its name
+        before = values[:-2]
+        del values[:-2]
+        staying = {value["folder"] for value in values}  # one that was damaged is kept again under its name
         for value in before:
             if value["folder"] not in staying:
                 self.workspace.remove_value(value)
@@ -287,6 +302,21 @@ def save_value(logbook: Logbook, value: Any) -> dict[str, Any]:
 # -- lines ----------------------------------------------------------------------------------------
 
 
+def _undone(entries: Sequence[dict[str, Any]]) -> frozenset[int]:
+    """Places of the lines that later ones take back."""
+    standing: list[int] = []
+    undone: set[int] = set()
+    for place, entry in enumerate(entries):
+        if not _makes_sense(entry):
+            break
+        if "back" in entry:
+            undone.update(standing[entry["back"] :])
+            del standing[entry["back"] :]
+        else:
+            standing.append(place)
+    return frozenset(undone)
+
+
 def _makes_sense(entry: dict[str, Any]) -> bool:
     """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
     return frozenset(entry) - {"during", "spent"} in _LINES and all(
@@ -323,6 +353,15 @@ def _is_folder(value: Any) -> bool:
     return _is_text(value) and value.startswith("value-") and value[6:].isascii() and value[6:].isdecimal()
 
 
+def _are_rows(value: Any) -> bool:
+    return type(value) is list and all(type(row) is list and len(row) == 5 and _is_row(*row) for row in value)
+
+
+def _is_row(array: Any, shape: Any, low: Any, high: Any, digest: Any) -> bool:
+    numbers = type(shape) is list and all(map(_is_number, [array, *shape, low, high]))
+    return numbers and low <= high and _is_text(digest)
+
+
 def _is_kept(value: Any) -> bool:
     """Whether it is what `Workspace.write_value` returns."""
     if type(value) is not dict or set(value) != {"folder", "spec", "version", "meta", "parts"}:
@@ -338,9 +377,13 @@ _LINES = {
     frozenset(("block", "value", "read", "saw")),
     frozenset(("value", "saw")),
     frozenset(("sealed", "address", "part", "saw")),
+    frozenset(("asked", "rows", "saw")),
+    frozenset(("key", "value", "rows", "saw")),
+    frozenset(("back", "saw")),
 }
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **{"block": _is_number, "wrote": _are_texts, "read": _are_texts, "saw": _are_observations, "value": _is_kept},
     **{"sealed": _is_number, "address": _is_text, "part": _is_text, "during": _is_span},
+    **{"asked": _is_text, "key": _is_text, "rows": _are_rows, "back": _is_number},
     "spent": _is_time,
 }

@@ -248,6 +248,11 @@ class Workshop:
             logbook.going = False
         self._checkpoints.spoke()
 
+    @property
+    def must_begin_again(self) -> bool:
+        """Whether the run can't go on with what it was given of an earlier one: what it makes is worth nothing."""
+        return self._checkpoints.must_begin_again
+
     def check(self) -> None:
         """Raise what a loop that was left early could not raise."""
         if self._late is not None:

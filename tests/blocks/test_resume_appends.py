@@ -1,0 +1,820 @@
+"""Loops that append to datasets and keep where they are: the result is that of a run that nobody has killed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs
+from pyplantx.blocks.alterations import Contents
+from pyplantx.blocks.handles import DatasetHandle
+from tests.blocks.fakes import FakeAllocation
+from tests.blocks.test_resume_kills import in_child
+from tests.blocks.values import Unseen, flip
+
+ROWS, STEP, WIDTH = 12, 3, 5
+
+
+class Killed(Exception):
+    """Ends a run as a kill does, as far as the store is concerned."""
+
+
+#: How many steps were made, and at which one the run ends.
+steps = Unseen()
+ends_at = Unseen()
+
+
+@pytest.fixture(autouse=True)
+def nobody_dies() -> Iterator[None]:
+    steps.clear()
+    ends_at.clear()
+    yield
+    steps.clear()
+    ends_at.clear()
+
+
+def step(at: int = 0) -> None:
+    """One record is going to be appended."""
+    steps.append(at)
+    if len(steps) in ends_at:
+        raise Killed
+
+
+def record(at: int, rows: int = STEP, dtype: Any = "f8") -> Any:
+    """The rows that begin at one."""
+    return (np.arange(rows * WIDTH).reshape(rows, WIDTH) * 7 + at * 100).astype(dtype)
+
+
+def new(pipe: Any, name: str = "x", **options: Any) -> Any:
+    given = {"shape": (0, WIDTH), "maxshape": (None, WIDTH), "dtype": "f8", **options}
+    return pipe.allocate(name, specs.HdfArraySpec, **given)
+
+
+def appended(pipe: Any, **options: Any) -> None:
+    x = new(pipe, **options)
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step(at)
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at, dtype=x.dtype)
+        step(at)
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+# -- programs: each sends x, and what it sends besides ------------------------------------------------
+
+
+def chunked(pipe: Any) -> None:
+    appended(pipe)
+
+
+def compressed(pipe: Any) -> None:
+    appended(pipe, compression="gzip", chunks=(7, WIDTH))
+
+
+def compressed_by_hdf5(pipe: Any) -> None:
+    appended(pipe, compression="lzf", chunks=(7, 2))
+
+
+def small_chunks(pipe: Any) -> None:
+    appended(pipe, chunks=(2, 3), fillvalue=9, dtype="i2")
+
+
+def limited(pipe: Any) -> None:
+    appended(pipe, maxshape=(ROWS, WIDTH))
+
+
+def by_length(pipe: Any) -> None:
+    """Who appends knows where by how long it is."""
+    x = new(pipe, compression="gzip")
+    for at in range(pipe.checkpoint("row", default=0), ROWS):
+        step()
+        x.resize(len(x) + 1, axis=0)
+        x[-1] = record(at, 1)[0]
+        step()
+        pipe.checkpoint("row", at + 1)
+    pipe.send("x", x)
+
+
+def sideways(pipe: Any) -> None:
+    x = new(pipe, shape=(WIDTH, 0), maxshape=(WIDTH, None), chunks=(2, 7), compression="gzip")
+    for at in range(pipe.checkpoint("column", default=0), ROWS, STEP):
+        step()
+        x.resize((WIDTH, at + STEP))
+        x[:, at : at + STEP] = record(at).T
+        step()
+        pipe.checkpoint("column", at + STEP)
+    pipe.send("x", x)
+
+
+def structured(pipe: Any) -> None:
+    dtype = np.dtype({"names": ["a", "b"], "formats": ["u1", "f8"], "offsets": [0, 8], "itemsize": 24})
+    x = new(pipe, shape=(0,), maxshape=(None,), dtype=dtype)
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = np.array([(at, at / 7), (1, 2), (3, at)], dtype)
+        step()
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def truths(pipe: Any) -> None:
+    x = new(pipe, dtype="?")
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at) % 3 == 0
+        step()
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def several(pipe: Any) -> None:
+    """Two that grow at different speeds, and scratch space, with one value for all."""
+    x, y = new(pipe), new(pipe, "y", shape=(0,), maxshape=(None,), compression="gzip")
+    scratch = pipe.allocate_temp(specs.HdfArraySpec, shape=(0,), maxshape=(None,), dtype="i8")
+    start, total = pipe.checkpoint("state", default=(0, 0.0))
+    for at in range(start, ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        step()
+        if at % 2:
+            y.resize(len(y) + 1, axis=0)
+            y[len(y) - 1] = at
+        scratch.resize(len(scratch) + 2, axis=0)
+        scratch[-2:] = [at, len(x)]
+        total += float(np.sum(x[at]))
+        step()
+        pipe.checkpoint("state", (at + STEP, total))
+    pipe.send("y", y)
+    pipe.send("z", np.append(scratch[:], total))
+    pipe.send("x", x)
+
+
+def two_keys(pipe: Any) -> None:
+    """Both asked for before the loop; ended between the two, the next run has the rows and not the number."""
+    x = new(pipe)
+    marks = pipe.checkpoint("marks", default=[])
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        if at % 6 == 0 and at not in marks:
+            marks = [*marks, at]
+            step()
+            pipe.checkpoint("marks", marks)
+        step()
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("y", marks)
+    pipe.send("x", x)
+
+
+def phases(pipe: Any) -> None:
+    """One after the other, each with its own key; the second one is allocated, and asks, when the first is through."""
+    x = new(pipe)
+    for at in range(pipe.checkpoint("x", default=0), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        pipe.checkpoint("x", at + STEP)
+    y = new(pipe, "y", compression="gzip")
+    y.resize(1, axis=0)
+    y[0] = len(x)
+    for at in range(pipe.checkpoint("y", default=1), ROWS):
+        step()
+        y.resize(at + 1, axis=0)
+        y[at] = record(at + len(x), 1)[0]
+        pipe.checkpoint("y", at + 1)
+    pipe.send("y", y)
+    pipe.send("x", x)
+
+
+def phases_of_one(pipe: Any) -> None:
+    """The second loop goes on behind what it finds of the first, and behind rows that are written before it asks."""
+    x = new(pipe)
+    pipe.checkpoint("stage", "begun")
+    for at in range(pipe.checkpoint("first", default=0), 12, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        pipe.checkpoint("first", at + STEP)
+    base = len(x)
+    x.resize(base + 1, axis=0)
+    x[base] = -1
+    for at in range(pipe.checkpoint("second", default=0), 12, STEP):
+        step()
+        x.resize(base + 1 + at + STEP, axis=0)
+        x[base + 1 + at :] = record(at)
+        pipe.checkpoint("second", at + STEP)
+    pipe.send("x", x)
+
+
+def header_first(pipe: Any) -> None:
+    """What is written before the first call is written again, and compared."""
+    x = new(pipe, shape=(2, WIDTH))
+    x[:] = 7
+    for at in range(pipe.checkpoint("row", default=2), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        step()
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def rows_to_and_fro(pipe: Any) -> None:
+    """Grows by too much, and is cut; what was cut off must not come back."""
+    x = new(pipe, chunks=(4, WIDTH))
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step()
+        x.resize(at + 10, axis=0)
+        x[at:] = 99
+        step()
+        x.resize(at + 1, axis=0)
+        x.resize(at + STEP, axis=0)
+        x[at + 2 : at + STEP] = record(at)[2:]
+        step()
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def at_once(pipe: Any) -> None:
+    """All room at the beginning, after the first call: what is done again is nothing."""
+    x = new(pipe)
+    start = pipe.checkpoint("row", default=0)
+    x.resize(ROWS, axis=0)
+    for at in range(start, ROWS, STEP):
+        step()
+        x[at : at + STEP] = record(at)
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def header_after(pipe: Any) -> None:
+    """A header after the first call: the next run, which has it, must begin anew."""
+    x = new(pipe)
+    start = pipe.checkpoint("row", default=1)
+    x.resize(1, axis=0)
+    x[0] = -5
+    for at in range(start, ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def summary_at_the_end(pipe: Any) -> None:
+    """Writes to the first row when all is there."""
+    x = new(pipe, shape=(1, WIDTH))
+    for at in range(pipe.checkpoint("row", default=1), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        pipe.checkpoint("row", at + STEP)
+    step()
+    x[0] = x[1] + 1
+    step()
+    pipe.send("x", x)
+
+
+def running_sum(pipe: Any) -> None:
+    """The first row alters with each record: nothing of it can be kept."""
+    x = new(pipe, shape=(1, WIDTH))
+    for at in range(pipe.checkpoint("row", default=1), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        x[0] += x[at]
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def taken_away(pipe: Any) -> None:
+    """Rows that were kept are taken away again."""
+    x = new(pipe)
+    start = pipe.checkpoint("row", default=0)
+    for at in range(start, ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        if at == 6:
+            x.resize(5, axis=0)
+            x.resize(at + STEP, axis=0)
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+def beside_memory(pipe: Any) -> None:
+    """A map that is written to as well can't be brought back: all is done anew."""
+    x, y = new(pipe), pipe.allocate("y", specs.ArraySpec, shape=(ROWS,), dtype="f8")
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        y[at : at + STEP] += at
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("y", y)
+    pipe.send("x", x)
+
+
+def beside_blocks(pipe: Any) -> None:
+    """A map over blocks after the first call, which goes on by itself."""
+    x, y = new(pipe), pipe.allocate("y", specs.HdfArraySpec, shape=(ROWS,), dtype="f8")
+    start = pipe.checkpoint("row", default=0)
+    pipe.map_blocks(lambda part: part + 1, np.arange(float(ROWS)), out=y)
+    for at in range(start, ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = record(at)
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("y", y)
+    pipe.send("x", x)
+
+
+def copied_in_blocks(pipe: Any) -> None:
+    """A plain loop over blocks writes to what grows."""
+    x = new(pipe)
+    for at in range(pipe.checkpoint("row", default=0), ROWS, 9):
+        x.resize(at + 9, axis=0)
+        for b in pipe.blocks(x, memory="4kB"):
+            x[b] = np.full(x[b].shape, at)
+        for _ in range(3):
+            step()
+        pipe.checkpoint("row", at + 9)
+    pipe.send("x", x)
+
+
+@SubreactorFunc
+def append(pipe: Any, x: Any, first: int) -> Iterator[Any]:
+    base = len(x)
+    for at in range(pipe.checkpoint("row", default=0), 6, STEP):
+        step()
+        x.resize(base + at + STEP, axis=0)
+        x[base + at :] = record(first + at)
+        step()
+        pipe.checkpoint("row", at + STEP)
+    return base
+    yield
+
+
+def in_calls(pipe: Any) -> Iterator[Any]:
+    """Each call has keys of its own, and goes on where the one before has ended."""
+    x = new(pipe)
+    found = []
+    for first in (0, 50, 100):
+        found.append((yield from append(pipe, x, first)))
+    pipe.send("y", found)
+    pipe.send("x", x)
+
+
+def in_calls_of_kept(pipe: Any) -> Iterator[Any]:
+    """Calls that are left out once they are kept."""
+    x = new(pipe)
+    done = pipe.checkpoint("done", default=[])
+    for first in (0, 50, 100)[len(done) :]:
+        done = [*done, (yield from append(pipe, x, first))]
+        step()
+        pipe.checkpoint("done", done)
+    pipe.send("y", done)
+    pipe.send("x", x)
+
+
+def with_requests(pipe: Any) -> Iterator[Any]:
+    """A request for each record: asked again after it."""
+    x = new(pipe)
+    for at in range(0, ROWS, STEP):
+        rows = yield pipe.receive(f"record{at}")
+        if pipe.checkpoint("row", default=at) == at:
+            step()
+            x.resize(at + STEP, axis=0)
+            x[at : at + STEP] = rows
+            step()
+            pipe.checkpoint("row", at + STEP)
+        step()
+    pipe.send("x", x)
+
+
+async def in_coroutine(pipe: Any) -> None:
+    x = new(pipe)
+    rows = await pipe.receive("record0")
+    for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+        step()
+        x.resize(at + STEP, axis=0)
+        x[at : at + STEP] = rows + at
+        step()
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("x", x)
+
+
+#: Programs that go on where they were, and the most steps that the second run of any makes again.
+GO_ON: dict[Callable[..., Any], int] = {
+    **dict.fromkeys((chunked, compressed, compressed_by_hdf5, small_chunks, limited, by_length, sideways), 2),
+    **dict.fromkeys((structured, truths, header_first, in_coroutine), 2),
+    **{several: 3, phases: 1, phases_of_one: 1, rows_to_and_fro: 3, at_once: 1},
+    **{in_calls: 2, in_calls_of_kept: 3},
+}
+#: Those that begin anew at some or all places, and are right all the same.
+BEGIN_ANEW = [
+    *(header_after, summary_at_the_end, running_sum, taken_away, beside_memory, beside_blocks, copied_in_blocks),
+    *(with_requests, two_keys),
+]
+
+
+def name_of(program: Any) -> str:
+    return str(program.__name__)
+
+
+@ReactorFunc(name="records")
+def records(pipe: Any) -> None:
+    for at in range(0, ROWS, STEP):
+        pipe.send(f"record{at}", record(at))
+
+
+class Job:
+    """One program as a reactor on a store."""
+
+    def __init__(self, folder: Path, program: Any, **options: Any) -> None:
+        self.folder, self.options = folder, {"durability": "process", **options}
+        self.reactor = ReactorFunc(name="r", version="1")(program)
+
+    def plant(self) -> Plant:
+        plant = Plant(self.folder / "plant", **self.options)
+        plant.add_reactors(records, self.reactor)
+        plant.produce("record0")
+        return plant
+
+    def run(self, *ends: int, on: Plant | None = None) -> dict[str, Any]:
+        """Digest and content of all that was sent; `Killed` at these steps."""
+        steps.clear()
+        ends_at[:] = ends
+        with self.plant() if on is None else contextlib.nullcontext(on) as plant:
+            plant.produce("x")
+            found = {}
+            for name in ("x", "y", "z"):
+                ref = plant.warehouse.last_ref(name)
+                if ref is not None:
+                    found[name] = ref.digest, np.array(plant.warehouse.open(ref)).tobytes()
+            return found
+
+    def ended(self, *ends: int, on: Plant | None = None) -> int:
+        """Run it until its end at a step; how many it has made."""
+        with pytest.raises(Killed):
+            self.run(*ends, on=on)
+        return len(steps)
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Callable[[Any], tuple[dict[str, Any], int]]:
+    """What a program sends that nobody ends, and how many steps it makes."""
+
+    def run(program: Any) -> tuple[dict[str, Any], int]:
+        found = Job(tmp_path / "undisturbed", program).run()
+        return found, len(steps)
+
+    return run
+
+
+@pytest.mark.parametrize("program", [*GO_ON, *BEGIN_ANEW], ids=name_of)
+def test_ended_at_each_step(program, tmp_path, undisturbed):
+    expected, count = undisturbed(program)
+    assert count > 3
+    for end in range(1, count + 1):
+        job = Job(tmp_path / f"job{end}", program)
+        with job.plant() as plant:
+            made = job.ended(end, on=plant)
+            assert job.run(on=plant) == expected, f"ended at {end}"
+        if program in GO_ON:
+            assert made + len(steps) <= count + GO_ON[program], f"ended at {end}"
+        assert not os.path.exists(job.folder / "plant/staging/resume")
+        shutil.rmtree(job.folder)
+
+
+@pytest.mark.parametrize("program", [*GO_ON, *BEGIN_ANEW], ids=name_of)
+def test_ended_again_and_again(program, tmp_path, undisturbed):
+    expected, count = undisturbed(program)
+    job = Job(tmp_path / "job", program)
+    for end in (1, 4, 4, 6, 3, 5, 1, 2):
+        with contextlib.suppress(Killed):
+            job.run(end)
+            break
+    assert job.run() == expected
+
+
+# -- real kills ---------------------------------------------------------------------------------------
+
+_MUTATING = ("open", "write", "pwrite", "pwritev", "rename", "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate")
+
+
+def killed_at(number: int) -> None:
+    """This process dies just before its n-th mutating call; of a write, when half of it is done."""
+    left = [number]
+
+    def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                if name == "pwrite":
+                    data = memoryview(args[1]).cast("B")
+                    real(args[0], data[: len(data) // 2], *args[2:])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **options)
+
+        return call
+
+    for name in _MUTATING:
+        if hasattr(os, name):
+            setattr(os, name, watched(name, getattr(os, name)))
+
+
+def short(pipe: Any) -> None:
+    """Two datasets that grow, with partial chunks; few calls."""
+    x, y = new(pipe, chunks=(2, WIDTH), compression="gzip"), new(pipe, "y", chunks=(4, WIDTH))
+    for at in range(pipe.checkpoint("row", default=0), 2 * STEP, STEP):
+        step()
+        x.resize(len(x) + STEP, axis=0)
+        x[-STEP:] = record(at)
+        y.resize(len(y) + 1, axis=0)
+        y[-1] = record(at)[0]
+        pipe.checkpoint("row", at + STEP)
+    pipe.send("y", y)
+    pipe.send("x", x)
+
+
+@pytest.mark.parametrize(
+    ("durability", "each"),
+    [
+        ("process", 4),
+        pytest.param("process", 1, marks=pytest.mark.campaign),
+        pytest.param("power", 1, marks=pytest.mark.campaign),
+    ],
+)
+def test_killed_at_mutating_calls(durability, each, tmp_path, undisturbed):
+    expected, count = undisturbed(short)
+    prepared = Job(tmp_path / "prepared", short, durability=durability)
+    prepared.plant().close()
+    made, status, number = [], signal.SIGKILL, 0
+    while status == signal.SIGKILL:
+        number += each
+        shutil.copytree(prepared.folder, tmp_path / "job")
+        job = Job(tmp_path / "job", short, durability=durability)
+
+        def act(job: Job = job, number: int = number) -> None:
+            with job.plant() as plant:
+                killed_at(number)
+                plant.produce("x")
+
+        status = os.WTERMSIG(in_child(act))
+        assert job.run() == expected, f"killed at call {number}"
+        made.append(len(steps))
+        if steps:  # else it was through, and what it kept goes in a week
+            assert not os.path.exists(job.folder / "plant/staging/resume")
+        shutil.rmtree(tmp_path / "job")
+    assert number > 60 and set(made) == {0, 1, 2}
+
+
+# -- what an interrupted run has left -----------------------------------------------------------------
+
+
+def files(job: Job, name: str) -> list[Path]:
+    return sorted(job.folder.glob(f"plant/staging/resume/*/*/{name}"))
+
+
+class TestDamage:
+    def expect(self, job: Job, expected: Any, made: int) -> None:
+        assert job.run() == expected
+        assert len(steps) == made
+
+    @pytest.mark.parametrize("at", [3, 3 * WIDTH * 8 + 5, -1])
+    def test_a_flipped_bit_in_the_rows(self, at, tmp_path, undisturbed, caplog):
+        expected, count = undisturbed(chunked)
+        job = Job(tmp_path / "job", chunked)
+        job.ended(7)
+        flip(str(files(job, "rows-0")[0]), at)
+        # The value of the line before the last one is there, too.
+        self.expect(job, expected, count - 4 if at == -1 else count)
+        assert "don't match their checksums" in caplog.text
+
+    @pytest.mark.parametrize("damage", ["gone", "cut", "folder", "link", "pipe", "longer"])
+    def test_another_file_in_their_place(self, damage, tmp_path, undisturbed):
+        expected, count = undisturbed(compressed)
+        job = Job(tmp_path / "job", compressed)
+        job.ended(7)
+        path = files(job, "rows-0")[0]
+        content = path.read_bytes()
+        if damage in ("cut", "longer"):
+            path.write_bytes(content[:-300] if damage == "cut" else content + b"more")
+        else:
+            path.unlink()
+        if damage == "folder":
+            path.mkdir()
+        elif damage == "link":
+            os.symlink("/etc/hostname", path)
+        elif damage == "pipe":
+            os.mkfifo(path)
+        self.expect(job, expected, count - 6 if damage == "longer" else count)
+
+    def test_a_value_that_is_gone(self, tmp_path, undisturbed):
+        """The one before it is the last one then."""
+        expected, count = undisturbed(chunked)
+        job = Job(tmp_path / "job", chunked)
+        job.ended(7)
+        values = sorted(files(job, "value-*"), key=lambda path: int(path.name[6:]))
+        assert len(values) == 2
+        shutil.rmtree(values[-1])
+        self.expect(job, expected, count - 4)
+        job = Job(tmp_path / "other", chunked)
+        job.ended(7)
+        for path in files(job, "value-*"):
+            shutil.rmtree(path)
+        self.expect(job, expected, count)
+
+    def test_each_bit_of_the_ledger(self, tmp_path, undisturbed):
+        expected, count = undisturbed(two_keys)
+        job = Job(tmp_path / "prepared", two_keys)
+        job.ended(8)
+        size = files(job, "ledger")[0].stat().st_size
+        for at in range(0, size, 97):
+            shutil.copytree(job.folder, tmp_path / f"job{at}")
+            other = Job(tmp_path / f"job{at}", two_keys)
+            flip(str(files(other, "ledger")[0]), at, at % 8)
+            assert other.run() == expected
+
+
+def test_what_was_observed_meanwhile(tmp_path, monkeypatch, undisturbed):
+    """An answer that has changed takes back what was kept after it."""
+
+    def program(pipe: Any) -> None:
+        x = new(pipe)
+        for at in range(pipe.checkpoint("row", default=0), ROWS, STEP):
+            step(at)
+            x.resize(at + STEP, axis=0)
+            x[at : at + STEP] = record(at) + (float(pipe.env("ROWS_TEST")) if at >= 6 else 0)
+            pipe.checkpoint("row", at + STEP)
+        pipe.send("x", x)
+
+    monkeypatch.setenv("ROWS_TEST", "2")
+    expected, _ = undisturbed(program)
+    monkeypatch.setenv("ROWS_TEST", "1")
+    job = Job(tmp_path / "job", program)
+    job.ended(4)
+    monkeypatch.setenv("ROWS_TEST", "2")
+    assert job.run() == expected
+
+
+@pytest.mark.parametrize("changed", ["before", "code", "layout", "content"])
+def test_what_was_observed_before(changed, tmp_path, monkeypatch):
+    """All begins anew."""
+
+    def program(pipe: Any) -> None:
+        value = pipe.env("ROWS_TEST") if changed == "before" else "1"
+        x = new(pipe, chunks=(2 + (changed == "layout" and len(second)), WIDTH), shape=(1, WIDTH))
+        x[0] = len(second) if changed == "content" else 0
+        for at in range(pipe.checkpoint("row", default=1), ROWS, STEP):
+            step(at)
+            x.resize(at + STEP, axis=0)
+            x[at : at + STEP] = record(at) + float(value)
+            pipe.checkpoint("row", at + STEP)
+        pipe.send("x", x)
+
+    second = Unseen()
+    monkeypatch.setenv("ROWS_TEST", "1")
+    job = Job(tmp_path / "job", program)
+    job.ended(4)
+    second.append(1)
+    monkeypatch.setenv("ROWS_TEST", "2")
+    if changed == "code":
+        job.reactor = ReactorFunc(name="r", version="2")(program)
+    job.run()
+    assert steps == list(range(1, ROWS, STEP))
+
+
+# -- what else may be -----------------------------------------------------------------------------
+
+
+def test_it_goes_on_without_room_for_copies(tmp_path, monkeypatch, undisturbed, caplog):
+    expected, count = undisturbed(chunked)
+    job = Job(tmp_path / "job", chunked)
+    with monkeypatch.context() as patched:
+        patched.setattr("pyplantx.blocks.rows.SPARE", 1 << 60)
+        job.ended(4)
+    assert "could not be resumed from here" in caplog.text and files(job, "rows-0") == []
+    assert job.run() == expected and len(steps) == count
+
+
+def test_long_rows_are_copied_in_pieces(tmp_path, monkeypatch, undisturbed):
+    monkeypatch.setattr("pyplantx.blocks.rows._SLAB", 2 * WIDTH * 8)
+    for program in (compressed, sideways):
+        expected, count = undisturbed(program)
+        shutil.rmtree(tmp_path / "undisturbed")
+        job = Job(tmp_path / program.__name__, program)
+        job.ended(7)
+        assert job.run() == expected and len(steps) == count - 6
+
+
+def test_warnings_say_what_is_in_the_way(tmp_path, caplog):
+    for program, words in {
+        running_sum: "rows of 'x' that it has kept before",
+        beside_memory: "'y' was written",
+    }.items():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="pyplantx"):
+            Job(tmp_path / program.__name__, program).run()
+        assert len(caplog.messages) == 1 and words in caplog.text
+
+
+def test_a_run_that_begins_again_says_why(tmp_path, caplog, undisturbed):
+    expected, _ = undisturbed(header_after)
+    job = Job(tmp_path / "job", header_after)
+    job.ended(4)
+    with caplog.at_level(logging.WARNING, logger="pyplantx"):
+        assert job.run() == expected
+    assert "the reactor begins anew: rows that it has kept are written to" in caplog.text
+
+
+def test_the_store_that_holds_no_code_keeps_plain_values(tmp_path, undisturbed):
+    """A value that could run code when it is decoded is not taken: all begins anew, with the rows."""
+
+    def program(pipe: Any) -> None:
+        x = new(pipe)
+        at, _ = pipe.checkpoint("row", default=(0, None))
+        for row in range(at, ROWS, STEP):
+            step(row)
+            x.resize(len(x) + STEP, axis=0)
+            x[-STEP:] = record(row)
+            pipe.checkpoint("row", (row + STEP, {1, 2}))
+        pipe.send("x", x)
+
+    expected, count = undisturbed(program)
+    job = Job(tmp_path / "job", program, trust="data")
+    job.ended(4)
+    assert job.run() == expected and len(steps) == count
+
+
+def test_early_cutoff(tmp_path):
+    """What is the same is not computed with again, whether its maker was interrupted or not."""
+    ran = Unseen()
+
+    @ReactorFunc(name="reader", version="1")
+    def reader(pipe: Any) -> Iterator[Any]:
+        x = yield pipe.receive("x")
+        ran.append(1)
+        pipe.send("sum", float(np.sum(x[:])))
+
+    def produced(version: str) -> float:
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reader, ReactorFunc(name="r", version=version)(compressed))
+            return float(plant.produce("sum"))
+
+    first = produced("1")
+    ends_at.append(len(steps) + 6)
+    with pytest.raises(Killed):
+        produced("2")
+    assert produced("2") == first and len(ran) == 1
+
+
+def test_requests_between_rows_of_any_size(tmp_path, monkeypatch, undisturbed):
+    """What is in a dataset is known from what was written: it is not read at each request to find the next place."""
+    monkeypatch.setattr("pyplantx.blocks.alterations._MOST_BYTES", 10)
+    expected, count = undisturbed(with_requests)
+    job = Job(tmp_path / "job", with_requests)
+    job.ended(8)
+    assert job.run() == expected and len(steps) < count - 3
+
+
+@pytest.mark.parametrize("rows", [0, 4, 5000])
+def test_content_is_the_same_whether_it_is_known_or_read(rows, tmp_path, monkeypatch):
+    """Who has written in another order has to read."""
+    read, found = Unseen(), Unseen()
+    real = DatasetHandle.read
+    monkeypatch.setattr(DatasetHandle, "read", lambda self, box: read.append(box) or real(self, box))
+    values = np.arange(rows * 300.0).reshape(rows, 300)
+
+    @ReactorFunc(name="r", version="1")
+    def reactor(pipe: Any) -> None:
+        for order in (1, -1):
+            x = pipe.allocate_temp(specs.HdfArraySpec, shape=(0, 300), maxshape=(None, 300), dtype="f8")
+            x.resize(rows, axis=0)
+            for part in [slice(0, rows // 2), slice(rows // 2, rows)][::order]:
+                x[part] = values[part]
+            read.clear()
+            allocation = FakeAllocation(x)
+            found.append(Contents(lambda _: None).of({allocation: x.last_write}))
+            found.append(len(read))
+        pipe.send("x", 1)
+
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(reactor)
+        plant.produce("x")
+    assert found[0] == found[2] and found[1] == 0 and bool(found[3]) == bool(rows)
