@@ -289,7 +289,7 @@ class Journal:
 
     def _begin_again(self, why: str) -> None:
         self._stopped = self.must_begin_again = True
-        self.logbook.void()
+        self.logbook.distrust()
         log().warning(
             "%s: what an interrupted run has left can't be gone on with, and the reactor begins anew: %s",
             *(self.logbook.who, why),

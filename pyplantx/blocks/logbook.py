@@ -222,6 +222,11 @@ class Logbook:
         self._held.clear()
         self.workspace.clear()
 
+    def distrust(self) -> None:
+        """What was noted here is of no use, and what other journals of the reactor tell neither."""
+        self.void()
+        self._spaces.distrust(self._host.reactor.id)
+
     @property
     def lines(self) -> int:
         """How many lines there are, with those that wait."""

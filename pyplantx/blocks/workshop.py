@@ -429,7 +429,7 @@ class Workshop:
         """Where to keep things; None without a plant."""
         return getattr(self._run.store, "workspaces", None)
 
-    def logbook(self, what: str, numbered: bool = True) -> Logbook | None:
+    def logbook(self, what: str, numbered: bool = True, journal: bool = False) -> Logbook | None:
         """The ledger for a piece of work at this point of the run; None if there can't be one."""
         if numbered:
             # In a loop that goes on after a kill the first one is that of another block; and behind a checkpoint others
@@ -442,7 +442,8 @@ class Workshop:
         if spaces is None or key is None:
             return None
         try:
-            workspace = spaces.take(self._run.reactor.id, key)
+            take = spaces.take_journal if journal else spaces.take
+            workspace = take(self._run.reactor.id, key)
             if workspace is None:
                 log().info("%s: another process works on the same; this one keeps nothing", self._who)
                 return None
