@@ -303,7 +303,9 @@ class Run:
         except Exception as error:
             return self._raised(error)
         self._discard()
-        if (self._unchecked and self._was_deceived()) or self._must_begin_again():
+        if self._unchecked and self._was_deceived():
+            return self._lost()
+        if self._workshop is not None and self._workshop.must_begin_again:
             return self._lost()
         reusable = not (self._swallowed or self._swallowing)
         if self._workshop is not None:
@@ -317,9 +319,11 @@ class Run:
             add_note(error, f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
         self._discard()
         self.world.forget(self)
-        if self._was_deceived() or self._must_begin_again():
+        if self._was_deceived():
             return self._lost()
         if self._workshop is not None:
+            if self._workshop.must_begin_again:
+                return self._lost()
             self._workshop.release()
         return Raised(self.reactor.id, self._take_steps(), error)
 
@@ -327,10 +331,6 @@ class Run:
         if self._workshop is not None:
             self._workshop.release(deceived=True)
         return Lost(self.reactor.id)
-
-    def _must_begin_again(self) -> bool:
-        """Whether it was given something of an interrupted run that it can't go on with."""
-        return self._workshop is not None and self._workshop.must_begin_again
 
     def _was_deceived(self) -> bool:
         """Whether something that it received turned out to be damaged: then all that it made is worth nothing."""
