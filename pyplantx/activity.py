@@ -43,7 +43,7 @@ from pyplantx.core.messages import (
 )
 from pyplantx.core.scheduler import Scheduler
 from pyplantx.core.trace import Digest, ObjectRef, Observation, Sent, Step, encode_segment
-from pyplantx.errors import PayloadMissing
+from pyplantx.errors import PayloadMissing, StoreReadOnly
 from pyplantx.events import EventType, call_each
 from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
@@ -104,6 +104,7 @@ class Activity:
     ) -> None:
         self.reactors, self.warehouse, self.executor = reactors, warehouse, executor
         self.world, self.listeners, self.describe, self.dry = world, listeners, describe, dry
+        self._starts_none = dry or warehouse.read_only
         self._finish = finish
         self._trees = Trees(warehouse, reactors, segments)
         self._scheduler = Scheduler(hash_text, self._trees.root, self._trees.find)
@@ -368,14 +369,24 @@ class Activity:
 
     def _start(self, instruction: Start) -> None:
         id, reason, ahead, node = instruction
-        self._note_decision(id, "would run" if self.dry else "ran", reason)
-        if self.dry:
+        self._note_decision(id, "would run" if self._starts_none else "ran", reason)
+        if self._starts_none:
+            if not self.dry:
+                raise self._can_not_run(id)
             self._would_get.update([name for given in ahead for name in given.names])
             self._events.append(Declined(id))
         elif self._turns.take(id, node, reason):
             self._run(id, ahead)
         else:
             self._events.append(Reconsider(id))
+
+    def _can_not_run(self, id: ReactorId) -> StoreReadOnly:
+        return StoreReadOnly(
+            f"reactor {self._name(id)} would have to run ({self.decisions[id].reason}), and the store "
+            f"{self.warehouse.directory!r} is open for reading only",
+            hint="open it without read_only=True, or a copy that you may write to; plant.fetch_ingredient(name) gives "
+            "the last version of what was sent",
+        )
 
     def _run(self, id: ReactorId, ahead: tuple[Given, ...]) -> None:
         """Run a reactor from its beginning; `ahead` is what it is given without a stop."""

@@ -7,6 +7,7 @@
     │   ├── ReactorClash             two reactors answer to one name
     │   ├── UnknownReactor           no reactor of that name is registered
     │   ├── BadRequest               a reactor yielded, sent or asked for something impossible
+    │   │   └── BadSelection         an array on disk has no such elements; also an IndexError
     │   ├── NotSent                  an allocated ingredient was never sent
     │   └── NotDeterministic         re-running gave other content, twice
     ├── IngredientError              something about an ingredient
@@ -116,6 +117,13 @@ class UnknownReactor(ReactorError):
 
 class BadRequest(ReactorError):
     """A reactor yielded, sent or asked for something that can't be."""
+
+
+class BadSelection(BadRequest, IndexError):
+    """An array on disk has no such elements, or can't be asked for them in this way.
+
+    It is an `IndexError` too, so that what is written for NumPy's arrays catches it.
+    """
 
 
 class NotSent(ReactorError):

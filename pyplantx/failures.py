@@ -93,7 +93,7 @@ _WORDS: dict[str, tuple[type[PyplantxError], str, str]] = {
     ),
     "lost": (
         ReactorError,
-        "reactor {reactors} was started again and again: its worker was lost, or what it received was damaged",
+        "reactor {reactors} was started again and again: its worker was lost, or what it received or kept was damaged",
         "the log names damaged files, then look at the disk; else it may have run out of memory, see the system's log",
     ),
 }

@@ -87,6 +87,9 @@ class Plant:
     network_index : bool
         Whether the index may lie on a network file system, or on what may be one: only if no other machine ever uses
         the store.
+    read_only : bool
+        Whether nothing in the store is ever written: for one that belongs to somebody else, or lies on a file system
+        that is mounted so. What is up to date is given; what would have to run raises `StoreReadOnly`.
     logger : logging.Logger, optional
         Accepted for those who come from PyPlant; the library logs to ``logging.getLogger("pyplantx")``.
 
@@ -118,6 +121,7 @@ class Plant:
         executor: Any = None,
         index: str | os.PathLike[str] | None = None,
         network_index: bool = False,
+        read_only: bool = False,
         logger: Any = None,
     ) -> None:
         with UsersFrames():
@@ -132,6 +136,7 @@ class Plant:
                 plant_dir,
                 durability=durability,
                 trust=trust,
+                read_only=check_flag("read_only=", read_only),
                 arrays=arrays,
                 verify=verify,
                 lock_timeout=lock_timeout,

@@ -264,11 +264,15 @@ class Roster:
         return ids if mentioning is None else tuple(sorted(ids, key=lambda id: id not in mentioning))
 
     def others(self, is_known: Callable[[Digest], bool]) -> list[ReactorId]:
-        """All reactors: first those that never ran in their present version."""
+        """Who could send what nobody is known or hinted to send: first those that never ran in their present version.
+
+        Not those whose code shows all that they send: of these, it is known who sends what.
+        """
         never: list[ReactorId] = []
         known: list[ReactorId] = []
-        for id in self._reactors:
-            (known if is_known(self.root(id)) else never).append(id)
+        for id, reactor in self._reactors.items():
+            if not self._fingerprinter.shows_all_it_sends(reactor):
+                (known if is_known(self.root(id)) else never).append(id)
         return never + known
 
 

@@ -303,7 +303,7 @@ class Run:
         except Exception as error:
             return self._raised(error)
         self._discard()
-        if self._unchecked and self._was_deceived():
+        if (self._unchecked or self._workshop is not None) and self._was_deceived():
             return self._lost()
         if self._workshop is not None and self._workshop.must_begin_again:
             return self._lost()
@@ -333,9 +333,10 @@ class Run:
         return Lost(self.reactor.id)
 
     def _was_deceived(self) -> bool:
-        """Whether something that it received turned out to be damaged: then all that it made is worth nothing."""
+        """Whether what it received or had kept turned out to be damaged: then all that it made is worth nothing."""
         receipts, self._unchecked = self._unchecked, ()
-        return bool(receipts) and bool(self.store.settle(receipts))
+        damaged = bool(receipts) and bool(self.store.settle(receipts))
+        return damaged or (self._workshop is not None and self._workshop.has_lost)
 
     def _take_steps(self) -> tuple[Step, ...]:
         if self._heard:

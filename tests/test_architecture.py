@@ -22,6 +22,7 @@ PACKAGE = ROOT / "pyplantx"
 FLOORS = {
     "errors": 0,
     "events": 0,
+    "disk": 0,
     "given": 0,
     "helping": 0,
     "interrupts": 0,
@@ -72,12 +73,13 @@ NARROWER = {
     "errors": [],
     "events": ["errors", "given"],
     "given": ["errors", "units"],
+    "disk": [],
     "helping": [],
     "interrupts": [],
     "loaded": [],
     "units": ["errors"],
     "memory": ["errors", "units", "tuples"],
-    "warehouse.retention": ["core.trace", "units", "errors", "tuples"],
+    "warehouse.retention": ["core.trace", "units", "errors", "tuples", "disk"],
     "core.*": ["core.*", "errors", "tuples"],
     "pipework": ["blocks.*", "core.trace", "reactor", "specs.views", "units", "errors", "given"],
     "fingerprint.*": ["fingerprint.*", "core.trace", "errors", "tuples"],
@@ -85,13 +87,14 @@ NARROWER = {
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors", "given"],
     "scratch": [],
-    "warehouse.index": ["warehouse.*", "fingerprint.value", "core.trace", "errors"],
+    "warehouse.environments": ["warehouse.files", "warehouse.locks", "errors", "disk"],
+    "warehouse.index": ["warehouse.*", "errors"],
     "executors.*": ["executors.*", "run", "reactor", "core.*", "errors", "helping", "interrupts", "tuples"],
 }
 
 #: Library -> the one room whose door leads to it.
 ONE_DOOR = {
-    "lmdb": {"warehouse.index", "warehouse.inspection"},
+    "lmdb": {"warehouse.environments", "warehouse.inspection"},
     "h5py": {"specs.hdf"},
     "dill": {"specs.builtin"},
     "xxhash": {"fingerprint.value"},

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pyplantx.config.view import ConfigView
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
+from pyplantx.fingerprint.foreign import offers
 from pyplantx.fingerprint.nodes import COMPILED
-from pyplantx.fingerprint.objects import class_module
+from pyplantx.fingerprint.objects import class_module, instance_dict
 from pyplantx.fingerprint.value import hash_text
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class _Reader:
             return self.found.append(f"{len(told)}:{told}")
         if self._is_unfinished(value):
             raise CannotTell(f"it has an array that is not sent yet: {type(value).__name__}")
-        if hasattr(type(value), "__next__"):
+        if offers(type(value), "__next__"):
             raise CannotTell(f"it has an iterator: {type(value).__name__}")
         self._bytes_left -= _size_of(value)
         if self._bytes_left < 0:
@@ -240,7 +241,7 @@ class _Reader:
 
 def _size_of(value: Any) -> int:
     """Bytes of an array; 0 for anything else. An object of the user's may have a word for any name."""
-    size = value.nbytes if hasattr(type(value), "nbytes") else 0
+    size = value.nbytes if offers(type(value), "nbytes") else 0
     return size if isinstance(size, int) else 0
 
 
@@ -258,10 +259,10 @@ def _is_pipe(value: Any) -> bool:
 def _is_own_instance(value: Any, fingerprinter: Fingerprinter) -> bool:
     """Whether it is an object of a plain class of the project, whose attributes can be looked at one by one."""
     cls = type(value)
-    if not fingerprinter.is_project_class(cls) or not hasattr(value, "__dict__"):
+    if not fingerprinter.is_project_class(cls) or instance_dict(value) is None:
         return False
     own_pickle = any("__reduce_ex__" in vars(base) or "__reduce__" in vars(base) for base in cls.__mro__[:-1])
-    return not own_pickle and not hasattr(cls, "__fingerprint__") and _has_no_slots(cls)
+    return not own_pickle and not offers(cls, "__fingerprint__") and _has_no_slots(cls)
 
 
 def _has_no_slots(cls: type) -> bool:

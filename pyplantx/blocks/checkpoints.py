@@ -20,6 +20,7 @@ from pyplantx.blocks.captured import CannotTell, digest_of_given
 from pyplantx.blocks.journal import Journal
 from pyplantx.blocks.logbook import Logbook, latest_value, save_value
 from pyplantx.blocks.sources import told_of
+from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 from pyplantx.reactor import SubreactorCall, calls_under_way
@@ -137,13 +138,18 @@ class Checkpoints:
         The run.
     content_of : callable
         See `Contents`.
+
+    Attributes
+    ----------
+    has_lost : bool
+        Whether a value that the run has kept itself, and counts on, is gone.
     """
 
     def __init__(self, loops: Loops, run: Run, content_of: Callable[[Any], Digest | None]) -> None:
         self._loops, self._run = loops, run
         self._who = f"reactor {run.reactor.name}"
         self._contents = Contents(content_of)
-        self._warned = False
+        self._warned = self.has_lost = False
         self._unseen: set[str] = set()  # subreactors of which that was said
         self._of_reactor = _Keys(None, None, "reactor")
         self._of_calls: list[_Keys] = []
@@ -156,7 +162,7 @@ class Checkpoints:
         self._loops.keeps_more()
         keys = self._keys()
         if key in keys.kept:
-            return keys.kept[key]()
+            return self._own(keys.kept[key])
         journal = self._journal_of(keys, key)
         if journal is not None:
             found = journal.restore(self._place_of(keys, key))
@@ -168,6 +174,15 @@ class Checkpoints:
             return default
         keys.mark(key, found[0])
         return found[1]
+
+    def _own(self, kept: Callable[[], Any]) -> Any:
+        """What this run has kept itself. Once its ledger was closed, another process may have taken that over."""
+        try:
+            return kept()
+        except DamagedObject as error:
+            log().info("%s begins anew: what pipe.checkpoint has kept is gone: %s", self._who, error)
+            self.has_lost = True
+            raise
 
     def keep(self, key: str, value: Any) -> None:
         """Keep a value under a key; see `Pipework.checkpoint`."""

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.handles import digest_of
+from pyplantx.disk import free_bytes
 from pyplantx.errors import DamagedObject
 from pyplantx.warehouse.files import read_ordinary
 
@@ -149,10 +150,9 @@ class Spool:
 
     def _ask_for_space(self, block: Block, nbytes: int) -> None:
         """What is kept here must not take the room that the array itself may still need."""
-        disk = os.statvfs(os.path.dirname(self._path(block)))
         size = math.prod(self._handle.shape) * self._handle.dtype.itemsize
         needed = nbytes + size * (block.count - block.index) // block.count + SPARE
-        if disk.f_bavail * disk.f_frsize < needed:
+        if free_bytes(os.path.dirname(self._path(block))) < needed:
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for copies of the blocks")
 
     def over(self) -> None:

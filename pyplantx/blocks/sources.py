@@ -19,6 +19,7 @@ from pyplantx.blocks.handles import Handle, handle_of
 from pyplantx.blocks.places import place_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
+from pyplantx.fingerprint.foreign import offers
 from pyplantx.fingerprint.objects import class_module
 from pyplantx.fingerprint.value import hash_bytes, hash_text
 from pyplantx.loaded import is_of
@@ -141,7 +142,7 @@ def told_of(array: Any, encode: Callable[[Any], Digest], sealed: Callable[[str],
         See `Sources`.
     """
     known = (
-        hasattr(type(array), "read_block")  # an object of the user's may have a word for any name
+        offers(type(array), "read_block")  # an object of the user's may have a word for any name
         or is_of(array, "numpy", "ndarray")
         or (is_sparse(array) and array.format == "csr")
     )

@@ -192,6 +192,11 @@ class Workshop:
         """Keep a value under a key; see `Pipework.checkpoint`."""
         self._checkpoints.keep(key, value)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether a value that the run has kept itself is gone: then only another run can do what it should have."""
+        return self._checkpoints.has_lost
+
     def _content_of(self, dataset: Any) -> Digest | None:
         """The digest of what a loop has filled, if that is known."""
         found = (attempt.content_of(dataset) for attempt in self._attempts)

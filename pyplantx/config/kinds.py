@@ -87,7 +87,7 @@ def _made_of_attributes(cls: type) -> bool:
 def _is_group_class(cls: type) -> bool:
     if issubclass(cls, (ConfigBase, SimpleNamespace)) or is_argparse(cls):
         return True
-    if any(hasattr(cls, mark) for mark in _GROUP_MARKS):
+    if any(class_attribute(cls, mark) for mark in _GROUP_MARKS):  # and no word of a metaclass
         return True
     return all(base in _PLAIN_BASES or not is_library(base) for base in cls.__mro__)
 
@@ -158,7 +158,7 @@ def protocols(cls: type) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _protocols(cls: type) -> tuple[str, ...]:
-    names = {name for name in FIELD_LISTS if hasattr(cls, name)}
+    names = {name for name in FIELD_LISTS if class_attribute(cls, name)}
     for base in cls.__mro__[:-1]:
         names.update(name for name, definition in base.__dict__.items() if _is_protocol(name, definition))
     return tuple(sorted(names))

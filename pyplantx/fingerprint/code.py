@@ -16,6 +16,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.modules import find_module, is_library_module
@@ -352,6 +353,14 @@ class Fingerprinter:
             else:
                 patterns[_to_pattern(solved)] = None
 
+    @staticmethod
+    def shows_all_it_sends(function: Any) -> bool:
+        """Whether `function` can send nothing but what `hints` has found in it."""
+        from pyplantx.fingerprint.sends import shows_all_it_sends  # needed on a cold start only
+
+        inner = _unwrap(function)
+        return type(inner) is types.FunctionType and shows_all_it_sends(inner.__code__)
+
     def mentions(self, function: Any) -> set[str]:
         """All texts in `function`, its helpers and subreactors, and in what they refer to, that it does not ask for."""
         from pyplantx.fingerprint.mentions import texts_in, texts_of  # needed on a cold start only
@@ -610,7 +619,12 @@ def _has_role(obj: Any) -> bool:
     """Whether this is a reactor or a subreactor."""
     if type(obj) is types.FunctionType:  # the class of functions can't be marked
         return isinstance(obj.__dict__.get("__pyplantx_kind__"), str)
-    if isinstance(getattr(type(obj), "__pyplantx_kind__", None), str):
+    try:
+        marked = getattr(type(obj), "__pyplantx_kind__", None)
+    except ANSWERS as error:  # the metaclass has a word of its own for what there is not
+        let_end(error)
+        marked = None
+    if isinstance(marked, str):
         return True
     return not isinstance(obj, type) and isinstance(static_attribute(obj, "__pyplantx_kind__"), str)
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from pyplantx.fingerprint import arrays
 from pyplantx.fingerprint.arrays import size, text
 from pyplantx.fingerprint.boundary import Boundary, module_name
+from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.kinds import Kind, Layout
 from pyplantx.fingerprint.modules import TARGETS, locate
 from pyplantx.fingerprint.objects import (
@@ -25,6 +26,7 @@ from pyplantx.fingerprint.objects import (
     PICKLING,
     as_builtin,
     bound_to,
+    class_attribute,
     class_module,
     instance_dict,
     is_by_address,
@@ -365,10 +367,11 @@ class Encoder:
             state = custom(value)
         except MemoryError:  # says nothing of the value
             raise
-        except Exception:  # a hook of the user's; whoever collects what is opaque still wants the class
-            if self._opaque is None:
+        except ANSWERS as error:  # a hook of the user's; whoever collects what is opaque still wants the class
+            let_end(error)
+            if self._opaque is None and isinstance(error, Exception):
                 raise
-            self._refuse(value)
+            self._refuse(value, error)
             return
         self._instance(value, type(value), lambda me, v: me._part(b"u", state))
 
@@ -377,7 +380,8 @@ class Encoder:
             state = STATES[self._kind(type(value)).name](value)
         except MemoryError:  # says nothing of the value
             raise
-        except Exception as error:  # a library's object that is closed, or in no state to be asked
+        except ANSWERS as error:  # a library's object that is closed, or in no state to be asked
+            let_end(error)
             self._refuse(value, error)
             return
         self.write(state)
@@ -495,6 +499,14 @@ class Encoder:
         elif layout.hides_state:
             self._unseen(value)
         self._fields(value, hooks_in_order(own) if own and layout.is_network else own or {}, slots)
+        if base is tuple and self._code is not None:
+            self._named_items(value)
+
+    def _named_items(self, value: tuple[Any, ...]) -> None:
+        """Write what texts in a named tuple say to be called, as of the fields of any instance."""
+        names = class_attribute(type(value), "_fields")
+        if isinstance(names, tuple) and any(key in names for key in TARGETS):
+            self._targets(dict(zip(names, tuple.__iter__(value))))
 
     def _fields(self, value: Any, own: dict[str, Any], slots: list[tuple[str, Any]]) -> None:
         wraps = "__wrapped__" in own
@@ -520,7 +532,8 @@ class Encoder:
             own = dict(vars(value))
         except MemoryError:  # says nothing of the value
             raise
-        except Exception as error:  # of its `__init__`, which runs once in each thread
+        except ANSWERS as error:  # of its `__init__`, which runs once in each thread
+            let_end(error)
             self._unseen(value, error)
             return
         self._fields(value, own, self._kind(type(value)).layout.slots)
@@ -532,7 +545,8 @@ class Encoder:
             parts = reduction(value)
         except MemoryError:  # says nothing of the value
             raise
-        except Exception as error:  # foreign code: whatever it raises means that there is no encoding
+        except ANSWERS as error:  # foreign code: whatever it raises means that there is no encoding
+            let_end(error)
             if self._code is not None and self._is_open(type(value)):
                 self._content(value, self._kind(type(value)).layout, instance_dict(value))
             else:

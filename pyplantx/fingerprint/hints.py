@@ -71,6 +71,12 @@ def _literal(code: CodeType, units: list[int], start: int) -> Pieces | None:
     return None
 
 
+def literal_name(code: CodeType, units: list[int], start: int) -> str | None:
+    """The first argument of the call whose arguments begin at a unit, if it is a literal text; else None."""
+    pieces = _literal(code, units, start)
+    return None if pieces is None else pieces[0][1]
+
+
 class _Changes(dict[int, int]):
     """Unit -> by how much the stack of `_first_argument` grows; what ends the argument takes everything away."""
 

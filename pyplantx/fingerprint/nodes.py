@@ -17,6 +17,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
 from pyplantx.fingerprint.encoding import LEAVES
+from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
 from pyplantx.fingerprint.modules import locate, offered
@@ -242,7 +243,8 @@ class Describer:
             return values.encode(value, stand_in, note, self._boundary, self._ranks.rank)
         except MemoryError:  # says nothing of the value
             raise
-        except Exception as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
+        except ANSWERS as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
+            let_end(error)
             opaque.append(f"{slot.label}: {error}")
             return b"?" + text(stand_in(type(value))) + text(type(value).__qualname__)
         finally:

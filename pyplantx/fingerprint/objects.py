@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.foreign import ANSWERS, let_end
 
 MISSING: Final = object()
 
@@ -102,7 +103,8 @@ def instance_dict(obj: Any) -> dict[str, Any] | None:
     """The ``__dict__`` of an instance, or None."""
     try:
         found = object.__getattribute__(obj, "__dict__")
-    except AttributeError:
+    except ANSWERS as error:  # a property of that name may raise anything
+        let_end(error)
         return None
     return found if isinstance(found, dict) else None
 
@@ -212,7 +214,8 @@ def _file_of(module: types.ModuleType) -> str | None:
 
 
 def _compiled_name(value: Any, boundary: Boundary) -> str | None:
-    owner = getattr(value, "__objclass__", None)
+    # Classes have none, and would ask their metaclass, which may raise anything.
+    owner = None if isinstance(value, type) else getattr(value, "__objclass__", None)
     path: Any = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     module = _module_of(value)
     if isinstance(owner, type):
@@ -359,7 +362,8 @@ def _hash_of(ask: Callable[[], object]) -> int | None:
         return hash(ask())
     except MemoryError:  # says nothing of the object
         raise
-    except Exception:  # foreign code: what can't be hashed was not
+    except ANSWERS as error:  # foreign code: what can't be hashed was not
+        let_end(error)
         return None
 
 

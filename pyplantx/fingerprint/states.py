@@ -281,6 +281,7 @@ STATES: Final[dict[str, Callable[[Any], object]]] = {
     "pydantic_core._pydantic_core.SchemaValidator": schemas.compiled_state,
     "pydantic_core._pydantic_core.SchemaSerializer": schemas.compiled_state,
     "pydantic.type_adapter.TypeAdapter": schemas.adapter_state,
+    "pydantic._internal._validate_call.ValidateCallWrapper": schemas.call_state,
     **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _tensor_state),
     **dict.fromkeys(("torch.jit.torch.jit.ScriptFunction", "torch.jit._script.RecursiveScriptModule"), _script_state),
     "torch.jit._trace.TopLevelTracedModule": _script_state,

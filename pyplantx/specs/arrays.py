@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull, shown
+from pyplantx.disk import free_bytes
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseError, WarehouseFull, shown
 from pyplantx.given import check_wholes
 from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
@@ -364,11 +365,16 @@ def _new_mapping(path: str, head: bytes, size: int) -> mmap.mmap:
 
 
 def _no_room(path: str, size: int, error: OSError) -> Exception:
+    if error.errno == errno.ENODEV:
+        return WarehouseError(
+            f"an array of {size:,} bytes can't be allocated: this file system maps no files for writing",
+            hint="allocate it as specs.HdfArraySpec, or put the plant's directory on another file system",
+        )
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error
-    disk = os.statvfs(os.path.dirname(path))
+    free = free_bytes(os.path.dirname(path))
     return WarehouseFull(
-        f"an array of {size:,} bytes can't be allocated: {disk.f_bavail * disk.f_frsize:,} bytes are free",
+        f"an array of {size:,} bytes can't be allocated: {free:,} bytes are free",
         hint="free some space, or put the plant's directory on a larger disk",
     )
 

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, MissingLibrary, PayloadMissing
+from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import map_file, one_line, slices
 from pyplantx.specs.plain import type_name
@@ -170,7 +171,7 @@ def _is_named(function: Any) -> bool:
 
 def _own_way(kind: type) -> Callable[[Any], Any] | None:
     """How NumPy's objects of a class are pickled here, where NumPy's own way loses something; None for all others."""
-    if getattr(kind, "__pyplantx_kind__", "") == "subreactor":
+    if any(vars(base).get("__pyplantx_kind__") == "subreactor" for base in kind.__mro__):  # no word of a metaclass
         return _by_name
     ours = next((base for base in kind.__mro__ if (base.__module__, base.__name__) in _OWN_WAYS), None)
     if ours is None or kind.__reduce__ is not ours.__reduce__ or kind.__reduce_ex__ is not ours.__reduce_ex__:
@@ -227,7 +228,8 @@ def _pickled(value: object, is_project_class: Callable[[type], bool]) -> _Sink:
         _dump_with_pickle(value, sink)
     except (pickle.PicklingError, AttributeError, TypeError) as refused:
         sink = _retried(value, _Sink(is_project_class), refused)
-    except Exception as error:
+    except ANSWERS as error:
+        let_end(error)
         raise _trouble(value, error, _dump_with_pickle) from error
     return sink
 
@@ -235,7 +237,8 @@ def _pickled(value: object, is_project_class: Callable[[type], bool]) -> _Sink:
 def _retried(value: object, sink: _Sink, refused: Exception) -> _Sink:
     try:
         _dump_with_dill(value, sink)
-    except Exception as error:
+    except ANSWERS as error:
+        let_end(error)
         raise _trouble(value, error, _dump_with_dill) from refused
     return sink
 
@@ -265,7 +268,7 @@ def _dump_with_dill(value: object, sink: _Sink) -> None:
     sink.codec = {"dill": dill.__version__}
 
 
-def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], None]) -> Exception:
+def _trouble(value: object, error: Exception | SystemExit, dump: Callable[[object, _Sink], None]) -> Exception:
     """The error to raise for a value that could not be dumped."""
     if isinstance(error, MemoryError):
         return error
@@ -289,7 +292,8 @@ def _trouble(value: object, error: Exception, dump: Callable[[object, _Sink], No
 def _fails(value: object, dump: Callable[[object, _Sink], None]) -> bool:
     try:
         dump(value, _Sink(lambda _: False))
-    except Exception:  # any failure is the answer to the question
+    except ANSWERS as error:  # any failure is the answer to the question
+        let_end(error)
         return True
     return False
 

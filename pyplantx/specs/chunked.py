@@ -32,11 +32,14 @@ from pyplantx.specs.library import (
     StagedView,
     ask_for_space,
     cast,
+    read_words,
+    settle_truths,
     write_words,
 )
+from pyplantx.specs.picks import pick
 from pyplantx.specs.rawfile import Array, RawFile, Readable, gone
 from pyplantx.specs.scarce import ask_for_memory
-from pyplantx.specs.selections import as_tuple, slabs
+from pyplantx.specs.selections import along, as_tuple, slabs
 
 _T = TypeVar("_T")
 #: What h5py raises when HDF5 can't go on.
@@ -165,13 +168,17 @@ class H5Backend:
 
     def read(self, selection: Any) -> Any:
         """See `Backend.read`."""
-        return self._ask(lambda dataset: dataset[selection])
+        return self._ask(lambda dataset: read_words(dataset, selection))
 
     def read_direct(self, dest: Any, source_sel: Any, dest_sel: Any) -> None:
         """See `Backend.read_direct`."""
+        if source_sel is not None and pick(source_sel, self.facts.shape) is not None:
+            dest[... if dest_sel is None else dest_sel] = self.read(source_sel)
+            return
         truths = dest.dtype.kind == "b" and self.facts.dtype.kind in "iu"  # HDF5 would keep the numbers in their place
         target = np.empty(dest.shape, self.facts.dtype) if truths else dest
         self._ask(lambda dataset: dataset.read_direct(target, source_sel, dest_sel))
+        settle_truths(target, self.facts.dtype)
         if truths:
             place = () if dest_sel is None else dest_sel
             dest[place] = target[place] != 0
@@ -418,9 +425,8 @@ def _selected(selection: Any, shape: tuple[int, ...]) -> int:
 
 
 def _selected_along(part: Any, length: int) -> int:
-    if type(part) is slice:
-        return len(range(*part.indices(length)))
-    return 1 if isinstance(part, int) else length
+    basic = along(part, length)
+    return length if basic is None else basic[1]
 
 
 def _row_range(first: Any, length: int) -> tuple[int, int] | None:

@@ -15,12 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pyplantx.errors import BadRequest, WarehouseError
+from pyplantx.disk import free_bytes
+from pyplantx.errors import BadRequest, BadSelection, WarehouseError
 from pyplantx.fingerprint.arrays import contiguous
 from pyplantx.interrupts import uninterrupted
+from pyplantx.specs.picks import Pick, pick
 from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
 from pyplantx.specs.scarce import Reserve, ask_for_memory
-from pyplantx.specs.selections import HOW_TO_WRITE
+from pyplantx.specs.selections import HOW_TO_WRITE, parse
 
 MEMORY = 4 << 20  #: bytes that HDF5 may take for its own structures
 _SIGNATURE = 8  #: bytes with which each HDF5 file begins
@@ -245,6 +247,8 @@ def cast(library: Library, array: Array, dtype: np.dtype[Any]) -> Array:
     """A contiguous array with another dtype, converted as HDF5 does; by NumPy where that does the same, only faster."""
     if array.dtype == dtype:
         return array
+    if dtype.names is not None:
+        array = with_truths(array, dtype)
     if _agree(array.dtype, dtype):
         with np.errstate(all="ignore"):
             return array.astype(dtype)
@@ -259,6 +263,67 @@ def _agree(source: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
     return kinds in ("if", "uf", "ff", "ic", "uc", "fc", "cc")  # no number to a complex one in HDF5 at all
 
 
+def with_truths(value: Any, dtype: np.dtype[Any]) -> Any:
+    """An array with truth values in the place of integers, where those of a dtype are: HDF5 would keep the numbers.
+
+    Parameters
+    ----------
+    value : numpy.ndarray or numpy.void
+        What is to be written; it comes back itself where nothing is to be done.
+    dtype : numpy.dtype
+        Of the dataset. Fields of structures are found by their names, as HDF5 does.
+    """
+    if dtype.base.kind == "b" and value.dtype.kind in "iu":
+        return value != 0
+    if dtype.names is None or value.dtype.names is None or value.dtype == dtype:
+        return value
+    fields = {name: value[name] for name in value.dtype.names}
+    made = {name: with_truths(part, dtype[name].base) if name in dtype.names else part for name, part in fields.items()}
+    if all(made[name] is part for name, part in fields.items()):
+        return value
+    told = [(name, part.dtype, value.dtype[name].shape) for name, part in made.items()]
+    array = np.zeros(value.shape, told)
+    for name, part in made.items():
+        array[name] = part
+    return array
+
+
+def settle_truths(array: Array, dtype: np.dtype[Any]) -> None:
+    """Make truth values of the numbers that HDF5 has left in the boolean fields of structures, where `dtype` has some.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        What HDF5 has read into.
+    dtype : numpy.dtype
+        Of the dataset.
+    """
+    for name in set(array.dtype.names or ()) & set(dtype.names or ()):
+        field, source = array[name], dtype[name].base
+        if field.dtype.kind == "b" and source.kind in "iu":
+            field[...] = field.view("u1") != 0
+        else:
+            settle_truths(field, source)
+
+
+def read_words(dataset: Any, selection: Any) -> Any:
+    """Read through h5py, as NumPy would index; what h5py says of a selection is said in our words.
+
+    Raises
+    ------
+    BadSelection
+        If it can't be selected.
+    """
+    picked = pick(selection, dataset.shape)
+    if picked is None and parse(selection, dataset.shape) is not None:
+        return dataset[selection]  # whatever is wrong now, the selection is not
+    try:
+        found = dataset[selection if picked is None else picked.selection]
+    except (TypeError, ValueError, IndexError) as error:
+        raise BadSelection(f"HDF5 can't select that of an array of {dataset.dtype} {dataset.shape}: {error}") from error
+    return found if picked is None or picked.after is None else found[picked.after]
+
+
 def write_words(dataset: Any, selection: Any, value: Any) -> None:
     """Write through h5py; what it says of a value is said in our words. All else: see `StagedView.asked`.
 
@@ -266,11 +331,16 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
     ------
     BadRequest
         If the value does not fit.
+    BadSelection
+        If it can't be selected.
     """
     dtype, shape = dataset.dtype, dataset.shape
-    if dtype.kind == "b" and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        value = value != 0  # HDF5 would keep the numbers, which are no truth values
+    picked = pick(selection, shape)
+    if isinstance(value, (np.ndarray, np.void)):
+        value = with_truths(value, dtype)
     try:
+        if picked is not None:
+            selection, value = picked.selection, _in_order(value, picked, dtype)
         # Structures with what is between their fields, which h5py's own copy has not; HDF5 keeps that, too.
         is_copied = dtype.names is not None and isinstance(value, np.ndarray)
         dataset[selection] = contiguous(value) if is_copied else value
@@ -282,6 +352,14 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
         if "conversion" in str(error):
             raise BadRequest(f"HDF5 doesn't convert such a value to {dtype}: {error}", hint=HOW_TO_WRITE) from error
         raise
+
+
+def _in_order(value: Any, picked: Pick, dtype: np.dtype[Any]) -> Any:
+    """A value in the order in which HDF5 writes it."""
+    if picked.before is None:
+        return value
+    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype)
+    return np.broadcast_to(array, picked.shape)[picked.before]
 
 
 def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:
@@ -301,6 +379,5 @@ def ask_for_space(folder: str, nbytes: int, reserve: int = SPARE) -> None:
     WarehouseFull
         If there is too little space for both.
     """
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < nbytes + reserve:
+    if free_bytes(folder) < nbytes + reserve:
         raise no_space(folder, nbytes, reserve=reserve)

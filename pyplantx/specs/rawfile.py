@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pyplantx.core.trace import Digest
+from pyplantx.disk import free_bytes
 from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import hash_bytes
@@ -207,10 +208,9 @@ def no_space(folder: str, nbytes: int, why: str = "", *, reserve: int = 0) -> Wa
     reserve : int
         Bytes that must stay free besides.
     """
-    disk = os.statvfs(folder)
     kept = f", {reserve:,} of them are kept free for what HDF5 writes besides" if reserve else ""
     return WarehouseFull(
-        f"no space to write {nbytes:,} bytes of an array: {disk.f_bavail * disk.f_frsize:,} bytes are free"
+        f"no space to write {nbytes:,} bytes of an array: {free_bytes(folder):,} bytes are free"
         f"{kept}{why and f' ({why})'}",
         hint="free some space, or put the plant's directory on a larger disk",
     )

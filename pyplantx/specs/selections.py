@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from pyplantx.errors import BadSelection
 from pyplantx.tuples import NamedTuple
 
 #: Bytes of a stretch with gaps that are read at once.
@@ -93,7 +94,7 @@ def parse(selection: Any, shape: tuple[int, ...]) -> Region | None:
 
     Raises
     ------
-    IndexError
+    BadSelection
         If an integer is out of range.
     """
     parts = as_tuple(selection)
@@ -102,7 +103,7 @@ def parse(selection: Any, shape: tuple[int, ...]) -> Region | None:
         return None
     axes = []
     for part, length in zip(filled, shape):
-        axis = _axis(part, length)
+        axis = along(part, length)
         if axis is None:
             return None
         axes.append(axis)
@@ -120,13 +121,27 @@ def fill(parts: tuple[Any, ...], rank: int) -> tuple[Any, ...] | None:
     return (*parts[:at], *[_WHOLE] * missing, *parts[at + 1 :])
 
 
-def _axis(part: Any, length: int) -> tuple[int, int, int, bool] | None:
-    """(start, count, step, kept) along one axis; None if the part is neither an integer nor such a slice."""
+def along(part: Any, length: int) -> tuple[int, int, int, bool] | None:
+    """(start, count, step, kept) along one axis; None if the part is neither an integer nor such a slice.
+
+    Parameters
+    ----------
+    part : object
+        The index of this axis.
+    length : int
+        Of the axis.
+
+    Raises
+    ------
+    BadSelection
+        If an integer is out of range.
+    """
     if type(part) is slice:
-        if part.step is not None and part.step < 1:
+        try:
+            start, stop, step = part.indices(length)
+        except (TypeError, ValueError):  # of something else than whole numbers, or with step 0
             return None
-        start, stop, step = part.indices(length)
-        return start, len(range(start, stop, step)), step, True
+        return (start, len(range(start, stop, step)), step, True) if step > 0 else None
     if isinstance(part, bool) or not hasattr(part, "__index__") or getattr(part, "shape", ()) != ():
         return None
     try:
@@ -134,7 +149,7 @@ def _axis(part: Any, length: int) -> tuple[int, int, int, bool] | None:
     except TypeError:
         return None
     if not -length <= index < length:
-        raise IndexError(f"index {index} is out of range for an axis of length {length}")
+        raise BadSelection(f"index {index} is out of range for an axis of length {length}")
     return index % length, 1, 1, False
 
 

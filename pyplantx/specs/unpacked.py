@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyplantx.disk import free_bytes
 from pyplantx.specs.rawfile import Array, RawArray, RawFile
 from pyplantx.specs.selections import parse
 
@@ -72,8 +73,7 @@ class UnpackedChunks:
         bool
             False if there is too little room; then nothing was taken.
         """
-        disk = os.statvfs(os.path.dirname(self._beside))
-        if disk.f_bavail * disk.f_frsize < reserve + self._size:
+        if free_bytes(os.path.dirname(self._beside)) < reserve + self._size:
             return False
         if not self._free:
             self._free.append(self._new_place())

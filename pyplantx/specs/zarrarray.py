@@ -16,7 +16,7 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
+from pyplantx.errors import BadRequest, BadSelection, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.masks import check_written
 from pyplantx.specs.rawfile import gone
@@ -175,9 +175,11 @@ class ZarrArray(ArrayFacts):
                 return values
 
     def _read(self, array: Any, selection: Any) -> Any:
+        from pyplantx.specs.zarrstore import read_whole
+
         wanted, shape = _as_zarr_takes_it(selection, self.shape)
         with entering(self._at_once()), _reading():
-            return answer_of(lambda: array[wanted], math.prod(shape) * self.dtype.itemsize)
+            return answer_of(lambda: read_whole(lambda: array[wanted]), math.prod(shape) * self.dtype.itemsize)
 
     def write_block(self, selection: Any, array: Any) -> None:
         """Write to the selected elements."""
@@ -307,7 +309,7 @@ def _as_zarr_takes_it(selection: Any, shape: tuple[int, ...]) -> tuple[Any, tupl
 
     Raises
     ------
-    IndexError
+    BadSelection
         If it is wrong. What zarr says of it would be taken for damage.
     """
     import numpy as np
@@ -320,11 +322,13 @@ def _as_zarr_takes_it(selection: Any, shape: tuple[int, ...]) -> tuple[Any, tupl
         short = len(parts) < len(shape) and any(_is_mask(part) for part in parts)
         if short or any(part is Ellipsis for part in parts):
             if any(np.ndim(part) > 1 for part in parts):
-                raise IndexError("Zarr takes no '...' beside a list or mask of several axes")
+                raise BadSelection("Zarr takes no '...' beside a list or mask of several axes")
             parts = selection = fill(parts, len(shape)) or selection
         return selection, _shape_of(parts, shape)
-    except (ValueError, TypeError) as error:
-        raise IndexError(f"the index doesn't fit an array of shape {shape}: {error}") from error
+    except (ValueError, TypeError, IndexError) as error:
+        if isinstance(error, BadSelection):
+            raise
+        raise BadSelection(f"the index doesn't fit an array of shape {shape}: {error}") from error
 
 
 def _is_mask(part: Any) -> bool:

@@ -9,12 +9,50 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 
-from pyplantx.errors import BadRequest, PayloadMissing
+from pyplantx.errors import BadRequest, PayloadMissing, PyplantxError
 from pyplantx.specs.rawfile import Readable
+
+_T = TypeVar("_T")
+
+#: Where a read keeps what has gone wrong in it; None: it is raised. Tasks and threads have that of who started them.
+_trouble: ContextVar[list[PyplantxError] | None] = ContextVar("trouble", default=None)
+
+
+def read_whole(read: Callable[[], _T]) -> _T:
+    """What zarr reads, if all parts of it can be had.
+
+    An error that passes through zarr ends its wait alone: its tasks for all other chunks go on behind our back, each
+    with an error of its own, and are complained of at the end of the program. So zarr is told that there is no such
+    part, for which it takes the fill value, and what it has made of that is thrown away.
+
+    Parameters
+    ----------
+    read : callable
+        Reads by zarr.
+
+    Raises
+    ------
+    PyplantxError
+        What the first part has met with that can't be had.
+    """
+    met: list[PyplantxError] = []
+    before = _trouble.set(met)
+    try:
+        values = read()
+    except Exception:
+        if met:
+            raise met[0] from None
+        raise
+    finally:
+        _trouble.reset(before)
+    if met:
+        raise met[0]
+    return values
 
 
 class InMemory:
@@ -113,9 +151,16 @@ class PartsStore(Store):  # type: ignore[misc, unused-ignore]
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """The bytes of a part, or a range of them; None if there is no such part."""
-        if key not in self._parts:
+        met = _trouble.get()
+        if key not in self._parts or met:
             return None
-        data = await asyncio.to_thread(self._read, key, byte_range)
+        try:
+            data = await asyncio.to_thread(self._read, key, byte_range)
+        except PyplantxError as error:
+            if met is None:
+                raise
+            met.append(error)
+            return None
         return prototype.buffer.from_bytes(data)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> list[Any]:

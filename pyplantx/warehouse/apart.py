@@ -80,6 +80,7 @@ def check_pair(layout: Layout) -> None:
 def _check_new(layout: Layout) -> None:
     """Nothing says that the index lies elsewhere."""
     if not layout.is_apart:
+        _check_inside(layout)
         return
     if os.path.exists(os.path.join(layout.root, "meta.lmdb", "data.mdb")):
         raise WarehouseError(
@@ -93,6 +94,30 @@ def _check_new(layout: Layout) -> None:
         raise WarehouseError(
             f"{layout.index!r} holds the index of another store", hint="name an empty folder: index=path"
         )
+
+
+def _check_inside(layout: Layout) -> None:
+    """Refuse objects without any trace of an index: it lies elsewhere, and the note about that was lost.
+
+    A store whose index lies inside has these folders from the beginning, before its first object; damage does not take
+    them all.
+    """
+    if any(map(os.path.lexists, (layout.meta, layout.small, layout.locks, layout.claims))):
+        return
+    if _has_entries(layout.objects) or os.path.lexists(os.path.join(layout.backup, "meta.mdb")):
+        raise WarehouseError(
+            f"the store {layout.root!r} has no index, and nothing in it says where that is",
+            hint="open it with the same index= as before. If that is lost, open it with an empty folder as index=, or "
+            f"make the folder {layout.meta!r}: the index begins anew from its backup",
+        )
+
+
+def _has_entries(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def pair(layout: Layout) -> None:

@@ -13,12 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
+from pyplantx.disk import UNKNOWN, all_bytes
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
+from pyplantx.warehouse.environments import TABLES
 from pyplantx.warehouse.files import RESUME
-from pyplantx.warehouse.index import TABLES, Reader
+from pyplantx.warehouse.reader import Reader
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, ObjectRecord
 from pyplantx.warehouse.resume import sweep_workspaces
 from pyplantx.warehouse.retention import Collected, DiskUse, Holding, Limits, Stored, Verdict, decide, rank_versions
@@ -154,7 +156,7 @@ def _check_records(session: Session, reader: Reader, fix: bool) -> list[Problem]
     for table in TABLES:
         for _ in reader.scan(table):
             pass
-    condemned = session.index.condemned()
+    condemned = session.index.damage.places()
     if fix and any(removable for *_, removable in condemned):
         _write(session, {})
     return [
@@ -279,7 +281,7 @@ def _remove_payloads(session: Session, keys: list[bytes]) -> None:
 
 def _write(session: Session, payloads: dict[bytes, bytes | None]) -> None:
     if not session.index.write(lambda: (payloads, None), session.index.lock_timeout):
-        raise session.index.busy()
+        raise session.index.environments.busy()
 
 
 # -- what there is --------------------------------------------------------------------------------------------------
@@ -458,11 +460,14 @@ def _hindrance(session: Session, alone: bool) -> str:
 
 
 def budget(session: Session) -> int:
-    """Bytes of payloads at which a collection begins: what was set, or a quarter of the file system."""
+    """Bytes of payloads at which a collection begins: what was set, or a quarter of the file system.
+
+    `disk.UNKNOWN` where that doesn't tell its size: nothing is collected there by itself.
+    """
     if session.disk is not None:
         return session.disk
-    room = os.statvfs(session.layout.root)
-    return room.f_blocks * room.f_frsize // _OF_FILE_SYSTEM
+    there = all_bytes(session.layout.root)
+    return there if there == UNKNOWN else there // _OF_FILE_SYSTEM
 
 
 def disk_use(session: Session, reader: Reader) -> DiskUse:

@@ -30,7 +30,7 @@ from pyplantx.warehouse.tables import WRITERS, put_history
 from pyplantx.warehouse.waiting import Commit, Held, Item, NewVersion, Waiting
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.index import Txn
+    from pyplantx.warehouse.environments import Txn
 
 _new = tuple.__new__  # see `core/trace.py`
 
@@ -246,7 +246,7 @@ class Committer:
         if (now - oldest >= PATIENCE or self._bytes > MANY_BYTES) and now >= self._retry_at:
             written = self.flush(0.0)
             if not written and now - oldest > self._index.lock_timeout:
-                raise self._index.busy()
+                raise self._index.environments.busy()
 
     def flush(self, wait: float) -> bool:
         """Write everything that is ready; False if another writer did not end within `wait` seconds."""
@@ -288,7 +288,7 @@ class Committer:
         with self._lock:
             self._synced.wait_for(lambda: not self._unsynced)
         if not self.flush(self._index.lock_timeout):
-            raise self._index.busy()
+            raise self._index.environments.busy()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -456,15 +456,17 @@ class Committer:
             self.waiting.drop(void)
             self.waiting.lose(address)
             self._void.add(address)  # the reactor that has sent it may still run
-        self._error = WarehouseError(
-            f"an ingredient could not be made durable: {error.strerror} ({error.filename!r}); "
-            f"what has sent it ({len(void)} finished reactor(s) so far) will run again",
-            hint="is the disk failing or full? The data was put aside in the store's folder 'quarantine'",
-        )
         try:
             self._objects.quarantine(address)
-        except OSError as trouble:  # it stays where it is, named by nothing
-            self._report(f"the object {address} could not be put aside: {trouble.strerror}")
+            what = "The data was put aside in the store's folder 'quarantine'"
+        except OSError as trouble:
+            what = f"The data could not be put aside ({trouble.strerror}): it stays where it is, named by nothing"
+        where = error.filename or self._objects.layout.root
+        self._error = WarehouseError(
+            f"an ingredient could not be made durable: {error.strerror} ({where!r}); "
+            f"what has sent it ({len(void)} finished reactor(s) so far) will run again",
+            hint=f"is the disk failing, full or gone? {what}",
+        )
 
     def _back_up_if_due(self, now: float) -> None:
         if now >= self._backup_at and self._index.changed:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from pyplantx import disk
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.warehouse.verify import close_read
@@ -114,7 +115,7 @@ def make_root(root: str) -> None:
     try:
         os.makedirs(root, 0o700, exist_ok=True)
         if not os.listdir(root) and os.stat(root).st_uid == os.geteuid():
-            os.chmod(root, 0o700)  # whatever the umask made of it
+            disk.allow(root, 0o700)  # whatever the umask made of it
     except FileExistsError:
         raise WarehouseError(f"{root!r} is a file; a store needs a directory") from None
     except OSError as error:
@@ -125,7 +126,7 @@ def sync_path(path: str) -> None:
     """Make a file's or folder's content durable."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        os.fsync(fd)
+        disk.sync(fd)
     finally:
         os.close(fd)
 
@@ -157,12 +158,23 @@ def write_first(path: str, data: bytes) -> None:
     beside = f"{path}.{fresh_id()[:8]}.first"
     write_file(beside, data, durable=True)
     try:
-        os.link(beside, path, follow_symlinks=False)
+        if not disk.link(beside, path):
+            _write_first_by_name(path, data)
         sync_path(os.path.dirname(path))
     except FileExistsError:
         return
     finally:
         unlink(beside)
+
+
+def _write_first_by_name(path: str, data: bytes) -> None:
+    """Without second names a kill in the middle leaves half a file, which its readers can tell."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, memoryview(data))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def read_small(path: str) -> bytes:
@@ -235,11 +247,11 @@ def disk_error(
         Bytes that were to be written, if that is known.
     """
     if error.errno in _NO_SPACE:
-        room = os.statvfs(folder)
+        free = disk.free_bytes(folder)
         came = "" if written is None else f"{written:,} bytes were not enough, "
         came = f"{wanted:,} bytes were to be written, " if wanted else came
         return WarehouseFull(
-            f"{what}: no space left ({error.strerror}; {came}{room.f_bavail * room.f_frsize:,} bytes free)",
+            f"{what}: no space left ({error.strerror}; {came}{free:,} bytes free)",
             hint=f"free some space on the file system of {folder!r}, then go on: what was finished is still there",
         )
     if error.errno in _NO_RIGHT:
@@ -252,6 +264,11 @@ def disk_error(
     return WarehouseError(f"{what}: {error.strerror or error} ({error.filename or folder!r})")
 
 
+def opened_read_only(root: str) -> StoreReadOnly:
+    """The error for what would write to a store that was opened for reading only."""
+    return StoreReadOnly(f"the store {root!r} was opened with read_only=True", hint="open it without, to write")
+
+
 @contextmanager
 def in_words(what: str, folder: str) -> Iterator[None]:
     """System calls that fail inside raise `disk_error`."""
@@ -259,3 +276,12 @@ def in_words(what: str, folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(error, what, folder) from error
+
+
+def remove_file(path: str) -> None:
+    """Remove a file that may be gone already."""
+    make_way(path)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

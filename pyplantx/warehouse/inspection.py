@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
+from pyplantx.disk import allow
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import Hasher
-from pyplantx.warehouse.files import Layout, read_small, sync_path, write_file
-from pyplantx.warehouse.index import FIRST_MAP, TABLES, Key, remove_file
+from pyplantx.warehouse.environments import FIRST_MAP, TABLES, Key
+from pyplantx.warehouse.files import Layout, read_small, remove_file, sync_path, write_file
 from pyplantx.warehouse.records import from_json, to_json
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.index import Txn
+    from pyplantx.warehouse.environments import Txn
 
 _INDEX = "meta.lmdb"  # the folder's name; the other one holds payloads
 #: Bytes of a data file that the mark of a clean close covers (DESIGN: up to 64 MiB by default).
@@ -176,7 +177,7 @@ def _copy_records(env: lmdb.Environment, txn: Txn, path: str, is_whole: IsWhole)
             for table, key, record in _records(env, txn):
                 if is_whole(table, key, record):
                     into.put(key, record, db=tables[table])
-    os.chmod(path, 0o600)
+    allow(path, 0o600)
     sync_path(path)
 
 
@@ -362,7 +363,7 @@ def _bring_back(layout: Layout, folder: str) -> str:
 
     beside = os.path.join(folder, "data.mdb.new")
     shutil.copyfile(backup, beside)
-    os.chmod(beside, 0o600)
+    allow(beside, 0o600)
     sync_path(beside)
     os.rename(beside, os.path.join(folder, "data.mdb"))
     sync_path(folder)

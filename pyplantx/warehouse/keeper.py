@@ -9,16 +9,16 @@ and what each session adds is counted; only near the budget are the records look
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyplantx.disk import taken_bytes
 from pyplantx.errors import BadRequest, PayloadMissing
 from pyplantx.logs import log
 from pyplantx.units import Size, parse_bytes, parse_seconds, show_bytes
 from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.collect import budget, collect, disk_use
-from pyplantx.warehouse.files import in_words
+from pyplantx.warehouse.files import in_words, opened_read_only
 from pyplantx.warehouse.retention import Collected, DiskUse, Limits
 from pyplantx.warehouse.roots import Notes
 from pyplantx.warehouse.session import report
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pyplantx.core.trace import Digest
-    from pyplantx.warehouse.index import Reader
+    from pyplantx.warehouse.reader import Reader
     from pyplantx.warehouse.session import Session
 
 #: Share of the budget from which on the log warns.
@@ -60,8 +60,11 @@ class Keeper:
         limits = make_limits(max_size, keep_versions, older_than)
         if limits == Limits():
             limits = Limits(budget(self._session))
+        if not dry_run:
+            self._check_writable()
         with self._in_words("collected"):
-            self._session.committer.sync()
+            if not self._session.read_only:
+                self._session.committer.sync()
             return collect(self._session, self._reader, limits, dry_run=dry_run)
 
     def du(self) -> DiskUse:
@@ -78,11 +81,13 @@ class Keeper:
                 f"this version of {name!r} was collected, so it can't be pinned",
                 hint=f"plant.produce({name!r}) makes it again",
             )
+        self._check_writable()
         roots.pin(self._notes, name, address)
         self._session.committer.sync()
 
     def unpin(self, name: str) -> bool:
         """Let go of all pinned versions of an ingredient; False if there were none."""
+        self._check_writable()
         had = roots.unpin(self._notes, name)
         self._session.committer.sync()
         return had
@@ -90,6 +95,10 @@ class Keeper:
     def note_reached(self) -> None:
         """Note what the session has reached up to now, while it goes on."""
         roots.note_reached(self._session, self._notes, over=False)
+
+    def _check_writable(self) -> None:
+        if self._session.read_only:  # before anything waits to be written
+            raise opened_read_only(self._session.layout.root)
 
     def _in_words(self, done: str) -> AbstractContextManager[None]:
         root = self._session.layout.root
@@ -130,7 +139,8 @@ def _keep_within(session: Session, reader: Reader, notes: Notes, limit: int) -> 
     """Look closely only if what was noted at former ends, and what was added since, may be near the budget."""
     noted = notes.get(_SIZE, "")
     size = (int(noted) if noted.isdecimal() else 0) + session.added
-    if (size if noted else _taken(session)) >= _WARN_FROM * limit:
+    # All files of the file system take more than the store.
+    if (size if noted else taken_bytes(session.layout.root)) >= _WARN_FROM * limit:
         session.committer.sync()
         size = _measure(reader)
         if size > limit:
@@ -141,12 +151,6 @@ def _keep_within(session: Session, reader: Reader, notes: Notes, limit: int) -> 
         return  # on a file system with so little on it there is nothing to count yet
     if str(size) != noted:
         notes.put(_SIZE, "", str(size))
-
-
-def _taken(session: Session) -> int:
-    """Bytes that all files of the file system take: the store has no more."""
-    room = os.statvfs(session.layout.root)
-    return (room.f_blocks - room.f_bfree) * room.f_frsize
 
 
 def _measure(reader: Reader) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import DamagedObject, PayloadMissing, UntrustedStore
+from pyplantx.errors import DamagedObject, PayloadMissing, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.warehouse import records
 from pyplantx.warehouse.files import is_address
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pyplantx.specs import SpecRegistry
     from pyplantx.specs.base import Payload
     from pyplantx.specs.simple import SimpleSpec
-    from pyplantx.warehouse.index import Index, Reader
+    from pyplantx.warehouse.index import Index
+    from pyplantx.warehouse.reader import Reader
 
 _OBJECT = "object"  #: name of the type whose values are pickles
 _AGAIN = "plant.produce(...) makes again what was collected or damaged"
@@ -163,10 +164,7 @@ class Opener:
             return MemoryPayload(dict([_tiny_part(ref.inline)]))
         known = self.find(ref.address)
         if known is None:
-            where = self._session.layout.root
-            raise PayloadMissing(
-                f"the {ref.spec} object {ref.address} is not in the store {where!r} any more", hint=_AGAIN
-            )
+            raise self._gone(ref)
         if known[0].home == IN_FILES:
             return FilePayload(self._session.objects, ref.address, known[0], self._verify, self._put_aside)
         own = self._own_payload(ref.address, *known) if in_place else None
@@ -174,19 +172,38 @@ class Opener:
             return own
         parts = self.memory_parts(ref.address, *known)
         if parts is None:
+            if known[0].home == IN_SMALL and self._reader.payload(ref.address.encode()) is None:
+                self._put_aside(ref.address, f"the payload of object {ref.address} is not where its record says")
+                raise self._gone(ref)  # an index began anew from its backup, which has no payloads
             raise DamagedObject(f"the payload of object {ref.address} does not match its checksum")
         return MemoryPayload(parts)
 
+    def _gone(self, ref: ObjectRef) -> PayloadMissing:
+        where = self._session.layout.root
+        return PayloadMissing(
+            f"the {ref.spec} object {ref.address} is not in the store {where!r} any more", hint=_AGAIN
+        )
+
     def _put_aside(self, address: Digest, why: str) -> None:
-        report(f"{why}; the ingredient is made again when it is needed")
+        """What is damaged is moved out of the way, and forgotten.
+
+        Raises
+        ------
+        WarehouseError
+            If it can't be moved. Then the disk may be gone, and the object whole: it is not forgotten.
+        """
         if not is_address(address):
-            return  # a forged reference: there is nothing to put aside
+            return report(f"{why}; the ingredient is made again when it is needed")  # a forged reference
         try:
             if not self._read_only:
                 self._session.objects.quarantine(address)
         except OSError as error:
-            report(f"the damaged object could not be put aside: {error.strerror}")
-        if not self._session.index.closed:  # else the next session finds that its files are gone
+            raise WarehouseError(
+                f"{why}; nor can it be put aside: {error.strerror}",
+                hint="is the file system there, and may it be written to? Nothing was forgotten: run it again then",
+            ) from error
+        report(f"{why}; the ingredient is made again when it is needed")
+        if not self._session.index.environments.closed:  # else the next session finds that its files are gone
             self._session.committer.forget_object(address)
 
     # -- trust
@@ -231,7 +248,7 @@ class Opener:
             why, hint = "trust='data' allows no such thing", "open it with trust='own' if it is your own store"
         else:
             why = "it belongs to another user, or others may write to it"
-            hint = f"if nobody else has written to it: chmod -R go-w {where!r}"
+            hint = f"if nobody else has written to it: chmod -R go-w {where!r}; or open a copy, if you trust its owner"
         return UntrustedStore(
             f"decoding a {ref.spec!r} ingredient could run code from the store {where!r}, and {why}", hint=hint
         )

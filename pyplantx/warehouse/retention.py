@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyplantx.core.trace import Digest
+from pyplantx.disk import UNKNOWN
 from pyplantx.tuples import NamedTuple
 from pyplantx.units import show_bytes, show_seconds
 
@@ -310,12 +311,14 @@ class DiskUse(NamedTuple):
         return str(self)  # as one reads it at a prompt
 
     def __str__(self) -> str:
-        share = 100 * self.payloads / max(self.budget, 1)
+        share = f"{100 * self.payloads / max(self.budget, 1):.0f} % of the budget of {show_bytes(self.budget)}"
+        if self.budget == UNKNOWN:
+            share = "without a budget: the file system doesn't tell its size"
         rows = [_holding_row(holding, self.now) for holding in self.ingredients]
         places = [(place, show_bytes(size)) for place, size in self.places.items() if size]
         return "\n".join(
             [
-                f"{show_bytes(self.payloads)} of payloads, {share:.0f} % of the budget of {show_bytes(self.budget)}",
+                f"{show_bytes(self.payloads)} of payloads, {share}",
                 *table(("ingredient", "versions", "size", "last used", ""), rows, right=(1, 2)),
                 f"on disk: {show_bytes(self.total)}",
                 *table(("where", "size"), places, right=(1,)),

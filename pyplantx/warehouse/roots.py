@@ -21,7 +21,7 @@ from pyplantx.warehouse.records import decode_blob, from_json, to_json
 from pyplantx.warehouse.tables import blob_key, name_key
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.index import Reader
+    from pyplantx.warehouse.reader import Reader
     from pyplantx.warehouse.session import Session
 
 _PINS, _REACHED = "pin", "reached"

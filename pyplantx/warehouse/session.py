@@ -128,7 +128,7 @@ class Session:
         try:
             if self._presence.acquire():  # nobody else is here
                 pair(self.layout)
-                inspect_files(self.layout, report, self.index.is_whole, self._new_hasher, wholly=self._wholly)
+                inspect_files(self.layout, report, self.index.checks.is_whole, self._new_hasher, wholly=self._wholly)
                 sweep_staging(self.layout)
                 self._sweep_workspaces()
                 sweep_claims(self.layout.claims)
@@ -292,7 +292,7 @@ class Session:
         paused : bool
             Whether nobody used the index when the process was forked.
         """
-        self.index.forget(paused=paused)
+        self.index.environments.forget(paused=paused)
         self.objects.checks.forget_threads()
         self.staging.forget()
         self._presence.forget()
@@ -375,9 +375,14 @@ def _open_new(session: Session) -> None:
     _sessions[root] = session
     try:
         session.open()
-    except BaseException:
+    except BaseException as error:
         session.leave()
         del _sessions[root]
+        if isinstance(error, StoreReadOnly) and os.path.exists(os.path.join(session.layout.meta, "data.mdb")):
+            hint = (
+                "Plant(dir, read_only=True) gives what is up to date in it; to run reactors, ask for the right to write"
+            )
+            raise StoreReadOnly(error.message, hint=hint) from error
         raise
 
 
@@ -387,7 +392,7 @@ def close_session(session: Session) -> None:
         return  # a copy in a forked child: closing it is the parent's business
     with _sessions_lock:
         session.users -= 1
-        if session.users or session.index.closed:
+        if session.users or session.index.environments.closed:
             return
         try:
             session.close()
@@ -421,7 +426,7 @@ def _before_fork() -> None:
     _sessions_lock.acquire()
     for session in list(_sessions.values()):
         try:
-            session.index.pause()
+            session.index.environments.pause()
         except WarehouseError as error:  # the fork goes on: the child lets that one be
             _in_use.append(f"the store {session.layout.root!r} was in use while this process was forked: {error}")
         else:
@@ -431,7 +436,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     try:
         while _paused:
-            _paused.pop().index.resume()
+            _paused.pop().index.environments.resume()
     finally:
         _sessions_lock.release()
     while _in_use:
@@ -465,7 +470,7 @@ def _close_all() -> None:
 def _close_error(session: Session) -> Exception | None:
     """Close a session, if that was not done; what went wrong."""
     try:
-        if not session.index.closed:
+        if not session.index.environments.closed:
             session.close()
     except Exception as error:
         return error

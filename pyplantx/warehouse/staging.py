@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest, ObjectRef
+from pyplantx.disk import allow
 from pyplantx.errors import CannotStore
 from pyplantx.fingerprint.value import BLOCK, BlockHasher, hash_bytes, hash_text
 from pyplantx.specs import writeback
@@ -112,7 +113,7 @@ class _PartFile:
             self._hasher.update(piece)
 
     def finish(self) -> Part:
-        os.fchmod(self._fd, 0o400)
+        allow(self._fd, 0o400)
         return self._hasher.part()
 
     def close(self) -> None:
@@ -317,7 +318,7 @@ def _write_blocks(path: str, name: str, head: bytes, body: memoryview, block: in
     try:
         _write_at(fd, memoryview(head), 0)
         digests = for_each_block(count, write_one, parallel=len(body) >= WORTHWHILE)
-        os.fchmod(fd, 0o400)
+        allow(fd, 0o400)
     finally:
         os.close(fd)
     layout = PartLayout(len(head), block, len(body))
@@ -338,9 +339,9 @@ def _finish_given(
             raise CannotStore(f"the part {name!r} is not an ordinary file")
     except FileNotFoundError:
         raise CannotStore(f"the file of the part {name!r} was never made", hint=f"write it to {path!r}") from None
-    os.chmod(path, 0o600)
+    allow(path, 0o600)
     part = hash_file(path, name, *(known or ()), hash_block=hash_block)
-    os.chmod(path, 0o400)
+    allow(path, 0o400)
     return part
 
 

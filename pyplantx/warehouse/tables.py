@@ -31,7 +31,7 @@ from pyplantx.warehouse.records import (
 )
 
 if TYPE_CHECKING:
-    from pyplantx.warehouse.index import Txn
+    from pyplantx.warehouse.environments import Txn
 
 _T = TypeVar("_T")
 

@@ -40,7 +40,14 @@ _IN_PLACE = 1 << 18
 _OPEN, _BUSY, _RIGHT = 0, 1, 2  # what is known of a block: nothing yet; somebody is checking it; it is right
 _OPEN_BYTE, _BUSY_BYTE, _RIGHT_BYTE = b"\0", b"\1", b"\2"
 
-_NOT_ITS_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # a file that can't be opened now is not damaged
+#: What a file that is whole can meet: this process has no room for it, or its file system is not there just now.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_NOT_THERE = {
+    *(errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE, errno.ESTALE),
+    *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET),
+    *(errno.ENODEV, errno.ENXIO),
+}
+_NOT_ITS_FAULT = _NO_ROOM | _NOT_THERE
 
 
 def stamp_of(info: os.stat_result) -> Stamp:
@@ -467,9 +474,10 @@ def _open(path: str) -> int:
 
 
 def _unreadable(path: str, error: OSError) -> WarehouseError:
-    return WarehouseError(
-        f"{path!r} can't be read now: {error.strerror}", hint="close some files or free some memory, and try again"
-    )
+    hint = "close some files or free some memory, and try again"
+    if error.errno in _NOT_THERE:
+        hint = "is the file system there? Nothing was forgotten: run it again when the store can be reached"
+    return WarehouseError(f"{path!r} can't be read now: {error.strerror}", hint=hint)
 
 
 class PartReader:

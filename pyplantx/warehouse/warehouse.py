@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.errors import BadRequest, StoreReadOnly, WarehouseError, check_choice
+from pyplantx.errors import BadRequest, WarehouseError, check_choice
 from pyplantx.given import check_flag, check_path, check_wait
 from pyplantx.memory import MemoryBudget
 from pyplantx.specs.registry import SpecRegistry
 from pyplantx.specs.services import Services
 from pyplantx.warehouse import records
 from pyplantx.warehouse.claims import Claim, Claims
-from pyplantx.warehouse.files import RESUME, in_words
+from pyplantx.warehouse.files import RESUME, in_words, opened_read_only
 from pyplantx.warehouse.opening import Opener, decoded
 from pyplantx.warehouse.payloads import FilePayload
 from pyplantx.warehouse.records import VersionInfo, decode_text
@@ -187,7 +187,7 @@ class Warehouse:
             try:
                 if self._workspaces is not None:
                     self._workspaces.close()
-                if not self._session.index.closed:
+                if not self._session.index.environments.closed:
                     self._session.index.drop_reader(self._reader)
             finally:
                 close_session(self._session)
@@ -362,7 +362,9 @@ class Warehouse:
         return None if found is None else found[1]
 
     def blob_put(self, kind: str, key: str, text: str) -> None:
-        """Keep a small text; written with the next commit."""
+        """Keep a small text that can be found out again; written with the next commit, where anything is."""
+        if self.read_only:
+            return self._usable()
         self._writable()
         self._committer.put("blobs", blob_key(kind, key), text)
 
@@ -624,23 +626,27 @@ class Warehouse:
 
     def _usable(self) -> None:
         """Raise unless it is open, here and in this process."""
-        self._session.index.usable()
+        self._session.index.environments.usable()
         self._reader.check()
 
     def _writable(self) -> None:
-        if self._session.index.is_usable and not (self.read_only or self._closed):
+        if self._session.index.environments.is_usable and not (self.read_only or self._closed):
             return
         self._usable()
         if self.read_only:
-            raise StoreReadOnly(
-                f"the store {self.directory!r} was opened with read_only=True", hint="open it without, to write"
-            )
+            raise opened_read_only(self.directory)
 
 
 def _absolute(path: str) -> str:
     """The path, seen from the folder that is worked in now; a ``~`` in front is the home of the user."""
+    told = os.path.expanduser(path)
+    if told.startswith("~"):
+        raise BadRequest(
+            f"{path!r} begins with {told.partition(os.sep)[0]!r}, and this machine knows no home of such a user",
+            hint=f"give the whole path, or './{path}' for a folder of that name",
+        )
     try:
-        return os.path.abspath(os.path.expanduser(path))
+        return os.path.abspath(told)
     except FileNotFoundError:
         raise WarehouseError(
             f"{path!r} leads nowhere: the folder that is worked in was removed",

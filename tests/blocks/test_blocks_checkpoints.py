@@ -15,6 +15,7 @@ import pytest
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
+from pyplantx.warehouse.resume import sweep_workspaces
 
 #: Which of the coming calls of `fit` are to die at their second value.
 deaths: list[int] = []
@@ -385,3 +386,46 @@ def test_scratch_space_of_one_name_is_told_apart(spec, runs):
 
     runs(body, dying=(1,))
     assert begun == [0, 0]
+
+
+@pytest.mark.parametrize("caught", [False, True], ids=["raised", "caught"])
+def test_what_another_process_takes_over_of_many_calls_is_done_again(tmp_path, caught):
+    """The ledgers of the oldest calls are closed; another process that works on the same ends, and removes them."""
+    attempts = []
+
+    @SubreactorFunc
+    def halves(pipe: Any, number: int) -> Any:
+        pipe.checkpoint("half", [number])
+        yield
+        try:
+            return pipe.checkpoint("half")[0]
+        except Exception:
+            if not caught:
+                raise
+            return -1
+
+    @ReactorFunc(name="r")
+    def reactor(pipe: Any) -> Any:
+        attempts.append(len(attempts))
+        calls = [iter(halves(pipe, number)) for number in range(40)]
+        for call in calls:
+            next(call)
+        if len(attempts) == 1:
+            assert sweep_workspaces(str(tmp_path / "plant" / "staging"), older_than=-1.0)
+        pipe.send("x", [ended(call) for call in calls])
+
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(reactor)
+        assert plant.produce("x") == list(range(40))
+        assert attempts == [0, 1]
+        plant.produce("x")
+        assert attempts == [0, 1]
+
+
+def ended(call: Iterator[Any]) -> Any:
+    """What a subreactor returns that has one more step to go."""
+    try:
+        next(call)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it goes on")

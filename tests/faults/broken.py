@@ -17,11 +17,13 @@ from pyplantx.specs import chunked, library
 from pyplantx.warehouse import (
     collect,
     committer,
+    environments,
     files,
     index,
     inspection,
     objects,
     opening,
+    recordchecks,
     records,
     session,
     staging,
@@ -66,18 +68,18 @@ def missing_sync() -> None:
     """Nothing is ever synced, though it is announced as if it were."""
     objects.Objects.sync = lambda self, address, record: None  # type: ignore[method-assign]
     files.sync_path = objects.sync_path = inspection.sync_path = lambda path: None
-    real = index.Index.__init__
+    real = environments.Environments.__init__
 
     def init(self: Any, layout: Any, **options: Any) -> None:
         real(self, layout, **{**options, "durable": False})
 
-    index.Index.__init__ = init  # type: ignore[method-assign]
+    environments.Environments.__init__ = init  # type: ignore[method-assign]
 
 
 def missing_checksum() -> None:
     """What is read is believed: records, payloads in the index, files."""
     believed: Callable[[bytes, bytes], bytes] = lambda key, record: record[records.CHECK :]  # noqa: E731
-    records.unseal_record = index.unseal_record = believed
+    records.unseal_record = recordchecks.unseal_record = believed
     objects.Objects._check = lambda self, path, info, part: None  # type: ignore[method-assign]
     _believe_memory()
 
@@ -138,13 +140,13 @@ def trusting_address() -> None:
 
 def swallowed_errors() -> None:
     """A write to the index that fails counts as done, as where an ``except`` was too wide."""
-    real = index.Index._transact
+    real = environments.Environments.transact
 
     def transact(self: Any, env: Any, work: Any) -> None:
         with contextlib.suppress(errors.WarehouseError):
             real(self, env, work)
 
-    index.Index._transact = transact  # type: ignore[method-assign]
+    environments.Environments.transact = transact  # type: ignore[method-assign]
 
 
 def endless_wait() -> None:
@@ -187,7 +189,7 @@ def bare_errors() -> None:
     def bare(error: OSError, *_: Any) -> Exception:
         return OSError(error.errno, error.strerror)
 
-    files.disk_error = storing.disk_error = index.disk_error = session.disk_error = bare
+    files.disk_error = storing.disk_error = index.disk_error = environments.disk_error = session.disk_error = bare
 
 
 def believed_reads() -> None:
@@ -246,6 +248,19 @@ def unshared_session() -> None:
     session._sessions = Forgetful()
 
 
+def forgetful() -> None:
+    """What can't be read now is taken for damaged, and forgotten, though it can't even be put aside."""
+    verify._NOT_ITS_FAULT = set()
+    real = objects.Objects.quarantine
+
+    def quarantine(self: Any, address: str) -> str | None:
+        with contextlib.suppress(OSError):
+            return real(self, address)
+        return None
+
+    objects.Objects.quarantine = quarantine  # type: ignore[method-assign]
+
+
 STORES: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
@@ -266,6 +281,7 @@ STORES: dict[str, Callable[[], None]] = {
         unasked_memory,
         swallowed_memory,
         unshared_session,
+        forgetful,
     )
 }
 

@@ -2,7 +2,7 @@
 
     python -m tests.faults.interrupts --kind lines --step 1        every line (a day); --step 499: minutes
     python -m tests.faults.interrupts --kind allocations --step 997
-    python -m tests.faults.interrupts --step 29 --only warehouse/index.py --broken leaked_lock         (must fail)
+    python -m tests.faults.interrupts --step 29 --only warehouse/environments.py --broken leaked_lock  (must fail)
 
 After it the same process goes on with the same plant, or opens it anew, and gets right values; then a clean process
 examines the store. Nothing may hang, and nobody may find a lock that was left.
@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=sorted(KINDS), default="lines")
     parser.add_argument("--start", type=int, default=1)
     parser.add_argument("--step", type=int, default=1)
-    parser.add_argument("--only", default="", help="lines of these files only: warehouse/, warehouse/index.py")
+    parser.add_argument("--only", default="", help="lines of these files only: warehouse/, warehouse/environments.py")
     parser.add_argument("--until-found", action="store_true", help="end at the first broken promise")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     options = parser.parse_args()

@@ -150,7 +150,7 @@ def test_an_interrupt(kind: str, step: int, only: str) -> None:
 
 
 def test_interrupts_find_a_lock_that_is_kept() -> None:
-    where = ("--only", "warehouse/index.py", "--step", 29)
+    where = ("--only", "warehouse/environments.py", "--step", 29)
     broken(run("interrupts", *where, "--until-found", "--broken", "leaked_lock"), "unclear", "unusable")
 
 
@@ -207,3 +207,15 @@ def test_power_loss_finds_a_missing_sync() -> None:
         "wrong",
         "unusable",
     )
+
+
+# -- mounts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["objects", "whole"])
+def test_a_mount_goes_away(way: str) -> None:
+    kept(run("mounts", "--way", way, "--cycles", 4), cases=4)
+
+
+def test_a_mount_that_goes_away_finds_a_store_that_forgets() -> None:
+    broken(run("mounts", "--way", "objects", "--cycles", 40, "--broken", "forgetful"), "lost")

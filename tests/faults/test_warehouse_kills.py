@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.environments import Environments
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, Warehouse
 
@@ -134,7 +134,7 @@ def kill_at_call(number: int) -> None:
 
     for name in MUTATING:
         setattr(os, name, watched(getattr(os, name)))
-    Index._transact = watched(Index._transact)  # type: ignore[method-assign]
+    Environments.transact = watched(Environments.transact)  # type: ignore[method-assign]
 
 
 def scripted(directory: Path, pipe: int) -> None:
@@ -200,15 +200,15 @@ def test_a_stopped_writer_is_named_within_the_time_limit(tmp_path: Path) -> None
     directory = tmp_path / "plant"
 
     def stop_inside(pipe: int) -> None:
-        real = Index._transact
+        real = Environments.transact
 
-        def stopped(self: Index, env: Any, work: Any) -> None:
+        def stopped(self: Environments, env: Any, work: Any) -> None:
             os.write(pipe, b"stopped 0\n")
             os.kill(os.getpid(), signal.SIGSTOP)
             real(self, env, work)
 
         warehouse = Warehouse(directory)
-        Index._transact = stopped  # type: ignore[method-assign]
+        Environments.transact = stopped  # type: ignore[method-assign]
         send(warehouse, "x", 1)
         warehouse.sync()
 

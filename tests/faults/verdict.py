@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyplantx.errors import PayloadMissing, PyplantxError
 from pyplantx.warehouse.warehouse import Warehouse
@@ -155,7 +155,7 @@ def is_the_reactors(error: Exception) -> bool:
     return is_own or any("while the stored ingredient" in note for note in getattr(error, "__notes__", ()))
 
 
-def examine(directory: str, owed: Debts, *, limit: float = LIMIT) -> list[Finding]:
+def examine(directory: str, owed: Debts, *, limit: float = LIMIT, **options: Any) -> list[Finding]:
     """Open what a fault has left in a clean process, and try the three promises.
 
     Parameters
@@ -166,8 +166,10 @@ def examine(directory: str, owed: Debts, *, limit: float = LIMIT) -> list[Findin
         What was announced.
     limit : float
         Seconds after which the examination counts as hanging.
+    **options
+        With which the store must be opened.
     """
-    ended = run_child(lambda tell: _examine(directory, owed, tell), limit)
+    ended = run_child(lambda tell: _examine(directory, owed, tell, options), limit)
     findings = [Finding(words[0], " ".join(words[1:])) for words in told(ended, "found")]
     if ended.hung:
         findings.append(Finding("unusable", f"the store can't be examined in {limit} s\n{ended.errors[-3000:]}"))
@@ -176,12 +178,12 @@ def examine(directory: str, owed: Debts, *, limit: float = LIMIT) -> list[Findin
     return findings
 
 
-def _examine(directory: str, owed: Debts, tell: Tell) -> None:
+def _examine(directory: str, owed: Debts, tell: Tell, options: dict[str, Any]) -> None:
     def found(kind: str, story: str) -> None:
         tell(f"found {kind} {story}".replace("\n", " | "))
 
     begun = time.monotonic()
-    with Warehouse(directory, lock_timeout=5.0) as warehouse:
+    with Warehouse(directory, lock_timeout=5.0, **options) as warehouse:
         seconds = time.monotonic() - begun
         if seconds > OPENS_IN + PATIENCE:
             found("unusable", f"opening took {seconds:.1f} s")
@@ -190,8 +192,8 @@ def _examine(directory: str, owed: Debts, tell: Tell) -> None:
                 found("unusable", f"check: {problem.kind} {problem.where} {problem.what}")
         _look_at_last(warehouse, owed.known or owed.seeds, found)
     for seed in owed.seeds:
-        _produce_again(directory, seed, owed, found)
-    with program.open_plant(directory, owed.seeds[-1]) as plant:
+        _produce_again(directory, seed, owed, found, options)
+    with program.open_plant(directory, owed.seeds[-1], **options) as plant:
         plant.warehouse.check(fix=True)
         left = [problem for problem in plant.warehouse.check() if not problem.harmless or problem.kind == "garbage"]
         if left:
@@ -212,10 +214,10 @@ def _look_at_last(warehouse: Warehouse, seeds: tuple[int, ...], found: Tell) -> 
             found("wrong", f"the store has another value for {name}")  # type: ignore[call-arg]
 
 
-def _produce_again(directory: str, seed: int, owed: Debts, found: Tell) -> None:
+def _produce_again(directory: str, seed: int, owed: Debts, found: Tell, options: dict[str, Any]) -> None:
     """A new plant gives the right values, and runs nothing that was announced as finished."""
     ran: list[str] = []
-    with program.open_plant(directory, seed, ran.append) as plant:
+    with program.open_plant(directory, seed, ran.append, **options) as plant:
         for name in program.NAMES:
             try:
                 value = plant.produce(name)

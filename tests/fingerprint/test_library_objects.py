@@ -258,6 +258,36 @@ def test_a_validated_function_counts_with_what_it_accepts(
     assert (looks[0] != looks[1]) == counts
 
 
+DEFERRED = {
+    "function": "@validate_call(config={'defer_build': True})\ndef scale(x: Size): return x",
+    "adapter": "T = TypeAdapter(list[Size], config={'defer_build': True})\ndef scale(x): return T.validate_python([x])",
+    "named": "T = TypeAdapter(list['Size'], config={'defer_build': True})\ndef scale(x): return T.validate_python([x])",
+    "model": "class M(BaseModel, defer_build=True): a: Size = 1\ndef scale(x): return M(a=x)",
+}
+
+
+@pytest.mark.parametrize("what", DEFERRED)
+def test_what_is_validated_later_counts_as_if_it_were_now(what: str, tmp_path: Path) -> None:
+    """It has no schema before its first use: that neither hides what it accepts nor makes another one of it."""
+    pytest.importorskip("pydantic")
+    head = VALIDATED.partition("@")[0].replace("import Field", "import BaseModel, Field, TypeAdapter")
+    source, looks = f"{head}{DEFERRED[what]}\ndef f(): return scale(3)\n", []
+    edits = ("", ""), ("", ""), ("LIMIT = 10", "LIMIT = 20"), ("OTHER = 1", "OTHER = 2")
+    for edited in (source.replace(*edit) for edit in edits):
+        with program(tmp_path, {"app.py": edited}) as app:
+            looks.append(Fingerprinter().fingerprint(app.f))
+            app.f()
+            assert Fingerprinter().fingerprint(app.f) == looks[-1]
+    assert looks[0] == looks[1] == looks[3] != looks[2]
+
+
+def test_what_can_not_be_validated_yet_counts_without(tmp_path: Path) -> None:
+    pytest.importorskip("pydantic")
+    source = "from pydantic import *\n@validate_call(config={'defer_build': True})\ndef g(x: 'Later'): return x\n"
+    with program(tmp_path, {"app.py": source + "def f(): return g(1)\n"}) as app:
+        assert Fingerprinter().fingerprint(app.f) == Fingerprinter().fingerprint(app.f)
+
+
 PICKLES = """
 import pickle
 def helper(x): return x + 1

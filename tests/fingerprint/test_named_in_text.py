@@ -321,6 +321,9 @@ TARGETS = {
     "a namespace": "K = argparse.Namespace(class_path='nets.Net', init_args={})",
     "a slot": "class C: __slots__ = ('class_path',)\nK = C()\nK.class_path = 'nets.Net'",
     "a structured config": "@dataclasses.dataclass\nclass C:\n    _target_: str = 'nets.Net'\nK = C()",
+    "a named tuple": "K = collections.namedtuple('C', 'class_path, gain')('nets.Net', 1)",
+    "a typed one": "class C(typing.NamedTuple):\n    class_path: str\n    gain: int = 1\nK = [C('nets.Net')]",
+    "the class of a typed one": "class K(typing.NamedTuple):\n    class_path: str = 'nets.Net'",
     "the class of one": "@dataclasses.dataclass\nclass K:\n    _target_: str = 'nets.Net'",
     "a subclass of str": "class T(str): pass\nK = {'_target_': T('nets.Net')}",
     "an object": "K = {'_target_': 'nets.net'}",
@@ -331,7 +334,7 @@ TARGETS = {
 @pytest.mark.parametrize("edit", [("* 1", "* 2"), ("Net(3)", "Net(4)")])
 @pytest.mark.parametrize("name", TARGETS)
 def test_texts_that_name_what_is_to_be_called(tmp_path: Path, name: str, edit: tuple[str, str]) -> None:
-    source = f"import argparse, collections, dataclasses\n{TARGETS[name]}\ndef f(): return K\n"
+    source = f"import argparse, collections, dataclasses, typing\n{TARGETS[name]}\ndef f(): return K\n"
     looks = []
     for number, nets in enumerate((NETS, NETS, NETS.replace(*edit))):
         with program(tmp_path / str(number), {"app.py": source, "nets.py": nets}) as app:

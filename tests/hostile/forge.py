@@ -15,7 +15,7 @@ import lmdb
 
 from pyplantx.core.trace import ObjectRef
 from pyplantx.fingerprint.value import hash_bytes
-from pyplantx.warehouse.index import TABLES
+from pyplantx.warehouse.environments import TABLES
 from pyplantx.warehouse.records import (
     IN_FILES,
     IN_RECORD,

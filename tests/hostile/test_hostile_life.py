@@ -253,7 +253,7 @@ class PlantLife(RuleBasedStateMachine):
         for plant in self.plants:
             plant.close()
         left = session._sessions.get(root)  # of dropped plants
-        while left is not None and left.users and not left.index.closed:
+        while left is not None and left.users and not left.index.environments.closed:
             session.close_session(left)
         forget_reactors()
         shutil.rmtree(self.home)

@@ -19,7 +19,7 @@ from pyplantx import Ingredient, Plant, ReactorFunc, specs
 from pyplantx.errors import BadRequest, PayloadMissing, PyplantxError, UntrustedStore
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.testing import forget_reactors
-from pyplantx.warehouse.index import TABLES
+from pyplantx.warehouse.environments import TABLES
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.hostile.forge import Forger, bombs
 from tests.warehouse.stores import ROOT, send

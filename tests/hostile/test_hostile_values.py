@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pyplantx import Plant, ReactorFunc
-from pyplantx.errors import CannotStore, PyplantxError
+from pyplantx import Plant, ReactorFunc, SubreactorFunc
+from pyplantx.errors import CannotFingerprint, CannotStore, PyplantxError
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.hostile import unwilling
 from tests.hostile.strangers import same, values
 
 
@@ -123,3 +126,70 @@ def test_a_class_that_lies_about_its_type(tmp_path: Path) -> None:
         except PyplantxError:
             return
         assert int(found) == 3
+
+
+@SubreactorFunc
+def keeping(pipe: Any, value: Any) -> Any:
+    pipe.checkpoint("k", 1)
+    return 1
+    yield
+
+
+USES: dict[str, Callable[[Any, Any], Any]] = {
+    "sent": lambda pipe, value: pipe.send("x", [value]),
+    "made and sent": lambda pipe, value: pipe.send("x", {"a": type(value)()}),
+    "class": lambda pipe, value: pipe.send("x", [type(value)]),
+    "kept": lambda pipe, value: (pipe.checkpoint("k", value), pipe.send("x", 1)),
+    "read": lambda pipe, value: pipe.send("x", pipe.read_config("a") is not None),
+    "given": lambda pipe, value: (yield from keeping(pipe, value)),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("name", unwilling.NAMES)
+def test_what_raises_when_it_is_looked_at_is_stored_or_refused(tmp_path: Path, name: str, use: str) -> None:
+    """`SystemExit` and errors that are no `AttributeError` end neither the program nor say something else."""
+    value = getattr(unwilling, name)()
+
+    @ReactorFunc(name="r")
+    def reactor(pipe: Any) -> Any:
+        done = USES[use](pipe, value)
+        if use == "given":
+            pipe.send("x", (yield from done))
+
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(reactor)
+        plant.set_config({"a": value})
+        try:
+            plant.produce("x")
+        except (CannotStore, CannotFingerprint) as error:
+            assert "value" in str(error) or "config" in str(error)
+
+
+class Slow:
+    """Is asked for its state just when the process is told to end."""
+
+    def __getstate__(self) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+
+@pytest.mark.parametrize("use", ["stored", "fingerprinted"])
+def test_the_end_that_a_signal_asks_for_is_no_word_about_a_value(tmp_path: Path, use: str) -> None:
+    held = Slow() if use == "fingerprinted" else None
+
+    @ReactorFunc(name="r")
+    def reactor(pipe: Any) -> None:
+        pipe.send("x", held or Slow())
+
+    def leave(*_: Any) -> None:
+        sys.exit(7)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with Plant(tmp_path / "plant", durability="process") as plant:
+            plant.add_reactors(reactor)
+            with pytest.raises(SystemExit, match="7"):
+                plant.produce("x")
+    finally:
+        signal.signal(signal.SIGTERM, before)

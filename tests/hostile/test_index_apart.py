@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc
-from pyplantx.errors import WarehouseError
+from pyplantx.errors import PayloadMissing, WarehouseError
 from pyplantx.testing import forget_reactors
 from pyplantx.warehouse import apart
 from pyplantx.warehouse.filesystems import Mount
@@ -150,6 +150,39 @@ def test_a_note_that_was_lost_is_written_again(pair: tuple[Path, Path]) -> None:
             assert fetch(warehouse, "y") == "text"
     assert (index / "objects.json").read_bytes() == before
     refused("lies in", store)
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["with a backup", "without"])
+def test_a_lost_note_does_not_make_a_store_look_as_if_its_index_were_inside(
+    pair: tuple[Path, Path], closed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, index = pair
+    (store / "index.json").unlink()
+    if not closed:
+        (store / "backup" / "meta.mdb").unlink()
+    for options in ({}, {"read_only": True}):
+        hint = refused("nothing in it says where that is", store, **options).hint
+    (store / "meta.lmdb").mkdir()  # as the hint says
+    assert "empty folder as index=" in hint and str(store / "meta.lmdb") in hint
+    with Warehouse(store, durability="process") as warehouse:
+        assert not closed or fetch(warehouse, "x").sum() == sum(range(300_000))
+    (store / "meta.lmdb" / "data.mdb").unlink()
+    shutil.rmtree(index)
+    Warehouse(store, durability="process").close()
+
+
+def test_a_payload_that_went_with_the_index_is_not_said_to_be_damaged(
+    pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, index = pair
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        send(warehouse, "z", "text" * 5000)
+    shutil.rmtree(index)
+    (store / "index.json").unlink()
+    with Warehouse(store, index=index, durability="process") as warehouse:
+        with pytest.raises(PayloadMissing, match="not in the store .* any more"):
+            fetch(warehouse, "z")
+    assert "is not where its record says" in caplog.text and "checksum" not in caplog.text
 
 
 def test_a_note_that_the_index_has_lost_is_written_again(pair: tuple[Path, Path]) -> None:

@@ -246,10 +246,13 @@ def test_the_plant_checks_its_store(open_plant: Open) -> None:
 
 class TestWhoFailedBeforeItSent:
     def test_it_is_not_told_to_send(self, open_plant: Open) -> None:
+        def publish(pipe: Any, path: str) -> None:
+            raise ValueError(f"no such file: {path}")
+            pipe.send(path, 1)  # the compiler leaves it out
+
         @ReactorFunc
         def table(pipe: Any) -> None:
-            raise ValueError("no such file")
-            pipe.send("table", 1)  # the compiler leaves it out
+            publish(pipe, "table.csv")
 
         with open_plant(table) as plant, pytest.raises(errors.NoProducer, match="mend reactor table first") as caught:
             plant.produce("table")

@@ -294,6 +294,36 @@ def test_a_misspelt_name_gets_a_near_miss(open_plant: Any) -> None:
             plant.produce("dubled")
 
 
+def test_a_misspelt_name_starts_nobody_whose_code_shows_what_it_sends(open_plant: Any) -> None:
+    def publish(pipe: Any, name: str) -> None:
+        pipe.send(name, 1)
+
+    @ReactorFunc
+    def train(pipe: Any) -> Any:
+        data = yield pipe.receive("data")
+        pipe.send("model", data)
+
+    @ReactorFunc
+    def plot(pipe: Any) -> Any:
+        yield pipe.receive("model")
+
+    @ReactorFunc
+    def data(pipe: Any) -> None:
+        pipe.send("data", 1)
+
+    @ReactorFunc
+    def helped(pipe: Any) -> None:
+        publish(pipe, "".join(["ta", "ble"]))
+
+    with open_plant(train, plot, data) as plant:
+        with pytest.raises(errors.NoProducer, match="did you mean 'model'"):
+            plant.produce("modle")
+        assert plant.log.take() == []
+        plant.add_reactor(helped)
+        assert plant.produce("table") == 1
+        assert plant.log.take() == ["helped"]
+
+
 def test_factories_need_names(open_plant: Any) -> None:
     def factory(n: int, **options: Any) -> Any:
         @ReactorFunc(**options)

@@ -305,12 +305,10 @@ def test_a_thread_that_goes_on_after_the_end_meets_no_other_file(tmp_path):
 
 
 def outcome(action):
-    """What an action gives, or what kind of error."""
+    """What an action gives, or that it is refused: too many indices are no `IndexError` in h5py."""
     try:
         return action()
-    except IndexError:
-        return "no such index"
-    except (TypeError, ValueError, OSError, OverflowError, BadRequest):
+    except (IndexError, TypeError, ValueError, OSError, OverflowError, BadRequest):
         return "refused"
 
 
@@ -336,7 +334,7 @@ written = st.lists(
 def indexed(draw, shape):
     """A selection that may be wrong."""
     parts = list(draw(selected(shape).map(lambda found: found if isinstance(found, tuple) else (found,))))
-    wrong = draw(st.sampled_from([None] * 6 + [99, -99, slice(3, 1), slice(None, None, -1), [0], "field"]))
+    wrong = draw(st.sampled_from([None] * 6 + [99, -99, slice(3, 1), [0], "field"]))
     if wrong is not None and parts:
         parts[draw(st.integers(0, len(parts) - 1))] = wrong
     return tuple(parts)

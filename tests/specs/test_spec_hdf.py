@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyplantx import specs
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseFull
+from pyplantx.errors import BadRequest, BadSelection, CannotStore, DamagedObject, WarehouseFull
 from pyplantx.fingerprint.value import BLOCK, array_digest
 from pyplantx.spec_tests import FolderPayload, FolderStage, stored
 from pyplantx.specs import chunked, datasets, hdf
@@ -316,6 +316,49 @@ def test_numbers_become_truth_values_where_they_are_read_into_them(stage, option
     allocation.handle.read_direct(found[:4])
     assert found.tobytes() == bytes([1, 0, 1, 1, 1, 1])
     allocation.discard()
+
+
+NUMBERS = np.array(
+    [([255, 0], (0,), 1.5), ([1, 3], (200,), -1)], [("ok", "u1", 2), ("in", [("is", "<i4")]), ("x", "f8")]
+)
+TRUTHS = np.dtype([("x", "f4"), ("ok", "?", 2), ("in", [("is", "?")])], align=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1,)}, {"compression": "gzip"}], ids=["raw", "chunked", "packed"])
+@pytest.mark.parametrize("write", ["all", "one", "list", "direct"])
+def test_numbers_become_truth_values_in_structures(stage, options, write):
+    """HDF5 goes by the names of fields, and would leave 127 in the place of a truth value."""
+    expected = np.zeros(2, TRUTHS)
+    expected["ok"], expected["in"]["is"], expected["x"] = NUMBERS["ok"] != 0, NUMBERS["in"]["is"] != 0, NUMBERS["x"]
+    allocation = SPEC.allocate(stage, shape=(2,), dtype=TRUTHS, **options)
+    if write == "one":
+        allocation.handle[0], allocation.handle[1] = NUMBERS
+    elif write == "direct":
+        allocation.handle.write_direct(NUMBERS)
+    else:
+        allocation.handle[... if write == "all" else [1, 0]] = NUMBERS if write == "all" else NUMBERS[::-1]
+    assert allocation.handle[...].tobytes() == expected.tobytes()
+    assert allocation.seal().digest == digest_of(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1,)}, {"compression": "gzip"}], ids=["raw", "chunked", "packed"])
+def test_numbers_become_truth_values_where_structures_are_read_into_them(stage, options):
+    allocation = SPEC.allocate(stage, shape=(2,), dtype=NUMBERS.dtype, **options)
+    allocation.handle[...] = NUMBERS
+    found = np.zeros(2, TRUTHS)
+    allocation.handle.read_direct(found)
+    for truths in (found, allocation.handle.astype(TRUTHS)[...]):
+        assert truths["ok"].tobytes() == bytes([1, 0, 1, 1]) and truths["in"]["is"].tobytes() == bytes([0, 1])
+        assert truths["x"].tolist() == [1.5, -1]
+    allocation.discard()
+
+
+@pytest.mark.parametrize("value", [np.array([7, 0], "u1"), (7, 0)], ids=repr)
+def test_truth_values_are_sent_with_their_very_bits(value):
+    array = np.zeros(2, [("ok", "?"), ("x", "f4")])
+    array["ok"].view("u1")[...] = value  # whoever makes such ones gets them back
+    with stored(SPEC, array) as entry:
+        assert entry.open()[...].tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
@@ -788,3 +831,94 @@ def test_iteration_and_length(stage):
         assert entry.open()[()] == 2.5
         with pytest.raises(TypeError, match="no length"):
             len(entry.open())
+
+
+SHAPE = (6, 4, 3)
+MASK = np.array([0, 1, 0, 0, 1, 1], bool)
+AS_NUMPY = [
+    [5, 1, 1],
+    np.array([5, 1, 1]),
+    np.array([3, 1], "u1"),  # whose differences are never negative
+    [-1, -3],
+    (1, 0),
+    range(3, 0, -1),
+    np.array([[1, 0], [2, 2]]),
+    np.s_[::-1],
+    np.s_[4:1:-2, 1, ::-1],
+    np.s_[1:5, [2, 0]],
+    np.s_[[3, 0], :, 1],
+    np.s_[..., [2, 0, 2]],
+    np.s_[:, ::-1, np.array([[2], [0]])],
+    MASK,
+    MASK.tolist(),
+    np.s_[::-1, np.array([1, 0, 1, 0], bool)],
+    np.arange(72).reshape(SHAPE) % 5 == 0,
+    [],
+    np.s_[0:0, [2, 1]],
+    np.s_[2:2:-1],
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (2, 2, 2)}, {"compression": "gzip"}], ids=str)
+@pytest.mark.parametrize("selection", AS_NUMPY, ids=repr)
+def test_lists_and_masks_select_as_in_numpy(stage, selection, options):
+    array = np.arange(72, dtype="f4").reshape(SHAPE)
+    allocation = SPEC.allocate(stage, shape=SHAPE, dtype="f4", **options)
+    allocation.handle[...] = array
+    values = np.random.default_rng(0).random(array[selection].shape)
+    array[selection] = values
+    allocation.handle[selection] = values
+    written = allocation.seal()
+    assert written.digest == digest_of(array)
+    dataset = SPEC.open(stage.seal(), written.meta, 1)
+    assert np.array_equal(dataset[selection if isinstance(selection, tuple) else (selection,)], array[selection])
+    assert dataset.astype("f8")[selection].tolist() == array[selection].tolist()
+    target = np.zeros_like(array[selection])
+    dataset.read_direct(target, selection)
+    assert np.array_equal(target, array[selection])
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (4,)}], ids=["in one piece", "chunked"])
+def test_a_number_is_written_to_a_list_and_structures_keep_what_is_between_their_fields(stage, options):
+    dtype = np.dtype([("a", "u1"), ("b", "f8")], align=True)
+    values = np.frombuffer(np.random.default_rng(0).bytes(6 * dtype.itemsize), dtype)
+    allocation = SPEC.allocate(stage, shape=(6,), dtype=dtype, **options)
+    allocation.handle[[5, 4, 3, 2, 1, 0]] = values[::-1]
+    assert allocation.handle["a", [3, 1]].tolist() == values["a"][[3, 1]].tolist()
+    assert allocation.seal().digest == digest_of(values)
+
+
+WRONG = [
+    ([9], "index 9 is out of range for an axis of length 6"),
+    (np.array([2**63], "u8"), "index 9223372036854775808 is out of range"),
+    (np.s_[0, -5], "index -5 is out of range for an axis of length 4"),
+    (MASK[1:], r"a mask of shape \(5,\) doesn't fit an axis of length 6"),
+    (np.zeros((6, 4), bool), r"a mask of shape \(6, 4\) doesn't fit"),
+    (np.s_[[0], [1]], "takes one list or mask, not several\n.*dataset\\[rows\\]"),
+    ([1.0], "has float64 for indices"),
+    ([[1], [1, 2]], "is no list of indices"),
+    (1.5, "1.5 is no index"),
+    (None, "None is no index"),
+    (True, "True is no index"),
+    ("a", "can't select that"),
+    (np.s_["a":"b"], "is no slice of whole numbers"),
+    (np.s_[::0], "slice step cannot be zero"),
+    ((0, 0, 0, 0), "has too many indices"),
+    ((..., ...), "or '...', for shape"),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (2, 2, 2)}], ids=["in one piece", "chunked"])
+@pytest.mark.parametrize(("selection", "message"), WRONG, ids=[repr(wrong) for wrong, _ in WRONG])
+def test_what_can_not_be_selected_is_told_as_an_index_error(stage, selection, message, options):
+    dataset = SPEC.allocate(stage, shape=SHAPE, dtype="f4", **options).handle
+    reads = [lambda: dataset[selection], lambda: dataset.read_direct(np.zeros(SHAPE), selection)]
+    for read in reads[: 1 if selection is None else 2]:  # there None is the whole
+        with pytest.raises(BadSelection, match=message) as caught:
+            read()
+        assert isinstance(caught.value, IndexError) and isinstance(caught.value, BadRequest)
+    if not isinstance(selection, str):
+        with pytest.raises(BadSelection, match=message):
+            dataset[selection] = 1
+    with pytest.raises(BadRequest, match="can't be written"):
+        dataset[[2, 1]] = np.zeros(7)

@@ -84,7 +84,7 @@ def test_what_waits_on_the_disk_leaves_room_for_the_array(
 ) -> None:
     array, allocation = numbers(), allocate(stage)
     free = 2 * SPARE + array.nbytes  # enough to write it, not to keep chunks besides
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free, f_frsize=1))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free, f_blocks=free, f_frsize=1))
     for start in range(0, ROWS, 8):
         allocation.handle[start : start + 8] = array[start : start + 8]
     monkeypatch.undo()

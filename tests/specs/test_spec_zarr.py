@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -560,6 +561,31 @@ def test_an_array_that_was_collected_says_so(tmp_path):
             array[0]
         assert "plant.pin" in caught.value.hint
     assert now[0, 0] == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": (100, 10)}], ids=["chunks", "shards"])
+def test_what_is_gone_leaves_no_tasks_of_zarr_behind(tmp_path, options, caplog):
+    """They would go on, each with an error of its own, and asyncio would complain of them at the end."""
+
+    @ReactorFunc(name="make_small_chunks")
+    def make(pipe):
+        array = pipe.allocate("field", specs.ZarrArraySpec, shape=(2000, 10), dtype="f8", chunks=(1, 10), **options)
+        array[...] = np.ones((2000, 10))
+        pipe.send("field", array)
+
+    with Plant(tmp_path / "plant", durability="process") as plant:
+        plant.add_reactors(make)
+        field = plant.produce("field")
+    assert field[...].sum() == 20_000
+    for part in tmp_path.glob("plant/objects/*/*/c.*.0"):
+        part.unlink()
+    for _ in range(2):
+        with pytest.raises(err.PayloadMissing):
+            field[...]
+        assert not [task for task in asyncio.all_tasks(zarr.core.sync.loop[0]) if not task.done()]
+    assert len(caplog.records) < 100
+    with pytest.raises(err.PayloadMissing):
+        next(iter(field))
 
 
 def test_the_head_is_plain_json(stage):

@@ -22,7 +22,7 @@ from pyplantx.core.trace import ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, PayloadMissing, StoreReadOnly, UntrustedStore, WarehouseError
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import tables
-from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.environments import Environments
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.warehouse import Commit, VersionInfo, Warehouse
 from tests.warehouse.stores import fetch, send
@@ -467,7 +467,6 @@ def test_a_read_only_warehouse_writes_nothing(opened: Open, directory: Path) -> 
     for write in (
         lambda: reading.store("y", 1),
         lambda: reading.commit(Commit("r", "0" * 32)),
-        lambda: reading.blob_put("a", "b", "c"),
         lambda: reading.allocate("y", "array", shape=(1,)),
         lambda: reading.allocate_temp("y", "array", shape=(1,)),
         lambda: reading.backup(),
@@ -476,6 +475,8 @@ def test_a_read_only_warehouse_writes_nothing(opened: Open, directory: Path) -> 
         with pytest.raises(StoreReadOnly):
             write()
     reading.put_code(hash_text("raw"), "not kept, and no error: the fingerprinter must go on")
+    reading.blob_put("a", "b", "neither")
+    assert reading.blob_get("a", "b") is None
     reading.close()
     assert before == {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.name != "lock.mdb"}
 
@@ -537,16 +538,16 @@ def test_what_the_background_thread_writes_while_a_view_is_begun_is_found(opened
     warehouse = opened()
     warehouse.begin_activity()
     send(warehouse, "x", 5)
-    begin = Index.begin_read
+    begin = Environments.begin_read
 
-    def overtaken(index: Index, env: Any, **how: Any) -> Any:
-        txn = begin(index, env, **how)
+    def overtaken(environments: Environments, env: Any, **how: Any) -> Any:
+        txn = begin(environments, env, **how)
         ticker = threading.Thread(target=warehouse.sync)
         ticker.start()
         ticker.join()
         return txn
 
-    monkeypatch.setattr(Index, "begin_read", overtaken)
+    monkeypatch.setattr(Environments, "begin_read", overtaken)
     warehouse._reader.refresh()
     assert warehouse.last_ref("y") is None
     monkeypatch.undo()
@@ -555,9 +556,9 @@ def test_what_the_background_thread_writes_while_a_view_is_begun_is_found(opened
 
 
 def test_the_map_grows_with_the_index(opened: Open, monkeypatch: Any) -> None:
-    import pyplantx.warehouse.index as index
+    import pyplantx.warehouse.environments as environments
 
-    monkeypatch.setattr(index, "FIRST_MAP", 64 * 4096)
+    monkeypatch.setattr(environments, "FIRST_MAP", 64 * 4096)
     warehouse = opened()
     warehouse.begin_activity()
     for number in range(40):
@@ -616,3 +617,14 @@ def test_a_tilde_is_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.Mon
         assert warehouse.directory == str(home / "store")
     assert sorted(os.listdir(home)) == ["index", "store"]
     assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"index": "~nobody-of-this-name/x"}], ids=["store", "index"])
+def test_a_home_that_nobody_knows_is_no_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadRequest, match="'~nobody-of-this-name', and this machine knows no home") as caught:
+        Warehouse("store" if options else "~nobody-of-this-name/x", **options)
+    assert "'./~nobody-of-this-name/x'" in caught.value.hint and not list(tmp_path.iterdir())
+    Warehouse("./~nobody-of-this-name/x").close()

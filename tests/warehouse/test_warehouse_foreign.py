@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.warehouse.index import Index
+from pyplantx.warehouse.environments import Environments
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, send
 
@@ -66,14 +66,14 @@ def test_an_own_commit_that_is_seen_before_the_writer_has_noted_it_is_not_foreig
     with Warehouse(tmp_path) as warehouse:
         warehouse.begin_activity()
         before, seen = warehouse.foreign_changes(), []
-        transact = Index._transact
+        transact = Environments.transact
 
-        def looked_at_at_once(index: Index, env: Any, work: Any) -> None:
-            transact(index, env, work)
+        def looked_at_at_once(environments: Environments, env: Any, work: Any) -> None:
+            transact(environments, env, work)
             warehouse.refresh()
             seen.append(warehouse.foreign_changes())
 
-        monkeypatch.setattr(Index, "_transact", looked_at_at_once)
+        monkeypatch.setattr(Environments, "transact", looked_at_at_once)
         for number in range(3):
             send(warehouse, f"x{number}", number)
             warehouse.sync()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyplantx.errors import PyplantxError
-from pyplantx.warehouse import index
+from pyplantx.warehouse import environments
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import ROOT, fetch, send
 
@@ -20,8 +20,8 @@ FIRST_MAP = 1 << 20
 
 WRITER = f"""
 import sys
-from pyplantx.warehouse import index
-index.FIRST_MAP = {FIRST_MAP}
+from pyplantx.warehouse import environments
+environments.FIRST_MAP = {FIRST_MAP}
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import send
 
@@ -61,7 +61,7 @@ def read_on(warehouse: Warehouse, expected: list[Any], over: threading.Event, tr
 def test_maps_grow_under_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(index, "FIRST_MAP", FIRST_MAP)
+    monkeypatch.setattr(environments, "FIRST_MAP", FIRST_MAP)
     expected, over = arrays(4), threading.Event()
     trouble: list[str] = []
     store = tmp_path / "store"
@@ -69,7 +69,7 @@ def test_maps_grow_under_readers(
         for number, value in enumerate(expected):
             send(first, f"x{number}", value)
         first.sync()
-        before = first._session.index.small.info()["map_size"]
+        before = first._session.index.environments.small.info()["map_size"]
         threads = [threading.Thread(target=read_on, args=(one, expected, over, trouble)) for one in (first, second)]
         for thread in threads:
             thread.start()
@@ -86,15 +86,15 @@ def test_maps_grow_under_readers(
         assert trouble == []
         second.refresh()
         assert fetch(first, "new 59") == bytes([59]) * 500_000
-        assert first._session.index.small.info()["map_size"] > before  # else nothing was tried
+        assert first._session.index.environments.small.info()["map_size"] > before  # else nothing was tried
         assert [problem for problem in first.check() if not problem.harmless] == []
     assert "damaged" not in caplog.text and "can't be read" not in caplog.text
 
 
 def test_a_backup_holds_up_a_map_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LMDB would move the map under the copy that is read from it."""
-    monkeypatch.setattr(index, "FIRST_MAP", FIRST_MAP)
-    begun, may_end, real = threading.Event(), threading.Event(), index._copy_env
+    monkeypatch.setattr(environments, "FIRST_MAP", FIRST_MAP)
+    begun, may_end, real = threading.Event(), threading.Event(), environments._copy_env
 
     def slow(*given: Any, **named: Any) -> None:
         begun.set()
@@ -102,9 +102,9 @@ def test_a_backup_holds_up_a_map_that_grows(tmp_path: Path, monkeypatch: pytest.
         real(*given, **named)
 
     with Warehouse(tmp_path / "store", durability="process") as warehouse:
-        monkeypatch.setattr(index, "_copy_env", slow)
-        inner = warehouse._session.index
-        copying = threading.Thread(target=inner.back_up)
+        monkeypatch.setattr(environments, "_copy_env", slow)
+        inner = warehouse._session.index.environments
+        copying = threading.Thread(target=warehouse._session.index.back_up)
         growing = threading.Thread(target=inner._resize, args=(inner.meta, 8 * FIRST_MAP))
         copying.start()
         assert begun.wait(30)

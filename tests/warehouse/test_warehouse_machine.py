@@ -85,12 +85,12 @@ class Life(RuleBasedStateMachine):
         """Go on with a copy of the files as they are at one instant: what a killed process leaves."""
         self.number += 1
         copy = self.home / str(self.number)
-        index = self.warehouse._session.index
-        index.pause()  # the background thread writes nothing while we copy
+        environments = self.warehouse._session.index.environments
+        environments.pause()  # the background thread writes nothing while we copy
         try:
             subprocess.run(["cp", "-a", str(self.directory), str(copy)], check=True, close_fds=True)
         finally:
-            index.resume()
+            environments.resume()
         old, self.directory = self.warehouse, copy
         self.warehouse = self.open()
         for name in self.sent:

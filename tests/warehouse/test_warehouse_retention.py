@@ -574,7 +574,7 @@ def test_far_from_its_budget_a_store_is_not_measured(opened: Open, monkeypatch: 
 
     measured = []
     monkeypatch.setattr(keeper, "_measure", lambda reader: measured.append(reader) or 10**6)
-    monkeypatch.setattr(keeper, "_taken", lambda session: 10**12)
+    monkeypatch.setattr(keeper, "taken_bytes", lambda folder: 10**12)
     for number in range(3):
         warehouse = opened(disk=100 * MB)
         make(warehouse, "x", text(1_500_000, f"{number}"), 1.0)
