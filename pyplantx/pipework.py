@@ -383,8 +383,8 @@ class Pipework:
         be repeated: ask again after it, where only what is kept from there on is found.
 
         An HDF dataset that can grow (``maxshape=``) comes back with the value, as it was when that was kept: allocate
-        it before the first call, append to it, and leave alone what is there. What a run does between that call and
-        its loop it does again when the rows are back. If it writes to them there, the reactor begins anew.
+        it before the first call, append to it, and leave alone what is there. What was appended last is made again
+        and compared: if rows or values differ from those of the interrupted run, the reactor begins anew.
 
         All else that is allocated and not sent is lost with the process. So a value that is kept after such a thing was
         written to, since the first call with this key, is not found by the next run (which the log says): it would go

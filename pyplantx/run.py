@@ -317,6 +317,8 @@ class Run:
         for forgotten in self.pending if not isinstance(error, PyplantxError) else ():
             mistake = self._never_yielded(forgotten)
             add_note(error, f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
+        if self._workshop is not None:
+            self._workshop.failed()
         self._discard()
         self.world.forget(self)
         if self._was_deceived():

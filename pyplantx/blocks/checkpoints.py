@@ -225,7 +225,14 @@ class Checkpoints:
             keys.kept.clear()
             keys.unkept.clear()
             keys.journals.clear()
+        for journal in self._journals:
+            journal.leave()
         self._end_journals()
+
+    def failed(self) -> None:
+        """The run has raised an error; what it has allocated is still there."""
+        for journal in self._journals:
+            journal.fail()
 
     def _end_journals(self) -> None:
         while self._journals:
@@ -355,6 +362,8 @@ class Checkpoints:
         return any(ledger.going for ledger in ledgers)
 
     def _new_journal(self, growing: Sequence[Any], former: Journal | None) -> Journal | None:
+        if former is not None:
+            former.must_be_through()
         alterations = Alterations(self._run.unsent())
         content = self._contents.of(alterations.before)
         if content is None:

@@ -100,8 +100,7 @@ class Logbook:
         self.going, self._broken = True, False
         self.spared: dict[float, float] = {}
         self._begun = round(time.time(), 6)
-        # Those that are there of each key: the last two, and what waits to be removed.
-        self._values: dict[str, list[dict[str, Any]]] = {}
+        self._values: list[dict[str, Any]] = []  # those that are there, the last two and what waits to be removed
         self._held: list[dict[str, Any]] = []  # lines that wait until what they were made from is known to be right
         self._mark = len(host.recent())
         if self._is_ours():
@@ -144,10 +143,7 @@ class Logbook:
                 begun, until = entry["during"]
                 self.spared[begun] = until
         self.workspace.ledger.take_entries()
-        for entry in self.entries:
-            if "value" in entry:
-                self._values.setdefault(entry.get("key", ""), []).append(entry["value"])
-        self._values = {key: values[-2:] for key, values in self._values.items()}
+        self._values = [entry["value"] for entry in self.entries if "value" in entry][-2:]
         self._mark = len(self._host.recent())
 
     def saw(self) -> list[list[str]]:
@@ -174,20 +170,23 @@ class Logbook:
             self.give_up(error)
 
     def add_value(self, entry: dict[str, Any]) -> None:
-        """Add a line about a value; of the values before under its key, the last one stays."""
+        """Add a line about a value; of the values before, the last one stays."""
         self.add(entry)
         if self._broken:
             return
-        values = self._values.setdefault(entry.get("key", ""), [])
-        values.append(entry["value"])
+        self._values.append(entry["value"])
         if self._held:  # the lines before tell of values that may be wanted yet
             return
-        before = values[:-2]
-        del values[:-2]
-        staying = {value["folder"] for value in values}  # one that was damaged is kept again under its name
+        before, self._values = self._values[:-2], self._values[-2:]
+        staying = {value["folder"] for value in self._values}  # one that was damaged is kept again under its name
         for value in before:
             if value["folder"] not in staying:
                 self.workspace.remove_value(value)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are lines that are not on the disk yet: the ones before may count then."""
+        return bool(self._held)
 
     @property
     def is_broken(self) -> bool:

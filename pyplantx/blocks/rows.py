@@ -120,6 +120,34 @@ class Rows:
             return False
         return all(self._digest(start, end) == digest for _, _, start, end, digest in lines)
 
+    def begins_as(self, lines: Sequence[Row]) -> bool:
+        """Whether what is pending may be the first part of what these lines tell.
+
+        Raises
+        ------
+        DamagedObject, OSError
+            If there are no copies to compare with.
+        """
+        pending = self.pending()
+        if pending is None:
+            return True
+        shape, low, high = pending
+        boxes = [(start, end) for _, _, start, end, _ in lines if start < end]
+        lengths = [told[self.growth.axis] for _, told, *_ in lines]
+        if shape[self.growth.axis] > max(lengths, default=0):
+            return False
+        if low < high and not (boxes and boxes[0][0] == low and high <= boxes[-1][1]):
+            return False
+        return low == high or self._is_as_copied(low, high)
+
+    def _is_as_copied(self, low: int, high: int) -> bool:
+        with _Opened(self._workspace.path(self._name)) as fd:
+            for box in self._boxes(low, high):
+                rows, data = box[self.growth.axis], memoryview(in_c_order(self._dataset.read_block(box))).cast("B")
+                if _read(fd, len(data), rows.start * self._width) != data:
+                    return False
+        return True
+
     def _digest(self, low: int, high: int) -> Digest:
         hasher = Hasher()
         for box in self._boxes(low, high):

@@ -264,6 +264,10 @@ class Workshop:
             late, self._late = self._late, None
             raise late
 
+    def failed(self) -> None:
+        """The run has raised an error, and ends."""
+        self._checkpoints.failed()
+
     def stop(self) -> None:
         """The run is over, well or not: all threads end, and nothing more is read or written."""
         self._ended = True
