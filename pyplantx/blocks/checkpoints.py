@@ -20,7 +20,7 @@ from pyplantx.blocks.captured import CannotTell, digest_of_given
 from pyplantx.blocks.journal import Journal
 from pyplantx.blocks.logbook import Logbook, latest_value, save_value
 from pyplantx.blocks.sources import told_of
-from pyplantx.errors import DamagedObject
+from pyplantx.errors import CannotFingerprint, DamagedObject
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 from pyplantx.reactor import SubreactorCall, calls_under_way
@@ -374,8 +374,15 @@ class Checkpoints:
             return None
         if former is not None:
             former.end()
-        self._journals.append(Journal(logbook, growing, alterations, self._run.unsent, former))
+        self._journals.append(Journal(logbook, growing, alterations, self._run.unsent, self._are_same, former))
         return self._journals[-1]
+
+    def _are_same(self, one: Any, other: Any) -> bool:
+        encode = self._run.world.fingerprinter.of_present().encode_value
+        try:
+            return bool(encode(one) == encode(other))
+        except CannotFingerprint:
+            return False
 
     # ----------------------------------------------------------------- alone
 

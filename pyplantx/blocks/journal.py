@@ -50,6 +50,8 @@ class Journal:
         How all that is allocated is now.
     unsent : callable
         Gives what is allocated and not sent yet.
+    are_same : callable
+        Whether two values are the same.
     former : Journal, optional
         What told of the run up to now: rows that it has brought are not to be written to either.
 
@@ -65,9 +67,10 @@ class Journal:
         growing: Sequence[Any],
         before: Alterations,
         unsent: Callable[[], Sequence[Any]],
+        are_same: Callable[[Any, Any], bool],
         former: Journal | None = None,
     ) -> None:
-        self.logbook, self._before, self._unsent = logbook, before, unsent
+        self.logbook, self._before, self._unsent, self._are_same = logbook, before, unsent, are_same
         self._arrays = [Rows(number, each, logbook.workspace, self._crossed) for number, each in enumerate(growing)]
         self._history = _lasting(logbook.entries, len(growing))  # of earlier runs, as far as this one goes along
         logbook.entries.clear()
@@ -138,21 +141,23 @@ class Journal:
             self._ask(key)
         if not self.goes_on():
             return None
-        kept = self.logbook.keep_value(value, self._number_for(key))
+        kept = self.logbook.keep_value(value, self.logbook.lines)
         if self._is_next(key, kept):
+            kept = self._stands_for(kept)
             self._stand(self._cut + 1)
         elif not self._add({"key": key, "value": kept}):
             return None
         self._replace(key, kept)
         return kept
 
-    def _number_for(self, key: str) -> int:
-        """Of the folder of a value; of one that is to be compared with the next line, where that has its own.
-
-        It may be gone, as those between the last ones are; if the value is another one, the line ends.
-        """
-        line = self._history[self._cut] if self._cut < len(self._history) else {}
-        return int(line["value"]["folder"].rpartition("-")[2]) if line.get("key") == key else self.logbook.lines
+    def _stands_for(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """What a value is called that was kept again; that of the next line may be gone, as those in between are."""
+        told: dict[str, Any] = self._history[self._cut]["value"]
+        if _is_alike(told, kept):
+            self.logbook.workspace.rename_value(kept, told)
+        else:
+            self.logbook.workspace.remove_value(kept)
+        return told
 
     def _replace(self, key: str, kept: dict[str, Any]) -> None:
         """A value stands for the one before, which goes if it is not to be found by a later run."""
@@ -293,7 +298,14 @@ class Journal:
         """Whether keeping this is what comes next in the history."""
         if self._cut >= len(self._history) or self._history[self._cut].get("key") != key:
             return False
-        return to_json(self._history[self._cut]["value"]) == to_json(kept) and self._is_as_at(self._cut + 1)
+        return self._is_as_at(self._cut + 1) and self._is_same(self._history[self._cut]["value"], kept)
+
+    def _is_same(self, told: dict[str, Any], kept: dict[str, Any]) -> bool:
+        """Whether two values are the same; of objects that may be, though their bytes differ (sets, shared parts)."""
+        if _is_alike(told, kept):
+            return True
+        value = self._opened(told) if self.is_on_trial else None
+        return value is not None and self._are_same(value[0], self.logbook.own_value(kept))
 
     def _rows(self, stop: int, number: int) -> list[Row]:
         return [row for line in self._history[self._cut : stop] for row in line["rows"] if row[0] == number]
@@ -388,7 +400,7 @@ class Journal:
 
 
 class _Values:
-    """Which values a later run may ask for: of each key the last one, and the last one before the last rows.
+    """Which values a later run may ask for: of each key the last one, that beside the last rows, and the one before.
 
     Attributes
     ----------
@@ -408,9 +420,10 @@ class _Values:
         if "value" not in line:
             return []
         values = self._of.setdefault(line["key"], [])
-        before = [each for each in values if each[0] < self._rows_at][-1:]
-        gone = [value for at, value in values if (at, value) not in before]
-        values[:] = [*before, (place, line["value"])]
+        before = sum(at < self._rows_at for at, _ in values)
+        staying = values[max(0, before - 1) : before + (before < len(values) and values[before][0] == self._rows_at)]
+        gone = [value for at, value in values if (at, value) not in staying]
+        values[:] = [*staying, (place, line["value"])]
         self.folders.difference_update([value["folder"] for value in gone])
         self.folders.add(line["value"]["folder"])
         return gone
@@ -420,6 +433,11 @@ class _Values:
         for values in self._of.values():
             values[:] = [each for each in values if each[0] < stop]
         self.folders = {value["folder"] for values in self._of.values() for _, value in values}
+
+
+def _is_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two values have the same bytes."""
+    return to_json({**one, "folder": ""}) == to_json({**other, "folder": ""})
 
 
 def _last_before(places: Sequence[int], stop: int) -> int | None:

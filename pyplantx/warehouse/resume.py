@@ -274,6 +274,12 @@ class Workspace:
         payload = MemoryPayload(_KeptParts(self.path(kept["folder"]), kept["parts"]))
         return spec.open(payload, kept["meta"], kept["version"])
 
+    def rename_value(self, kept: dict[str, Any], told: dict[str, Any]) -> None:
+        """A value takes the place of another one."""
+        if kept["folder"] != told["folder"]:
+            self.unlink(told["folder"])
+            os.rename(self.path(kept["folder"]), self.path(told["folder"]))
+
     def remove_value(self, kept: dict[str, Any]) -> None:
         """A later value has taken its place."""
         remove_tree(self.path(kept["folder"]))

@@ -446,6 +446,20 @@ def header_of_the_first(pipe: Any) -> None:
     pipe.send("x", x)
 
 
+def objects_kept(pipe: Any) -> None:
+    """Equal, but not of the same bytes: who comes back has keys that others share, and one that is new."""
+    x = new(pipe)
+    seen, found = pipe.checkpoint("state", default=(set(), []))
+    for at in range(len(found), ROWS):
+        step()
+        append_row(x, at)
+        seen.add(f"record {at}")
+        found.append({"the record": at, "rows": np.arange(3) + at})
+        pipe.checkpoint("state", (seen, found))
+    pipe.send("y", sorted(seen))
+    pipe.send("x", x)
+
+
 # -- those that would go on wrongly: what they do behind a checkpoint does not follow from its value
 
 
@@ -613,7 +627,7 @@ GO_ON: dict[Callable[..., Any], int] = {
     **dict.fromkeys((structured, truths, header_first, in_coroutine), 4),
     **{several: 6, phases: 3, phases_of_one: 2, rows_to_and_fro: 6, at_once: 2},
     **{in_calls: 4, in_calls_of_kept: 6},
-    **{loops_between_requests: 6, header_of_the_first: 2},
+    **{loops_between_requests: 6, header_of_the_first: 2, objects_kept: 2},
 }
 #: Those that begin anew at some or all places, and are right all the same.
 BEGIN_ANEW = [
