@@ -960,6 +960,33 @@ def test_an_error_while_a_record_is_made_again(tmp_path, undisturbed):
     assert job.run() == expected and len(steps) == count - 4
 
 
+def test_values_that_nobody_asks_for_go(tmp_path, undisturbed):
+    """Those beside the last rows stay, and the last one; who makes lines again finds his own, and leaves no more."""
+    counts = Unseen()
+
+    def program(pipe: Any) -> None:
+        x = new(pipe)
+        for at in range(pipe.checkpoint("row", default=0), 4 * ROWS):
+            step()
+            if at in (0, 2):
+                append_row(x, at)
+            pipe.checkpoint("row", at + 1)
+            assert pipe.checkpoint("row") == at + 1
+            counts.append(len(files(job, "value-*")))
+        pipe.send("x", x)
+
+    job = Job(tmp_path / "undisturbed", program)
+    expected, count = job.run(), len(steps)
+    assert max(counts) == 3
+    counts.clear()
+    job = Job(tmp_path / "job", program)
+    job.ended(2 * ROWS)
+    for end in (ROWS, 1):
+        job.ended(end)
+    assert job.run() == expected and len(steps) == count - 2
+    assert max(counts) <= 3 + 1 + 2  # one of its own that is not the last one, and one that each kill has left
+
+
 def test_the_store_that_holds_no_code_keeps_plain_values(tmp_path, undisturbed):
     """A value that could run code when it is decoded is not taken: all begins anew, with the rows."""
 
