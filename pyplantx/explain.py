@@ -194,7 +194,7 @@ _SENTENCES = {
     "forced": "asked for by name",
     "changed": "ingredient {name} can't be produced any more",
     "payload": "the stored content of {name} is gone",
-    "restarted": "its worker was lost, or what it had received or kept was damaged",
+    "restarted": "its worker was lost, what it had received or kept was damaged, or an interrupted run can't go on",
 }
 
 #: By the action of the last run.

@@ -382,7 +382,11 @@ class Pipework:
         call. What the run has kept itself comes first. A `receive` or `send` in between can't
         be repeated: ask again after it, where only what is kept from there on is found.
 
-        What is allocated and not sent is lost with the process. So a value that is kept after something allocated was
+        An HDF dataset that can grow (``maxshape=``) comes back with the value, as it was when that was kept: allocate
+        it before the first call, append to it, and leave alone what is there. What was appended last is made again
+        and compared: if rows or values differ from those of the interrupted run, the reactor begins anew.
+
+        All else that is allocated and not sent is lost with the process. So a value that is kept after such a thing was
         written to, since the first call with this key, is not found by the next run (which the log says): it would go
         on behind that write. Fill arrays before that call, by `map_blocks` or `blocks`, or without checkpoints. An
         array on a memory map that has content by then is read as a whole each time something is kept. In a loop that

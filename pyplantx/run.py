@@ -282,6 +282,9 @@ class Run:
         self._swallowed, self._swallowing = self._swallowed or self._swallowing, False
         if self._workshop is not None:
             self._workshop.spoke()
+            if self._workshop.must_begin_again:
+                self.close()
+                return self._lost()
         if yielded is None:
             self._request = None
             return Asked(self.reactor.id, self._take_steps(), ())
@@ -302,6 +305,8 @@ class Run:
         self._discard()
         if (self._unchecked or self._workshop is not None) and self._was_deceived():
             return self._lost()
+        if self._workshop is not None and self._workshop.must_begin_again:
+            return self._lost()
         reusable = not (self._swallowed or self._swallowing)
         if self._workshop is not None:
             self._workshop.hand_over(reusable)
@@ -312,11 +317,15 @@ class Run:
         for forgotten in self.pending if not isinstance(error, PyplantxError) else ():
             mistake = self._never_yielded(forgotten)
             add_note(error, f"pyplantx: {mistake.message}; is that what went wrong? {mistake.hint}")
+        if self._workshop is not None:
+            self._workshop.failed()
         self._discard()
         self.world.forget(self)
         if self._was_deceived():
             return self._lost()
         if self._workshop is not None:
+            if self._workshop.must_begin_again:
+                return self._lost()
             self._workshop.release()
         return Raised(self.reactor.id, self._take_steps(), error)
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pyplantx.blocks.geometry import blocks_of, cut
-from pyplantx.blocks.handles import Handle, digest_of, handle_of
+from pyplantx.blocks.handles import Handle, digest_of, handle_of, in_c_order
 from pyplantx.core.trace import Digest
-from pyplantx.fingerprint.value import hash_bytes, hash_text
+from pyplantx.fingerprint.value import BlockHasher, block_size, hash_bytes, hash_text
 from pyplantx.loaded import is_of
 from pyplantx.logs import log
+from pyplantx.specs.selections import as_tuple, slabs
 from pyplantx.warehouse.files import read_ordinary
 
 #: What is as it was allocated.
@@ -100,7 +101,7 @@ class Contents:
         if not hasattr(handle, "read_block"):
             return (state if isinstance(state, str) else None), 0
         mark, digest = self._read.get(allocation, (None, None))
-        digest = digest if mark is state else self._known(handle)
+        digest = digest if mark is state else self._known(handle) or _told_content(handle)
         if digest is not None:
             return digest, 0
         size = math.prod(handle.shape) * handle.dtype.itemsize
@@ -149,9 +150,25 @@ def _state(allocation: Any) -> Any:
 
 
 def _content_of(dataset: Handle) -> Digest:
-    """The digest of a dataset's elements, which are read block by block."""
+    """The digest of a dataset's elements, which are read block by block; of a growing one that of `_told_content`."""
+    if getattr(dataset.array, "axis_of_growth", None) is not None:
+        return _content_of_growing(dataset)
     grid = cut([dataset.extent], 4 * _MOST_BYTES)
     return hash_text("\n".join([str(grid), *[dataset.digest(block) for block in blocks_of(grid)]]))
+
+
+def _told_content(dataset: Any) -> Digest | None:
+    """The digest of what is in a growing dataset, if it knows that without being read."""
+    is_growing = getattr(dataset, "axis_of_growth", None) is not None
+    digests = dataset.digests_so_far() if is_growing else None
+    return None if digests is None else hash_text("\n".join([str(dataset.shape), *digests]))
+
+
+def _content_of_growing(dataset: Handle) -> Digest:
+    hasher = BlockHasher(block_size(dataset.dtype.itemsize))
+    for rows in slabs(dataset.shape, dataset.dtype.itemsize) if math.prod(dataset.shape) else ():
+        hasher.update(in_c_order(dataset.read(as_tuple(rows))))
+    return hash_text("\n".join([str(dataset.shape), *hasher.digests()]))
 
 
 def _content_of_file(path: str | os.PathLike[str], most: int) -> tuple[Digest | None, int]:

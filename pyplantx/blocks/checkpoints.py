@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.blocks.alterations import Alterations, Contents
 from pyplantx.blocks.captured import CannotTell, digest_of_given
+from pyplantx.blocks.journal import Journal
 from pyplantx.blocks.logbook import Logbook, latest_value, save_value
 from pyplantx.blocks.sources import told_of
-from pyplantx.errors import DamagedObject
+from pyplantx.errors import CannotFingerprint, DamagedObject
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.logs import log
 from pyplantx.reactor import SubreactorCall, calls_under_way
@@ -38,6 +39,16 @@ _UNSEEN = (
     "compared with those of the next run (%s). Give it plain values and arrays, or keep the value in the reactor itself"
 )
 
+_LOST = (
+    "%s: what pipe.checkpoint(%r) keeps from here on is not restored after a kill: %r was written to since "
+    "pipe.checkpoint(%r) was first called, and that is lost with the process. Fill it with pipe.map_blocks "
+    "or pipe.blocks(..., resume=True), which go on by themselves, before that call, or without checkpoints"
+)
+_CROSSED = (
+    "%s: what pipe.checkpoint(%r) keeps from here on is not restored after a kill: rows of %r that it has kept before "
+    "were written to again, or taken away. Only what is appended is kept"
+)
+
 #: Of so many calls the ledgers stay open, ended or not: each has files open.
 _MOST_OPEN = 32
 
@@ -54,7 +65,7 @@ class Loops(Protocol):
     def is_in_loop(self) -> bool: ...
     def keeps_more(self) -> None: ...
     def settle(self) -> None: ...
-    def logbook(self, what: str, numbered: bool = True) -> Logbook | None: ...
+    def logbook(self, what: str, numbered: bool = True, journal: bool = False) -> Logbook | None: ...
     def let_go_of(self, logbook: Logbook) -> None: ...
 
 
@@ -81,6 +92,8 @@ class _Keys:
         What a later run finds them by; "" as long as nobody has asked, None if it can't be told.
     open : dict
         Key -> its ledger, and what was allocated when it was first asked for.
+    journals : dict
+        Key -> the journal that it is kept in, if there were growing datasets when it was first asked for.
     unkept : set of str
         Keys whose values are of no use to the next run, since this one spoke last.
     kept : dict
@@ -89,12 +102,13 @@ class _Keys:
         Key -> tells which value was kept or restored last.
     """
 
-    __slots__ = ("call", "kept", "marks", "name", "open", "outer", "unkept")
+    __slots__ = ("call", "journals", "kept", "marks", "name", "open", "outer", "unkept")
 
     def __init__(self, outer: _Keys | None, call: SubreactorCall | None, name: Digest | None) -> None:
         self.outer, self.name = outer, name
         self.call = None if call is None else weakref.ref(call)
         self.open: dict[str, tuple[Logbook, Alterations]] = {}
+        self.journals: dict[str, Journal] = {}
         self.unkept: set[str] = set()
         self.kept: dict[str, Callable[[], Any]] = {}
         self.marks: dict[str, str] = {}
@@ -139,6 +153,8 @@ class Checkpoints:
         self._unseen: set[str] = set()  # subreactors of which that was said
         self._of_reactor = _Keys(None, None, "reactor")
         self._of_calls: list[_Keys] = []
+        self._journals: list[Journal] = []  # since the run spoke last; the last one is in use
+        self._must_begin_again = False
         self._counts: dict[str, int] = {}  # what a call is like -> how many of these there were
 
     def restore(self, key: str, default: Any) -> Any:
@@ -147,11 +163,16 @@ class Checkpoints:
         keys = self._keys()
         if key in keys.kept:
             return self._own(keys.kept[key])
-        logbook = self._logbook(keys, key)
-        found = latest_value(logbook) if logbook is not None else None
+        journal = self._journal_of(keys, key)
+        if journal is not None:
+            found = journal.restore(self._place_of(keys, key))
+        else:
+            logbook = self._logbook(keys, key)
+            line = latest_value(logbook) if logbook is not None else None
+            found = None if line is None else (line[0]["value"], line[1])
         if found is None:
             return default
-        keys.mark(key, found[0]["value"])
+        keys.mark(key, found[0])
         return found[1]
 
     def _own(self, kept: Callable[[], Any]) -> Any:
@@ -167,23 +188,67 @@ class Checkpoints:
         """Keep a value under a key; see `Pipework.checkpoint`."""
         self._loops.keeps_more()
         keys = self._keys()
-        logbook = None if self._loops.is_in_loop else self._logbook(keys, key)
-        if logbook is not None and not self._has_altered(keys, key):
-            kept = save_value(logbook, value)
-            keys.mark(key, kept)
-            keys.kept[key] = partial(logbook.own_value, kept)
+        journal = None if self._loops.is_in_loop else self._journal_of(keys, key)
+        if journal is not None:
+            own = self._kept_in(journal, keys, key, value)
         else:
+            own = None if self._loops.is_in_loop else self._kept_alone(keys, key, value)
+        if own is None:
             keys.marks[key] = _NOT_KEPT
-            keys.kept[key] = partial(_copy, _copy(value))
+            own = partial(_copy, _copy(value))
+        keys.kept[key] = own
+
+    def _kept_in(self, journal: Journal, keys: _Keys, key: str, value: Any) -> Callable[[], Any] | None:
+        """Keep a value beside what is appended; what gives it, or None if it is not kept."""
+        self._loops.settle()
+        kept = journal.keep(self._place_of(keys, key), value)
+        if kept is None:
+            if journal.why_not is not None:
+                name, is_crossed = journal.why_not
+                self._warn(*((_CROSSED, key, name) if is_crossed else (_LOST, key, name, key)))
+            return None
+        keys.mark(key, kept)
+        return partial(journal.logbook.own_value, kept)
+
+    def _kept_alone(self, keys: _Keys, key: str, value: Any) -> Callable[[], Any] | None:
+        """As `_kept_in`, in a ledger of its own."""
+        logbook = self._logbook(keys, key)
+        if logbook is None or self._has_altered(keys, key):
+            return None
+        kept = save_value(logbook, value)
+        keys.mark(key, kept)
+        return partial(logbook.own_value, kept)
 
     def spoke(self) -> None:
         """The run asks for something, or sends."""
         for keys in (self._of_reactor, *self._of_calls):
             keys.kept.clear()
             keys.unkept.clear()
+            keys.journals.clear()
+        for journal in self._journals:
+            journal.leave()
+        self._end_journals()
+
+    def failed(self) -> None:
+        """The run has raised an error; what it has allocated is still there."""
+        for journal in self._journals:
+            journal.fail()
+
+    def _end_journals(self) -> None:
+        while self._journals:
+            journal = self._journals.pop()
+            journal.end()
+            self._must_begin_again = self._must_begin_again or journal.must_begin_again
+            self._loops.let_go_of(journal.logbook)
+
+    @property
+    def must_begin_again(self) -> bool:
+        """Whether the run was given something of an earlier one that it can't go on with."""
+        return self._must_begin_again or any(journal.must_begin_again for journal in self._journals)
 
     def clear(self) -> None:
         """The run is over."""
+        self._end_journals()
         self._of_reactor, self._of_calls = _Keys(None, None, "reactor"), []
         self._counts.clear()
 
@@ -266,6 +331,61 @@ class Checkpoints:
             keys.open[key] = logbook, alterations
         return logbook
 
+    # ----------------------------------------------------------------- beside what grows
+
+    def _place_of(self, keys: _Keys, key: str) -> Digest:
+        """What a key is called in a journal, which has those of all calls."""
+        return hash_text(f"{self._name(keys)} {len(key)}:{key}")
+
+    def _journal_of(self, keys: _Keys, key: str) -> Journal | None:
+        """The journal in which a key is kept; None if nothing grows, or it is kept alone."""
+        known = keys.journals.get(key)
+        if known is not None:
+            return known
+        if self._loops.is_in_loop or self._loops.spaces is None or key in keys.unkept:
+            return None
+        growing = [each for each in self._run.unsent() if getattr(each.handle, "axis_of_growth", None) is not None]
+        if not growing or self._is_any_alone or self._name(keys) is None:
+            return None
+        self._loops.settle()
+        present = self._journals[-1] if self._journals else None
+        if present is None or not all(map(present.tells_of, growing)) or not present.goes_on():
+            present = self._new_journal(growing, present)
+        if present is not None:
+            keys.journals[key] = present
+        return present
+
+    @property
+    def _is_any_alone(self) -> bool:
+        """Whether a key is kept alone: both it and what is appended can't be brought back together."""
+        ledgers = (ledger for keys in (self._of_reactor, *self._of_calls) for ledger, _ in keys.open.values())
+        return any(ledger.going for ledger in ledgers)
+
+    def _new_journal(self, growing: Sequence[Any], former: Journal | None) -> Journal | None:
+        if former is not None:
+            former.must_be_through()
+        alterations = Alterations(self._run.unsent())
+        content = self._contents.of(alterations.before)
+        if content is None:
+            return None
+        what = "\n".join(["journal", *map(_described, growing), content])
+        logbook = self._loops.logbook(what, numbered=False, journal=True)
+        if logbook is None:
+            return None
+        if former is not None:
+            former.end()
+        self._journals.append(Journal(logbook, growing, alterations, self._run.unsent, self._are_same, former))
+        return self._journals[-1]
+
+    def _are_same(self, one: Any, other: Any) -> bool:
+        encode = self._run.world.fingerprinter.of_present().encode_value
+        try:
+            return bool(encode(one) == encode(other))
+        except CannotFingerprint:
+            return False
+
+    # ----------------------------------------------------------------- alone
+
     def _logbook_of(self, keys: _Keys, key: str, alterations: Alterations) -> Logbook | None:
         name = self._name(keys)
         if name is None:
@@ -283,15 +403,20 @@ class Checkpoints:
         """
         self._loops.settle()
         name = keys.open[key][1].first(self._run.unsent())
-        if name is not None and not self._warned:
-            self._warned = True
-            log().warning(
-                "%s: what pipe.checkpoint(%r) keeps from here on is not restored after a kill: %r was written to since "
-                "pipe.checkpoint(%r) was first called, and that is lost with the process. Fill it with pipe.map_blocks "
-                "or pipe.blocks(..., resume=True), which go on by themselves, before that call, or without checkpoints",
-                *(self._who, key, name, key),
-            )
+        if name is not None:
+            self._warn(_LOST, key, name, key)
         return name is not None
+
+    def _warn(self, text: str, *words: str) -> None:
+        if not self._warned:
+            self._warned = True
+            log().warning(text, self._who, *words)
+
+
+def _described(allocation: Any) -> str:
+    """A growing dataset, for the key of a journal."""
+    dataset, name = allocation.handle, allocation.name
+    return f"{len(name)}:{name} {dataset.shape} {dataset.dtype.descr!r} {dataset.chunks} {dataset.maxshape}"
 
 
 def _copy(value: Any) -> Any:

@@ -13,7 +13,11 @@ The lines of a ledger, as JSON objects:
   a block is finished; of the sources only those of which nothing else tells (`pyplantx.blocks.sources`);
 - ``{"block": n, "value": {...}, "read": [digest], "saw": [...]}``: a reduction has come so far, over all it has read;
 - ``{"value": {...}, "saw": [...]}``: a checkpoint;
-- ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there.
+- ``{"sealed": place, "address": ..., "part": ..., "saw": []}``: an output was sent, and its file moved there;
+- ``{"asked": key, "rows": [[array, shape, low, high, digest], ...], "saw": [...]}`` and
+  ``{"key": key, "value": {...}, "rows": [...], "saw": [...]}``: a checkpoint of a run that appends to datasets was
+  first asked for, or kept, and what was appended since the line before (`pyplantx.blocks.journal`);
+- ``{"back": count, "saw": []}``: of those lines the first so many count, and what follows.
 
 Each but the first has ``"during"``, too: ``[from, to]``, seconds since 1970: when the run that wrote the line began
 this piece of work, and when it had come so far. Pieces of work overlap (a checkpoint and the loops before it, a loop in
@@ -122,7 +126,12 @@ class Logbook:
         return bool(written) and written[0].get("format") == _FORMAT
 
     def _take_up(self) -> None:
-        for position, entry in enumerate(self.workspace.ledger.entries[1:]):
+        written = self.workspace.ledger.entries[1:]
+        undone = _undone(written)
+        for position, entry in enumerate(written):
+            if position in undone:  # it is only counted, and what was observed there is no answer of ours
+                self.entries.append(entry)
+                continue
             saw = [Observation(*observation) for observation in entry["saw"]] if _makes_sense(entry) else None
             if saw is None or any(self._host.answer(seen.question).answer != seen.answer for seen in saw):
                 self.workspace.ledger.cut(1 + position)
@@ -175,6 +184,11 @@ class Logbook:
                 self.workspace.remove_value(value)
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether there are lines that are not on the disk yet: the ones before may count then."""
+        return bool(self._held)
+
+    @property
     def is_broken(self) -> bool:
         """Whether nothing is noted any more, of what was finished before neither."""
         return self._broken
@@ -206,6 +220,11 @@ class Logbook:
         self.going, self._broken = False, True
         self._held.clear()
         self.workspace.clear()
+
+    def distrust(self) -> None:
+        """What was noted here is of no use, and what other journals of the reactor tell neither."""
+        self.void()
+        self._spaces.distrust(self._host.reactor.id)
 
     @property
     def lines(self) -> int:
@@ -287,6 +306,21 @@ def save_value(logbook: Logbook, value: Any) -> dict[str, Any]:
 # -- lines ----------------------------------------------------------------------------------------
 
 
+def _undone(entries: Sequence[dict[str, Any]]) -> frozenset[int]:
+    """Places of the lines that later ones take back."""
+    standing: list[int] = []
+    undone: set[int] = set()
+    for place, entry in enumerate(entries):
+        if not _makes_sense(entry):
+            break
+        if "back" in entry:
+            undone.update(standing[entry["back"] :])
+            del standing[entry["back"] :]
+        else:
+            standing.append(place)
+    return frozenset(undone)
+
+
 def _makes_sense(entry: dict[str, Any]) -> bool:
     """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
     return frozenset(entry) - {"during", "spent"} in _LINES and all(
@@ -323,6 +357,15 @@ def _is_folder(value: Any) -> bool:
     return _is_text(value) and value.startswith("value-") and value[6:].isascii() and value[6:].isdecimal()
 
 
+def _are_rows(value: Any) -> bool:
+    return type(value) is list and all(type(row) is list and len(row) == 5 and _is_row(*row) for row in value)
+
+
+def _is_row(array: Any, shape: Any, low: Any, high: Any, digest: Any) -> bool:
+    numbers = type(shape) is list and all(map(_is_number, [array, *shape, low, high]))
+    return numbers and low <= high and _is_text(digest)
+
+
 def _is_kept(value: Any) -> bool:
     """Whether it is what `Workspace.write_value` returns."""
     if type(value) is not dict or set(value) != {"folder", "spec", "version", "meta", "parts"}:
@@ -338,9 +381,13 @@ _LINES = {
     frozenset(("block", "value", "read", "saw")),
     frozenset(("value", "saw")),
     frozenset(("sealed", "address", "part", "saw")),
+    frozenset(("asked", "rows", "saw")),
+    frozenset(("key", "value", "rows", "saw")),
+    frozenset(("back", "saw")),
 }
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **{"block": _is_number, "wrote": _are_texts, "read": _are_texts, "saw": _are_observations, "value": _is_kept},
     **{"sealed": _is_number, "address": _is_text, "part": _is_text, "during": _is_span},
+    **{"asked": _is_text, "key": _is_text, "rows": _are_rows, "back": _is_number},
     "spent": _is_time,
 }

@@ -253,11 +253,20 @@ class Workshop:
             logbook.going = False
         self._checkpoints.spoke()
 
+    @property
+    def must_begin_again(self) -> bool:
+        """Whether the run can't go on with what it was given of an earlier one: what it makes is worth nothing."""
+        return self._checkpoints.must_begin_again
+
     def check(self) -> None:
         """Raise what a loop that was left early could not raise."""
         if self._late is not None:
             late, self._late = self._late, None
             raise late
+
+    def failed(self) -> None:
+        """The run has raised an error, and ends."""
+        self._checkpoints.failed()
 
     def stop(self) -> None:
         """The run is over, well or not: all threads end, and nothing more is read or written."""
@@ -429,7 +438,7 @@ class Workshop:
         """Where to keep things; None without a plant."""
         return getattr(self._run.store, "workspaces", None)
 
-    def logbook(self, what: str, numbered: bool = True) -> Logbook | None:
+    def logbook(self, what: str, numbered: bool = True, journal: bool = False) -> Logbook | None:
         """The ledger for a piece of work at this point of the run; None if there can't be one."""
         if numbered:
             # In a loop that goes on after a kill the first one is that of another block; and behind a checkpoint others
@@ -442,7 +451,8 @@ class Workshop:
         if spaces is None or key is None:
             return None
         try:
-            workspace = spaces.take(self._run.reactor.id, key)
+            take = spaces.take_journal if journal else spaces.take
+            workspace = take(self._run.reactor.id, key)
             if workspace is None:
                 log().info("%s: another process works on the same; this one keeps nothing", self._who)
                 return None

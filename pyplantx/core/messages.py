@@ -43,7 +43,7 @@ class Reason(NamedTuple):
         ``"forced"`` (asked for by name), ``"new"`` (no trace of this version: never run, or its code
         changed), ``"changed"`` (`old` and `new` differ; without them: the ingredient `name` can't be
         produced), ``"payload"`` (its output `name` is not in the store) or ``"restarted"`` (its worker
-        was lost, or what it had received or kept was damaged).
+        was lost, what it had received or kept was damaged, or it could not go on from an interrupted run).
     old : tuple of Observation
         The recorded observations that no longer hold.
     new : tuple of Observation

@@ -222,6 +222,11 @@ class H5Backend:
             hint="read slices; a dataset that is allocated without chunks, compression and maxshape can be mapped",
         )
 
+    def digests_so_far(self) -> list[Digest] | None:
+        """The digests of all blocks that are there now, if every row was hashed as it was written; else None."""
+        with self._lock:
+            return None if self._writer is None else self._writer.digests()
+
     def finish(self) -> Finished:
         """See `Backend.finish`."""
         with self._lock:

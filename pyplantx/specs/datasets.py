@@ -15,6 +15,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.arrays import contiguous
 from pyplantx.specs.base import Layout
+from pyplantx.specs.growth import Growth, axis_of_growth
 from pyplantx.specs.masks import check_written
 from pyplantx.specs.selections import as_tuple, parse, slabs
 from pyplantx.tuples import NamedTuple
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SLAB = 16 << 20  #: bytes that are copied at once from one dataset to another
+_NOWHERE = object()  #: selects nothing; None selects something in NumPy
 
 #: How to open a dataset again: a function and its arguments.
 Again = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -175,6 +177,8 @@ class HdfDataset(ArrayFacts):
         self.watchers: tuple[Callable[[bool], None], ...] = ()
         #: Another one after each write, however it was done; None: there was none.
         self.last_write: object = None
+        #: Told of each write and of each change of the shape; None: nobody wants to know. Checkpoints put it here.
+        self.growth: Growth | None = None
 
     # -- facts
 
@@ -277,35 +281,48 @@ class HdfDataset(ArrayFacts):
             check_written(value, "an HDF array")
             structured = self.dtype.names is not None and not any(isinstance(key, str) for key in as_tuple(selection))
             fitted = _structures(value, self.dtype, parse(selection, self.shape)) if structured else value
-            self._writing().write(selection, fitted)
+            self._writing(selection).write(selection, fitted)
 
     def _copy(self, selection: Any, source: HdfDataset) -> None:
         """Write another dataset into this one, piece by piece if it covers it."""
         region = parse(selection, self.shape)
         covers = region is not None and region.shape == region.lengths == source.shape
         for rows in slabs(self.shape, self.dtype.itemsize, _SLAB) if covers else ():
-            self._writing().write(rows, source.backend.read(rows))
+            self._writing(rows).write(rows, source.backend.read(rows))
         if not covers:
-            self._writing().write(selection, source.backend.read(...))
+            self._writing(selection).write(selection, source.backend.read(...))
 
     def write_direct(self, source: Any, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Write from an existing array, as h5py does."""
         part = source if source_sel is None else source[source_sel]
         check_written(part, "an HDF array")
-        self._writing().write(() if dest_sel is None else dest_sel, part)
+        place = () if dest_sel is None else dest_sel
+        self._writing(place).write(place, part)
 
     def resize(self, size: Any, axis: int | None = None) -> None:
         """Change the shape within `maxshape`, as h5py does."""
-        self._writing().resize(size, axis)
+        backend, growth = self._writing(), self.growth
+        if growth is None:
+            backend.resize(size, axis)
+            return
+        before = self.shape
+        growth.resizes(before, _resized(before, size, axis))
+        try:
+            backend.resize(size, axis)
+        finally:
+            growth.resizes(before, self.shape)
 
     def _reading(self) -> Backend:
         for watch in self.watchers:
             watch(False)
         return self._backend
 
-    def _writing(self) -> Backend:
+    def _writing(self, selection: Any = _NOWHERE) -> Backend:
+        """What takes a write to the selected elements."""
         for watch in self.watchers:
             watch(True)
+        if self.growth is not None and selection is not _NOWHERE:
+            self.growth.writes(selection, self.shape)
         return self._taking_writes()
 
     def _taking_writes(self) -> Backend:
@@ -344,7 +361,20 @@ class HdfDataset(ArrayFacts):
     def write_block(self, selection: tuple[slice, ...], array: Any) -> None:
         """Write a rectangular region."""
         check_written(array, "an HDF array")
+        if self.growth is not None:
+            self.growth.by_blocks = True
+            self.growth.writes(selection, self.shape)
         self._taking_writes().write(selection, array)
+
+    @property
+    def axis_of_growth(self) -> int | None:
+        """Along which axis rows are appended; None if its shape is fixed."""
+        return axis_of_growth(self.shape, self.maxshape)
+
+    def digests_so_far(self) -> list[Digest] | None:
+        """Digests of the logical blocks that are there now, if it is known without reading what is in them."""
+        known = getattr(self._backend, "digests_so_far", None)
+        return None if known is None else known()
 
     def adopt(self, path: str) -> None:
         """Take over a former attempt's file in place of one's own: it is moved, not copied.
@@ -378,6 +408,18 @@ class HdfDataset(ArrayFacts):
     def backend(self) -> Backend:
         """Where the elements are."""
         return self._backend
+
+
+def _resized(shape: tuple[int, ...], size: Any, axis: Any) -> tuple[int, ...]:
+    """The shape that `HdfDataset.resize` is asked for; the present one if it makes no sense, which others say."""
+    try:
+        if axis is None:
+            wanted = tuple(map(int, size)) if hasattr(size, "__iter__") else (int(size),)
+            return wanted if len(wanted) == len(shape) else shape
+        place = range(len(shape))[axis]
+        return (*shape[:place], int(size), *shape[place + 1 :])
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return shape
 
 
 def _structures(value: Any, dtype: np.dtype[Any], region: Any) -> Any:

@@ -274,6 +274,12 @@ class Workspace:
         payload = MemoryPayload(_KeptParts(self.path(kept["folder"]), kept["parts"]))
         return spec.open(payload, kept["meta"], kept["version"])
 
+    def rename_value(self, kept: dict[str, Any], told: dict[str, Any]) -> None:
+        """A value takes the place of another one."""
+        if kept["folder"] != told["folder"]:
+            self.unlink(told["folder"])
+            os.rename(self.path(kept["folder"]), self.path(told["folder"]))
+
     def remove_value(self, kept: dict[str, Any]) -> None:
         """A later value has taken its place."""
         remove_tree(self.path(kept["folder"]))
@@ -349,6 +355,7 @@ class Workspaces:
         self._root = os.path.join(layout.staging, RESUME)
         self._open: dict[str, list[Workspace]] = {}  # by the reactor's folder
         self._known: set[str] | None = None  # folders of reactors that may have workspaces
+        self._distrusted: dict[str, set[Digest]] = {}  # reactors, and which of their journals were emptied since
 
     def take(self, reactor: str, key: Digest) -> Workspace | None:
         """The workspace of a piece of work, with what was left in it; None if another process holds it.
@@ -415,8 +422,22 @@ class Workspaces:
             if workspace in held:
                 held.remove(workspace)
 
+    def distrust(self, reactor: str) -> None:
+        """A reactor could not go on with one of its journals: what others tell is of no use to it either."""
+        self._distrusted[reactor] = set()
+
+    def take_journal(self, reactor: str, key: Digest) -> Workspace | None:
+        """As `take`; what an earlier run has left in it is forgotten if it is not to be trusted."""
+        workspace = self.take(reactor, key)
+        emptied = self._distrusted.get(reactor)
+        if workspace is not None and emptied is not None and key not in emptied:
+            emptied.add(key)
+            workspace.clear()
+        return workspace
+
     def finished(self, reactor: str) -> None:
         """A reactor has committed: what was kept for it goes, unless another process holds it."""
+        self._distrusted.pop(reactor, None)
         with contextlib.suppress(OSError):  # what can't be removed now is the next time, or when a week has gone by
             self._remove_all(reactor)
 
