@@ -338,7 +338,7 @@ class Activity:
 
     def _can_not_run(self, id: ReactorId) -> StoreReadOnly:
         asked = [name for _, name in self._chain(id)][-1:]
-        guessed = [name for name in asked if id in (self._strangers or ()) and id not in self._traced(name)]
+        guessed = [name for name in asked if self.search.is_guess(id, name)]
         aim = "".join(f" to find out whether it sends {name!r}" for name in guessed)
         return StoreReadOnly(
             f"reactor {self._name(id)} would have to run{aim} ({self.decisions[id].reason}), and the store "

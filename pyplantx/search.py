@@ -134,6 +134,10 @@ class Search:
             self._strangers = tuple(self._reactors.others(self._has_run))
         return self._reactors.mentioned_first(name, self._strangers)
 
+    def is_guess(self, id: ReactorId, name: str) -> bool:
+        """Whether only a run could tell that a reactor sends an ingredient."""
+        return id in (self._strangers or ()) and id not in self.traced(name)
+
     def _has_run(self, root: Digest) -> bool:
         return self._warehouse.find_record(root) is not None
 
