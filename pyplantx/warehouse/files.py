@@ -281,7 +281,7 @@ def refuse_unreadable(layout: Layout) -> None:
     names = ((layout.meta, "data.mdb"), (layout.small, "data.mdb"), (layout.locks, "entry"), (layout.locks, "presence"))
     for path in (*folders, layout.format, *(os.path.join(*name) for name in names)):
         needed = os.R_OK | (os.X_OK if os.path.isdir(path) else 0)
-        if os.path.lexists(path) and not os.access(path, needed):
+        if os.path.exists(path) and not os.access(path, needed):  # a link to nowhere is mended
             raise WarehouseError(
                 f"the store {layout.root!r} can't be read: no permission for {path!r}",
                 hint=f"its owner can let others read: chmod -R go+rX {layout.root!r}; then Plant(dir, read_only=True)",
