@@ -18,7 +18,7 @@ from pyplantx.fingerprint.foreign import ANSWERS, let_end
 MISSING: Final = object()
 
 #: Flag of classes that are made at run time (Py_TPFLAGS_HEAPTYPE).
-_HEAP_TYPE: Final = 1 << 9
+HEAP_TYPE: Final = 1 << 9
 
 _POINTER: Final = tuple.__itemsize__
 
@@ -26,6 +26,8 @@ _POINTER: Final = tuple.__itemsize__
 _MAKERS: Final = frozenset({"builtins", "types", "dataclasses"})
 
 _ANY_VERSION: Final = Boundary("ignore")
+
+_CACHE: Final[type] = type(functools.lru_cache(lambda: None))
 
 _CODE_TYPES: Final = (
     types.FunctionType,
@@ -46,7 +48,7 @@ _CODE_TYPES: Final = (
     functools.partial,
     functools.partialmethod,
     functools.cached_property,
-    type(functools.lru_cache(lambda: None)),
+    _CACHE,
 )
 #: Compiled functions whose types can't be had without importing their library.
 _CODE_NAMES: Final = frozenset({"numpy.ufunc", "numpy._ArrayFunctionDispatcher"})
@@ -225,9 +227,24 @@ def _compiled_name(value: Any, boundary: Boundary) -> str | None:
     return boundary.name_library(module, path) if boundary.is_library(module) else None
 
 
+def is_of_project(value: Any, boundary: Boundary) -> bool:
+    """Whether code is the project's, as itself or inside a thin wrapper."""
+    kind = type(value)
+    if kind is types.FunctionType:
+        wrapped = value.__dict__.get("__wrapped__")
+        return not boundary.owns_globals(value.__globals__) or is_of_project(wrapped, boundary)
+    if issubclass(kind, type):
+        return library_name(value, boundary) is None
+    if kind is types.MethodType:
+        return is_of_project(value.__func__, boundary)
+    if issubclass(kind, functools.partial):
+        return is_of_project(value.func, boundary)
+    return issubclass(kind, _CACHE) and is_of_project(value.__wrapped__, boundary)
+
+
 def _is_named_for_its_maker(value: Any, module: str) -> bool:
     """Whether a class names the module of what made it: it was given no ``__module__``, and can't be found there."""
-    if not isinstance(value, type) or not value.__flags__ & _HEAP_TYPE:
+    if not isinstance(value, type) or not value.__flags__ & HEAP_TYPE:
         return False
     if module not in _MAKERS and (type(value) is type or module not in _metaclass_modules(type(value))):
         return False

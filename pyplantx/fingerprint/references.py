@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.modules import ask_now, can_be_read, import_now, is_library_module
-from pyplantx.fingerprint.objects import MISSING, library_name
+from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, instance_dict, is_of_project, library_name
 from pyplantx.fingerprint.records import Import
 from pyplantx.tuples import NamedTuple
 
@@ -24,6 +24,14 @@ LOCATION: Final = frozenset(
 
 #: The command line is as good as a global of the program's own.
 _ARGUMENTS: Final = "argv"
+
+#: What Python has among its builtins that does not bear its own name.
+_UNNAMED: Final = frozenset(
+    {
+        *("Ellipsis", "NotImplemented", "True", "False", "None", "__debug__", "IOError", "EnvironmentError", "_"),
+        *("copyright", "credits", "exit", "help", "license", "quit"),
+    }
+)
 
 _FINDERS: Final = (globals, eval, exec)
 #: Functions of libraries that find code by text. What `import_module` is given is looked at where it has that name.
@@ -85,7 +93,7 @@ class Target(NamedTuple):
 def follow(namespace: dict[str, Any], chain: Sequence[str], boundary: Boundary) -> Target:
     """Follow a global name and its attribute chain, as far as it goes through modules."""
     value = namespace.get(chain[0], MISSING)
-    return _builtin(namespace, chain[0]) if value is MISSING else _walk(namespace, chain, value, boundary)
+    return _builtin(namespace, chain[0], boundary) if value is MISSING else _walk(namespace, chain, value, boundary)
 
 
 def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Boundary) -> Target:
@@ -97,7 +105,7 @@ def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Bou
         if boundary.is_library(value.__name__, _file(value)):
             if value is sys and chain[used : used + 1] == [_ARGUMENTS]:
                 return _arguments(used + 1)
-            return Target("library", boundary.name_library(value.__name__, ".".join(chain[used:])), value, used=used)
+            return _in_library(value.__name__, value, chain, used, boundary)
         if used == len(chain) or _is_up_to_class(value, chain[used], boundary):
             return Target("module", value=value, owner=owner, key=name, used=used)
         owner, name, used = vars(value), chain[used], used + 1
@@ -115,12 +123,39 @@ def _arguments(used: int) -> Target:
     return Target("slot", owner=vars(sys), key=_ARGUMENTS, used=used)
 
 
-def _builtin(namespace: dict[str, Any], name: str) -> Target:
+def _builtin(namespace: dict[str, Any], name: str, boundary: Boundary) -> Target:
     builtins = namespace.get("__builtins__", sys.modules["builtins"])
     names = vars(builtins) if isinstance(builtins, ModuleType) else builtins
-    if name in names:
-        return Target("builtin", name, names[name])
-    return Target("missing", name, owner=namespace, key=name)
+    if name not in names:
+        return Target("missing", name, owner=namespace, key=name)
+    held = names[name]
+    if name in _UNNAMED or _is_native(held, name) or _is_of_library(held, name, boundary):
+        return Target("builtin", name, held)
+    return Target("slot", value=held, owner=names, key=name)  # the program has put it there
+
+
+def _is_native(held: Any, name: str) -> bool:
+    """Whether Python itself has something among its builtins; found out in less time than a library's name."""
+    if type(held) is type:
+        return held.__flags__ & HEAP_TYPE == 0 and held.__name__ == name
+    return type(held) is BuiltinFunctionType and held.__module__ == "builtins" and held.__name__ == name
+
+
+def _is_of_library(held: Any, name: str, boundary: Boundary) -> bool:
+    return getattr(held, "__name__", "") == name and library_name(held, boundary) is not None
+
+
+def _in_library(name: str, module: Any, chain: Sequence[str], used: int, boundary: Boundary) -> Target:
+    """What a library's module holds: the library's own, or code that the program has hung in there."""
+    owner, at, held = instance_dict(module), used, MISSING
+    while owner is not None and at < len(chain):
+        held = owner.get(chain[at], MISSING)
+        if not issubclass(type(held), ModuleType):
+            break
+        owner, at = instance_dict(held), at + 1
+    if owner is not None and is_of_project(held, boundary):
+        return Target("slot", value=held, owner=owner, key=chain[at], used=at + 1)
+    return Target("library", boundary.name_library(name, ".".join(chain[used:])), module, used=used)
 
 
 def _attribute(module: ModuleType, name: str, boundary: Boundary) -> Any:
@@ -172,7 +207,7 @@ def _imported(name: str, one: Import, boundary: Boundary) -> Iterator[Target]:
             if name == "sys" and chain[:1] == [_ARGUMENTS]:
                 yield _arguments(1)
                 continue
-            yield Target("library", boundary.name_library(name, ".".join(chain)), sys.modules.get(name, MISSING))
+            yield _in_library(name, sys.modules.get(name, MISSING), [name, *chain], 1, boundary)
         return
     module = import_now(name, boundary)
     if module is None:

@@ -30,6 +30,25 @@ KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
         [],
     ),
     "shadowed builtin": ("def f(): return len('a')", [("def f", "def len(x): return 0\ndef f")], []),
+    "builtin of the program's own": (
+        "import builtins\ndef g(x): return x\nbuiltins.a_test_scales = g\nbuiltins.A_TEST_HAS = 1\n"
+        "def f(): return a_test_scales(A_TEST_HAS)",
+        [("return x", "return -x"), ("HAS = 1", "HAS = 2"), ("scales = g", "scales = abs")],
+        [("def g", "# x\ndef g")],
+    ),
+    "hung into a library": (
+        "import math, xml.dom\nimport functools\ndef g(x): return x\ndef h(x): return x * 2\nclass C:\n    k = 1\n"
+        "math.a_test_hangs = g\nxml.dom.a_test_hangs = functools.partial(h, 1)\nmath.ATest = C\n"
+        "def f(): return math.a_test_hangs(xml.dom.a_test_hangs()), math.ATest.k",
+        [("return x\n", "return -x\n"), ("x * 2", "x * 3"), ("(h, 1)", "(h, 2)"), ("k = 1", "k = 2"), ("= g", "= abs")],
+        [("def g", "# x\ndef g")],
+    ),
+    "hung into a library, imported by the function": (
+        "import math\nmath.a_test_hangs = lambda x: x\nmath.another = lambda x: x + 1\n"
+        "def f():\n    import math as m\n    from math import another\n    return m.a_test_hangs(another(1))",
+        [("x: x\n", "x: -x\n"), ("x + 1", "x + 2")],
+        [],
+    ),
     "closure": ("def m(n):\n    def f(): return n\n    return f\nf = m(1)", [("m(1)", "m(2)")], []),
     "empty closure": (
         "def m():\n    def f(): return n\n    return f\n    n = 1\nf = m()",
