@@ -316,7 +316,7 @@ class Fingerprinter:
             own = self._graph.node(node.obj).own
             _add_part(found, told, label, values.hash_bytes(bytes(own)))
             if len(node.own) > len(own):
-                read = f"docstring, names or annotations of {label}"
+                read = f"docstring, names, annotations or derived classes of {label}"
                 _add_part(found, told, read, values.hash_bytes(bytes(node.own[len(own) :])))
             for slot in node.constants:
                 if not is_code(slot.value) or _is_other_class(slot):

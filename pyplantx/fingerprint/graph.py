@@ -64,13 +64,18 @@ class Graph:
 
     def wide(self, obj: Any) -> Graph:
         """The graph that counts for an object whose root is known: with what is read about the pieces in its reach."""
-        sees = self._sees.get(id(obj), 0)
-        if not sees:
-            return self
-        widen, wide = self._widen, self._wide.get(sees)
-        if wide is None and widen is not None:
-            wide = self._wide[sees] = Graph(lambda obj: widen(self.node(obj), sees))
-        return wide or self
+        graph, shown = self, 0
+        while self._widen is not None and graph._sees.get(id(obj), 0) | shown != shown:
+            shown |= graph._sees[id(obj)]
+            graph = self._wide.get(shown) or self._widened(shown)
+            graph.root(obj)  # pieces that come into reach only so may read more
+        return graph
+
+    def _widened(self, sees: int) -> Graph:
+        widen = self._widen
+        assert widen is not None
+        graph = self._wide[sees] = Graph(lambda obj: widen(self.node(obj), sees))
+        return graph
 
     def reach(self, obj: Any) -> Iterator[Node]:
         """All nodes in reach of an object, itself first, each once, in a canonical order."""

@@ -6,6 +6,7 @@ code runs. A node's data holds everything but the pieces it refers to; ``graph.p
 
 from __future__ import annotations
 
+import abc
 import functools
 import re
 import sys
@@ -49,13 +50,15 @@ from pyplantx.fingerprint.pieces import (
     read_attribute,
     read_cell,
     read_class,
+    read_derived,
     read_item,
     read_made_up,
     read_member,
+    read_registered,
     static_pin,
 )
 from pyplantx.fingerprint.ranks import Ranks
-from pyplantx.fingerprint.records import ANNOTATIONS, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
+from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
 from pyplantx.fingerprint.references import LOCATION, WATCHED_FINDERS, Target, follow, follow_import, member
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
@@ -273,9 +276,10 @@ class Describer:
         return library_name(function, self._boundary) if held is function else None
 
     def widen(self, node: Node, sees: int) -> Node:
-        """A node with what counts of it for those who read docstrings, names or annotations."""
+        """A node with what counts of it for those who read docstrings, names, annotations or derived classes."""
         wide = Node(node.obj, bytes(node.own))
         wide.constants, wide.refs, wide.opaque = list(node.constants), list(node.refs), node.opaque
+        wide.sees = node.sees
         if sees & DOCS and node.docs:
             wide.own += b"docs" + b"".join(map(text, node.docs))
         if sees & NAMES:
@@ -283,7 +287,15 @@ class Describer:
             wide.own += b"names" + b"".join(map(text, names)) if names else b""
         if sees & ANNOTATIONS and node.documented and isinstance(node.obj, types.FunctionType):
             self._add_annotations(wide, node.obj)
+        if sees & DERIVED and node.documented and isinstance(node.obj, type):
+            self._add_present(wide, "derived classes", read_derived)
         return wide
+
+    def _add_present(self, node: Node, key: str, read: Callable[[Any, str], Any]) -> None:
+        """Add what there is of something that most classes have none of."""
+        slot = self.slot(node.obj, key, f"{node.label}: {key}", read)
+        if slot.data != ABSENT:
+            node.add_slot(slot)
 
     def _add_annotations(self, node: Node, function: types.FunctionType) -> None:
         annotations = function.__annotations__
@@ -590,6 +602,8 @@ class Describer:
             else:
                 node.add_ref(base)
         self._add_members(node, cls)
+        if isinstance(cls, abc.ABCMeta):
+            self._add_present(node, "registered classes", read_registered)
         node.documented = True
         return node
 

@@ -6,6 +6,7 @@ decides) or how digests are put together (``graph.py``).
 
 from __future__ import annotations
 
+import abc
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -45,6 +46,9 @@ class Member(NamedTuple):
     value: Any
     fields: dict[str, Any]
 
+
+#: What the machinery of abstract classes knows of one of them: weak references to those registered with it come first.
+_TOLD_BY_ABC: Final[Callable[[type], Any]] = vars(abc)["_get_dump"]
 
 #: What a slot holds that holds nothing.
 ABSENT: Final = b"-"
@@ -118,6 +122,17 @@ def read_class(owner: type, key: str) -> Any:
     return {key: held} if key in TARGETS and isinstance(held, str) else held
 
 
+def read_derived(owner: type, key: str) -> Any:
+    """The classes that derive from one, in the order in which they were made; `MISSING` if there are none."""
+    return type.__subclasses__(owner) or MISSING
+
+
+def read_registered(owner: type, key: str) -> Any:
+    """The classes that are registered with an abstract one; `MISSING` if there are none."""
+    registry = _TOLD_BY_ABC(owner)[0]
+    return frozenset([cls for cls in (held() for held in registry) if cls is not None]) or MISSING
+
+
 def read_member(owner: type, key: str) -> Any:
     """The value of an enum member, with its other fields if it has any."""
     member = vars(owner)["_member_map_"].get(key)
@@ -156,7 +171,7 @@ class Node:
     documented : bool
         Whether its docstrings are known to be the project's.
     sees : int
-        What it reads about other code, as in `Record`: docstrings, names, annotations.
+        What it reads about other code, as in `Record`: docstrings, names, annotations, derived classes.
     opaque : tuple of str
         What counts by its type only.
     """

@@ -21,21 +21,23 @@ from pyplantx.tuples import NamedTuple
 VERSION: Final = "1"
 
 #: Raised when the record changes, or what it says: old records are then never found again.
-_RECORDS: Final = b"4"
+_RECORDS: Final = b"5"
 
 #: Begins everything that is hashed about code: instructions mean something for one minor version only.
 DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
 
-#: What code may read about other code, beside what it does: docstrings, names of functions, their annotations.
-DOCS, NAMES, ANNOTATIONS = 1, 2, 4
+#: What code may read about other code, beside what it does: docstrings, names of functions, their annotations, and
+#: which classes derive from one.
+DOCS, NAMES, ANNOTATIONS, DERIVED = 1, 2, 4, 8
 READ_BY: Final = {
     **dict.fromkeys(("__doc__", "getdoc"), DOCS),
     **dict.fromkeys(("__name__", "__qualname__", "co_name", "co_qualname"), NAMES),
     **dict.fromkeys(("__annotations__", "get_type_hints", "get_annotations"), ANNOTATIONS),
     **dict.fromkeys(("signature", "from_callable", "getfullargspec"), ANNOTATIONS),
+    "__subclasses__": DERIVED,
 }
-_FLAGS: Final = {"d": DOCS, "n": NAMES, "a": ANNOTATIONS}
-_find_read: Final = re.compile("__(?:doc|name|qualname|annotations)__").findall
+_FLAGS: Final = {"d": DOCS, "n": NAMES, "a": ANNOTATIONS, "s": DERIVED}
+_find_read: Final = re.compile("__(?:doc|name|qualname|annotations|subclasses)__").findall
 
 
 def read_by_text(text: str) -> int:
@@ -131,7 +133,7 @@ class Record(NamedTuple):
         `TARGETS`, which name what is to be called, stand behind a "=".
     imports : list of Import
     sees : int
-        What is read about other code: `DOCS`, `NAMES`, `ANNOTATIONS`.
+        What is read about other code: `DOCS`, `NAMES`, `ANNOTATIONS`, `DERIVED`.
     dynamic : bool
         Whether code or modules are found by computed text.
     queries : bool

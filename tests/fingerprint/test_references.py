@@ -49,6 +49,34 @@ KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
         [("x: x\n", "x: -x\n"), ("x + 1", "x + 2")],
         [],
     ),
+    "derived classes": (
+        "class B:\n    @classmethod\n    def all(cls): return cls.__subclasses__()\nclass C(B):\n    k = 1\n"
+        "class D(C):\n    k = 2\nclass Other:\n    k = 3\ndef f(): return B.all()",
+        [("k = 1", "k = 4"), ("k = 2", "k = 4"), ("C(B)", "C"), ("class D", "class C2(B): pass\nclass D")],
+        [("k = 3", "k = 4"), ("class C(", "# x\nclass C(")],
+    ),
+    "derived classes, by text": (
+        "class B: pass\nclass C(B):\n    k = 1\ndef f(): return getattr(B, '__subclasses__')()",
+        [("k = 1", "k = 2")],
+        [],
+    ),
+    "what derived classes read": (
+        "class B: pass\nclass C(B):\n    def m(self): return C.__doc__, D().m.__doc__\nclass D(B):\n"
+        "    'a'\n    def m(self): 'b'\ndef f(): return [C().m() for C in B.__subclasses__()]",
+        [("'a'", "'c'"), ("'b'", "'c'")],
+        [],
+    ),
+    "derived classes that nobody asks for": (
+        "class B: pass\nclass C(B):\n    k = 1\ndef f(): return B()",
+        [],
+        [("k = 1", "k = 2"), ("C(B)", "C")],
+    ),
+    "registered classes": (
+        "import abc\nclass A(abc.ABC): pass\nclass B: pass\nclass C: pass\nA.register(B)\nA.register(list)\n"
+        "def f(x): return isinstance(x, A)",
+        [("A.register(B)\n", ""), ("register(B)", "register(C)"), ("(list)", "(dict)")],
+        [("A.register(B)\nA.register(list)", "A.register(list)\nA.register(B)")],
+    ),
     "closure": ("def m(n):\n    def f(): return n\n    return f\nf = m(1)", [("m(1)", "m(2)")], []),
     "empty closure": (
         "def m():\n    def f(): return n\n    return f\n    n = 1\nf = m()",
