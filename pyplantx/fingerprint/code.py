@@ -123,7 +123,7 @@ class Fingerprinter:
         self._reaches: dict[int, _Reach] = {}
         self._frozen = self._loaded = False
         self._caches_seen = 0  # how many of those that the describer has met were let go where need be
-        self._describer = Describer(self._boundary, self.record, self._settle, self._arrived)
+        self._describer = Describer(self._boundary, self.record, self._settle, self._former)
         self._graph = Graph(self._describer.describe, self._describer.widen)
 
     @property
@@ -519,10 +519,12 @@ class Fingerprinter:
                 self._state[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now))
                 self._met_state.add(key)
 
-    def _arrived(self, owner: Any, key: str) -> bool:
-        """Whether running code put something there where nothing had been."""
+    def _former(self, owner: Any, key: str) -> tuple[Any, ...]:
+        """What lay in a place before running code was seen to change it, as the only item; empty if it was not."""
         state = self._state.get((id(owner), key))
-        return state is not None and state.slot.owner is owner and state.before[0] == ABSENT
+        if state is None or state.slot.owner is not owner:
+            return ()
+        return (MISSING if state.before[0] == ABSENT else state.slot.value,)
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""

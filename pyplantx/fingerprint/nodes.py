@@ -60,6 +60,7 @@ from pyplantx.fingerprint.pieces import (
 from pyplantx.fingerprint.ranks import Ranks
 from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
 from pyplantx.fingerprint.references import LOCATION, WATCHED_FINDERS, Target, follow, follow_import, member
+from pyplantx.fingerprint.settings import place_of
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
 FUNCTION: Final = b"function\0"
@@ -122,8 +123,8 @@ class Describer:
         Code object -> its record.
     settle : callable
         Given a fresh slot, returns the one that counts (see ``code.py``: state).
-    arrived : callable
-        Owner, key -> whether running code was seen to put something there where nothing had been.
+    former : callable
+        Owner, key -> what lay there before running code was seen to change it, as the only item; empty if it was not.
     """
 
     def __init__(
@@ -131,12 +132,12 @@ class Describer:
         boundary: Boundary,
         record: Callable[[types.CodeType], Record],
         settle: Callable[[Slot], Slot],
-        arrived: Callable[[Any, str], bool],
+        former: Callable[[Any, str], tuple[Any, ...]],
     ) -> None:
         self._boundary = boundary
         self._record = record
         self._settle = settle
-        self._arrived = arrived
+        self._former = former
         self._ranks = Ranks(boundary, record, self.plain_name, _held_parts)
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
@@ -187,6 +188,11 @@ class Describer:
             id(owner), (owner, node, is_noise, held if "__annotations__" in names else held - _FILLED_LATER)
         )
         return [key for key in names if not (self._arrived(owner, key) and self._is_arrival(owner, node, key))]
+
+    def _arrived(self, owner: Any, key: str) -> bool:
+        """Whether running code put something there where nothing had been."""
+        former = self._former(owner, key)
+        return bool(former) and former[0] is MISSING
 
     def _is_arrival(self, owner: Any, node: Node, key: str) -> bool:
         return self.slot(owner, key, f"{node.label}.{key}", _reader(owner)).data == ABSENT
@@ -578,7 +584,37 @@ class Describer:
         if names[0] in LOCATION:
             return Reference(namespace, b"")
         target = follow(namespace, names, self._boundary)
+        if target.kind == "slot" and target.used < len(names) and target.value is not MISSING:
+            inside = self._inside(target, names)
+            if inside is not None:
+                return Reference(namespace, *inside)
         return _to_reference(target, ".".join(names[: target.used]), self._target_slot(target), namespace)
+
+    def _inside(self, target: Target, names: list[str]) -> tuple[bytes, Slot] | None:
+        """Name and slot of an attribute that is taken from a plain class or object; None if all of that counts."""
+        holder, found = self._value_before(target), None
+        for at in range(target.used, len(names)):
+            place = place_of(holder, names[at], self._boundary)
+            if place is MISSING:
+                break
+            holder = _reader(place)(place, names[at])
+            slot = (place, names[at], f"{_label_inside(target, place, names[target.used : at])}.{names[at]}")
+            if holder is MISSING or self._arrived(place, names[at]):  # what runs put there is no reason to run again
+                if self.slot(*slot, _reader(place)).data == ABSENT:
+                    break
+            found = at + 1, slot
+        if found is None:
+            return None
+        used, slot = found
+        return text(".".join(names[:used])), self.slot(*slot, _reader(slot[0]))
+
+    def _value_before(self, target: Target) -> Any:
+        """What a global holds; before running code bound it anew, if nobody else has touched it since."""
+        former = self._former(target.owner, target.key)
+        if not former or former[0] is target.value:
+            return target.value
+        slot = self._target_slot(target)
+        return target.value if slot is None or slot.data == slot.now else former[0]
 
     def _target_slot(self, target: Target) -> Slot | None:
         if target.kind not in ("slot", "missing") or not target.key:
@@ -663,6 +699,13 @@ def _held_by(owner: Any) -> Mapping[str, Any]:
 
 def _reader(owner: Any) -> Callable[[Any, str], Any]:
     return read_class if isinstance(owner, type) else read_item
+
+
+def _label_inside(target: Target, place: Any, names: list[str]) -> str:
+    """What people call a class or object in which an attribute lies."""
+    if isinstance(place, type):
+        return label_of(place)  # as where all of the class counts: the slots are the same
+    return ".".join([f"constant {module_name(str(target.owner.get('__name__', '?')))}", target.key, *names])
 
 
 def _reader_of(target: Target) -> Callable[[Any, str], Any]:

@@ -45,6 +45,11 @@ EDITS = {
     "list": ("K = [1]\ndef f(): return K", "K.append(2)"),
     "method": ("class C:\n    def m(self): return 1\ndef f(): return C().m()", "C.m = lambda self: 2"),
     "class attribute": ("class C:\n    x = 1\ndef f(): return C.x", "C.x = 2"),
+    "attribute of an object": ("class C: pass\nc = C()\nc.x = 1\ndef f(): return c.x", "c.x = 2"),
+    "object with the attribute": (
+        "class C:\n    def __init__(self, x): self.x = x\nc = C(1)\ndef f(): return c.x",
+        "c = C(2)",
+    ),
     "array": ("import numpy\nK = numpy.zeros(3)\ndef f(): return K", "K[1] = 1"),
     "default": ("def f(x=1): return x", "f.__defaults__ = (2,)"),
     "default in place": ("def f(x=[1]): return x", "f.__defaults__[0].append(2)"),
@@ -76,6 +81,11 @@ STATES = {
     "second function attribute": "def g(): pass\ng.a = 1\ndef f(): g.n = getattr(g, 'n', 0) + 1",
     "new name in a module that counts as a whole": "def f(): globals()['NEW'] = 1",
     "instance": "class C: pass\nc = C()\nc.n = 0\ndef f(): c.n += 1",
+    "settings that a run adds to a class": "class C: n = 0\nclass D(C): pass\ndef f():\n    D.n = 1\n    return D.n",
+    "settings that a run makes": (
+        "S = None\nclass C:\n    def __init__(self): self.x = 1\ndef make():\n    global S\n    S = C()\n"
+        "def f():\n    make()\n    return S.x"
+    ),
     "closure": "def make():\n    n = 0\n    def f():\n        nonlocal n\n        n += 1\n    return f\nf = make()",
     "mutable default": "def f(seen=[]): seen.append(1)",
     "function attribute": "def f(): f.n += 1\nf.n = 0",
@@ -114,6 +124,9 @@ ODD = {
     ),
     "beside names that are no texts": "C = type('C', (), {1: 2})\ndef f(): C.n = 1",
     "a name that is no text": "def f(): globals()[5] = 1",
+    "settings of an object": (
+        "class C: pass\nc = C()\ndef g(): return c.n\ndef f():\n    c.__dict__['n'] = 1\n    return g()"
+    ),
     "annotations": "class C: pass\nC.__annotations__\ndef f(): C.__annotations__['n'] = int",
 }
 

@@ -77,6 +77,34 @@ KINDS: dict[str, tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = {
         [("A.register(B)\n", ""), ("register(B)", "register(C)"), ("(list)", "(dict)")],
         [("A.register(B)\nA.register(list)", "A.register(list)\nA.register(B)")],
     ),
+    "attribute of a plain class": (
+        "class B: pass\nclass C(B):\n    lr = 1\n    other = 2\n    class D:\n        deep = 3\n        rest = 4\n"
+        "    def m(self): return 5\ndef f(): return C.lr + C.D.deep",
+        [("lr = 1", "lr = 2"), ("deep = 3", "deep = 4"), ("lr = 1", "lr = property(len)")],
+        [("other = 2", "other = 3"), ("rest = 4", "rest = 5"), ("return 5", "return 6"), ("C(B)", "C")],
+    ),
+    "attribute of a plain object": (
+        "import argparse, types\nclass C:\n    def __init__(self): self.lr, self.other = 1, 2\n"
+        "    def m(self): return 3\nc = C()\na = argparse.Namespace(width=4, out=5)\n"
+        "n = types.SimpleNamespace(deep=a, rest=6)\ndef f(): return c.lr, a.width, n.deep.width",
+        [("1, 2", "7, 2"), ("width=4", "width=5"), ("return 3", "return 3\n    lr = property(len, print)")],
+        [("1, 2", "1, 7"), ("return 3", "return 4"), ("out=5", "out=6"), ("rest=6", "rest=7")],
+    ),
+    "attribute in which more has a say": (
+        "class M(type):\n    def __getattribute__(c, n): return 1 if n == 'x' else type.__getattribute__(c, n)\n"
+        "class A(metaclass=M): x = 0\nclass B:\n    y = 2\n"
+        "class C(B):\n    def __init__(self): self.z = 0\n    def __getattribute__(self, n): return 3\nc = C()\n"
+        "class D:\n    def __init__(self): self.__dict__['v'] = 0\n    @property\n    def v(self): return 4\nd = D()\n"
+        "class E:\n    def m(self): return 5\ne = E()\ndef f(): return A.x, C.y, c.z, d.v, e.m(), E.m(e)",
+        [(f"return {n}", f"return {n + 10}") for n in (1, 3, 4, 5)] + [("y = 2", "y = 3")],
+        [],
+    ),
+    "attribute of an object that says what it is": (
+        "class C:\n    def __init__(self, x, key): self.x, self.key = x, key\n"
+        "    def __fingerprint__(self): return self.key\nc = C(1, 2)\ndef f(): return c.x",
+        [("1, 2", "1, 3")],
+        [("1, 2", "7, 2")],
+    ),
     "closure": ("def m(n):\n    def f(): return n\n    return f\nf = m(1)", [("m(1)", "m(2)")], []),
     "empty closure": (
         "def m():\n    def f(): return n\n    return f\n    n = 1\nf = m()",
