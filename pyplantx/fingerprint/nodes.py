@@ -54,12 +54,13 @@ from pyplantx.fingerprint.pieces import (
     read_item,
     read_made_up,
     read_member,
+    read_modules,
     read_registered,
     static_pin,
 )
 from pyplantx.fingerprint.ranks import Ranks
 from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
-from pyplantx.fingerprint.references import LOCATION, WATCHED_FINDERS, Target, follow, follow_import, member
+from pyplantx.fingerprint.references import LOCATION, PATH, WATCHED_FINDERS, Target, follow, follow_import, member
 from pyplantx.fingerprint.settings import place_of
 
 #: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
@@ -581,7 +582,7 @@ class Describer:
     def _refer(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to."""
         names = chain.split(".")
-        if names[0] in LOCATION:
+        if names[0] in LOCATION and names[0] != PATH:
             return Reference(namespace, b"")
         target = follow(namespace, names, self._boundary)
         if target.kind == "slot" and target.used < len(names) and target.value is not MISSING:
@@ -621,6 +622,10 @@ class Describer:
             self._missed = self._missed or target.kind == "missing"
             return None
         label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
+        if target.key == PATH and target.value is not MISSING:
+            return self.slot(target.owner, "modules inside", f"{label}: modules", read_modules)
+        if target.key in LOCATION:  # of another module: where that lies
+            return None
         return self.slot(target.owner, target.key, label, _reader_of(target), target.value)
 
     # --- classes --------------------------------------------------------------------------------------

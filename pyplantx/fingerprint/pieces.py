@@ -122,6 +122,14 @@ def read_class(owner: type, key: str) -> Any:
     return {key: held} if key in TARGETS and isinstance(held, str) else held
 
 
+def read_modules(owner: dict[str, Any], key: str) -> Any:
+    """The names of the modules in a package, loaded or not; `MISSING` if it is none."""
+    from pkgutil import iter_modules
+
+    folders = owner.get("__path__", ())
+    return sorted((one.name, one.ispkg) for one in iter_modules(map(str, folders))) or MISSING
+
+
 def read_derived(owner: type, key: str) -> Any:
     """The classes that derive from one, in the order in which they were made; `MISSING` if there are none."""
     return type.__subclasses__(owner) or MISSING

@@ -22,6 +22,9 @@ LOCATION: Final = frozenset(
     {"__name__", "__file__", "__spec__", "__loader__", "__package__", "__path__", "__cached__", "__builtins__"}
 )
 
+#: Who takes this of a package looks for what is in it: `pkgutil.iter_modules(plugins.__path__)`.
+PATH: Final = "__path__"
+
 #: The command line is as good as a global of the program's own.
 _ARGUMENTS: Final = "argv"
 

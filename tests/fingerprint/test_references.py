@@ -486,6 +486,30 @@ def test_function_level_import_used_as_a_whole(tmp_path: Path) -> None:
     assert changes(tmp_path, files, "utils.py", "A = 1", "A = 2")
 
 
+@pytest.mark.parametrize(
+    "app",
+    [
+        "import pkg, pkgutil\ndef f(): return list(pkgutil.iter_modules(pkg.__path__))\n",
+        "import pkgutil\ndef f():\n    import pkg\n    return list(pkgutil.walk_packages(pkg.__path__, 'pkg.'))\n",
+        "from pkg import f\n",
+    ],
+)
+def test_the_modules_in_a_package_count_for_who_looks_for_them(tmp_path: Path, app: str) -> None:
+    """Not where it lies: each of these is in another folder."""
+    own = "import pkgutil\ndef f(): return list(pkgutil.iter_modules(__path__))\n"
+    files = {"app.py": app, "pkg/__init__.py": own, "pkg/one.py": "K = 1\n"}
+    before = fingerprints(tmp_path / "before", files, "f")
+    assert fingerprints(tmp_path / "moved", {**files, "pkg/one.py": "K = 2\n"}, "f") == before
+    assert fingerprints(tmp_path / "added", {**files, "pkg/two.py": ""}, "f") != before
+
+
+def test_where_another_module_lies_does_not_count(tmp_path: Path) -> None:
+    files = {"app.py": "import utils\ndef f(): return utils.__file__, utils.__name__, utils.K\n", "utils.py": "K = 1\n"}
+    before = fingerprints(tmp_path / "before", files, "f")
+    assert fingerprints(tmp_path / "moved", files, "f") == before
+    assert fingerprints(tmp_path / "edited", {**files, "utils.py": "K = 2\n"}, "f") != before
+
+
 def test_modules_with_a_class_of_the_project(tmp_path: Path) -> None:
     files = {
         "app.py": "def f():\n    from odd import double\n    return double\n",
