@@ -53,7 +53,7 @@ class Graph:
         """Root digest of an object; docstrings, names, annotations count if anything in reach reads them."""
         if id(obj) not in self._roots:
             node = self.node(obj)
-            if all([id(ref) in self._roots for ref in node.refs]):
+            if self._know_roots(node.refs):
                 self._close([node])
             else:
                 self._visit(node)
@@ -61,6 +61,16 @@ class Graph:
             return self._roots[id(obj)]
         wide = self.wide(obj)
         return self._roots[id(obj)] if wide is self else wide.root(obj)
+
+    def _know_roots(self, refs: list[Any]) -> bool:
+        """Whether all of these have roots; pieces that refer to no other are given theirs at once."""
+        for ref in refs:
+            if id(ref) not in self._roots:
+                node = self.node(ref)
+                if node.refs:
+                    return False
+                self._close([node])
+        return True
 
     def wide(self, obj: Any) -> Graph:
         """The graph that counts for an object whose root is known: with what is read about the pieces in its reach."""
@@ -124,7 +134,7 @@ class Graph:
 
     def _close(self, members: list[Node]) -> None:
         """Give a component its roots."""
-        if len(members) == 1 and not any(ref is members[0].obj for ref in members[0].refs):
+        if len(members) == 1 and not any([ref is members[0].obj for ref in members[0].refs]):
             self._roots[id(members[0].obj)] = self._single(members[0])
         else:
             self._circle(members)
@@ -141,7 +151,7 @@ class Graph:
         data = node.data
         if not node.refs:
             return plain_root(data)
-        roots = "".join(self._roots[id(ref)] for ref in node.refs)
+        roots = "".join([self._roots[id(ref)] for ref in node.refs])
         return hash_bytes(b"R" + size(len(data)) + data + roots.encode())
 
     def _circle(self, members: list[Node]) -> None:

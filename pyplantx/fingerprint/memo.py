@@ -2,8 +2,9 @@
 
 Records of a thousand functions are kept together, in one text for each program: to write or read one by itself costs
 two microseconds, in every process. A few that are new, after an edit, are kept by themselves, each under the raw digest
-of its code. A program that is new here, or asks for much that it never asked for (a script was renamed, a module is used by
-another one), looks into the texts that others have kept last. What a killed process had found out is found out again.
+of its code. A program that is new here, or asks for much that it never asked for (a script was renamed, a module is
+used by another one), looks into the texts that others have kept last. What a killed process had found out is found out
+again.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class PackedMemo:
         self._new.clear()
 
     def _of_others(self, raw: Digest) -> str | None:
-        """What another program has found out; not for the few that an edit makes, as reading all texts takes a while."""
+        """What another program has found out; not for the few that an edit makes: to read all texts takes a while."""
         if self._pack and self._alone < _MANY:
             return None
         if self._others is None:

@@ -10,7 +10,7 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
@@ -71,6 +71,12 @@ SUBREACTOR: Final = b"subreactor 2\0"
 #: Said of functions that import by a computed text. What they import is asked for when they do: no older trace has it.
 OBSERVED: Final = b"imports are observed\0"
 
+#: Leaves that can't be altered.
+_FIXED: Final = frozenset(LEAVES) - {bytearray}
+
+#: What a slot says that holds a function of the project: how the encoding writes the first piece of code in a value.
+_FIRST_CODE: Final = b"C" + text("#0")
+
 #: Names in code that finds code by computed text.
 _FINDERS: Final = WATCHED_FINDERS | {"__import__", "eval", "exec", "globals", "__globals__", "f_globals"}
 
@@ -99,6 +105,7 @@ _SYMPY_NOISE: Final = frozenset({"_prop_handler", "default_assumptions"})
 _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
 _NO_NAMES: Final[frozenset[str]] = frozenset()
+_is_function_noise_at_all: Final = _FUNCTION_NOISE.__contains__
 #: What Python makes when it is first asked for, and which counts once something is in it.
 _FILLED_LATER: Final = frozenset({"__annotations__"})
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
@@ -158,7 +165,7 @@ class Describer:
         """The slots that hold something else by now: key, as it was, as it is."""
         for key, slot in self.slots.items():
             value = slot.read(slot.owner, slot.key)
-            if value is slot.value and (type(value) in LEAVES or value is MISSING or is_code(value)):
+            if value is slot.value and _is_fixed(value):
                 continue
             after = Slot(slot.owner, slot.key, slot.label, value, slot.read)
             self.fill(after)
@@ -202,6 +209,27 @@ class Describer:
 
     def fill(self, slot: Slot) -> None:
         """Encode what a slot holds."""
+        value = slot.value
+        leaf = LEAVES.get(type(value))
+        if leaf is not None:
+            slot.now = slot.data = leaf(value)
+        elif value is MISSING:
+            slot.now = slot.data = ABSENT
+        elif type(value) is types.FunctionType:
+            self._fill_function(slot, value)
+        else:
+            self._fill_other(slot)
+        if b"__" in slot.now:
+            slot.sees = read_by_text(slot.now.decode("latin-1"))
+
+    def _fill_function(self, slot: Slot, function: types.FunctionType) -> None:
+        """As `_fill_other` would, without the encoder: this is what most slots hold."""
+        name = self.plain_name(function)
+        slot.now = slot.data = _FIRST_CODE if name is None else b"C" + text(name)
+        slot.refs = slot.refs_now = (function,) if name is None else ()
+        slot.sees = READ_BY.get(function.__name__, 0)  # `from inspect import signature as look`
+
+    def _fill_other(self, slot: Slot) -> None:
         refs: list[Any] = []
         opaque: list[str] = []
         numbers: dict[int, str] = {}  # of what is among the refs, which keep it alive
@@ -225,18 +253,9 @@ class Describer:
         slot.now = slot.data = self._encode(slot, stand_in, opaque)
         slot.refs = slot.refs_now = tuple(refs)
         slot.opaque = tuple(opaque)
-        if b"__" in slot.now:
-            slot.sees = read_by_text(slot.now.decode("latin-1"))
-        elif type(slot.value) is types.FunctionType:
-            slot.sees = READ_BY.get(slot.value.__name__, 0)  # `from inspect import signature as look`
 
     def _encode(self, slot: Slot, stand_in: Callable[[object], str], opaque: list[str]) -> bytes:
         value = slot.value
-        leaf = LEAVES.get(type(value))
-        if leaf is not None:
-            return leaf(value)
-        if value is MISSING:
-            return ABSENT
 
         def note(thing: object) -> None:
             opaque.append(f"{slot.label}: a {qualified(type(thing))}")
@@ -300,6 +319,8 @@ class Describer:
 
     def describe(self, obj: Any) -> Node:
         """The node of a piece of code, or of any other object (then it is one value)."""
+        if type(obj) is types.FunctionType and not obj.__dict__:  # with nothing that could mark it
+            return self._function(obj)
         pin = static_pin(obj)
         if pin is not None:
             node = Node(obj, b"pin\0")
@@ -479,11 +500,15 @@ class Describer:
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
-        for key in ("__defaults__", "__kwdefaults__"):
-            if getattr(function, key):
-                node.add_slot(self.slot(function, key, f"{node.label}: defaults", read_attribute))
+        for key, held in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
+            if held:
+                node.add_slot(self.slot(function, key, f"{node.label}: defaults", read_attribute, held))
 
     def _add_closure(self, node: Node, function: types.FunctionType) -> None:
+        attributes = function.__dict__
+        if not attributes and function.__closure__ is None:  # nearly always
+            self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
+            return
         noise: frozenset[str] = _DISPATCH_NOISE if function.__globals__ is vars(functools) else frozenset()
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name in noise:
@@ -491,9 +516,8 @@ class Describer:
             slot = self.slot(cell, "", f"{node.label}: closure variable {name}", read_cell)
             node.own += text(name)
             node.add_slot(slot)
-        attributes = function.__dict__
-        if not attributes:  # nearly always
-            self._listed[id(attributes)] = (attributes, node, _FUNCTION_NOISE.__contains__, _NO_NAMES)
+        if not attributes:
+            self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
             return
         if "__wrapped__" in attributes:
             node.add_ref(attributes["__wrapped__"])
@@ -502,9 +526,11 @@ class Describer:
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
-        place, finders = id(namespace), _named_finders(function.__code__) if record.dynamic else set[str]()
+        place, finders = id(namespace), _named_finders(function.__code__) if record.dynamic else set()
         # imports first: plug-ins may register themselves in what a global holds
-        brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
+        brought: Sequence[Target] = ()
+        if record.imports:
+            brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
         for chain in record.chains:
             reference = self._references.get((place, chain)) or self._refer_first(namespace, chain)
             reference.add_to(node)
@@ -539,8 +565,12 @@ class Describer:
 
     def _refer_first(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to, found once per module and activity."""
-        refer = {"@": self._mention, "=": self._refer_called}.get(chain[0])
-        reference = refer(namespace, chain[1:]) if refer else self._refer(namespace, chain)
+        if chain[0] == "@":
+            reference = self._mention(namespace, chain[1:])
+        elif chain[0] == "=":
+            reference = self._refer_called(namespace, chain[1:])
+        else:
+            reference = self._refer(namespace, chain)
         self._references[id(namespace), chain] = reference
         return reference
 
@@ -667,6 +697,14 @@ def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any =
     if slot is not None:
         return Reference(namespace, text(name), slot, finder=target.finder)
     return Reference(namespace, text(target.kind) + text(target.text), finder=target.finder)
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether it can't hold anything else than before, being the same object."""
+    kind = type(value)
+    if kind is tuple:
+        return all([type(item) in _FIXED for item in value])
+    return kind in _FIXED or value is MISSING or is_code(value)
 
 
 # --- small questions about objects ------------------------------------------------------------------------

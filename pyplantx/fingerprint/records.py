@@ -52,6 +52,7 @@ Pieces = list[list[str]]
 #: What a pattern for names has where the code says nothing.
 ANYTHING: Final = r"[\s\S]*"
 
+_new = tuple.__new__  # see `core/trace.py`
 _RAW_DOMAIN: Final = DOMAIN.encode() + b"raw " + _RECORDS + b"\0"
 _quote: Final = json.encoder.encode_basestring_ascii
 _encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -171,11 +172,11 @@ class Record(NamedTuple):
     def from_text(cls, text: str) -> Record:
         """The inverse of `to_text`."""
         if text[32] == ".":
-            return cls(text[:32], [], [], hints=text[34:])
+            return _new(cls, (text[:32], [], [], 0, False, False, text[34:]))
         chains, flags, imports, hints = text[33:].split("\t")
         brought = [Import(*one) for one in json.loads(imports)] if imports else []
         sees = sum(bit for letter, bit in _FLAGS.items() if letter in flags) if flags else 0
-        return cls(text[:32], chains.split(), brought, sees, "y" in flags, "q" in flags, hints)
+        return _new(cls, (text[:32], chains.split(), brought, sees, "y" in flags, "q" in flags, hints))
 
 
 def is_closed(text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
@@ -30,6 +30,7 @@ _FINDERS: Final = (globals, eval, exec)
 _MODULE_FINDERS: Final = frozenset(
     {"importlib.import_module", "pydoc.locate", "pkgutil.resolve_name", "runpy.run_module", "runpy.run_path"}
 )
+_MODULE_FINDER_NAMES: Final = frozenset({name.rpartition(".")[2] for name in _MODULE_FINDERS})
 _LIBRARY_FINDERS: Final = (
     "sys:modules",
     *(f"builtins:{finder.__name__}" for finder in _FINDERS),
@@ -37,6 +38,10 @@ _LIBRARY_FINDERS: Final = (
 )
 #: Those of which it is seen, as they are called, what they find; see `pyplantx.imports`.
 WATCHED_FINDERS: Final = frozenset({"import_module", "importlib.import_module", "pkgutil.resolve_name"})
+
+
+_NOWHERE: Final[dict[str, Any]] = {}
+_new = tuple.__new__  # see `core/trace.py`
 
 
 class Target(NamedTuple):
@@ -62,23 +67,21 @@ class Target(NamedTuple):
     kind: str
     text: str = ""
     value: Any = MISSING
-    owner: dict[str, Any] = {}
+    owner: dict[str, Any] = _NOWHERE
     key: str = ""
     used: int = 1
 
     @property
     def finder(self) -> str:
         """Name of this, if it finds what the caller's own module holds by names that are computed; else ""."""
-        if self.kind == "library":
-            path = self.text.partition("@")[0].replace(":", ".")
-            return path if self.text.startswith(_LIBRARY_FINDERS) else ""
-        return self._module_finder or next((one.__name__ for one in _FINDERS if self.value is one), "")
-
-    @property
-    def _module_finder(self) -> str:
-        if type(self.value) is not FunctionType or self.key == "import_module":
+        kind, text, value, _, key, _ = self
+        if kind == "library":
+            return text.partition("@")[0].replace(":", ".") if text.startswith(_LIBRARY_FINDERS) else ""
+        if type(value) is BuiltinFunctionType:
+            return value.__name__ if value in _FINDERS else ""
+        if type(value) is not FunctionType or value.__name__ not in _MODULE_FINDER_NAMES or key == "import_module":
             return ""
-        name = f"{self.value.__module__}.{self.value.__qualname__}"
+        name = f"{value.__module__}.{value.__qualname__}"
         return name if name in _MODULE_FINDERS else ""
 
 
@@ -97,7 +100,8 @@ def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Bou
         if boundary.is_library(value.__name__, _file(value)):
             if value is sys and chain[used : used + 1] == [_ARGUMENTS]:
                 return _arguments(used + 1)
-            return Target("library", boundary.name_library(value.__name__, ".".join(chain[used:])), value, used=used)
+            library = boundary.name_library(value.__name__, ".".join(chain[used:]))
+            return _new(Target, ("library", library, value, _NOWHERE, "", used))
         if used == len(chain) or _is_up_to_class(value, chain[used], boundary):
             return Target("module", value=value, owner=owner, key=name, used=used)
         owner, name, used = vars(value), chain[used], used + 1
@@ -108,7 +112,7 @@ def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Bou
         return _arguments(used)
     if value is sys.modules:  # it holds whatever has been imported so far
         return Target("library", boundary.name_library("sys", "modules"), value, used=used)
-    return Target("slot", value=value, owner=owner, key=name, used=used)
+    return _new(Target, ("slot", "", value, owner, name, used))
 
 
 def _arguments(used: int) -> Target:
@@ -119,7 +123,7 @@ def _builtin(namespace: dict[str, Any], name: str) -> Target:
     builtins = namespace.get("__builtins__", sys.modules["builtins"])
     names = vars(builtins) if isinstance(builtins, ModuleType) else builtins
     if name in names:
-        return Target("builtin", name, names[name])
+        return _new(Target, ("builtin", name, names[name], _NOWHERE, "", 1))
     return Target("missing", name, owner=namespace, key=name)
 
 
