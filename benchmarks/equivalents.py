@@ -2,7 +2,8 @@
 
 Every program is a module with ``run(seed, folder)``, which opens the store, computes the result and leaves
 it stored. Step i of a chain is ``(x * 3 + i) % 9973``; a fan-out sends one number through N such steps and
-sums. In a chain with helpers each step calls a function of its own, which reads a constant of the module. `expected` says what must come out, whoever computes it.
+sums. In a chain with helpers each step calls a function of its own, which reads a constant of the module.
+`expected` says what must come out, whoever computes it.
 """
 
 from __future__ import annotations

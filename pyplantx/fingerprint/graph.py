@@ -18,9 +18,11 @@ from pyplantx.fingerprint.pieces import Node
 from pyplantx.fingerprint.value import hash_bytes
 
 
-def plain_root(data: bytes) -> Digest:
-    """Root of a piece that refers to no other."""
-    return hash_bytes(b"N" + data)
+def root_of(data: bytes, roots: list[Digest]) -> Digest:
+    """Root of a piece that is in no circle, from its data and the roots of what it refers to."""
+    if not roots:
+        return hash_bytes(b"N" + data)
+    return hash_bytes(b"R" + size(len(data)) + data + "".join(roots).encode())
 
 
 class Graph:
@@ -135,7 +137,8 @@ class Graph:
     def _close(self, members: list[Node]) -> None:
         """Give a component its roots."""
         if len(members) == 1 and not any([ref is members[0].obj for ref in members[0].refs]):
-            self._roots[id(members[0].obj)] = self._single(members[0])
+            node = members[0]
+            self._roots[id(node.obj)] = root_of(node.data, [self._roots[id(ref)] for ref in node.refs])
         else:
             self._circle(members)
         sees = 0
@@ -146,13 +149,6 @@ class Graph:
                 sees |= self._sees.get(id(ref), 0)
         if sees:
             self._sees.update({id(member.obj): sees for member in members})
-
-    def _single(self, node: Node) -> Digest:
-        data = node.data
-        if not node.refs:
-            return plain_root(data)
-        roots = "".join([self._roots[id(ref)] for ref in node.refs])
-        return hash_bytes(b"R" + size(len(data)) + data + roots.encode())
 
     def _circle(self, members: list[Node]) -> None:
         """Roots of pieces that refer to each other, by refinement, so that neither entry nor order shows.

@@ -184,6 +184,14 @@ def is_closed(text: str) -> bool:
     return text[32] == "."
 
 
+def plain_chains(text: str) -> list[str] | None:
+    """`Record.chains`, of a record's text, if these are all that the code refers to; else None."""
+    if text[32] == ".":
+        return []
+    chains, flags, imports, _ = text[33:].split("\t")
+    return None if flags or imports else chains.split()
+
+
 def sent_in(text: str) -> list[Pieces]:
     """`Record.sent`, of a record's text."""
     hints = text[34:] if text[32] == "." else text[text.rindex("\t") + 1 :]
