@@ -128,8 +128,8 @@ class Fingerprinter:
         self._forget_roots()
 
     def _forget_roots(self) -> None:
-        self._plain = PlainFunctions(self._describer, self._record_text, self._in_project)
         self._graph = Graph(self._describer.describe, self._describer.widen)
+        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._in_project)
         self._reaches.clear()
 
     @property

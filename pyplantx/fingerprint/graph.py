@@ -8,7 +8,7 @@ linear graph algorithms"; the iterative form with an explicit stack of iterators
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -73,6 +73,13 @@ class Graph:
                     return False
                 self._close([node])
         return True
+
+    def root_apart_from(self, obj: Any, others: Iterable[Any]) -> Digest | None:
+        """Root of an object; None if it reads about code, or if one of the others may be in its reach."""
+        root = self.root(obj)
+        if id(obj) in self._sees or any([id(other) in self._roots for other in others]):
+            return None
+        return root
 
     def wide(self, obj: Any) -> Graph:
         """The graph that counts for an object whose root is known: with what is read about the pieces in its reach."""

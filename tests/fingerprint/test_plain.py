@@ -18,6 +18,7 @@ from pyplantx.fingerprint.plain import PlainFunctions
 HEAD = """
 import math
 import numpy as np
+from functools import lru_cache, partial
 from math import floor
 L = [1]
 class C:
@@ -52,10 +53,19 @@ SHAPES = [
     CLOSED_OVER,
     COUNTING,
 ]
+HOLDERS = [
+    "class C:\n    n = 1\n    def go(self, x): return {f}(x)",
+    "class C:\n    n = {f}\n    def go(self, x): return self.n",
+    "L = [{f}, 1]",
+    "{k} = {f}",
+    "{k} = lambda: {f}(1)",
+    "{k} = partial({f}, 2)",
+    "{k} = lru_cache({f})",
+]
 FUNCTIONS, CONSTANTS = [f"f{i}" for i in range(5)], [f"K{i}" for i in range(3)]
 VALUES = ["1", "1.0", "True", "'a'", "'__name__'", "b'x'", "None", "(1, 'b')", "(1, [2])", "[2]", "bytearray(2)", "len"]
 USED = [*CONSTANTS, "L[0]", "len('ab')", "math.floor(x)", "floor(x)", "np.linalg.norm(x)", "C().go(x)", "gone"]
-DONE = ["L.append(2)", "C.n += 1", "gone = 1", "{f}.hits = 1", "{f}.__doc__ = 'Other.'", "{f}.__defaults__ = (9,)"]
+DONE = ["L.append(2)", "C.n = 2", "gone = 1", "{f}.hits = 1", "{f}.__doc__ = 'Other.'", "{f}.__defaults__ = (9,)"]
 
 names = st.sampled_from(FUNCTIONS)
 terms = st.one_of(
@@ -63,7 +73,10 @@ terms = st.one_of(
     *[st.builds(text.format, names) for text in ("{}(x)", "{}(x)", "{}.__doc__", "{}.__name__", "{}.hits")],
 )
 bodies = st.lists(terms, max_size=3).map(lambda parts: " + ".join(["x", *parts]))
-definitions = st.builds(lambda f, shape, body: shape.format(f=f, body=body), names, st.sampled_from(SHAPES), bodies)
+definitions = st.one_of(
+    st.builds(lambda f, shape, body: shape.format(f=f, body=body), names, st.sampled_from(SHAPES), bodies),
+    st.builds(lambda f, k, text: text.format(f=f, k=k), names, st.sampled_from(CONSTANTS), st.sampled_from(HOLDERS)),
+)
 changes = st.one_of(
     definitions,
     st.builds("{} = {}".format, st.sampled_from(CONSTANTS), st.sampled_from(VALUES)),
@@ -132,6 +145,7 @@ USUAL = {
     "library": "import math\ndef f(x): return math.floor(x) + len('a')",
     "default": "def f(x, k=2, name='a'): return g(x)\ndef g(x): return x",
     "closure": "def make(k, g):\n    def f(x): return g(k) + x\n    return f\nf = make(1, lambda x: x)",
+    "class": "class C: pass\ndef f(x): return C()",
     "attribute of a module": "import math\ndef f(x): return math.pi * x",
 }
 
@@ -142,7 +156,7 @@ def test_usual_functions_are_plain(name: str) -> None:
     counting, count = counted_nodes()
     with counting:
         session.printer.fingerprint(session.names["f"])
-    assert count() == 0
+    assert count() == name.count("class")
 
 
 @pytest.mark.parametrize("length", [3, 200])
