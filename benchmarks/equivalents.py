@@ -2,12 +2,14 @@
 
 Every program is a module with ``run(seed, folder)``, which opens the store, computes the result and leaves
 it stored. Step i of a chain is ``(x * 3 + i) % 9973``; a fan-out sends one number through N such steps and
-sums. `expected` says what must come out, whoever computes it.
+sums. In a chain with helpers each step calls a function of its own, which reads a constant of the module.
+`expected` says what must come out, whoever computes it.
 """
 
 from __future__ import annotations
 
 MODULUS = 9973
+CHAIN, FAN, HELPERS = "chain", "fan", "chain with helpers"
 
 
 def step(i: int, x: int) -> int:
@@ -16,7 +18,7 @@ def step(i: int, x: int) -> int:
 
 def expected(shape: str, size: int, seed: int) -> int:
     """The result, computed the plain way."""
-    if shape == "fan":
+    if shape == FAN:
         return sum(step(i, seed + 1) for i in range(size))
     x = seed + 1
     for i in range(size):
@@ -27,10 +29,15 @@ def expected(shape: str, size: int, seed: int) -> int:
 def source(system: str, shape: str, size: int, edited: bool = False) -> str:
     """Text of the program; `edited` rewrites the middle step so that its value stays the same."""
     lines = list(HEADS[system])
+    if shape == HELPERS:
+        lines.append(f"MODULUS = {MODULUS}")
     for i in range(size):
         text = f"(x * 3 + {i}) % {MODULUS}"
         if edited and i == size // 2:
             text = f"({i} + 3 * x) % {MODULUS}"
+        if shape == HELPERS:
+            lines += [f"def h{i}(x):", f"    return {text}".replace(str(MODULUS), "MODULUS")]
+            text = f"h{i}(x)"
         lines += STEPS[system](i, text, shape)
     return "\n".join(lines + TAILS[system](shape, size)) + "\n"
 
@@ -46,7 +53,7 @@ PLANT_HEAD = [
 
 
 def plant_step(i: int, text: str, shape: str) -> list[str]:
-    before = "x_first" if shape == "fan" or i == 0 else f"x{i - 1}"
+    before = "x_first" if shape == FAN or i == 0 else f"x{i - 1}"
     return [
         "@ReactorFunc",
         f"def r{i}(pipe):",
@@ -62,8 +69,8 @@ def plant_tail(shape: str, size: int) -> list[str]:
         f"    xs = yield pipe.receive(*[f'x{{i}}' for i in range({size})])",
         "    pipe.send('total', sum(xs))",
     ]
-    result = "total" if shape == "fan" else f"x{size - 1}"
-    return (sink if shape == "fan" else []) + [
+    result = "total" if shape == FAN else f"x{size - 1}"
+    return (sink if shape == FAN else []) + [
         "def run(seed, folder):",
         "    with Plant(folder) as plant:",
         "        plant.set_config({'seed': seed})",
@@ -93,7 +100,7 @@ def cache_step(i: int, text: str, shape: str) -> list[str]:
 
 def cache_tail(shape: str, size: int) -> list[str]:
     steps = f"STEPS = [globals()[f'r{{i}}'] for i in range({size})]"
-    if shape == "fan":
+    if shape == FAN:
         body = ["    x = first(seed)", "    return last([step(x) for step in STEPS])"]
         return [steps, "@cached", "def last(xs):", "    return sum(xs)", "def run(seed, folder):", *body]
     body = ["    x = first(seed)", "    for step in STEPS:", "        x = step(x)", "    return x"]

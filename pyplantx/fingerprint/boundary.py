@@ -89,8 +89,10 @@ class Boundary:
 
     def owns_globals(self, namespace: Mapping[str, Any]) -> bool:
         """Whether the module with this namespace is library code; made by ``exec`` without a name: no."""
-        file = namespace.get("__file__")
-        return self.is_library(namespace.get("__name__"), file if isinstance(file, str) else None)
+        name, file = namespace.get("__name__"), namespace.get("__file__")
+        if type(name) is type(file) is str and (name, file) in self._known:  # nearly always
+            return self._known[name, file]
+        return self.is_library(name, file if isinstance(file, str) else None)
 
     def _decide(self, name: str, file: str | None) -> bool:
         if _below(name, ("pyplantx",)) or _below(name, self._library):

@@ -21,9 +21,10 @@ from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.modules import find_module, is_library_module
-from pyplantx.fingerprint.nodes import FUNCTION, SUBREACTOR, Describer
+from pyplantx.fingerprint.nodes import SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, role_function, static_attribute
-from pyplantx.fingerprint.pieces import ABSENT, Node, Pin, Slot, label_of
+from pyplantx.fingerprint.pieces import ABSENT, FUNCTION, Node, Pin, Slot, label_of
+from pyplantx.fingerprint.plain import PlainFunctions
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
 from pyplantx.fingerprint.references import follow
 from pyplantx.tuples import NamedTuple
@@ -123,8 +124,13 @@ class Fingerprinter:
         self._reaches: dict[int, _Reach] = {}
         self._frozen = self._loaded = False
         self._caches_seen = 0  # how many of those that the describer has met were let go where need be
-        self._describer = Describer(self._boundary, self.record, self._settle, self._former)
+        self._describer = Describer(self._boundary, self.record, self._settle, self._former, self._is_state)
+        self._forget_roots()
+
+    def _forget_roots(self) -> None:
         self._graph = Graph(self._describer.describe, self._describer.widen)
+        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._in_project)
+        self._reaches.clear()
 
     @property
     def boundary(self) -> Boundary:
@@ -169,16 +175,19 @@ class Fingerprinter:
     def _root(self, obj: Any) -> Digest:
         """The root of a piece of code, after all imports that describing it takes: they may fill what others read."""
         before = self._boundary.imported
-        root = self._graph.root(obj)
+        root = self._root_of(obj)
         while self._boundary.imported != before and not self._frozen:
             before = self._boundary.imported
             if self._describer.look_again():
-                self._graph = Graph(self._describer.describe, self._describer.widen)
-                self._reaches.clear()
-                root = self._graph.root(obj)
+                self._forget_roots()
+                root = self._root_of(obj)
         if self._frozen and len(self._describer.caches) > self._caches_seen:  # in code that was met in a run
             self._let_go()
         return root
+
+    def _root_of(self, obj: Any) -> Digest:
+        root = self._plain.root(obj) if type(obj) is types.FunctionType else None
+        return root or self._graph.root(obj)
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
         """The fingerprint of a function that refers to nothing, without building a graph; else None."""
@@ -525,6 +534,9 @@ class Fingerprinter:
         if state is None or state.slot.owner is not owner:
             return ()
         return (MISSING if state.before[0] == ABSENT else state.slot.value,)
+
+    def _is_state(self, key: tuple[int, str]) -> bool:
+        return key in self._state
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""

@@ -336,6 +336,9 @@ class Encoder:
     # --- everything else ------------------------------------------------------------------------------
 
     def _write_other(self, value: Any, cls: type) -> None:
+        if cls is types.FunctionType or cls is type:  # most code, of which its kind says nothing else
+            self._write_code(value)
+            return
         kind = self._kind(cls)
         if kind.is_code(value):
             self._write_code(value)

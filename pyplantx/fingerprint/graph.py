@@ -8,7 +8,7 @@ linear graph algorithms"; the iterative form with an explicit stack of iterators
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -18,9 +18,11 @@ from pyplantx.fingerprint.pieces import Node
 from pyplantx.fingerprint.value import hash_bytes
 
 
-def plain_root(data: bytes) -> Digest:
-    """Root of a piece that refers to no other."""
-    return hash_bytes(b"N" + data)
+def root_of(data: bytes, roots: list[Digest]) -> Digest:
+    """Root of a piece that is in no circle, from its data and the roots of what it refers to."""
+    if not roots:
+        return hash_bytes(b"N" + data)
+    return hash_bytes(b"R" + size(len(data)) + data + "".join(roots).encode())
 
 
 class Graph:
@@ -53,7 +55,7 @@ class Graph:
         """Root digest of an object; docstrings, names, annotations count if anything in reach reads them."""
         if id(obj) not in self._roots:
             node = self.node(obj)
-            if all([id(ref) in self._roots for ref in node.refs]):
+            if self._know_roots(node.refs):
                 self._close([node])
             else:
                 self._visit(node)
@@ -61,6 +63,23 @@ class Graph:
             return self._roots[id(obj)]
         wide = self.wide(obj)
         return self._roots[id(obj)] if wide is self else wide.root(obj)
+
+    def _know_roots(self, refs: list[Any]) -> bool:
+        """Whether all of these have roots; pieces that refer to no other are given theirs at once."""
+        for ref in refs:
+            if id(ref) not in self._roots:
+                node = self.node(ref)
+                if node.refs:
+                    return False
+                self._close([node])
+        return True
+
+    def root_apart_from(self, obj: Any, others: Iterable[Any]) -> Digest | None:
+        """Root of an object; None if it reads about code, or if one of the others may be in its reach."""
+        root = self.root(obj)
+        if id(obj) in self._sees or any([id(other) in self._roots for other in others]):
+            return None
+        return root
 
     def wide(self, obj: Any) -> Graph:
         """The graph that counts for an object whose root is known: with what is read about the pieces in its reach."""
@@ -129,8 +148,9 @@ class Graph:
 
     def _close(self, members: list[Node]) -> None:
         """Give a component its roots."""
-        if len(members) == 1 and not any(ref is members[0].obj for ref in members[0].refs):
-            self._roots[id(members[0].obj)] = self._single(members[0])
+        if len(members) == 1 and not any([ref is members[0].obj for ref in members[0].refs]):
+            node = members[0]
+            self._roots[id(node.obj)] = root_of(node.data, [self._roots[id(ref)] for ref in node.refs])
         else:
             self._circle(members)
         sees = 0
@@ -141,13 +161,6 @@ class Graph:
                 sees |= self._sees.get(id(ref), 0)
         if sees:
             self._sees.update({id(member.obj): sees for member in members})
-
-    def _single(self, node: Node) -> Digest:
-        data = node.data
-        if not node.refs:
-            return plain_root(data)
-        roots = "".join(self._roots[id(ref)] for ref in node.refs)
-        return hash_bytes(b"R" + size(len(data)) + data + roots.encode())
 
     def _circle(self, members: list[Node]) -> None:
         """Roots of pieces that refer to each other, by refinement, so that neither entry nor order shows.

@@ -11,13 +11,13 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
-from pyplantx.fingerprint.encoding import LEAVES
+from pyplantx.fingerprint.encoding import LEAVES, flat
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
@@ -40,9 +40,12 @@ from pyplantx.fingerprint.objects import (
 )
 from pyplantx.fingerprint.pieces import (
     ABSENT,
+    FUNCTION,
+    Look,
     Node,
     Reference,
     Slot,
+    framed,
     inner_names,
     label_of,
     names_of,
@@ -62,9 +65,7 @@ from pyplantx.fingerprint.ranks import Ranks
 from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
 from pyplantx.fingerprint.references import LOCATION, PATH, WATCHED_FINDERS, Target, follow, follow_import, member
 from pyplantx.fingerprint.settings import place_of
-
-#: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
-FUNCTION: Final = b"function\0"
+from pyplantx.tuples import NamedTuple
 
 #: What is said of compiled code of which nothing can be seen. It has no state that Python code could alter.
 COMPILED: Final = "compiled, and its file can't be found"
@@ -75,6 +76,15 @@ SUBREACTOR: Final = b"subreactor 2\0"
 
 #: Said of functions that import by a computed text. What they import is asked for when they do: no older trace has it.
 OBSERVED: Final = b"imports are observed\0"
+
+#: What the defaults of a function are called, behind its name.
+_DEFAULTS: Final = "defaults"
+
+#: Leaves that can't be altered.
+_FIXED: Final = frozenset(LEAVES) - {bytearray}
+
+#: What a slot says that holds a function of the project: how the encoding writes the first piece of code in a value.
+_FIRST_CODE: Final = b"C" + text("#0")
 
 #: Names in code that finds code by computed text.
 _FINDERS: Final = WATCHED_FINDERS | {"__import__", "eval", "exec", "globals", "__globals__", "f_globals"}
@@ -104,13 +114,42 @@ _SYMPY_NOISE: Final = frozenset({"_prop_handler", "default_assumptions"})
 _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
 _FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
 _NO_NAMES: Final[frozenset[str]] = frozenset()
+_is_function_noise_at_all: Final = _FUNCTION_NOISE.__contains__
 #: What Python makes when it is first asked for, and which counts once something is in it.
 _FILLED_LATER: Final = frozenset({"__annotations__"})
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
 
+_new = tuple.__new__  # see `core/trace.py`
+
 #: A class, or the dict of a function or module, of which all counts: its node, what doesn't, all that it held.
 _Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str]]
+
+
+class _Watched(NamedTuple):
+    """A place that needs no slot unless it changes.
+
+    Attributes
+    ----------
+    owner, key, value, read
+        As of a slot.
+    holder, name
+        What it belongs to: a namespace and a name in it, a function and one of its closure variables or its defaults.
+    """
+
+    owner: Any
+    key: str
+    value: Any
+    read: Callable[[Any, str], Any]
+    holder: Any
+    name: str
+
+    @property
+    def label(self) -> str:
+        """What people call the place."""
+        if isinstance(self.holder, dict):
+            return _global_label(self.holder, self.name)
+        return f"{label_of(self.holder)}: {self.name}"
 
 
 class Describer:
@@ -126,6 +165,8 @@ class Describer:
         Given a fresh slot, returns the one that counts (see ``code.py``: state).
     former : callable
         Owner, key -> what lay there before running code was seen to change it, as the only item; empty if it was not.
+    is_state : callable
+        (Identity of the owner, key) -> whether running code was seen to change what is there.
     """
 
     def __init__(
@@ -134,13 +175,17 @@ class Describer:
         record: Callable[[types.CodeType], Record],
         settle: Callable[[Slot], Slot],
         former: Callable[[Any, str], tuple[Any, ...]],
+        is_state: Callable[[tuple[int, str]], bool],
     ) -> None:
         self._boundary = boundary
         self._record = record
         self._settle = settle
         self._former = former
+        self._is_state = is_state
         self._ranks = Ranks(boundary, record, self.plain_name, _held_parts)
         self.slots: dict[tuple[int, str], Slot] = {}
+        self._watched: dict[tuple[int, str], _Watched] = {}
+        self._bare: list[types.FunctionType] = []  # that had no attributes
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
@@ -154,16 +199,72 @@ class Describer:
         """The slot for a place, looked at once per activity."""
         known = self.slots.get((id(owner), key))
         if known is None:
+            watched = self._watched.get((id(owner), key))
+            if watched is not None:
+                value = watched.value
             slot = Slot(owner, key, label, read(owner, key) if value is MISSING else value, read)
             self.fill(slot)
             known = self.slots[id(owner), key] = self._settle(slot)
         return known
 
+    def look(self, namespace: dict[str, Any], chain: str) -> Look | None:
+        """What a name adds to a function that uses it; None if a look does not tell."""
+        if chain not in LOCATION:
+            held = self._held_at(namespace, chain, read_item, namespace, chain)
+            if held is not None:
+                return text(chain), framed(chain, held[0]), held[1]
+        reference = self._references.get((id(namespace), chain)) or self._refer_first(namespace, chain)
+        return reference.at_a_look
+
+    def look_at_cell(self, function: types.FunctionType, name: str, cell: types.CellType) -> Look | None:
+        """What a closure variable adds to a function; None if a look does not tell."""
+        held = self._held_at(cell, "", read_cell, function, _cell_label(name))
+        return None if held is None else (text(name) + framed("", held[0]), b"", held[1])
+
+    def look_at_defaults(self, function: types.FunctionType) -> Look | None:
+        """What the defaults of its parameters add to a function; None if a look does not tell."""
+        held = self._held_at(function, "__defaults__", read_attribute, function, _DEFAULTS)
+        return None if held is None else (framed("__defaults__", held[0]), b"", held[1])
+
+    def _held_at(
+        self, owner: Any, key: str, read: Callable[[Any, str], Any], holder: Any, name: str
+    ) -> tuple[bytes, tuple[Any, ...]] | None:
+        """The encoding of a number, a text, a tuple of such, or a function in a place, and the code in it; else None.
+
+        The place needs no slot: it is watched. What is in it can't be altered, but be replaced.
+        """
+        place = id(owner), key
+        if place in self.slots or self._is_state(place):
+            return None
+        watched = self._watched.get(place)
+        value = read(owner, key) if watched is None else watched.value
+        held: tuple[bytes, tuple[Any, ...]] | None = None
+        if type(value) is not types.FunctionType:
+            held = _plain_value(value)
+        elif self._is_bare(value):
+            held = _FIRST_CODE, (value,)
+        if held is not None and watched is None:
+            self._watched[place] = _new(_Watched, (owner, key, value, read, holder, name))
+        return held
+
+    def _is_bare(self, function: types.FunctionType) -> bool:
+        """Whether a function is the project's, unmarked, and not called like one that reads about code."""
+        if function.__dict__ or function.__name__ in READ_BY:
+            return False
+        return not self._boundary.owns_globals(function.__globals__)
+
+    def watch_attributes(self, function: types.FunctionType) -> None:
+        """Of a function without attributes, which running code may give some."""
+        self._bare.append(function)
+
     def changed_slots(self) -> Iterator[tuple[tuple[int, str], Slot, Slot]]:
         """The slots that hold something else by now: key, as it was, as it is."""
+        for place in self._watched.values():
+            if place.read(place.owner, place.key) is not place.value:
+                self.slot(place.owner, place.key, place.label, place.read)
         for key, slot in self.slots.items():
             value = slot.read(slot.owner, slot.key)
-            if value is slot.value and (type(value) in LEAVES or value is MISSING or is_code(value)):
+            if value is slot.value and _is_fixed(value):
                 continue
             after = Slot(slot.owner, slot.key, slot.label, value, slot.read)
             self.fill(after)
@@ -180,6 +281,12 @@ class Describer:
                     slot = Slot(owner, key, f"{node.label}.{key}", _reader(owner)(owner, key), _reader(owner))
                     self.fill(slot)
                     yield (id(owner), key), slot
+        for function in self._bare:
+            attributes = function.__dict__
+            for key in sorted(_names_in(attributes) - _FUNCTION_NOISE):
+                slot = Slot(attributes, key, f"{label_of(function)}.{key}", attributes[key], read_item)
+                self.fill(slot)
+                yield (id(attributes), key), slot
 
     def _list(self, owner: Any, node: Node, is_noise: Callable[[str], bool]) -> list[str]:
         """The names in a class, or in the dict of a function or module, that count, in order; not what runs added."""
@@ -203,15 +310,38 @@ class Describer:
         changed = [key for key, *_ in self.changed_slots()]
         for key in changed:
             del self.slots[key]
+            self._watched.pop(key, None)
         again = bool(changed) or self._missed or next(self.arrivals(), None) is not None
         if again:
             self._references.clear()
             self._listed.clear()
+            self._bare.clear()
             self._missed = False
         return again
 
     def fill(self, slot: Slot) -> None:
         """Encode what a slot holds."""
+        value = slot.value
+        leaf = LEAVES.get(type(value))
+        if leaf is not None:
+            slot.now = slot.data = leaf(value)
+        elif value is MISSING:
+            slot.now = slot.data = ABSENT
+        elif type(value) is types.FunctionType:
+            self._fill_function(slot, value)
+        else:
+            self._fill_other(slot)
+        if b"__" in slot.now:
+            slot.sees = read_by_text(slot.now.decode("latin-1"))
+
+    def _fill_function(self, slot: Slot, function: types.FunctionType) -> None:
+        """As `_fill_other` would, without the encoder: this is what most slots hold."""
+        name = self.plain_name(function)
+        slot.now = slot.data = _FIRST_CODE if name is None else b"C" + text(name)
+        slot.refs = slot.refs_now = (function,) if name is None else ()
+        slot.sees = READ_BY.get(function.__name__, 0)  # `from inspect import signature as look`
+
+    def _fill_other(self, slot: Slot) -> None:
         refs: list[Any] = []
         opaque: list[str] = []
         numbers: dict[int, str] = {}  # of what is among the refs, which keep it alive
@@ -235,18 +365,9 @@ class Describer:
         slot.now = slot.data = self._encode(slot, stand_in, opaque)
         slot.refs = slot.refs_now = tuple(refs)
         slot.opaque = tuple(opaque)
-        if b"__" in slot.now:
-            slot.sees = read_by_text(slot.now.decode("latin-1"))
-        elif type(slot.value) is types.FunctionType:
-            slot.sees = READ_BY.get(slot.value.__name__, 0)  # `from inspect import signature as look`
 
     def _encode(self, slot: Slot, stand_in: Callable[[object], str], opaque: list[str]) -> bytes:
         value = slot.value
-        leaf = LEAVES.get(type(value))
-        if leaf is not None:
-            return leaf(value)
-        if value is MISSING:
-            return ABSENT
 
         def note(thing: object) -> None:
             opaque.append(f"{slot.label}: a {qualified(type(thing))}")
@@ -319,6 +440,8 @@ class Describer:
 
     def describe(self, obj: Any) -> Node:
         """The node of a piece of code, or of any other object (then it is one value)."""
+        if type(obj) is types.FunctionType and not obj.__dict__:  # with nothing that could mark it
+            return self._function(obj)
         pin = static_pin(obj)
         if pin is not None:
             node = Node(obj, b"pin\0")
@@ -498,21 +621,24 @@ class Describer:
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
-        for key in ("__defaults__", "__kwdefaults__"):
-            if getattr(function, key):
-                node.add_slot(self.slot(function, key, f"{node.label}: defaults", read_attribute))
+        for key, held in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
+            if held:
+                node.add_slot(self.slot(function, key, f"{node.label}: {_DEFAULTS}", read_attribute, held))
 
     def _add_closure(self, node: Node, function: types.FunctionType) -> None:
+        attributes = function.__dict__
+        if not attributes and function.__closure__ is None:  # nearly always
+            self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
+            return
         noise: frozenset[str] = _DISPATCH_NOISE if function.__globals__ is vars(functools) else frozenset()
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name in noise:
                 continue
-            slot = self.slot(cell, "", f"{node.label}: closure variable {name}", read_cell)
+            slot = self.slot(cell, "", f"{node.label}: {_cell_label(name)}", read_cell)
             node.own += text(name)
             node.add_slot(slot)
-        attributes = function.__dict__
-        if not attributes:  # nearly always
-            self._listed[id(attributes)] = (attributes, node, _FUNCTION_NOISE.__contains__, _NO_NAMES)
+        if not attributes:
+            self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
             return
         if "__wrapped__" in attributes:
             node.add_ref(attributes["__wrapped__"])
@@ -521,9 +647,11 @@ class Describer:
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
-        place, finders = id(namespace), _named_finders(function.__code__) if record.dynamic else set[str]()
+        place, finders = id(namespace), _named_finders(function.__code__) if record.dynamic else set()
         # imports first: plug-ins may register themselves in what a global holds
-        brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
+        brought: Sequence[Target] = ()
+        if record.imports:
+            brought = [target for one in record.imports for target in follow_import(namespace, one, self._boundary)]
         for chain in record.chains:
             reference = self._references.get((place, chain)) or self._refer_first(namespace, chain)
             reference.add_to(node)
@@ -558,8 +686,12 @@ class Describer:
 
     def _refer_first(self, namespace: dict[str, Any], chain: str) -> Reference:
         """What a name comes to, found once per module and activity."""
-        refer = {"@": self._mention, "=": self._refer_called}.get(chain[0])
-        reference = refer(namespace, chain[1:]) if refer else self._refer(namespace, chain)
+        if chain[0] == "@":
+            reference = self._mention(namespace, chain[1:])
+        elif chain[0] == "=":
+            reference = self._refer_called(namespace, chain[1:])
+        else:
+            reference = self._refer(namespace, chain)
         self._references[id(namespace), chain] = reference
         return reference
 
@@ -621,7 +753,7 @@ class Describer:
         if target.kind not in ("slot", "missing") or not target.key:
             self._missed = self._missed or target.kind == "missing"
             return None
-        label = f"constant {module_name(str(target.owner.get('__name__', '?')))}.{target.key}"
+        label = _global_label(target.owner, target.key)
         if target.key == PATH and target.value is not MISSING:
             return self.slot(target.owner, "modules inside", f"{label}: modules", read_modules)
         if target.key in LOCATION:  # of another module: where that lies
@@ -702,6 +834,14 @@ def _held_by(owner: Any) -> Mapping[str, Any]:
     return vars(owner) if isinstance(owner, type) else owner
 
 
+def _cell_label(name: str) -> str:
+    return f"closure variable {name}"
+
+
+def _global_label(namespace: Mapping[str, Any], name: str) -> str:
+    return f"constant {module_name(str(namespace.get('__name__', '?')))}.{name}"
+
+
 def _reader(owner: Any) -> Callable[[Any, str], Any]:
     return read_class if isinstance(owner, type) else read_item
 
@@ -710,7 +850,7 @@ def _label_inside(target: Target, place: Any, names: list[str]) -> str:
     """What people call a class or object in which an attribute lies."""
     if isinstance(place, type):
         return label_of(place)  # as where all of the class counts: the slots are the same
-    return ".".join([f"constant {module_name(str(target.owner.get('__name__', '?')))}", target.key, *names])
+    return ".".join([_global_label(target.owner, target.key), *names])
 
 
 def _reader_of(target: Target) -> Callable[[Any, str], Any]:
@@ -729,6 +869,24 @@ def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any =
     if slot is not None:
         return Reference(namespace, text(name), slot, finder=target.finder)
     return Reference(namespace, text(target.kind) + text(target.text), finder=target.finder)
+
+
+def _plain_value(value: Any) -> tuple[bytes, tuple[()]] | None:
+    """The encoding of a value, and no code in it, that can't be altered and names nothing that is read about code."""
+    kind = type(value)
+    if kind in _FIXED:
+        data: bytes | None = LEAVES[kind](value)
+    else:
+        data = flat(value) if kind is tuple and _is_fixed(value) else None
+    return None if data is None or b"__" in data else (data, ())
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether it can't hold anything else than before, being the same object."""
+    kind = type(value)
+    if kind is tuple:
+        return all([type(item) in _FIXED for item in value])
+    return kind in _FIXED or value is MISSING or is_code(value)
 
 
 # --- small questions about objects ------------------------------------------------------------------------

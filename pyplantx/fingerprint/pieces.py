@@ -50,6 +50,9 @@ class Member(NamedTuple):
 #: What the machinery of abstract classes knows of one of them: weak references to those registered with it come first.
 _TOLD_BY_ABC: Final[Callable[[type], Any]] = vars(abc)["_get_dump"]
 
+#: Head of a function's data; a function that refers to nothing has its normal form behind it and nothing else.
+FUNCTION: Final = b"function\0"
+
 #: What a slot holds that holds nothing.
 ABSENT: Final = b"-"
 
@@ -95,7 +98,17 @@ class Slot:
     @property
     def framed(self) -> bytes:
         """What the slot adds to the data of a node."""
-        return text(self.key) + len(self.data).to_bytes(8, "little") + self.data
+        return framed(self.key, self.data)
+
+
+def framed(key: str, data: bytes) -> bytes:
+    """What a slot with that key adds to the data of a node."""
+    return text(key) + len(data).to_bytes(8, "little") + data
+
+
+def joined(own: bytes, constants: list[bytes]) -> bytes:
+    """The data of a node: what is its own, and what its global constants add."""
+    return own + b"\0constants" + b"".join(constants) if constants else own
 
 
 def read_item(owner: dict[str, Any], key: str) -> Any:
@@ -208,9 +221,7 @@ class Node:
     @property
     def data(self) -> bytes:
         """Everything that counts but the other code."""
-        if not self.constants:
-            return bytes(self.own)
-        return bytes(self.own) + b"\0constants" + b"".join([slot.framed for slot in self.constants])
+        return joined(bytes(self.own), [slot.framed for slot in self.constants])
 
     def add_text(self, key: str, content: str = "") -> None:
         """Add two texts."""
@@ -238,6 +249,10 @@ class Node:
     def note(self, line: str) -> None:
         """Note something that can't be seen."""
         self.opaque += (line,)
+
+
+#: What a name adds to a function that uses it: to its own bytes, to its constants, and as other code.
+Look = tuple[bytes, bytes, tuple[Any, ...]]
 
 
 class Reference:
@@ -269,6 +284,15 @@ class Reference:
     ) -> None:
         self._namespace, self._own, self._slot, self._module = namespace, own, slot, module
         self.finder = finder
+
+    @property
+    def at_a_look(self) -> Look | None:
+        """What it adds, unless it leads to a whole module or to others by their names."""
+        if self._module is not MISSING or self.finder:
+            return None
+        if self._slot is None:
+            return self._own, b"", ()
+        return None if self._slot.sees else (self._own, self._slot.framed, self._slot.refs)
 
     def add_to(self, node: Node) -> None:
         """Add it to a node."""

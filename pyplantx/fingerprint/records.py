@@ -54,6 +54,7 @@ Pieces = list[list[str]]
 #: What a pattern for names has where the code says nothing.
 ANYTHING: Final = r"[\s\S]*"
 
+_new = tuple.__new__  # see `core/trace.py`
 _RAW_DOMAIN: Final = DOMAIN.encode() + b"raw " + _RECORDS + b"\0"
 _quote: Final = json.encoder.encode_basestring_ascii
 _encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -173,16 +174,24 @@ class Record(NamedTuple):
     def from_text(cls, text: str) -> Record:
         """The inverse of `to_text`."""
         if text[32] == ".":
-            return cls(text[:32], [], [], hints=text[34:])
+            return _new(cls, (text[:32], [], [], 0, False, False, text[34:]))
         chains, flags, imports, hints = text[33:].split("\t")
         brought = [Import(*one) for one in json.loads(imports)] if imports else []
         sees = sum(bit for letter, bit in _FLAGS.items() if letter in flags) if flags else 0
-        return cls(text[:32], chains.split(), brought, sees, "y" in flags, "q" in flags, hints)
+        return _new(cls, (text[:32], chains.split(), brought, sees, "y" in flags, "q" in flags, hints))
 
 
 def is_closed(text: str) -> bool:
     """`Record.is_closed`, of a record's text."""
     return text[32] == "."
+
+
+def plain_chains(text: str) -> list[str] | None:
+    """`Record.chains`, of a record's text, if these are all that the code refers to; else None."""
+    if text[32] == ".":
+        return []
+    chains, flags, imports, _ = text[33:].split("\t")
+    return None if flags or imports else chains.split()
 
 
 def sent_in(text: str) -> list[Pieces]:

@@ -41,6 +41,7 @@ _FINDERS: Final = (globals, eval, exec)
 _MODULE_FINDERS: Final = frozenset(
     {"importlib.import_module", "pydoc.locate", "pkgutil.resolve_name", "runpy.run_module", "runpy.run_path"}
 )
+_MODULE_FINDER_NAMES: Final = frozenset({name.rpartition(".")[2] for name in _MODULE_FINDERS})
 _LIBRARY_FINDERS: Final = (
     "sys:modules",
     *(f"builtins:{finder.__name__}" for finder in _FINDERS),
@@ -48,6 +49,10 @@ _LIBRARY_FINDERS: Final = (
 )
 #: Those of which it is seen, as they are called, what they find; see `pyplantx.imports`.
 WATCHED_FINDERS: Final = frozenset({"import_module", "importlib.import_module", "pkgutil.resolve_name"})
+
+
+_NOWHERE: Final[dict[str, Any]] = {}
+_new = tuple.__new__  # see `core/trace.py`
 
 
 class Target(NamedTuple):
@@ -73,23 +78,21 @@ class Target(NamedTuple):
     kind: str
     text: str = ""
     value: Any = MISSING
-    owner: dict[str, Any] = {}
+    owner: dict[str, Any] = _NOWHERE
     key: str = ""
     used: int = 1
 
     @property
     def finder(self) -> str:
         """Name of this, if it finds what the caller's own module holds by names that are computed; else ""."""
-        if self.kind == "library":
-            path = self.text.partition("@")[0].replace(":", ".")
-            return path if self.text.startswith(_LIBRARY_FINDERS) else ""
-        return self._module_finder or next((one.__name__ for one in _FINDERS if self.value is one), "")
-
-    @property
-    def _module_finder(self) -> str:
-        if type(self.value) is not FunctionType or self.key == "import_module":
+        kind, text, value, _, key, _ = self
+        if kind == "library":
+            return text.partition("@")[0].replace(":", ".") if text.startswith(_LIBRARY_FINDERS) else ""
+        if type(value) is BuiltinFunctionType:
+            return value.__name__ if value in _FINDERS else ""
+        if type(value) is not FunctionType or value.__name__ not in _MODULE_FINDER_NAMES or key == "import_module":
             return ""
-        name = f"{self.value.__module__}.{self.value.__qualname__}"
+        name = f"{value.__module__}.{value.__qualname__}"
         return name if name in _MODULE_FINDERS else ""
 
 
@@ -119,7 +122,7 @@ def _walk(owner: dict[str, Any], chain: Sequence[str], value: Any, boundary: Bou
         return _arguments(used)
     if value is sys.modules:  # it holds whatever has been imported so far
         return Target("library", boundary.name_library("sys", "modules"), value, used=used)
-    return Target("slot", value=value, owner=owner, key=name, used=used)
+    return _new(Target, ("slot", "", value, owner, name, used))
 
 
 def _arguments(used: int) -> Target:
@@ -133,7 +136,7 @@ def _builtin(namespace: dict[str, Any], name: str, boundary: Boundary) -> Target
         return Target("missing", name, owner=namespace, key=name)
     held = names[name]
     if name in _UNNAMED or _is_native(held, name) or _is_of_library(held, name, boundary):
-        return Target("builtin", name, held)
+        return _new(Target, ("builtin", name, held, _NOWHERE, "", 1))
     return Target("slot", value=held, owner=names, key=name)  # the program has put it there
 
 
@@ -158,7 +161,7 @@ def _in_library(name: str, module: Any, chain: Sequence[str], used: int, boundar
         owner, at = instance_dict(held), at + 1
     if owner is not None and is_of_project(held, boundary):
         return Target("slot", value=held, owner=owner, key=chain[at], used=at + 1)
-    return Target("library", boundary.name_library(name, ".".join(chain[used:])), module, used=used)
+    return _new(Target, ("library", boundary.name_library(name, ".".join(chain[used:])), module, _NOWHERE, "", used))
 
 
 def _attribute(module: ModuleType, name: str, boundary: Boundary) -> Any:

@@ -71,6 +71,7 @@ def test_edits_between_activities_are_noticed(name: str) -> None:
 STATES = {
     "counter": "N = 0\ndef f():\n    global N\n    N += 1",
     "cache": "CACHE = {}\ndef f(): CACHE[len(CACHE)] = 1",
+    "buffer": "BUFFER = bytearray(2)\ndef f(): BUFFER[0] += 1",
     "lazy": "MODEL = None\ndef f():\n    global MODEL\n    MODEL = MODEL or [1]",
     "lazy function": "G = None\ndef f():\n    global G\n    G = G or len",
     "created": "def f():\n    global NEW\n    NEW = 1\n    return NEW",

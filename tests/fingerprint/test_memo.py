@@ -30,9 +30,9 @@ class Notes:
         self.blobs[kind, key] = text
 
 
-def ask(notes: Notes, numbers: range) -> int:
+def ask(notes: Notes, numbers: range, program: str = "script.py") -> int:
     """A process that asks for these functions, and notes what nobody knows; how many those were."""
-    memo, unknown = PackedMemo(notes, "script.py"), 0
+    memo, unknown = PackedMemo(notes, program), 0
     for number in numbers:
         raw = hash_text(str(number))
         found = memo.get_code(raw)
@@ -54,9 +54,9 @@ def test_many_are_read_as_one():
 def test_a_few_new_ones_leave_the_text_alone():
     notes = Notes()
     ask(notes, range(1000))
-    (before,) = notes.blobs.values()
+    before = dict(notes.blobs)
     assert ask(notes, range(1005)) == 5 and len(notes.codes) == 5
-    assert list(notes.blobs.values()) == [before]
+    assert notes.blobs == before
     assert ask(notes, range(1005)) == 0
 
 
@@ -64,10 +64,28 @@ def test_many_new_ones_make_a_new_text_without_those_that_are_gone():
     notes = Notes()
     ask(notes, range(1000))
     assert ask(notes, range(600, 1400)) == 400
-    (text,) = notes.blobs.values()
+    text = notes.blobs["codes", "script.py"]
     assert len(text.split("\n")) == 2 * 800
     notes.reads = 0
     assert ask(notes, range(600, 1400)) == 0 == notes.reads
+
+
+def test_another_program_need_not_find_out_what_one_has_kept():
+    notes = Notes()
+    ask(notes, range(1000), "train.py")
+    ask(notes, range(2000, 2100), "plot.py")
+    assert ask(notes, range(1000), "renamed.py") == 0
+    assert ask(notes, range(1000), "plot.py") <= 16  # it had asked for others
+    notes.reads = 0
+    assert ask(notes, range(1000), "renamed.py") == 0 == notes.reads
+
+
+def test_what_the_last_programs_have_kept_is_looked_into():
+    notes = Notes()
+    for number in range(12):
+        ask(notes, range(100 * number, 100 * number + 100), f"{number}.py")
+    assert ask(notes, range(1100, 1200), "new.py") == 0
+    assert ask(notes, range(100), "newer.py") == 100
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "a\nb\nc"])
