@@ -85,7 +85,7 @@ class Environments:
     tables: dict[str, Any]
 
     def __init__(self, layout: Layout, *, durable: bool, read_only: bool, lock_timeout: float) -> None:
-        self.turn = FileLock(os.path.join(layout.locks, "write"))
+        self.turn = FileLock(os.path.join(layout.locks, "write"), lasting=True)
         self.views: list[View] = []
         self.closed = self._forked = False
         self.is_usable = True  # neither of the two
@@ -99,6 +99,7 @@ class Environments:
         self._copying = threading.RLock()  # the index is being backed up
         self._paused: list[Callable[[], None]] = []
         self._envs: list[lmdb.Environment] = []
+        self._opened: dict[str, tuple[int, int] | None] = {}  # data file -> device and inode
 
     # -- reading
 
@@ -187,10 +188,20 @@ class Environments:
             if not self.turn.acquire(wait):
                 return False
             self.turn.sign()
+            self._check_in_place()
             work()
         finally:
             self._end_turn()
         return True
+
+    def _check_in_place(self) -> None:
+        """Raise unless the files that are written are those that will be found: nothing is announced otherwise."""
+        for path, opened in self._opened.items():
+            if _file_at(path) != opened:
+                raise WarehouseError(
+                    f"{path!r} was removed or replaced while it was open",
+                    hint="close the store in every program and notebook that uses it, then open it again",
+                )
 
     def _end_turn(self) -> None:
         try:
@@ -259,7 +270,7 @@ class Environments:
         if isinstance(error, lmdb.DiskError) or free < _NEARLY_FULL:
             hint = "free some space there, then go on: what was announced as finished is still there"
             return WarehouseFull(f"{what} ({free:,} bytes free)", hint=hint)
-        return WarehouseError(what)
+        return WarehouseError(what, hint="close the store and open it again")
 
     def _resize(self, env: Environment, size: int) -> None:
         paused = self._stand_still()
@@ -363,6 +374,7 @@ class Environments:
         except OSError as error:  # of making the folder
             raise disk_error(error, f"the index {folder!r} can't be opened", self.layout.root) from error
         self._envs.append(env)
+        self._opened[data] = _file_at(data)
         if not self.read_only:
             env.reader_check()  # readers that died keep old pages in use
         return env
@@ -418,6 +430,14 @@ class Environments:
         self.closed, self.is_usable = True, False
         self._close_all()
         self.turn.close()
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _resume(taken: list[Callable[[], None]]) -> None:
