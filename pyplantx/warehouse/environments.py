@@ -222,6 +222,7 @@ class Environments:
         """Do `work` in a write transaction, once more if the map was too small. In our turn only."""
         while True:
             try:
+                env.reader_check()  # a quarter of a microsecond: pages that a killed process was reading are used again
                 with self._writing, env.begin(write=True) as txn:
                     work(txn)
                 return
@@ -367,7 +368,11 @@ class Environments:
         try:
             env = self._open_env(os.fsencode(folder), options)  # lmdb takes text only if it is Unicode
         except lmdb.Error as error:
+            if f"mdb_txn_begin: {os.strerror(errno.EAGAIN)}" in str(error):
+                raise self._same_number(folder) from error
             hint = _FORK_AGAIN if _never_ended else ""
+            if "already open in this process" in str(error) and not hint:
+                hint = "it is open under another path (a second mount?): use that one"
             if os.strerror(errno.ENODEV) in str(error):
                 hint = "this file system maps no files: Plant(dir, index='/a/local/folder') keeps the index elsewhere"
             raise WarehouseError(f"the index {folder!r} can't be opened: {error}", hint=hint) from error
@@ -378,6 +383,13 @@ class Environments:
         if not self.read_only:
             env.reader_check()  # readers that died keep old pages in use
         return env
+
+    def _same_number(self, folder: str) -> StoreBusy:
+        """LMDB knows its readers by the numbers of their processes, which containers count each for themselves."""
+        return StoreBusy(
+            f"the index {folder!r} is open in a process of another container that has the number {os.getpid()}, too",
+            hint="let the containers count their processes together (docker run --pid=host), or run one at a time",
+        )
 
     def _open_env(self, folder: bytes, options: dict[str, Any]) -> Environment:
         try:

@@ -30,7 +30,7 @@ from pyplantx.warehouse import (
     storing,
     verify,
 )
-from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.locks import FileLock, FolderLock
 
 
 def shared_name() -> None:
@@ -183,6 +183,11 @@ def verified_by_nobody() -> None:
     inspection._is_sound = session.refuse_damaged = lambda *_: True  # type: ignore[assignment]
 
 
+def removable_locks() -> None:
+    """Who removes the lock files lets others believe that the store is unused."""
+    FolderLock.acquire = lambda *_, **__: True  # type: ignore[method-assign]
+
+
 def bare_errors() -> None:
     """What the system says is passed on as it is, without a word about the store."""
 
@@ -276,6 +281,7 @@ STORES: dict[str, Callable[[], None]] = {
         no_claims,
         unmarked_fork,
         verified_by_nobody,
+        removable_locks,
         bare_errors,
         believed_reads,
         unasked_memory,
