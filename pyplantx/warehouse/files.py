@@ -304,8 +304,14 @@ def refuse_unreadable(layout: Layout) -> None:
         if os.path.exists(path) and not os.access(path, needed):  # a link to nowhere is mended
             raise WarehouseError(
                 f"the store {layout.root!r} can't be read: no permission for {path!r}",
-                hint=f"its owner can let others read: chmod -R go+rX {layout.root!r}; then Plant(dir, read_only=True)",
+                hint=_how_to_let_read(layout, path),
             )
+
+
+def _how_to_let_read(layout: Layout, path: str) -> str:
+    if os.stat(path).st_uid == os.geteuid():
+        return f"it is yours: chmod -R u+rwX {layout.root!r}"
+    return f"its owner can let others read: chmod -R go+rX {layout.root!r}; then Plant(dir, read_only=True)"
 
 
 @contextmanager

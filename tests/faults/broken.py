@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyplantx import errors
-from pyplantx.specs import chunked, library
+from pyplantx.specs import builtin, chunked, library
 from pyplantx.warehouse import (
     collect,
     committer,
@@ -188,6 +188,11 @@ def removable_locks() -> None:
     FolderLock.acquire = lambda *_, **__: True  # type: ignore[method-assign]
 
 
+def believed_code() -> None:
+    """Code that another Python has written is run."""
+    builtin._check_python = lambda meta: None
+
+
 def bare_errors() -> None:
     """What the system says is passed on as it is, without a word about the store."""
 
@@ -282,6 +287,7 @@ STORES: dict[str, Callable[[], None]] = {
         unmarked_fork,
         verified_by_nobody,
         removable_locks,
+        believed_code,
         bare_errors,
         believed_reads,
         unasked_memory,

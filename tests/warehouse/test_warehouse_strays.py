@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pyplantx.errors import WarehouseError
 from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.inspection import write_mark
 from pyplantx.warehouse.warehouse import Warehouse
@@ -90,6 +91,19 @@ def test_a_folder_in_the_place_of_the_copy_of_the_backup(opened: Open, directory
     shutil.rmtree(directory / "meta.lmdb")
     (directory / "meta.lmdb" / "data.mdb.new").mkdir(parents=True)
     assert fetch(opened(), "array")[7] == 7.0
+
+
+def test_who_has_lost_rights_to_his_own_store_is_told_how_to_get_them_back(
+    directory: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root everything may be read
+    with pytest.raises(WarehouseError, match="no permission") as caught:
+        Warehouse(directory)
+    assert f"chmod -R u+rwX {str(directory)!r}" in caught.value.hint
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    with pytest.raises(WarehouseError) as caught:
+        Warehouse(directory)
+    assert "its owner can let others read" in caught.value.hint
 
 
 def other_byte_order(data: bytes) -> bytes:
