@@ -1,5 +1,7 @@
 """Run the tests of fingerprints and of the core on every other CPython from 3.11 on that this machine has.
 
+And let each read what this one has written, and the other way round (``tests/faults/versions.py``).
+
     python tests/other_pythons.py FOLDER_FOR_ENVIRONMENTS
 
 Each version gets a virtual environment of its own below the folder, made anew when pyproject.toml changes. One that
@@ -67,7 +69,8 @@ def main(folder: Path) -> int:
             continue
         print(f"Python {name}:", flush=True)
         done = subprocess.run([str(own), "-m", "pytest", "-q", *TESTS], cwd=ROOT)
-        if done.returncode:
+        shared = subprocess.run([sys.executable, "-m", "tests.faults.versions", str(own)], cwd=ROOT)
+        if done.returncode or shared.returncode:
             failed.append(name)
     return 1 if failed else 0
 

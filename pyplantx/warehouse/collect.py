@@ -237,6 +237,16 @@ def _check_files(session: Session, reader: Reader, found: Found) -> Iterator[Fin
         )
 
 
+def _check_strays(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
+    """What lies in ``objects/`` is an object at its address."""
+    for path in session.objects.strays():
+        yield Finding(
+            Problem(_GARBAGE, path, "no object has its place there", True),
+            partial(session.objects.is_stray, path),
+            partial(session.objects.put_stray_aside, path),
+        )
+
+
 def _check_small(session: Session, reader: Reader, found: Found) -> Iterator[Finding]:
     """What lies in ``small.lmdb`` is named by the index."""
     for key in reader.payload_sizes():
@@ -272,7 +282,7 @@ def _record_now(session: Session, reader: Reader, key: bytes) -> tuple[ObjectRec
         return None  # the scan has reported it
 
 
-_CHECKS = (_check_payloads, _check_files, _check_small)
+_CHECKS = (_check_payloads, _check_files, _check_strays, _check_small)
 
 
 def _remove_payloads(session: Session, keys: list[bytes]) -> None:

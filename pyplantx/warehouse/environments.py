@@ -85,7 +85,7 @@ class Environments:
     tables: dict[str, Any]
 
     def __init__(self, layout: Layout, *, durable: bool, read_only: bool, lock_timeout: float) -> None:
-        self.turn = FileLock(os.path.join(layout.locks, "write"))
+        self.turn = FileLock(os.path.join(layout.locks, "write"), lasting=True)
         self.views: list[View] = []
         self.closed = self._forked = False
         self.is_usable = True  # neither of the two
@@ -99,6 +99,7 @@ class Environments:
         self._copying = threading.RLock()  # the index is being backed up
         self._paused: list[Callable[[], None]] = []
         self._envs: list[lmdb.Environment] = []
+        self._opened: dict[str, tuple[int, int] | None] = {}  # data file -> device and inode
 
     # -- reading
 
@@ -187,10 +188,20 @@ class Environments:
             if not self.turn.acquire(wait):
                 return False
             self.turn.sign()
+            self._check_in_place()
             work()
         finally:
             self._end_turn()
         return True
+
+    def _check_in_place(self) -> None:
+        """Raise unless the files that are written are those that will be found: nothing is announced otherwise."""
+        for path, opened in self._opened.items():
+            if _file_at(path) != opened:
+                raise WarehouseError(
+                    f"{path!r} was removed or replaced while it was open",
+                    hint="close the store in every program and notebook that uses it, then open it again",
+                )
 
     def _end_turn(self) -> None:
         try:
@@ -211,6 +222,7 @@ class Environments:
         """Do `work` in a write transaction, once more if the map was too small. In our turn only."""
         while True:
             try:
+                env.reader_check()  # a quarter of a microsecond: pages that a killed process was reading are used again
                 with self._writing, env.begin(write=True) as txn:
                     work(txn)
                 return
@@ -259,7 +271,7 @@ class Environments:
         if isinstance(error, lmdb.DiskError) or free < _NEARLY_FULL:
             hint = "free some space there, then go on: what was announced as finished is still there"
             return WarehouseFull(f"{what} ({free:,} bytes free)", hint=hint)
-        return WarehouseError(what)
+        return WarehouseError(what, hint="close the store and open it again")
 
     def _resize(self, env: Environment, size: int) -> None:
         paused = self._stand_still()
@@ -356,16 +368,28 @@ class Environments:
         try:
             env = self._open_env(os.fsencode(folder), options)  # lmdb takes text only if it is Unicode
         except lmdb.Error as error:
+            if f"mdb_txn_begin: {os.strerror(errno.EAGAIN)}" in str(error):
+                raise self._same_number(folder) from error
             hint = _FORK_AGAIN if _never_ended else ""
+            if "already open in this process" in str(error) and not hint:
+                hint = "it is open under another path (a second mount?): use that one"
             if os.strerror(errno.ENODEV) in str(error):
                 hint = "this file system maps no files: Plant(dir, index='/a/local/folder') keeps the index elsewhere"
             raise WarehouseError(f"the index {folder!r} can't be opened: {error}", hint=hint) from error
         except OSError as error:  # of making the folder
             raise disk_error(error, f"the index {folder!r} can't be opened", self.layout.root) from error
         self._envs.append(env)
+        self._opened[data] = _file_at(data)
         if not self.read_only:
             env.reader_check()  # readers that died keep old pages in use
         return env
+
+    def _same_number(self, folder: str) -> StoreBusy:
+        """LMDB knows its readers by the numbers of their processes, which containers count each for themselves."""
+        return StoreBusy(
+            f"the index {folder!r} is open in a process of another container that has the number {os.getpid()}, too",
+            hint="let the containers count their processes together (docker run --pid=host), or run one at a time",
+        )
 
     def _open_env(self, folder: bytes, options: dict[str, Any]) -> Environment:
         try:
@@ -418,6 +442,14 @@ class Environments:
         self.closed, self.is_usable = True, False
         self._close_all()
         self.turn.close()
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _resume(taken: list[Callable[[], None]]) -> None:

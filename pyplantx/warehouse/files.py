@@ -61,12 +61,18 @@ class Layout:
         """Whether the index lies in a directory of its own."""
         return self.index != self.root
 
-    def make(self) -> None:
-        """Make the folders that are missing (mode 0700)."""
+    def make(self) -> list[tuple[str, str]]:
+        """Make the folders that are missing (mode 0700).
+
+        Returns
+        -------
+        list of (str, str)
+            Those in whose place there was something else, and where that is now.
+        """
         folders = (self.meta, self.small, self.objects, self.staging, self.backup, self.quarantine)
         os.makedirs(self.index, 0o700, exist_ok=True)
-        for folder in (*folders, self.locks, self.claims):
-            make_folder(folder)
+        made = [(folder, make_folder(folder)) for folder in (*folders, self.locks, self.claims)]
+        return [(folder, aside) for folder, aside in made if aside is not None]
 
     def object_folder(self, address: Digest) -> str:
         """Folder of one object.
@@ -99,15 +105,24 @@ def is_address(text: str) -> bool:
     return len(text) == 32 and _HEX.issuperset(text)
 
 
-def make_folder(path: str) -> None:
-    """Make one folder of mode 0700 whatever the umask; nothing happens if it is there."""
+def make_folder(path: str) -> str | None:
+    """Make one folder of mode 0700 whatever the umask; nothing happens if it is there.
+
+    Returns
+    -------
+    str or None
+        Where the link or file is now that was in its place.
+    """
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            return
-        os.rename(path, f"{path}.not-a-folder-{fresh_id()[:8]}")  # a link or file put in its place: kept aside
+            return None
+        aside = f"{path}.not-a-folder-{fresh_id()[:8]}"
+        os.rename(path, aside)
         os.mkdir(path, 0o700)
+        return aside
+    return None
 
 
 def make_root(root: str) -> None:
@@ -117,7 +132,9 @@ def make_root(root: str) -> None:
         if not os.listdir(root) and os.stat(root).st_uid == os.geteuid():
             disk.allow(root, 0o700)  # whatever the umask made of it
     except FileExistsError:
-        raise WarehouseError(f"{root!r} is a file; a store needs a directory") from None
+        raise WarehouseError(
+            f"{root!r} is a file; a store needs a directory", hint="name another path: the directory is made"
+        ) from None
     except OSError as error:
         raise disk_error(error, f"the store {root!r} can't be made", os.path.dirname(root)) from error
 
@@ -255,7 +272,10 @@ def disk_error(
             hint=f"free some space on the file system of {folder!r}, then go on: what was finished is still there",
         )
     if error.errno in _NO_RIGHT:
-        return StoreReadOnly(f"{what}: {error.strerror} ({error.filename or folder!r})")
+        return StoreReadOnly(
+            f"{what}: {error.strerror} ({error.filename or folder!r})",
+            hint="ask for the right to write there; Plant(dir, read_only=True) gives what is up to date in it",
+        )
     if error.errno == errno.ENOENT and not os.path.lexists(folder):
         return WarehouseError(
             f"{what}: {folder!r} was removed while it was open",
@@ -284,8 +304,14 @@ def refuse_unreadable(layout: Layout) -> None:
         if os.path.exists(path) and not os.access(path, needed):  # a link to nowhere is mended
             raise WarehouseError(
                 f"the store {layout.root!r} can't be read: no permission for {path!r}",
-                hint=f"its owner can let others read: chmod -R go+rX {layout.root!r}; then Plant(dir, read_only=True)",
+                hint=_how_to_let_read(layout, path),
             )
+
+
+def _how_to_let_read(layout: Layout, path: str) -> str:
+    if os.stat(path).st_uid == os.geteuid():
+        return f"it is yours: chmod -R u+rwX {layout.root!r}"
+    return f"its owner can let others read: chmod -R go+rX {layout.root!r}; then Plant(dir, read_only=True)"
 
 
 @contextmanager

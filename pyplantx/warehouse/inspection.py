@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
@@ -35,6 +36,9 @@ _MARKED = 64 << 20  # more only where that is asked for: hashing costs 0.1 s per
 #: Bytes that are read of it at once. Freeing larger pieces would teach malloc to take the megabytes that LMDB asks for
 #: next from its heap, and to fill them with zeros, page by page: a millisecond at each opening.
 _PIECE = 256 << 10
+
+#: What LMDB 0.9 writes behind the header of its first page: its magic number, and the version of its format.
+_PAGE_HEADER, _ENGINE = bytes(16), struct.pack("=II", 0xBEEFC0DE, 1)
 
 #: Makes the hasher with which the mark of a clean close was made; None: no mark is believed, whoever made it.
 NewHasher = Callable[[], Any] | None
@@ -262,9 +266,15 @@ def _is_as_marked(folder: str, mark: Mapping[str, Any], new_hasher: NewHasher, w
         if not is_file or not isinstance(noted, list):
             return False
         found = _describe(folder, new_hasher, wholly)
-        return noted[: len(found)] == found
+        return noted[: len(found)] == found and _is_of_this_machine(folder)
     except OSError:
         return False
+
+
+def _is_of_this_machine(folder: str) -> bool:
+    """Whether a data file has this machine's byte order and this engine's format: a copy may come from elsewhere."""
+    with open(_data(folder), "rb", buffering=0) as file:
+        return file.read(len(_PAGE_HEADER) + len(_ENGINE)).endswith(_ENGINE)
 
 
 def _describe(folder: str, new_hasher: Callable[[], Any], wholly: bool) -> list[int | str]:
@@ -362,6 +372,7 @@ def _bring_back(layout: Layout, folder: str) -> str:
     import shutil  # some milliseconds, for those who lost an index only
 
     beside = os.path.join(folder, "data.mdb.new")
+    remove_file(beside)
     shutil.copyfile(backup, beside)
     allow(beside, 0o600)
     sync_path(beside)

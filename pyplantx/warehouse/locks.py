@@ -2,6 +2,10 @@
 
 ``flock`` and not ``lockf``: the latter's locks vanish when *any* descriptor of the file is closed in the process.
 A forked child must close what it inherits (`FileLock.forget`), or the lock outlives its holder.
+
+A lock file can be removed under its holder, by somebody who takes it for a leftover. So the locks that keep two
+processes apart follow their path (`lasting`), and whoever has a store open locks its folder, too (`FolderLock`): that
+has no other name, and goes with the store only.
 """
 
 from __future__ import annotations
@@ -34,11 +38,14 @@ class FileLock:
         The file; made if it is missing (mode 0600), never removed.
     readable_only : bool
         Open it without the right to write; a shared lock needs no more.
+    lasting : bool
+        None of us ever removes the file. Somebody else may: then the lock of the file that is at the path now counts.
     """
 
-    def __init__(self, path: str, *, readable_only: bool = False) -> None:
+    def __init__(self, path: str, *, readable_only: bool = False, lasting: bool = False) -> None:
         self.path = path
-        self._file: FileIO | None = None  # a file object: closing it twice does no harm
+        self._lasting = lasting
+        self._file: FileIO | _OpenFolder | None = None  # a file object: closing it twice does no harm
         self._flags = os.O_RDONLY if readable_only else os.O_RDWR | os.O_CREAT
 
     @property
@@ -50,15 +57,34 @@ class FileLock:
 
         An exclusive lock that we hold may become a shared one (the kernel lets others in between).
         """
-        fd = self._open()
         wanted = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-        deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+        deadline = time.monotonic() + timeout
+        while self._try_until(deadline, wanted):
+            if not self._lasting or self.is_current() or not self._follow():
+                return True
+        return False
+
+    def _try_until(self, deadline: float, wanted: int) -> bool:
+        fd, pause = self._open(), _FIRST_PAUSE
         while not _try_flock(fd, wanted):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return True
+
+    def _follow(self) -> bool:
+        """Open what is at the path now, or make it; False if that can't be done: then what we hold has to do."""
+        folder = os.path.dirname(self.path)
+        try:
+            if self._flags != os.O_RDONLY and not os.path.lexists(folder):
+                os.mkdir(folder, 0o700)
+            fd = self._open_ordinary()
+        except OSError:
+            return False
+        self.close()
+        self._file = FileIO(fd, "r" if self._flags == os.O_RDONLY else "r+")
         return True
 
     def sign(self, text: str = "") -> None:
@@ -102,8 +128,9 @@ class FileLock:
                 self._file.close()
             self._file = None
 
-    #: A forked child closes its copy: the lock itself belongs to the parent.
-    forget = close
+    def forget(self) -> None:
+        """In a forked child: close the copy. The lock itself belongs to the parent."""
+        self.close()
 
     def is_current(self) -> bool:
         """Whether the path still leads to the file that we hold."""
@@ -131,6 +158,66 @@ class FileLock:
         except FileNotFoundError:
             pass  # the next line makes it
         return os.open(self.path, flags, 0o600)
+
+
+class _OpenFolder:
+    """The descriptor of a folder, with what a file object has (which Python makes of no folder)."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class FolderLock(FileLock):
+    """A lock on a folder itself.
+
+    Where the file system has no such locks, everybody gets it: the lock files have to do then.
+
+    Parameters
+    ----------
+    path : str
+        The folder; it must be there.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, readable_only=True)
+
+    def acquire(self, timeout: float = 0.0, *, shared: bool = False) -> bool:
+        """See `FileLock.acquire`."""
+        try:
+            return super().acquire(timeout, shared=shared)
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Unlock and close. Unlocked first: Ctrl-C may come before the descriptor is closed, which then stays."""
+        with contextlib.suppress(OSError):
+            self.release()
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: close it. The lock belongs to the parent, so it is not unlocked."""
+        super().close()
+
+    def _open(self) -> int:
+        if self._file is None or self._file.closed:
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise _cannot_lock(self.path, error) from error
+            self._file = _OpenFolder(fd)
+        return self._file.fileno()
 
 
 def _try_flock(fd: int, operation: int) -> bool:

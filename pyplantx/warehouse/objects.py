@@ -56,7 +56,7 @@ class Objects:
         """
         self._check_folder()
         folder, target = stage.release_folder(), self.layout.object_folder(sealed.address)
-        make_folder(os.path.dirname(target))
+        self._make_folder_of(target)
         if not self._move(folder, target):
             if self.is_whole(sealed.address, sealed.record):
                 remove_tree(folder)
@@ -78,6 +78,12 @@ class Objects:
         if info is None or not stat.S_ISDIR(info.st_mode):
             trouble = "is gone" if info is None else "is not a folder any more"
             raise WarehouseError(f"{path!r}, where the payloads of this store are, {trouble}", hint=_PUT_BACK)
+
+    def _make_folder_of(self, folder: str) -> None:
+        """Make the folder in which an object's folder lies; a file or link in its place is put aside."""
+        stray = make_folder(os.path.dirname(folder))
+        if stray is not None:
+            self.put_stray_aside(stray)
 
     def _move(self, source: str, target: str) -> bool:
         try:
@@ -169,7 +175,7 @@ class Objects:
         aside = self.layout.aside(address)
         folder = self.layout.object_folder(address)
         try:
-            make_folder(os.path.dirname(folder))  # a file or link that was put in its place is moved aside itself
+            self._make_folder_of(folder)
             os.rename(folder, aside)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -190,11 +196,41 @@ class Objects:
 
     def addresses(self) -> Iterator[Digest]:
         """Every address at which there is something."""
+        return (name for prefix, name in self._entries() if _is_at_its_place(prefix, name))
+
+    def strays(self) -> Iterator[str]:
+        """The paths of what is no object at its address, and no folder of such."""
+        for prefix, name in self._entries():
+            if not _is_at_its_place(prefix, name):
+                yield os.path.join(self.layout.objects, prefix, name) if name else self._prefix_path(prefix)
+
+    def _entries(self) -> Iterator[tuple[str, str]]:
+        """What there is in each folder; with an empty name, what is none (a link to one leads to somebody else's)."""
         self._check_folder()
         for prefix in sorted(os.listdir(self.layout.objects)):
-            folder = os.path.join(self.layout.objects, prefix)
-            names = os.listdir(folder) if os.path.isdir(folder) else []
-            yield from (name for name in sorted(names) if is_address(name))
+            if not _is_folder(self._prefix_path(prefix)):
+                yield prefix, ""
+            else:
+                yield from ((prefix, name) for name in sorted(os.listdir(self._prefix_path(prefix))))
+
+    def _prefix_path(self, prefix: str) -> str:
+        return os.path.join(self.layout.objects, prefix)
+
+    def is_stray(self, path: str) -> bool:
+        """Whether one of `strays` is still there: a folder may be in its place by now."""
+        return os.path.lexists(path) and not (os.path.dirname(path) == self.layout.objects and _is_folder(path))
+
+    def put_stray_aside(self, path: str) -> None:
+        """Move to quarantine what is no object at its address."""
+        os.rename(path, self.layout.aside("stray"))
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _is_at_its_place(prefix: str, name: str) -> bool:
+    return is_address(name) and name[:2] == prefix
 
 
 def meta_of(text: str) -> Mapping[str, Any]:

@@ -24,7 +24,8 @@ from pyplantx.warehouse.files import RESUME, Layout, fresh_id, in_words, make_ro
 from pyplantx.warehouse.formatfile import check_format, find_sealing, mend_format
 from pyplantx.warehouse.index import Index
 from pyplantx.warehouse.inspection import NewHasher, inspect_files, is_as_closed, refuse_damaged, write_mark
-from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.linked import has_other_names, lost_lock, part_from_copies
+from pyplantx.warehouse.locks import FileLock, FolderLock
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.staging import Staging, sweep_staging
 from pyplantx.warehouse.stillness import Stillness
@@ -92,8 +93,9 @@ class Session:
         self.added = 0
         self.disk: int | None = None
         self.settle: Callable[[Session], None] | None = None
-        self._presence = FileLock(os.path.join(self.layout.locks, "presence"), readable_only=read_only)
-        self._entry = FileLock(os.path.join(self.layout.locks, "entry"), readable_only=read_only)
+        self._presence = FileLock(os.path.join(layout.locks, "presence"), readable_only=read_only, lasting=True)
+        self._entry = FileLock(os.path.join(layout.locks, "entry"), readable_only=read_only, lasting=True)
+        self._folder = FolderLock(layout.index)  # as presence, where that was removed under somebody
         durable = durability == "power"
         self.staging = Staging(self.layout, self.id, sealing, durable=durable)
         self.objects = Objects(self.layout, sealing)
@@ -117,16 +119,23 @@ class Session:
         LMDB has a lock of its own for opening, without a time limit: ours is held meanwhile, so that whoever is stopped
         there is named to those who wait.
         """
-        self.layout.make()
+        for folder, aside in self.layout.make():
+            report(
+                f"{folder!r} was no folder (a store can be moved and linked to as a whole only); that is now "
+                f"{aside!r}, and what the store had in there is made again when it is needed"
+            )
         mend_format(self.layout, signed=self.sealing is not None)
         self._enter(lock_timeout)
         try:
-            if self._presence.acquire():  # nobody else is here
+            if self._get_alone():
+                self._own_files(lock_timeout)
                 pair(self.layout)
                 inspect_files(self.layout, report, self.index.checks.is_whole, self._new_hasher, wholly=self._wholly)
                 sweep_staging(self.layout)
                 self._sweep_workspaces()
                 sweep_claims(self.layout.claims)
+            else:
+                self._refuse_other_locks(lock_timeout)
             self._be_present(lock_timeout)
             self.index.open()
         finally:
@@ -157,8 +166,10 @@ class Session:
                 hint="is the path right? Only a plant or export that may write makes one",
             )
         if not os.path.exists(self._presence.path) or not os.path.exists(self._entry.path):
-            # A copy without the locks: nobody writes here.
-            refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
+            # A copy without the locks: nobody writes here, unless they were removed under somebody.
+            if self._folder.acquire():
+                refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
+            self._folder.acquire(lock_timeout, shared=True)
             return
         # Needs no lock, and an exclusive one may be more than a reader can get.
         if is_as_closed(self.layout, self._new_hasher, wholly=self._wholly):
@@ -166,16 +177,57 @@ class Session:
             return
         self._enter(lock_timeout)
         try:
-            if self._presence.acquire():  # nobody else is here
+            if self._get_alone():
                 refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
             self._be_present(lock_timeout)
         finally:
             self._entry.release()
 
     def _be_present(self, lock_timeout: float) -> None:
-        """Hold the presence lock together with all others who have the store open."""
-        if not self._presence.acquire(lock_timeout, shared=True):
+        """Hold the presence locks together with all others who have the store open."""
+        for lock in (self._presence, self._folder):
+            if not lock.acquire(lock_timeout, shared=True):
+                raise self._busy(self._entry, lock_timeout)
+
+    def _get_alone(self) -> bool:
+        """Whether nobody else is here; with the entry lock in hand only."""
+        return self._presence.acquire() and self._folder.acquire()
+
+    def _own_files(self, lock_timeout: float) -> None:
+        """Have no file that is written in place in common with another store, of which this one is a copy."""
+        if not part_from_copies(self.layout):
+            return
+        report(
+            f"files of the store {self.layout.root!r} were those of another one, too (a copy by hard links?); it has "
+            "its own now"
+        )
+        self._enter(lock_timeout)  # the locks are new ones
+        if not self._get_alone():
             raise self._busy(self._entry, lock_timeout)
+
+    def _refuse_other_locks(self, lock_timeout: float) -> None:
+        """Refuse what somebody else has open under locks that are not those of this directory.
+
+        Without LMDB's own lock file in common, each of two processes would write over what the other one has committed.
+
+        Raises
+        ------
+        StoreBusy
+        """
+        holders = self._holders()
+        who = ", ".join(map(str, sorted(holders - {self.pid} or holders))) or "of somebody else"
+        if self._folder.acquire() and has_other_names(self._presence.path):
+            raise StoreBusy(
+                f"the store {self.layout.root!r} shares its files with a copy, by hard links, "
+                f"that the process {who} has open",
+                hint="close it there; then this one gets files of its own",
+            )
+        lost = lost_lock(self.layout, lock_timeout)
+        if lost is not None:
+            raise StoreBusy(
+                f"the lock file {lost!r} was removed while the process {who} has the store open",
+                hint="close the store there, or end that process; then it opens again",
+            )
 
     def _busy(self, lock: FileLock, lock_timeout: float) -> StoreBusy:
         return StoreBusy(
@@ -189,17 +241,20 @@ class Session:
         if self.read_only or not self._entry.acquire():
             return False
         self._entry.sign()
-        return self._presence.acquire()
+        return self._get_alone()
 
     def other_processes(self) -> set[int]:
         """Ids of the other processes that have the store open, as far as the system tells."""
-        return self._presence.processes() - {self.pid}
+        return self._holders() - {self.pid}
+
+    def _holders(self) -> set[int]:
+        return self._presence.processes() | self._folder.processes()
 
     def others_may_store(self) -> bool:
         """Whether another process may have stored what it is still to name; asks for no lock."""
         if not self._have_others_staged():
             return False
-        holders = self._presence.processes()
+        holders = self._holders()
         return holders != {self.pid}  # without ourselves among them the system does not tell
 
     def _have_others_staged(self) -> bool:
@@ -256,7 +311,10 @@ class Session:
             try:
                 self._presence.close()
             finally:
-                self._entry.close()
+                try:
+                    self._folder.close()
+                finally:
+                    self._entry.close()
 
     def _stop(self) -> None:
         """No thread works any more, no file of the index is open."""
@@ -291,6 +349,7 @@ class Session:
         self.objects.checks.forget_threads()
         self.staging.forget()
         self._presence.forget()
+        self._folder.forget()
         self._entry.forget()
 
 
@@ -409,7 +468,8 @@ def _check_same(session: Session, durability: str, read_only: bool) -> None:
     if session.durability != durability and not read_only:
         raise WarehouseError(
             f"the store {session.layout.root!r} is open in this process with durability={session.durability!r}, "
-            f"so it can't be opened with {durability!r} too"
+            f"so it can't be opened with {durability!r} too",
+            hint="say the same for both, or close the other one first",
         )
 
 

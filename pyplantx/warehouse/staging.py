@@ -406,6 +406,10 @@ class Staging:
         self._lease.forget()
 
 
+#: Bytes that the name of a folder has at most that has a lease beside it: file systems allow 255.
+_LONGEST_NAME = 255 - len(".lease")
+
+
 def sweep_staging(layout: Layout) -> list[str]:
     """Remove what sessions that died have left in staging.
 
@@ -417,6 +421,9 @@ def sweep_staging(layout: Layout) -> list[str]:
     swept = []
     for name in sorted({entry.removesuffix(".lease") for entry in os.listdir(layout.staging)} - {RESUME}):
         path = os.path.join(layout.staging, name)
+        if len(os.fsencode(name)) > _LONGEST_NAME:  # too long for a lease, so it is no session's
+            remove_tree(path)
+            continue
         lease = FileLock(f"{path}.lease")
         if lease.acquire():
             remove_tree(path)

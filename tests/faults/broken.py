@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyplantx import errors
-from pyplantx.specs import chunked, library
+from pyplantx.specs import builtin, chunked, library
 from pyplantx.warehouse import (
     collect,
     committer,
@@ -30,7 +30,7 @@ from pyplantx.warehouse import (
     storing,
     verify,
 )
-from pyplantx.warehouse.locks import FileLock
+from pyplantx.warehouse.locks import FileLock, FolderLock
 
 
 def shared_name() -> None:
@@ -183,6 +183,16 @@ def verified_by_nobody() -> None:
     inspection._is_sound = session.refuse_damaged = lambda *_: True  # type: ignore[assignment]
 
 
+def removable_locks() -> None:
+    """Who removes the lock files lets others believe that the store is unused."""
+    FolderLock.acquire = lambda *_, **__: True  # type: ignore[method-assign]
+
+
+def believed_code() -> None:
+    """Code that another Python has written is run."""
+    builtin._check_python = lambda meta: None
+
+
 def bare_errors() -> None:
     """What the system says is passed on as it is, without a word about the store."""
 
@@ -276,6 +286,8 @@ STORES: dict[str, Callable[[], None]] = {
         no_claims,
         unmarked_fork,
         verified_by_nobody,
+        removable_locks,
+        believed_code,
         bare_errors,
         believed_reads,
         unasked_memory,

@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EMFILE", "EACCES", "SHORT", "EINTR")
-SCENARIOS = ("processes", "writers", "threads", "takeover", "forked", "collected", "stopped")
+SCENARIOS = ("processes", "writers", "threads", "takeover", "forked", "collected", "tidied", "stopped")
 
 #: The longest first, so that none is left over when all others have ended.
 ROWS = [

@@ -11,6 +11,7 @@ stopped     the holder stops (SIGSTOP) at a system call: others end in bounded t
 takeover    the worker of a long reactor dies: who waits for it takes over within two seconds
 forked      a fork at each point of a plant's life: the parent goes on, the child is told, or opens its own
 collected   readers, writers and a collector at once: what was received stays valid
+tidied      somebody removes the lock files of a store that is open, and another process opens it: both go on
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pyplantx import Plant, ReactorFunc
 from pyplantx.errors import PyplantxError, StoreBusy, WarehouseError
 from tests.faults import broken, program, shim
 from tests.faults.children import Child, Ended, Tell, run_child, scratch
-from tests.faults.verdict import Debts, Finding, Tally, debts, end_of, examine, values_told
+from tests.faults.verdict import Debts, Finding, Tally, debts, end_of, examine, ran_again, values_told
 
 PROCESSES, THREADS = 8, 16
 #: Seconds that the patient wait for a holder, and that they may take to say so on a busy machine.
@@ -322,8 +323,31 @@ def _collect(directory: str, until: float, tell: Tell) -> None:
                 tell(f"refused {error}")
 
 
+# -- somebody who knows nothing of stores ---------------------------------------------------------------------------
+
+
+def tidied(directory: str, chance: random.Random) -> list[Finding]:
+    first, second = (tuple(range(program.SMALL + at, program.SMALL + at + 4)) for at in (1, 21))
+    one = Child(lambda tell: _live_on(directory, first, tell))
+    one.wait_for("got", 1 + chance.randrange(3))
+    for path in os.scandir(os.path.join(directory, "locks")):
+        os.unlink(path)
+    other = Child(lambda tell: _live_on(directory, second, tell))
+    endeds = [one.end(), other.end()]
+    findings = [finding for ended in endeds for finding in (*_of_worker(ended), *ran_again(ended))]
+    return findings + examine(directory, debts(endeds, first + second))
+
+
+def _live_on(directory: str, seeds: Sequence[int], tell: Tell) -> None:
+    with program.open_plant(directory, seeds[0], tell) as plant:
+        for seed in seeds:
+            plant.set_config(program.configured(seed))
+            tell(f"got total {seed} {plant.produce('total')}")
+
+
 SCENARIOS: dict[str, Callable[[str, random.Random], list[Finding]]] = {
-    function.__name__: function for function in (processes, writers, threads, stopped, takeover, forked, collected)
+    function.__name__: function
+    for function in (processes, writers, threads, stopped, takeover, forked, collected, tidied)
 }
 #: Those that need the shim.
 SHIMMED = {"stopped"}

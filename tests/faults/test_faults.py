@@ -82,7 +82,7 @@ def test_kills_find_an_announcement_that_is_too_early() -> None:
     broken(run("kills", "--kills", 1000, "--until-found", "--broken", "early_announcement"), "lost")
 
 
-@pytest.mark.parametrize("scenario", ["processes", "writers", "threads", "takeover", "forked", "collected"])
+@pytest.mark.parametrize("scenario", ["processes", "writers", "threads", "takeover", "forked", "collected", "tidied"])
 def test_a_crowd(scenario: str) -> None:
     kept(run("crowds", "--scenario", scenario, "--rounds", 1), cases=1)
 
@@ -101,6 +101,7 @@ def test_a_holder_that_stops() -> None:
         ("takeover", "no_claims"),
         ("forked", "unmarked_fork"),
         ("collected", "eager_collection"),
+        ("tidied", "removable_locks"),
     ],
 )
 def test_crowds_find(scenario: str, defect: str) -> None:
