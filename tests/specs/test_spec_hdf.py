@@ -235,6 +235,13 @@ def test_impossible_allocations(stage, options, message):
         SPEC.allocate(stage, **options)
 
 
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_name_is_no_index_of_plain_numbers(stage, compression):
+    array = SPEC.allocate(stage, shape=(3,), compression=compression).handle
+    with pytest.raises(BadSelection, match="has no fields: 'a' is no index"):
+        array["a"] = 1
+
+
 @pytest.mark.parametrize(
     ("dtype", "fill"), [("?", 1), ("?", np.int8(1)), ("c8", 1), ("c8", 1.5), (">c16", np.float32(2)), ("c8", 2j)]
 )
