@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyplantx.errors import BadRequest
+from pyplantx.errors import BadRequest, shown
 from pyplantx.given import check_callable, check_flag, check_text, check_whole, refusal
 
 if TYPE_CHECKING:
@@ -414,8 +414,8 @@ class Pipework:
         """
         workshop = self._run.workshop()
         if value is _NOTHING:
-            return workshop.restore(_checked_name(key), default)
-        return workshop.keep(_checked_name(key), value)
+            return workshop.restore(_checked_key(key), default)
+        return workshop.keep(_checked_key(key), value)
 
 
 def _checked_names(names: tuple[Any, ...]) -> tuple[str, ...]:
@@ -423,6 +423,14 @@ def _checked_names(names: tuple[Any, ...]) -> tuple[str, ...]:
         if type(name) is not str:
             return tuple([_checked_name(name) for name in names])
     return names
+
+
+def _checked_key(key: Any) -> str:
+    if isinstance(key, str):
+        return str(key)
+    raise BadRequest(
+        f"the key of a checkpoint is a text, not {shown(key)}", hint="pipe.checkpoint('fit', value), with the key first"
+    )
 
 
 def _checked_name(name: Any) -> str:

@@ -409,7 +409,7 @@ class Run:
                 self._swallowing = True  # as in `_throw`: a full disk is nothing that a trace tells of
                 raise
         elif _is_handle(allocation, value):
-            ref = allocation.seal()
+            ref = allocation.seal(type_given)
             if self._workshop is not None:
                 self._workshop.after_send(value, ref.address)
         else:

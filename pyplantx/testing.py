@@ -101,8 +101,8 @@ class _Sealed:
         self._pipe, self._name, self._warehouse, self._allocation = pipe, name, warehouse, allocation
         self.handle = allocation.handle
 
-    def seal(self) -> ObjectRef:
-        ref: ObjectRef = self._allocation.seal()
+    def seal(self, type_given: Any = None) -> ObjectRef:
+        ref: ObjectRef = self._allocation.seal(type_given)
         self._pipe.sent[self._name] = self._warehouse.open(ref)
         return ref
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pyplantx.errors import BadRequest
 from pyplantx.given import check_wholes
+from pyplantx.specs.selections import GAP
 from pyplantx.tuples import NamedTuple
 
 #: Blocks of each array that are in flight at once: in the reactor's hands, and two being read, or written.
@@ -287,7 +288,19 @@ class _Room:
         """Rows that make a good block."""
         row = max(self._weight(extent, axis) for extent in self._extents)
         rows = TARGET // row if row else self._lengths[axis]
-        return max(1, rows, _WORTH_ITS_HALO * self._halos[axis])
+        return max(1, rows, _WORTH_ITS_HALO * self._halos[axis], self._worth_their_gaps(axis))
+
+    def _worth_their_gaps(self, axis: int) -> int:
+        """How long blocks are that lie side by side in an array without chunks, each with a piece of many rows.
+
+        What lies between short pieces is read with them, so that each block would take as long as the whole array.
+        """
+        if math.prod(self.steps[:axis]) < 2:
+            return 1
+        widths = [
+            extent.itemsize * math.prod(extent.shape[axis + 1 :]) for extent in self._extents if not extent.chunks
+        ]
+        return max([1, *(GAP // width for width in widths if width)])
 
     def _needed(self, axis: int) -> int:
         """Rows that can't be divided: the longest chunk."""

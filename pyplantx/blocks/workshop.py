@@ -415,7 +415,9 @@ class Workshop:
         if self.spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
             return None
         if not all(handle.untouched for handle in outputs.values()):
-            log().debug("%s: a loop can't be resumed, since its output was written to before", self._who)
+            log().info(
+                "%s: after a kill this loop begins anew: what it fills was written to, or resized, before", self._who
+            )
             return None
         standing = "" if captured is None else captured.digest
         read = self._sources(sources, exposed=captured is None)

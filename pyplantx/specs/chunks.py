@@ -22,6 +22,7 @@ from pyplantx.tuples import NamedTuple
 AIM: Final = 1 << 20  #: bytes that a chunk chosen here comes near to
 CACHE_LIMIT: Final = 64 << 20  #: bytes of the largest chunk cache, unless the caller allows more
 _CACHE_LEAST: Final = 1 << 20
+_MOST_SLOTS: Final = 1 << 17  #: of a chunk cache's hash table: 1 MiB
 _UNLIMITED: Final = 1 << 62
 
 Shape = tuple[int, ...]
@@ -252,8 +253,11 @@ def cache_bytes(
 
 
 def cache_slots(nbytes: int, chunk_bytes: int) -> int:
-    """Slots of HDF5's hash table for a cache: a prime, about a hundred for each chunk that it holds."""
-    return _next_prime(100 * max(1, nbytes // max(1, chunk_bytes)) + 1)
+    """Slots of HDF5's hash table for a cache: a prime, about a hundred for each chunk that it holds.
+
+    Each slot takes eight bytes from the start on, and holds one chunk at most: of tiny chunks there are fewer slots.
+    """
+    return _next_prime(min(_MOST_SLOTS, 100 * max(1, nbytes // max(1, chunk_bytes))) + 1)
 
 
 def _next_prime(number: int) -> int:

@@ -49,6 +49,9 @@ COMPRESSIONS: Final = ("gzip", "lzf", *_NAMES)
 #: What a lone number in `compression_opts=` means.
 _LEVEL: Final = {"lz4": "nbytes", "bitshuffle": "nelems", "zstd": "clevel", "blosc2": "clevel"}
 
+_ZLIB_HAS_NO_MEMORY = "Error -4 "  #: Z_MEM_ERROR
+_NEEDED = 3  #: chunks that a filter may take memory for: the result, and what it works in
+_ATTEMPTS = 4  #: to unpack a chunk that its filter refuses
 _REVERSE = 0x0100  #: H5Z_FLAG_REVERSE: unpack
 _FILTER_FUNCTION = ctypes.CFUNCTYPE(
     ctypes.c_size_t,  # bytes that are valid in the end; 0: it failed
@@ -147,7 +150,7 @@ class Room:
         self._address: int = _libc().malloc(max(1, nbytes)) or 0
         self.nbytes = nbytes
         if not self._address:
-            raise MemoryError(nbytes)
+            raise MemoryError(_no_room(nbytes))
 
     def view(self) -> memoryview:
         """The bytes, to be written and read as long as this object lives and was not taken."""
@@ -271,7 +274,7 @@ def _filter(code: int, flags: int, values: tuple[int, ...]) -> Filter | None:
         array = (ctypes.c_uint * len(values))(*values)
         return Filter(
             lambda data: _run(run, 0, array, data) or None,
-            lambda data, _: _run(run, _REVERSE, array, data) or _raise_damaged(),
+            lambda data, nbytes: _unpacked(run, array, data, nbytes),
             optional,
         )
     return None
@@ -282,6 +285,8 @@ def _inflated(data: Buffer, nbytes: int) -> Buffer:
     try:
         return stream.decompress(_flat(data), nbytes)  # no more than that, whatever the stream says
     except zlib.error as error:
+        if str(error).startswith(_ZLIB_HAS_NO_MEMORY):
+            raise MemoryError(_no_room(nbytes)) from error
         raise _damaged(str(error)) from error
 
 
@@ -318,7 +323,25 @@ def _damaged(why: str) -> DamagedObject:
     return DamagedObject(f"a packed chunk can't be unpacked: {why}")
 
 
-def _raise_damaged() -> Buffer:
+def _no_room(nbytes: int) -> str:
+    return f"a chunk of a packed array needs {nbytes:,} bytes of memory, and there are not so many"
+
+
+def _unpacked(function: Any, values: Any, data: Buffer | Room, nbytes: int) -> Buffer:
+    """What a filter function makes of a stored chunk. That it fails is all it says: want of memory may be the reason.
+
+    Raises
+    ------
+    DamagedObject
+        If it refuses the bytes, though there is memory enough.
+    MemoryError
+        If there is not.
+    """
+    for _ in range(_ATTEMPTS):
+        made = _run(function, _REVERSE, values, data)
+        if made:
+            return made
+        Room(_NEEDED * nbytes)  # others may have freed some by now, so it is tried again
     raise _damaged("its filter refuses it")
 
 

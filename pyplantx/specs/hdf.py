@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.core.trace import Digest
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary
+from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, shown
 from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, CheckedFile, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
@@ -194,7 +194,7 @@ def _settings(
     made = checked_dtype("float32" if dtype is None else dtype)
     check_extent(lengths, made, "an HDF array")
     limits = _limits(maxshape, len(lengths))
-    settings = {"shape": lengths, "dtype": made, "maxshape": limits, "fillvalue": fillvalue}
+    settings = {"shape": lengths, "dtype": made, "maxshape": limits, "fillvalue": _fill_of(made, fillvalue)}
     given = filters.settings(compression, compression_opts, shuffle)
     single = not (lengths or limits) and chunks in (None, True, False, ())
     if single or (limits is None and 0 in lengths):
@@ -205,6 +205,26 @@ def _settings(
     cut = None if isinstance(chunks, bool) else chunks or None
     check_extent(cut or (), made, "a chunk")
     return {**settings, "chunks": cut, **given}
+
+
+def _fill_of(dtype: np.dtype[Any], fillvalue: Any) -> Any:
+    """A number of the array's own type where HDF5 converts no other ones to it: 1 of truth values, 1.5 of complex.
+
+    Raises
+    ------
+    BadRequest
+        If there are several, of which h5py takes the first.
+    """
+    import numpy as np
+
+    if dtype.names is None and np.ndim(fillvalue):
+        raise BadRequest(f"fillvalue={shown(fillvalue)} is not one element of {dtype}", hint="fillvalue=0")
+    if fillvalue is None or dtype.kind not in "bc":
+        return fillvalue
+    try:
+        return np.asarray(fillvalue).astype(dtype, casting="unsafe" if dtype.kind == "b" else "same_kind")[()]
+    except (TypeError, ValueError):
+        return fillvalue  # HDF5 says what is wrong with it
 
 
 def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:

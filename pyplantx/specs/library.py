@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from pyplantx.disk import free_bytes
-from pyplantx.errors import BadRequest, BadSelection, WarehouseError
+from pyplantx.errors import BadRequest, BadSelection, WarehouseError, shown
 from pyplantx.fingerprint.arrays import contiguous
 from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.picks import Pick, pick
 from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
 from pyplantx.specs.scarce import Reserve, ask_for_memory
-from pyplantx.specs.selections import HOW_TO_WRITE, parse
+from pyplantx.specs.selections import HOW_TO_WRITE, as_tuple, parse
 
 MEMORY = 4 << 20  #: bytes that HDF5 may take for its own structures
 _SIGNATURE = 8  #: bytes with which each HDF5 file begins
@@ -337,6 +337,8 @@ def write_words(dataset: Any, selection: Any, value: Any) -> None:
         If it can't be selected.
     """
     dtype, shape = dataset.dtype, dataset.shape
+    if dtype.names is None and any(isinstance(part, str) for part in as_tuple(selection)):
+        raise BadSelection(f"an array of {dtype} has no fields: {shown(selection)} is no index of it")
     picked = pick(selection, shape)
     if isinstance(value, (np.ndarray, np.void)):
         value = with_truths(value, dtype)

@@ -156,6 +156,17 @@ def _indices(part: Any, length: int) -> np.ndarray[Any, Any]:
         return np.flatnonzero(given)
     if given.dtype.kind not in "iu" and (given.size or isinstance(part, np.ndarray)):
         raise BadSelection(f"{shown(part)} has {given.dtype} for indices", hint=_INDICES)
+    return indices_along(given, length)
+
+
+def indices_along(given: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+    """Indices of an axis, counted from 0.
+
+    Raises
+    ------
+    BadSelection
+        If one is out of range.
+    """
     wrong = given[(given >= length) | (given < -length)] if given.size else given
     if wrong.size:
         raise BadSelection(f"index {wrong.flat[0]} is out of range for an axis of length {length}")

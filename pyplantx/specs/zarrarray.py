@@ -16,11 +16,11 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.errors import BadRequest, BadSelection, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
+from pyplantx.errors import BadRequest, DamagedObject, PyplantxError, WarehouseError, WarehouseFull
 from pyplantx.specs.datasets import Again, ArrayFacts
 from pyplantx.specs.masks import check_written
 from pyplantx.specs.rawfile import gone
-from pyplantx.specs.selections import HOW_TO_WRITE, Region, as_tuple, fill, parse
+from pyplantx.specs.selections import HOW_TO_WRITE, Region, parse
 from pyplantx.specs.zarrthreads import answer_of, entering
 
 if TYPE_CHECKING:
@@ -175,26 +175,29 @@ class ZarrArray(ArrayFacts):
                 return values
 
     def _read(self, array: Any, selection: Any) -> Any:
+        from pyplantx.specs.zarrpicks import asked
         from pyplantx.specs.zarrstore import read_whole
 
-        wanted, shape = _as_zarr_takes_it(selection, self.shape)
+        wanted = asked(selection, self.shape)
+        nbytes = math.prod(wanted.shape) * self.dtype.itemsize
         with entering(self._at_once()), _reading():
-            return answer_of(lambda: read_whole(lambda: array[wanted]), math.prod(shape) * self.dtype.itemsize)
+            return answer_of(lambda: read_whole(lambda: wanted.read(array)), nbytes)
 
     def write_block(self, selection: Any, array: Any) -> None:
         """Write to the selected elements."""
         from pyplantx.interrupts import uninterrupted
+        from pyplantx.specs.zarrpicks import asked
 
         check_written(array, "a Zarr array")
         with self._lock, _in_our_words():
             self.check_written()
             self._last_write = object()
-            wanted, shape = _as_zarr_takes_it(selection, self.shape)
-            made = _fitted(array, shape, self.dtype)
-            put = partial(self._array.__setitem__, wanted, made)
+            wanted = asked(selection, self.shape)
+            made = _fitted(array, wanted.shape, self.dtype)
+            put = partial(wanted.write, self._array, made)
             with self._watching().writing(selection, made), entering(self._at_once()), uninterrupted():
-                with self._noting_trouble(), self._into_shards(wanted):
-                    answer_of(put, math.prod(shape) * self.dtype.itemsize)
+                with self._noting_trouble():
+                    answer_of(put, math.prod(wanted.shape) * self.dtype.itemsize)
 
     def _at_once(self) -> int:
         """Bytes of one file of several that zarr holds at a time."""
@@ -210,25 +213,6 @@ class ZarrArray(ArrayFacts):
         except BaseException as error:
             self._trouble = copy(error)  # without frames, which have all that the reactor holds
             raise
-
-    @contextmanager
-    def _into_shards(self, selection: Any) -> Iterator[None]:
-        """Of a value that fits, zarr 3 says that it does not where a shard is to be written to by lists or masks.
-
-        Raises
-        ------
-        BadRequest
-            If that is so.
-        """
-        try:
-            yield
-        except ValueError as error:
-            if self.shards is None or parse(selection, self.shape) is not None:
-                raise
-            raise BadRequest(
-                "Zarr can't write to the elements of a list or a mask where an array has shards",
-                hint="write to slices (dataset[a:b] = rows), or allocate it without shards=",
-            ) from error
 
     def check_written(self) -> None:
         """Raise what a write has failed for, if one has."""
@@ -300,52 +284,6 @@ def _fitted(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
 
     made = value if isinstance(value, np.ndarray) else np.asarray(value, dtype)
     return np.broadcast_to(made, shape) if made.ndim else made
-
-
-def _as_zarr_takes_it(selection: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
-    """A selection without what zarr does not understand, and the shape of what it selects.
-
-    That is ``...`` beside arrays, and a mask of the first axis alone.
-
-    Raises
-    ------
-    BadSelection
-        If it is wrong. What zarr says of it would be taken for damage.
-    """
-    import numpy as np
-
-    region = parse(selection, shape)
-    if region is not None:
-        return selection, region.shape
-    parts = as_tuple(selection)
-    try:
-        short = len(parts) < len(shape) and any(_is_mask(part) for part in parts)
-        if short or any(part is Ellipsis for part in parts):
-            if any(np.ndim(part) > 1 for part in parts):
-                raise BadSelection("Zarr takes no '...' beside a list or mask of several axes")
-            parts = selection = fill(parts, len(shape)) or selection
-        return selection, _shape_of(parts, shape)
-    except (ValueError, TypeError, IndexError) as error:
-        if isinstance(error, BadSelection):
-            raise
-        raise BadSelection(f"the index doesn't fit an array of shape {shape}: {error}") from error
-
-
-def _is_mask(part: Any) -> bool:
-    return bool(getattr(part, "ndim", 0) == 1 and part.dtype.kind == "b")
-
-
-def _shape_of(parts: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of what lists, masks and the like select in zarr: several of them beside slices each their own axis."""
-    import numpy as np
-
-    arrays = [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]
-    masks = any(array.dtype.kind == "b" for array in arrays)
-    each = any(isinstance(part, slice) for part in parts) or (masks and len(arrays) > 1)
-    if not each or len(parts) > len(shape):
-        return tuple(np.broadcast_to(np.False_, shape)[parts].shape)
-    axes = [np.broadcast_to(np.False_, (length,))[part] for part, length in zip(parts, shape)]
-    return (*(length for axis in axes for length in axis.shape), *shape[len(parts) :])
 
 
 @contextmanager

@@ -52,14 +52,23 @@ class Allocated:
         self._spec = spec
         self._stage = stage
 
-    def seal(self) -> ObjectRef:
+    def seal(self, type_given: Any = None) -> ObjectRef:
         """Finish: the handle refuses more writes, the object is at its address and may be opened.
+
+        Parameters
+        ----------
+        type_given : Ingredient.Type member, spec class, spec instance, or str, optional
+            What it is to be, if that is said once more.
 
         Raises
         ------
+        BadRequest
+            If it was allocated as something else.
         CannotStore, WarehouseFull
             If it can't be stored; then it is discarded.
         """
+        if type_given is not None:
+            self._storer.check_type(self.name, self._spec, type_given)
         try:
             written = self.inner.seal()
             for prepare in self.before_publishing:
@@ -125,6 +134,21 @@ class Storer:
             return Allocated(self, name, spec, stage, spec.allocate(stage, **options))
         except BaseException as error:
             raise self.failure(f"{what} {name!r} can't be allocated", stage, error)  # noqa: B904
+
+    def check_type(self, name: str, spec: IngredientTypeSpec, type_given: Any) -> None:
+        """Refuse to send what was allocated as one type as another.
+
+        Raises
+        ------
+        BadRequest, UnknownSpec
+            If the types differ, or it is none.
+        """
+        wanted = self._registry.resolve(type_given).name
+        if wanted != spec.name:
+            raise BadRequest(
+                f"ingredient {name!r} was allocated as {spec.name!r}, and can't be sent as {wanted!r}",
+                hint=f"pipe.send({name!r}, ...) without a type, or allocate it as {wanted!r}",
+            )
 
     def folder_of(self, ref: ObjectRef) -> str:
         """Where the files of an object are."""

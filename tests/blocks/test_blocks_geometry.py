@@ -97,6 +97,14 @@ class TestCut:
         grid = cut([Extent((1 << 20, 1024), 4)] * 2, 1 << 40)
         assert grid.steps[0] * 4096 == TARGET
 
+    def test_blocks_side_by_side_have_rows_that_are_worth_their_gaps(self):
+        """Of 160,000 rows 6 columns are 4 MiB, and to read them is to read all: 167 times 640 MB."""
+        tall = Extent((160_000, 1000), 4)
+        assert cut([tall], 256 << 20, axis=1).steps == (160_000, (256 << 20) // (3 * 160_000 * 4))
+        assert cut([tall], 1 << 40, axis=1).steps == (160_000, 1000)
+        assert cut([tall._replace(shape=(160_000, 100_000))], 1 << 40, axis=1).steps == (160_000, 8192)
+        assert cut([tall._replace(chunks=(160_000, 2))], 256 << 20, axis=1).steps == (160_000, 6)
+
     def test_blocks_end_where_logical_blocks_of_the_digest_do(self):
         grid = cut([Extent((100_000, 1000), 4, None, 4_194_304)], 64 << 20)
         assert grid.steps == (1048,)  # rows of 4,000 bytes meet these borders too rarely

@@ -103,3 +103,27 @@ def test_who_allocates_many_is_not_asked_about_each_at_every_send(
     with open_plant(many) as plant:
         plant.run_reactor(many)
     assert len(asked) == 20
+
+
+def test_what_was_allocated_as_one_type_is_not_sent_as_another(open_plant: Any) -> None:
+    """The second type was ignored."""
+
+    @ReactorFunc
+    def mixes(pipe: Any) -> None:
+        array = pipe.allocate("array", Ingredient.Type.array, shape=(3,), dtype="f4")
+        with pytest.raises(errors.BadRequest, match="allocated as 'array', and can't be sent as 'hdf'"):
+            pipe.send("array", array, specs.HdfArraySpec)
+        pipe.send("array", array, Ingredient.Type.array)
+
+    with open_plant(mixes) as plant:
+        plant.run_reactor(mixes)
+        assert plant.produce("array").tolist() == [0, 0, 0]
+
+
+def test_the_key_of_a_checkpoint_is_called_so(open_plant: Any) -> None:
+    @ReactorFunc
+    def swaps(pipe: Any) -> None:
+        pipe.checkpoint(3, "step")
+
+    with open_plant(swaps) as plant, pytest.raises(errors.BadRequest, match="key of a checkpoint is a text, not 3"):
+        plant.run_reactor(swaps)

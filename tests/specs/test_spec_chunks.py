@@ -132,6 +132,11 @@ def test_slots_are_a_prime_of_about_a_hundred_per_chunk():
     assert all(cache_slots(1 << 20, 1 << 20) % number for number in range(2, 11))
 
 
+def test_the_hash_table_of_tiny_chunks_is_small() -> None:
+    """Chunks of one number would have got a hundred slots each: 200 MiB in every open dataset, and two seconds."""
+    assert 8 * cache_slots(1 << 20, 4) < 2 << 20
+
+
 @given(shapes, itemsizes, st.data())
 def test_grown_pieces_are_whole_chunks(shape, itemsize, data):
     chunks = tuple(data.draw(st.integers(1, max(1, length))) for length in shape)

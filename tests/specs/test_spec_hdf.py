@@ -225,6 +225,7 @@ def test_layouts(stage, tmp_path):
         ({"shape": (), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (3,), "maxshape": (1 << 65,)}, "HDF5 can't keep"),
         ({"shape": (3,), "dtype": "S4", "fillvalue": 1}, "HDF5 can't keep"),
+        ({"shape": (3,), "fillvalue": [1, 2]}, "is not one element"),
         ({"shape": (3,), "external": "x"}, "have external="),
         ({"shape": (-3,)}, "shape=.*one whole number per axis"),
     ],
@@ -232,6 +233,21 @@ def test_layouts(stage, tmp_path):
 def test_impossible_allocations(stage, options, message):
     with pytest.raises(BadRequest, match=message):
         SPEC.allocate(stage, **options)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_name_is_no_index_of_plain_numbers(stage, compression):
+    array = SPEC.allocate(stage, shape=(3,), compression=compression).handle
+    with pytest.raises(BadSelection, match="has no fields: 'a' is no index"):
+        array["a"] = 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("?", 1), ("?", np.int8(1)), ("c8", 1), ("c8", 1.5), (">c16", np.float32(2)), ("c8", 2j)]
+)
+def test_fill_values_are_converted_where_hdf5_does_not(dtype, fill, stage):
+    allocation = SPEC.allocate(stage, shape=(3,), dtype=dtype, fillvalue=fill)
+    assert np.array_equal(allocation.handle[...], np.full(3, fill, dtype))
 
 
 @pytest.mark.parametrize(

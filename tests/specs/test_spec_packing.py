@@ -355,6 +355,47 @@ def test_a_damaged_chunk_is_refused(tmp_path, compression, options, shuffle):
     file.close()
 
 
+def test_want_of_memory_is_no_damage(tmp_path, monkeypatch):
+    """Else a sound file would be put aside, and made again."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data", data=noise((64, 64)), chunks=(64, 64), compression="lzf")
+        reader = packing.PackedArray(
+            packing.packing_of(file["data"], packs=False), (64, 64), lambda chunk: (0, bytes(1000))
+        )
+    calls = []
+
+    def without_memory(*arguments):
+        calls.append(arguments)
+        monkeypatch.setattr(filters, "Room", refuse)
+        return b""
+
+    def refuse(nbytes):
+        raise MemoryError(nbytes)
+
+    monkeypatch.setattr(filters, "_run", without_memory)
+    with pytest.raises(MemoryError):
+        reader.read(select(..., (64, 64)))
+    assert len(calls) == 1
+    monkeypatch.undo()
+    answers = iter([b"", bytes(64 * 64 * 4)])
+    monkeypatch.setattr(filters, "_run", lambda *_: next(answers))
+    assert not reader.read(select(..., (64, 64))).any()
+
+
+def test_a_stream_without_memory_is_no_damage(monkeypatch):
+    import zlib
+
+    class Inflating:
+        def decompress(self, *_):
+            raise zlib.error("Error -4 while decompressing data")
+
+    monkeypatch.setattr(zlib, "decompressobj", Inflating)
+    pipeline = filters.pipeline([(filters.DEFLATE, 0, (4,))], 100)
+    assert pipeline is not None
+    with pytest.raises(MemoryError):
+        pipeline.unpack(0, b"x")
+
+
 def test_a_stream_that_goes_on_is_not_followed():
     import zlib
 

@@ -21,10 +21,10 @@ zarr = pytest.importorskip("zarr")
 
 from pyplantx import Plant, ReactorFunc, specs  # noqa: E402
 from pyplantx import errors as err  # noqa: E402
-from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseError  # noqa: E402
+from pyplantx.errors import BadRequest, BadSelection, CannotStore, DamagedObject, WarehouseError  # noqa: E402
 from pyplantx.fingerprint.value import BLOCK, array_header, combine, hash_bytes  # noqa: E402
 from pyplantx.spec_tests import FolderStage, SpecTests, stored  # noqa: E402
-from pyplantx.specs import masks, zarrarray, zarrstore, zarrthreads  # noqa: E402
+from pyplantx.specs import masks, zarrstore, zarrthreads  # noqa: E402
 from pyplantx.specs import zarr as module  # noqa: E402
 
 SPEC = specs.ZarrArraySpec()
@@ -316,17 +316,6 @@ def test_values_of_lists_and_masks_must_fit(selection, stage):
     assert np.array_equal(array[...], plain)
 
 
-@pytest.mark.parametrize("selection", [MASK, [2, 0], (slice(None), [1, 3])], ids=str)
-def test_lists_and_masks_of_an_array_with_shards(selection, stage):
-    """Zarr 3 says of a value of the right shape that it does not fit."""
-    array, plain = SPEC.allocate(stage, shape=(3, 4), dtype="f8", chunks=(1, 4), shards=(3, 4)).handle, np.ones((3, 4))
-    with pytest.raises(BadRequest, match="has shards\n.*slices"):
-        array[selection] = plain[selection]
-    array[selection] = plain[selection] = 7
-    array[1:2, :3] = plain[1:2, :3] = [[4, 5, 6]]
-    assert np.array_equal(array[selection], plain[selection]) and np.array_equal(array[1:2, :3], plain[1:2, :3])
-
-
 def test_a_folder_is_closed_at_the_end_of_the_interpreter(tmp_path, monkeypatch):
     """Modules that it was written with may be gone by then."""
     folder = zarrstore.Folder(str(tmp_path))
@@ -346,30 +335,37 @@ def test_wrong_indices_are_no_damage(selection):
         entry.open()[selection]
 
 
-@settings(max_examples=100)
-@given(st.data())
-def test_the_shape_of_a_selection_is_that_of_zarr(data):
-    shape = (3, 4, 2)[: data.draw(st.integers(1, 3))]
+SHAPE = (7, 6, 5)
+ODD = np.arange(7) % 2 == 1
+AS_IN_NUMPY = [
+    *(np.s_[::-1], np.s_[::-2, 1], np.s_[[1, 2], ::-1], np.s_[ODD, ::-1], np.s_[[5, 1, 1]], np.s_[:, [[3, 0], [0, 3]]]),
+    *(np.s_[[-1, -2], ::2], np.s_[..., [1, 0]], np.s_[1, 2, [0, 3]], np.s_[range(3)], np.s_[(1, 2), 3], np.s_[[]]),
+    *(np.s_[np.array(3)], np.s_[ODD], np.arange(210).reshape(SHAPE) % 3 == 0, np.s_[[6, 0, 6], [1, 5, 1], [0, 4, 0]]),
+    *(np.s_[[[6], [0]], 5, [0, 4]], np.zeros(SHAPE, bool), np.s_[ODD, 0, ::3], np.s_[[0, 1, 5], 1:5, 4:0:-2]),
+]
 
-    def part(length):
-        index = st.integers(0, length - 1)
-        lists = st.lists(index, min_size=1, max_size=3) | st.lists(st.booleans(), min_size=length, max_size=length)
-        return index | lists | lists.map(np.array) | st.builds(slice, index, index) | st.just(...)
 
-    whole = zarr.create_array(zarr.storage.MemoryStore(), shape=shape, dtype="i4", chunks=shape)
-    whole[...] = np.arange(whole.size).reshape(shape)
-    selection = tuple(data.draw(part(length)) for length in shape[: data.draw(st.integers(1, len(shape)))])
-    try:
-        wanted, found = zarrarray._as_zarr_takes_it(selection, shape)
-    except IndexError:
-        with pytest.raises((IndexError, ValueError)):
-            whole[selection]
-        return
-    try:
-        values = whole[wanted]
-    except IndexError:
-        return
-    assert found == values.shape
+@pytest.mark.parametrize("shards", [None, (6, 4, 6)], ids=["chunks", "shards"])
+@pytest.mark.parametrize("selection", AS_IN_NUMPY, ids=str)
+def test_an_array_is_indexed_as_numpy_would(selection, shards, stage):
+    """Zarr knows no slices that run backwards; into shards it does not write by lists."""
+    array, plain = SPEC.allocate(stage, shape=SHAPE, dtype="i4", chunks=(3, 2, 3), shards=shards).handle, np.ones(SHAPE)
+    array[...] = plain[...] = np.arange(plain.size).reshape(SHAPE)
+    assert np.array_equal(array[selection], plain[selection])
+    array[selection] = plain[selection] = -np.arange(plain[selection].size).reshape(plain[selection].shape)
+    assert np.array_equal(array[...], plain)
+    array[selection] = plain[selection] = 7
+    assert np.array_equal(array[...], plain)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [np.s_[[1, 2], :, [3, 4]], np.s_[ODD, [1, 2, 3]], np.s_[[1, 2], [3]], np.s_[[1, 2], [1, 2, 3], [0, 1]], None, "a"],
+    ids=str,
+)
+def test_what_zarr_would_take_in_its_own_sense_is_refused(selection):
+    with stored(SPEC, np.zeros(SHAPE)) as entry, pytest.raises(BadSelection):
+        entry.open()[selection]
 
 
 def test_a_mask_does_not_vanish(stage):
