@@ -188,6 +188,10 @@ class Describer:
     def _is_arrival(self, owner: Any, node: Node, key: str) -> bool:
         return self.slot(owner, key, f"{node.label}.{key}", _reader(owner)).data == ABSENT
 
+    def listing(self, owner: int) -> list[Any]:
+        """The code that counts with all that a class, or the dict of a function or module, holds; by its identity."""
+        return [self._listed[owner][1].obj] if owner in self._listed else []
+
     def look_again(self) -> bool:
         """Forget the slots that changed, and all that was said with the help of names; whether there were any."""
         changed = [key for key, *_ in self.changed_slots()]
