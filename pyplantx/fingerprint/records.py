@@ -21,7 +21,7 @@ from pyplantx.tuples import NamedTuple
 VERSION: Final = "1"
 
 #: Raised when the record changes, or what it says: old records are then never found again.
-_RECORDS: Final = b"4"
+_RECORDS: Final = b"5"
 
 #: Begins everything that is hashed about code: instructions mean something for one minor version only.
 DOMAIN: Final = f"pyplantx code {VERSION} {sys.implementation.cache_tag}\n"
