@@ -255,7 +255,7 @@ def disk_error(
             hint=f"free some space on the file system of {folder!r}, then go on: what was finished is still there",
         )
     if error.errno in _NO_RIGHT:
-        return StoreReadOnly(f"{what}: {error.strerror} ({error.filename or folder!r})")
+        return StoreReadOnly(f"{what}: {error.strerror} ({error.filename or folder!r})", hint=disk.umask_advice())
     if error.errno == errno.ENOENT and not os.path.lexists(folder):
         return WarehouseError(
             f"{what}: {folder!r} was removed while it was open",
