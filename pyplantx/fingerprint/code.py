@@ -183,7 +183,14 @@ class Fingerprinter:
                 root = self._graph.root(obj)
         if self._frozen and len(self._describer.caches) > self._caches_seen:  # in code that was met in a run
             self._let_go()
-        return root
+        twins = self._twins(obj) if self._describer.twins else ()
+        return values.hash_text(" ".join([root, *twins])) if twins else root
+
+    def _twins(self, obj: Any) -> list[str]:
+        """Labels of the classes of which `obj` reaches two."""
+        reach = self._reach(obj).objects
+        twins = self._describer.twins.items()
+        return sorted([label for label, both in twins if all([id(one) in reach for one in both])])
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
         """The fingerprint of a function that refers to nothing, without building a graph; else None."""
@@ -326,7 +333,8 @@ class Fingerprinter:
             for slot in node.constants:
                 if not is_code(slot.value) or _is_other_class(slot):
                     found[slot.label] = values.hash_bytes(slot.data + self._held(slot))
-        return found
+        twins = self._twins(inner) if self._describer.twins else ()
+        return found | {f"objects of a former {label}": values.hash_text(label) for label in twins}
 
     def _held(self, slot: Slot) -> bytes:
         """Which code lies in a container, for those who compare: by name, and what has none by what it does."""

@@ -141,6 +141,8 @@ class Describer:
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
         self._listed: dict[int, _Listed] = {}
+        self._classes: dict[tuple[str, str], type] = {}  # by module and name, the first that was met
+        self.twins: dict[str, tuple[type, type]] = {}  # by their label: two classes of one name, see `_note_twin`
         self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
 
     # --- slots ----------------------------------------------------------------------------------------
@@ -595,7 +597,20 @@ class Describer:
                 node.add_ref(base)
         self._add_members(node, cls)
         node.documented = True
+        self._note_twin(cls, node.label)
         return node
+
+    def _note_twin(self, cls: type, label: str) -> None:
+        """Note a class of which another one has the place: a cell was run again, and objects of the former are left.
+
+        Both may have the same code. Who reaches both can ask an object for its class, and is told another than by a
+        process in which the cell was run once.
+        """
+        if "<locals>" in cls.__qualname__:
+            return  # made in a function, which makes another one at each call
+        first = self._classes.setdefault((class_module(cls), cls.__qualname__), cls)
+        if first is not cls:
+            self.twins[label] = first, cls
 
     def _add_members(self, node: Node, cls: type) -> None:
         own, members = vars(cls), _enum_members(cls)
