@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import ABSENT, COUNTS, MODULE, WAIVED, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
-from pyplantx.imports import watch
+from pyplantx.imports import watch, watch_calls
 
 if TYPE_CHECKING:
     from pyplantx.blocks.travel import Workers
@@ -154,6 +154,7 @@ class Answers:
         #: See `answer_once`. Whoever has let user code run clears this: what it does to files can't be known.
         self.files: dict[Question, Observation] = {}
         watch()
+        fingerprinter.on_finders = watch_calls
 
     # ----------------------------------------------------------------- errors
 

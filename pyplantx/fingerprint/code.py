@@ -120,7 +120,13 @@ class Fingerprinter:
         self._met_state: set[tuple[int, str]] = set()  # what of it this one has to do with
         self._project_globals: dict[int, tuple[dict[str, Any], bool]] = {}
         self._active = False
+        #: Told what code names that finds modules by computed text: whoever watches it may have to begin with that.
+        self.on_finders: Callable[[set[str]], None] | None = None
         self._forget()
+
+    def _found(self, finders: set[str]) -> None:
+        if self.on_finders is not None:
+            self.on_finders(finders)
 
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
@@ -128,7 +134,7 @@ class Fingerprinter:
         self._frozen = self._loaded = False
         self._left: tuple[int, dict[tuple[int, str], list[Any]]] = (0, {})
         self._caches_seen = 0  # how many of those that the describer has met were let go where need be
-        self._describer = Describer(self._boundary, self.record, self._settle, self._arrived)
+        self._describer = Describer(self._boundary, self.record, self._settle, self._arrived, self._found)
         self._graph = Graph(self._describer.describe, self._describer.widen)
 
     @property

@@ -72,7 +72,7 @@ SUBREACTOR: Final = b"subreactor 2\0"
 OBSERVED: Final = b"imports are observed\0"
 
 #: Names in code that finds code by computed text.
-_FINDERS: Final = WATCHED_FINDERS | {"__import__", "eval", "exec", "globals", "__globals__", "f_globals"}
+_FINDERS: Final = WATCHED_FINDERS | {"eval", "exec", "globals", "__globals__", "f_globals"}
 
 #: Names that Python, or IPython for its history, puts into a module by itself.
 _NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
@@ -121,6 +121,8 @@ class Describer:
         Given a fresh slot, returns the one that counts (see ``code.py``: state).
     arrived : callable
         Owner, key -> whether running code was seen to put something there where nothing had been.
+    finds : callable
+        Told what code names that finds code or modules by computed text, before that code runs.
     """
 
     def __init__(
@@ -129,11 +131,13 @@ class Describer:
         record: Callable[[types.CodeType], Record],
         settle: Callable[[Slot], Slot],
         arrived: Callable[[Any, str], bool],
+        finds: Callable[[set[str]], None],
     ) -> None:
         self._boundary = boundary
         self._record = record
         self._settle = settle
         self._arrived = arrived
+        self._finds = finds
         self._ranks = Ranks(boundary, record, self.plain_name, _held_parts)
         self.slots: dict[tuple[int, str], Slot] = {}
         self._references: dict[tuple[int, str], Reference] = {}
@@ -526,6 +530,7 @@ class Describer:
 
     def _add_finders(self, node: Node, namespace: dict[str, Any], finders: set[str]) -> None:
         """Add all of the function's own module: it finds by computed text what may lie there."""
+        self._finds(finders)
         self._add_whole(node, namespace)
         if finders & WATCHED_FINDERS:
             node.own += OBSERVED
