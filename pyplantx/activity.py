@@ -49,6 +49,7 @@ from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
 from pyplantx.failures import describe_request_chain, error_of, is_described, note_opened
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.logs import log
 from pyplantx.recall import Recall
 from pyplantx.run import Run
 from pyplantx.search import FORMER, Search
@@ -407,6 +408,7 @@ class Activity:
         if kind is Raised:
             self._note_failure(outcome)
         elif kind is Ended and not outcome.reusable:
+            self._note_remains(outcome.reactor)
             self._note_run(outcome.reactor, "ran")
         elif kind is Asked and outcome.reactor in self._forced:
             for name in outcome.names:
@@ -424,6 +426,20 @@ class Activity:
         self.world.note_error(outcome.reactor, outcome.error)
         self._turns.release(outcome.reactor)
         self._note_run(outcome.reactor, "failed")
+
+    def _note_remains(self, id: ReactorId) -> None:
+        """Say of a run that it read what other code may have filled, if that is why it is not recorded."""
+        remains = self.world.take_remains(id)
+        if not remains:
+            return
+        read = f"it read {' and '.join(remains)}, filled by other code than that of now"
+        log().warning(
+            "reactor %s has run, and what it sent is not kept for the next session: %s. Clear that, or run again "
+            "what defines it; @untracked on the function that fills it keeps it out of this",
+            *(self.reactors[id].name, read),
+        )
+        decision = self.decisions[id]
+        self.decisions[id] = decision._replace(reason=f"{decision.reason}; not kept for reuse, as {read}")
 
     def _chain(self, id: ReactorId) -> Iterator[tuple[str, str]]:
         """Who asked for what, by name, from the demand down to a reactor, as those ask who were passed over."""

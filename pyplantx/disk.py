@@ -50,6 +50,24 @@ def allow(target: str | int, mode: int) -> None:
             raise
 
 
+def umask_advice() -> str:
+    """What to do if this process makes files that it may not use itself; "" if it does not, or that can't be told.
+
+    The umask can be read without setting it, which other threads would notice, on Linux only.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            mask = next((int(line.split()[1], 8) for line in status if line.startswith("Umask:")), 0)
+    except (OSError, ValueError, IndexError):
+        return ""
+    if not mask & 0o700:
+        return ""
+    return (
+        f"the umask {mask:04o} takes from you the rights to what this program makes; set another one in the shell that "
+        "starts it (umask 0077), and remove what was made with this one"
+    )
+
+
 def link(source: str, target: str) -> bool:
     """Give a file a second name; False where the file system knows no such thing.
 

@@ -1,14 +1,18 @@
 """Modules that a running reactor gets by a text: ``importlib.import_module("zoo." + kind)``.
 
 Which one that is no code says, so it is seen as it happens. `watch` puts itself into the function that every
-``import_module`` calls, however the caller came by it. Only what the reactor itself imports is told: not what a module
-imports while it is loaded, for that depends on who loads it first; nor what is imported to read code or ingredients.
+``import_module`` calls, however the caller came by it; `watch_calls` does so for calls of ``__import__``, once code is
+met that names it, since every import statement passes there. Only what the reactor itself imports is told: not what a
+module imports while it is loaded, for that depends on who loads it first; nor what is imported to read code or
+ingredients.
 """
 
 from __future__ import annotations
 
+import builtins
+import opcode
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -30,7 +34,9 @@ _OTHERS = (
 
 #: By identity, the code in which modules are found and loaded.
 _loading: frozenset[int] = frozenset()
-_is_watched = False
+_is_watched = _are_calls_watched = False
+_IMPORT = "__import__"
+_STATEMENT = opcode.opmap["IMPORT_NAME"]
 
 
 def watch() -> None:
@@ -77,6 +83,69 @@ def _telling(plain: Callable[..., Any], resolve: Callable[..., str]) -> Callable
             run.imported(full, caller, found)
 
     return _gcd_import
+
+
+def watch_calls(finders: Container[str]) -> None:
+    """See to it that calls of ``__import__`` are told, too, if that is among what some code finds modules with.
+
+    Parameters
+    ----------
+    finders : container of str
+        What the code names.
+    """
+    global _are_calls_watched
+    if _IMPORT in finders and not _are_calls_watched:
+        _are_calls_watched = True
+        builtins.__import__ = _telling_calls(builtins.__import__)
+
+
+def _telling_calls(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def importing(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        if watching.run is None or not _is_call(sys._getframe(1)):
+            return plain(name, globals, locals, fromlist, level)
+        try:
+            module = plain(name, globals, locals, fromlist, level)
+        except Exception:
+            tell([_absolute(name, globals, level)], False)
+            raise
+        tell(_imported(_absolute(name, globals, level), fromlist), True)
+        return module
+
+    def tell(names: Sequence[str], found: bool) -> None:
+        for name in names:
+            run = watching.run
+            if run is not None and name:
+                run.imported(name, sys._getframe(2), found)
+
+    return importing
+
+
+def _is_call(caller: FrameType) -> bool:
+    """Whether a function calls ``__import__`` by its name: no import statement, nor something that is written in C."""
+    code = caller.f_code
+    if _IMPORT not in code.co_names or caller.f_globals.get("__name__") == "importlib.util":
+        return False
+    return code.co_code[caller.f_lasti] != _STATEMENT
+
+
+def _absolute(name: object, namespace: Mapping[str, Any] | None, level: int) -> str:
+    """The full name of a module; "" if it is none."""
+    if not isinstance(name, str) or not level:
+        return name if isinstance(name, str) else ""
+    package = str((namespace or {}).get("__package__") or "").split(".")
+    return ".".join(filter(None, [*package[: len(package) - level + 1], name]))
+
+
+def _imported(name: str, fromlist: Sequence[str] | None) -> list[str]:
+    """The modules that are imported: those in a package, if such are asked for, else the one of that name."""
+    inside = [f"{name}.{one}" for one in fromlist or () if f"{name}.{one}" in sys.modules]
+    return inside or [name]
 
 
 def is_reactors_own(caller: FrameType | None) -> bool:

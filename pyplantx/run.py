@@ -88,6 +88,7 @@ class World(Outside, Protocol):
     def named(self, code: Any) -> Sequence[Any]: ...
     def error_of(self, failure: Failure) -> BaseException: ...
     def note_spared(self, id: str, seconds: float) -> None: ...
+    def note_remains(self, reactor: Reactor) -> bool: ...
 
 
 class _Import(NamedTuple):
@@ -307,7 +308,7 @@ class Run:
             return self._lost()
         if self._workshop is not None and self._workshop.must_begin_again:
             return self._lost()
-        reusable = not (self._swallowed or self._swallowing)
+        reusable = not (self._swallowed or self._swallowing or self.world.note_remains(self.reactor))
         if self._workshop is not None:
             self._workshop.hand_over(reusable)
         return _new(Ended, (self.reactor.id, self._take_steps(), reusable))

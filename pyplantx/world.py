@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import ABSENT, COUNTS, MODULE, WAIVED, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
-from pyplantx.imports import watch
+from pyplantx.imports import watch, watch_calls
 
 if TYPE_CHECKING:
     from pyplantx.blocks.travel import Workers
@@ -149,10 +149,12 @@ class Answers:
         self._folder, self._search_path = working_folder(), sys.path.copy()
         self._errors: dict[ReactorId, BaseException] = {}
         self._spared: dict[ReactorId, float] = {}
+        self._remains: dict[ReactorId, list[str]] = {}
         self._noted: set[Digest] = set()  # fingerprints of subreactors whose parts are kept
         #: See `answer_once`. Whoever has let user code run clears this: what it does to files can't be known.
         self.files: dict[Question, Observation] = {}
         watch()
+        fingerprinter.on_finders = watch_calls
 
     # ----------------------------------------------------------------- errors
 
@@ -249,6 +251,17 @@ class Answers:
     def note_spared(self, id: ReactorId, seconds: float) -> None:
         """A run has ended well that took over what earlier ones, which were killed, had spent so long on."""
         self._spared[id] = seconds
+
+    def note_remains(self, reactor: Reactor) -> bool:
+        """Note what a reactor that has run read and other code may have filled; whether there is any."""
+        found = self.fingerprinter.remains(reactor.function)
+        if found:
+            self._remains[reactor.id] = found
+        return bool(found)
+
+    def take_remains(self, id: ReactorId) -> list[str]:
+        """What was noted of it; it is forgotten here."""
+        return self._remains.pop(id, [])
 
     def take_spared(self, id: ReactorId) -> float:
         """What was noted last of a reactor, once."""

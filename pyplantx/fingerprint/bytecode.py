@@ -207,7 +207,7 @@ class Body:
         What `drop` took out.
     """
 
-    __slots__ = ("_raw_ops", "entries", "gaps", "ops", "units")
+    __slots__ = ("_raw_ops", "_targets", "entries", "gaps", "ops", "units")
 
     def __init__(self, code: CodeType) -> None:
         raw = code.co_code
@@ -224,6 +224,7 @@ class Body:
                 self.ops = self.ops.replace(double, parts)
         self.entries = list(map(entry_of, self.units))
         self.gaps: tuple[int, ...] = ()
+        self._targets: dict[int, int] | None = None
 
     def drop(self, at: int) -> None:
         """Let an instruction be nothing from now on; it keeps its place."""
@@ -241,6 +242,13 @@ class Body:
     def places(self) -> list[int]:
         """The index of the instruction at or after each place in the bytecode, the end included."""
         return list(accumulate(self._raw_ops.translate(_WEIGHTS), initial=0))
+
+    def targets(self) -> dict[int, int]:
+        """Instruction that jumps -> where to."""
+        if self._targets is None:
+            places = self.places()
+            self._targets = {places[at]: places[at + self.entries[places[at]][2]] for at in self.jumps()}
+        return self._targets
 
     def ends(self) -> bytes:
         """1 for each instruction after which control does not go on, 0 for all others."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import memos
 from pyplantx.fingerprint import value as values
-from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.boundary import Boundary, Policy
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
@@ -60,11 +60,15 @@ class SendHints(NamedTuple):
 
 
 class State(NamedTuple):
-    """A slot that was changed while reactors ran: `before` counts, as long as it still holds `after`."""
+    """A slot that was changed while reactors ran: `before` counts, as long as it still holds `after`.
+
+    `by` says which code may have filled it, for each way to look at code (see `remains`).
+    """
 
     slot: Slot
     before: tuple[bytes, tuple[Any, ...]]
     after: tuple[bytes, tuple[Any, ...]]
+    by: dict[Policy, frozenset[Digest]]
 
 
 #: (namespace, name) -> what running code has done to it. Of the process: the next plant must not take it for an edit.
@@ -117,14 +121,21 @@ class Fingerprinter:
         self._met_state: set[tuple[int, str]] = set()  # what of it this one has to do with
         self._project_globals: dict[int, tuple[dict[str, Any], bool]] = {}
         self._active = False
+        #: Told what code names that finds modules by computed text: whoever watches it may have to begin with that.
+        self.on_finders: Callable[[set[str]], None] | None = None
         self._forget()
+
+    def _found(self, finders: set[str]) -> None:
+        if self.on_finders is not None:
+            self.on_finders(finders)
 
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
         self._reaches: dict[int, _Reach] = {}
         self._frozen = self._loaded = False
+        self._left: tuple[int, dict[tuple[int, str], list[Any]]] = (0, {})
         self._caches_seen = 0  # how many of those that the describer has met were let go where need be
-        self._describer = Describer(self._boundary, self.record, self._settle, self._former, self._is_state)
+        self._describer = Describer(self._boundary, self.record, self._settle, self._former, self._found)
         self._forget_roots()
 
     def _forget_roots(self) -> None:
@@ -183,7 +194,14 @@ class Fingerprinter:
                 root = self._root_of(obj)
         if self._frozen and len(self._describer.caches) > self._caches_seen:  # in code that was met in a run
             self._let_go()
-        return root
+        twins = self._twins(obj) if self._describer.twins else ()
+        return values.hash_text(" ".join([root, *twins])) if twins else root
+
+    def _twins(self, obj: Any) -> list[str]:
+        """Labels of the classes of which `obj` reaches two."""
+        reach = self._reach(obj).objects
+        twins = self._describer.twins.items()
+        return sorted([label for label, both in twins if all([id(one) in reach for one in both])])
 
     def _root_of(self, obj: Any) -> Digest:
         root = self._plain.root(obj) if type(obj) is types.FunctionType else None
@@ -330,7 +348,8 @@ class Fingerprinter:
             for slot in node.constants:
                 if not is_code(slot.value) or _is_other_class(slot):
                     found[slot.label] = values.hash_bytes(slot.data + self._held(slot))
-        return found
+        twins = self._twins(inner) if self._describer.twins else ()
+        return found | {f"objects of a former {label}": values.hash_text(label) for label in twins}
 
     def _held(self, slot: Slot) -> bytes:
         """Which code lies in a container, for those who compare: by name, and what has none by what it does."""
@@ -520,13 +539,26 @@ class Fingerprinter:
         """Note which globals changed while the activity lasted: they are state, not constants."""
         self._active = self._loaded = False
         self._note_caches()
-        for key, slot, after in self._describer.changed_slots():
-            self._state[key] = State(slot, (slot.data, slot.refs), (after.now, after.refs_now))
-            self._met_state.add(key)
+        changed = {
+            key: State(slot, (slot.data, slot.refs), (after.now, after.refs_now), {})
+            for key, slot, after in self._describer.changed_slots()
+        }
         for key, slot in self._describer.arrivals():
             if key not in self._describer.slots:
-                self._state[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now))
-                self._met_state.add(key)
+                changed[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now), {})
+        if changed:
+            self._note_state(changed)
+
+    def _note_state(self, changed: dict[tuple[int, str], State]) -> None:
+        """Note state, and by which code it may have been filled: what it held before is still in there."""
+        policy, now = self._boundary.policy, self._fillers(self._users(changed))
+        for key, state in changed.items():
+            before = self._state.get(key)
+            if before is not None and before.slot.owner is state.slot.owner:
+                state.by.update(before.by)
+            state.by[policy] = state.by.get(policy, frozenset()) | now[key]
+            self._state[key] = state
+            self._met_state.add(key)
 
     def _former(self, owner: Any, key: str) -> tuple[Any, ...]:
         """What lay in a place before running code was seen to change it, as the only item; empty if it was not."""
@@ -534,9 +566,6 @@ class Fingerprinter:
         if state is None or state.slot.owner is not owner:
             return ()
         return (MISSING if state.before[0] == ABSENT else state.slot.value,)
-
-    def _is_state(self, key: tuple[int, str]) -> bool:
-        return key in self._state
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""
@@ -549,6 +578,57 @@ class Fingerprinter:
         else:
             del self._state[id(slot.owner), slot.key]
         return slot
+
+    # --- what other code has left in state ------------------------------------------------------------
+
+    def remains(self, obj: Any) -> list[str]:
+        """Labels of what `obj` reads that other code than that of today may have filled; asked when `obj` has run."""
+        if not self._met_state:
+            return []
+        left = self._left_by_others()
+        if not left:
+            return []
+        reach = dict(self._reach(obj).objects)
+        for subreactor in self.named(obj):
+            reach |= self._reach(subreactor).objects
+        slots = [self._describer.slots[key] for key, users in left.items() if any(id(user) in reach for user in users)]
+        return sorted({slot.label for slot in slots if _remains().is_read(slot, reach.values())})
+
+    def _left_by_others(self) -> dict[tuple[int, str], list[Any]]:
+        """What other code may have filled -> the pieces of code that name it; found out again if more state is met."""
+        if self._left[0] != len(self._met_state):
+            self._left = len(self._met_state), self._find_left()
+        return self._left[1]
+
+    def _find_left(self) -> dict[tuple[int, str], list[Any]]:
+        self._describe_all()
+        met = [key for key in self._met_state if key in self._state and key in self._describer.slots]
+        users, policy = self._users(met), self._boundary.policy
+        now = self._fillers(users)
+        return {key: users[key] for key in met if not self._state[key].by.get(policy, {""}) <= now[key]}
+
+    def _describe_all(self) -> None:
+        """Let the graph see all that is known: plain functions too, and subreactors that nobody has called yet."""
+        for _, obj in list(self._known.values()):
+            if type(obj) is types.FunctionType:
+                self.named(obj)
+
+    def _users(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], list[Any]]:
+        """The pieces of code that name each of some places, or list it among all that they hold."""
+        self._describe_all()
+        found: dict[tuple[int, str], list[Any]] = _remains().users_of(keys, self._graph.nodes())
+        for key, users in found.items():
+            users += [obj for obj in self._describer.listing(key[0]) if not users]
+        return found
+
+    def _fillers(self, users: dict[tuple[int, str], list[Any]]) -> dict[tuple[int, str], set[Digest]]:
+        fillers = _remains().fillers
+        return {key: fillers(found, self._graph.root, self._callers) for key, found in users.items()}
+
+    def _callers(self, piece: Any) -> list[Digest]:
+        """The fingerprints of those in whose reach a piece of code is."""
+        known = [(digest, obj) for digest, obj in self._known.values() if type(obj) is types.FunctionType]
+        return [digest for digest, obj in known if id(piece) in self._reach(obj).objects]
 
     def state_changes(self) -> list[str]:
         """Labels of the globals that were changed by running code, and so never cause a run."""
@@ -608,6 +688,12 @@ def _normaliser() -> Callable[[types.CodeType], Record]:
     from pyplantx.fingerprint.normalform import normalise  # needed only for code that nobody remembers
 
     return normalise
+
+
+def _remains() -> Any:
+    from pyplantx.fingerprint import remains  # needed only where running code has changed something
+
+    return remains
 
 
 def _to_pattern(pieces: Pieces) -> str:

@@ -5,24 +5,42 @@ This file may know: exceptions, signals' handlers. It may not know: values, fing
 
 from __future__ import annotations
 
+import opcode
 from types import FrameType, TracebackType
 from typing import Any, Final
 
 #: Whatever of these comes says that there is no state; Ctrl-C says nothing of it. See `let_end`.
-ANSWERS: Final = (Exception, SystemExit)
+ANSWERS: Final = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
+_RAISE: Final = opcode.opmap["RAISE_VARARGS"]
 _VARARGS: Final = 4  # `inspect.CO_VARARGS`, which costs an import
 
 
 def let_end(error: BaseException) -> None:
-    """Raise again what a signal's handler has raised: it may come in any line, and means the program.
+    """Raise again what is no answer: what a signal's handler has raised may come in any line, and means the program.
 
     Parameters
     ----------
     error : BaseException
         One of `ANSWERS`.
     """
-    if error.__traceback__ is not None and _comes_from_a_handler(error.__traceback__):
+    if not is_answer(error):
         raise error
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether foreign code has raised an error by itself, be it one that elsewhere ends the program.
+
+    Parameters
+    ----------
+    error : BaseException
+        One of `ANSWERS`.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return True
+    if isinstance(error, KeyboardInterrupt) and not _is_raised_by_a_statement(trace):
+        return False
+    return not _comes_from_a_handler(trace)
 
 
 def offers(cls: type, name: str) -> bool:
@@ -40,6 +58,13 @@ def _comes_from_a_handler(trace: TracebackType) -> bool:
             return True
         trace = inner
     return False
+
+
+def _is_raised_by_a_statement(trace: TracebackType) -> bool:
+    """Whether an error began at a ``raise``. Python's own handler for Ctrl-C is no function: it leaves no frame."""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti : trace.tb_lasti + 1] == bytes([_RAISE])
 
 
 def _positional(frame: FrameType) -> list[Any]:

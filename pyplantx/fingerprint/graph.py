@@ -51,6 +51,10 @@ class Graph:
             node = self._nodes[id(obj)] = self._describe(obj)
         return node
 
+    def nodes(self) -> list[Node]:
+        """All nodes that were made so far."""
+        return list(self._nodes.values())
+
     def root(self, obj: Any) -> Digest:
         """Root digest of an object; docstrings, names, annotations count if anything in reach reads them."""
         if id(obj) not in self._roots:

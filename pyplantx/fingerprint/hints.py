@@ -3,7 +3,8 @@
 Only hints: they say whom to ask first on a cold start, never what is true. A small stack machine runs over
 the instructions behind the attribute load and keeps texts in *pieces*: ``["=", text]`` is literal,
 ``["g", "a.b"]`` a global, ``["d", name]`` a closure variable (with ``"+"`` behind it: if it holds a text), ``["*"]``
-anything.
+anything. It runs as far as the first jump; what takes the first argument behind that is found by the height of the
+stack alone (`taker`), which is what ``sends.py`` goes by as well.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ VERBS: Final = frozenset({"send", "allocate"})
 _PERCENT: Final = r"%[-#0 +]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]"  # texts: few programs need them compiled
 _BRACES: Final = r"\{[^{}]*\}"
 _STOPS: Final = frozenset({JUMP, TEST, BRANCH, END})
+#: What may let a stack of two shrink to one and does nothing to that one; jumps besides.
+_LEAVING: Final = ("POP_TOP ", "STORE_", "KW_NAMES ", "JUMP_IF_")
 _LOAD_CONST: Final = opcode.opmap["LOAD_CONST"]
 _CALL_FUNCTION_EX: Final = opcode.opmap["CALL_FUNCTION_EX"]
 #: Where the stack machine goes its own ways: null pushes are not there, and after ``GET_ITER`` comes the call of a
@@ -50,26 +53,33 @@ _REMAINDER: Final = (6, 19)
 
 def find_hints(code: CodeType, body: Body) -> list[Pieces]:
     """The pieces of each name that is sent or allocated in this code object (nested code not included)."""
-    names, entries, units = code.co_names, body.entries, body.units
+    names, entries = code.co_names, body.entries
     starts = [match.end() for match in FIND_ATTRIBUTES.finditer(body.ops) if names[entries[match.start()][2]] in VERBS]
-    hints = [_literal(code, units, start) or _first_argument(code, units[start:]) for start in starts]
+    hints = [_literal(code, body, start) or _first_argument(code, body, start) for start in starts]
     return [pieces for pieces in hints if any([piece[0] != "*" for piece in pieces])]
 
 
 # --- the usual case: the name is a literal --------------------------------------------------------------------
 
 
-def _literal(code: CodeType, units: list[int], start: int) -> Pieces | None:
+def _literal(code: CodeType, body: Body, start: int) -> Pieces | None:
     """The pieces of a first argument that is pushed as a literal and stays as it is until the call."""
-    if units[start] & 255 != _LOAD_CONST:
+    units = body.units
+    literal = code.co_consts[units[start] >> 8] if units[start] & 255 == _LOAD_CONST else None
+    if not isinstance(literal, str):
         return None
     depth = 1
     for at in range(start + 1, len(units)):
-        depth += _change_of(units[at])
+        before, depth = depth, depth + _change_of(units[at])
+        if depth < _JUMPED:
+            return [["=", literal]] if is_taken_by_call(body, at, before) else None
         if depth < 2:  # that was the call, or something that needs to be looked at
-            literal = code.co_consts[units[start] >> 8]
-            return [["=", literal]] if depth < 1 and isinstance(literal, str) else None
+            return [["=", literal]] if depth < 1 else None
     return None
+
+
+#: Below that is how high the stack is said to be where the argument does not end in a straight line.
+_JUMPED: Final = -sys.maxsize // 2
 
 
 class _Changes(dict[int, int]):
@@ -101,16 +111,73 @@ def _effect(op: int, number: int, jumps: bool = False) -> int:
     return effect + (op == _CALL_FUNCTION_EX)  # which takes a null away
 
 
+# --- over jumps: the height of the stack alone -----------------------------------------------------------------
+
+
+def taker(body: Body, start: int, height: int) -> tuple[int, int] | None:
+    """The first instruction that takes, or may change, what lies lowest on a stack, and the height behind it.
+
+    Parameters
+    ----------
+    body : Body
+    start : int
+        The instruction to begin with.
+    height : int
+        Of the stack there: what is looked for counts as one.
+    """
+    targets = body.targets()
+    heights = {start: height}  # where one comes to an instruction
+    for at in range(start, len(body.entries)):
+        here = heights.pop(at, None)
+        if here is None:  # one comes here from behind only, if at all
+            continue
+        kind, text, _ = body.entries[at]
+        after = here + _growth_at(body, at, jumps=False)
+        if after < 1 or (after == 1 and kind not in (JUMP, TEST) and not text.startswith(_LEAVING)):
+            return at, after
+        if at in targets:
+            heights[targets[at]] = here + _growth_at(body, at, jumps=True)
+        if kind != JUMP:
+            heights[at + 1] = after
+    return None
+
+
+def is_taken_by_call(body: Body, start: int, height: int) -> bool:
+    """Whether what lies lowest on a stack stays as it is until it is an argument of a call; see `taker`."""
+    taken = taker(body, start, height)
+    return taken is not None and taken[1] < 1 and body.entries[taken[0]][1].startswith("CALL")
+
+
+def _growth_at(body: Body, at: int, *, jumps: bool) -> int:
+    if body.entries[at][1].startswith("GET_ITER") and not body.entries[at + 1][1].startswith("CALL"):
+        return 0  # of a comprehension that is no function
+    return growth(body.units[at], jumps=jumps)
+
+
+def _behind_jumps(body: Body, at: int, stack: list[Pieces]) -> Pieces:
+    """The first argument where it, or another one, is put together on several ways, which part at an instruction."""
+    taken = taker(body, at, len(stack)) if len(stack) > 1 else None
+    if taken is None:  # it is itself what is chosen
+        return _ANY
+    place, height = taken
+    name, operator = body.entries[place][1], body.units[place] >> 8
+    if name.startswith("CALL"):
+        return stack[0] if height < 1 else _filled(stack[0])
+    if name.startswith("BUILD_STRING"):
+        return [piece for part in stack[:-1] for piece in part] + _ANY
+    return _binary(stack[0], _ANY, operator) if name.startswith("BINARY_OP") else _ANY
+
+
 # --- every other case: a stack machine ------------------------------------------------------------------------
 
 
-def _first_argument(code: CodeType, units: list[int]) -> Pieces:
+def _first_argument(code: CodeType, body: Body, start: int) -> Pieces:
     stack: list[Pieces] = []
     before = ""
-    for one in instructions(code, units):
+    for at, one in enumerate(instructions(code, body.units[start:]), start):
         kind, name = one.kind, one.name
         if kind in _STOPS:
-            break
+            return _behind_jumps(body, at, stack)
         if kind == LOCAL and name == "LOAD_FAST":
             stack.append(_ANY)
         elif kind == CONST and name == "LOAD_CONST":
@@ -193,8 +260,7 @@ def _format(stack: list[Pieces], one: Instruction) -> None:
 def _other(stack: list[Pieces], one: Instruction) -> None:
     if one.name in ("CALL", "CALL_KW"):
         callee = stack[len(stack) - _positional(one) - 1]
-        filled = _wild(_BRACES, callee[0][1]) if callee[0][0] == "{}" else _ANY
-        stack[len(stack) - _positional(one) - 1 :] = [filled]
+        stack[len(stack) - _positional(one) - 1 :] = [_filled(callee)]
         return
     if one.kind == CONST:  # KW_NAMES leaves the stack alone
         return
@@ -207,6 +273,11 @@ def _other(stack: list[Pieces], one: Instruction) -> None:
     elif stack:
         del stack[len(stack) + effect :]
         stack[-1:] = [_ANY]
+
+
+def _filled(callee: Pieces) -> Pieces:
+    """What a call gives: of the ``format`` of a text something is known."""
+    return _wild(_BRACES, callee[0][1]) if callee[0][0] == "{}" else _ANY
 
 
 def to_pattern(pieces: Pieces) -> str | None:

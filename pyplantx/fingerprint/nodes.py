@@ -87,7 +87,7 @@ _FIXED: Final = frozenset(LEAVES) - {bytearray}
 _FIRST_CODE: Final = b"C" + text("#0")
 
 #: Names in code that finds code by computed text.
-_FINDERS: Final = WATCHED_FINDERS | {"__import__", "eval", "exec", "globals", "__globals__", "f_globals"}
+_FINDERS: Final = WATCHED_FINDERS | {"eval", "exec", "globals", "__globals__", "f_globals"}
 
 #: Names that Python, or IPython for its history, puts into a module by itself.
 _NOT_MEANT: Final = frozenset({"__doc__", "__warningregistry__"}).__contains__
@@ -165,8 +165,8 @@ class Describer:
         Given a fresh slot, returns the one that counts (see ``code.py``: state).
     former : callable
         Owner, key -> what lay there before running code was seen to change it, as the only item; empty if it was not.
-    is_state : callable
-        (Identity of the owner, key) -> whether running code was seen to change what is there.
+    finds : callable
+        Told what code names that finds code or modules by computed text, before that code runs.
     """
 
     def __init__(
@@ -175,22 +175,24 @@ class Describer:
         record: Callable[[types.CodeType], Record],
         settle: Callable[[Slot], Slot],
         former: Callable[[Any, str], tuple[Any, ...]],
-        is_state: Callable[[tuple[int, str]], bool],
+        finds: Callable[[set[str]], None],
     ) -> None:
         self._boundary = boundary
         self._record = record
         self._settle = settle
         self._former = former
-        self._is_state = is_state
+        self._finds = finds
         self._ranks = Ranks(boundary, record, self.plain_name, _held_parts)
         self.slots: dict[tuple[int, str], Slot] = {}
         self._watched: dict[tuple[int, str], _Watched] = {}
-        self._bare: list[types.FunctionType] = []  # that had no attributes
+        self._bare: dict[int, types.FunctionType] = {}  # that had no attributes
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
         self._listed: dict[int, _Listed] = {}
+        self._classes: dict[tuple[str, str], type] = {}  # by module and name, the first that was met
+        self.twins: dict[str, tuple[type, type]] = {}  # by their label: two classes of one name, see `_note_twin`
         self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
 
     # --- slots ----------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ class Describer:
         The place needs no slot: it is watched. What is in it can't be altered, but be replaced.
         """
         place = id(owner), key
-        if place in self.slots or self._is_state(place):
+        if place in self.slots or self._former(owner, key):
             return None
         watched = self._watched.get(place)
         value = read(owner, key) if watched is None else watched.value
@@ -255,7 +257,7 @@ class Describer:
 
     def watch_attributes(self, function: types.FunctionType) -> None:
         """Of a function without attributes, which running code may give some."""
-        self._bare.append(function)
+        self._bare[id(function)] = function
 
     def changed_slots(self) -> Iterator[tuple[tuple[int, str], Slot, Slot]]:
         """The slots that hold something else by now: key, as it was, as it is."""
@@ -281,7 +283,7 @@ class Describer:
                     slot = Slot(owner, key, f"{node.label}.{key}", _reader(owner)(owner, key), _reader(owner))
                     self.fill(slot)
                     yield (id(owner), key), slot
-        for function in self._bare:
+        for function in self._bare.values():
             attributes = function.__dict__
             for key in sorted(_names_in(attributes) - _FUNCTION_NOISE):
                 slot = Slot(attributes, key, f"{label_of(function)}.{key}", attributes[key], read_item)
@@ -304,6 +306,10 @@ class Describer:
 
     def _is_arrival(self, owner: Any, node: Node, key: str) -> bool:
         return self.slot(owner, key, f"{node.label}.{key}", _reader(owner)).data == ABSENT
+
+    def listing(self, owner: int) -> list[Any]:
+        """The code that counts with all that a class, or the dict of a function or module, holds; by its identity."""
+        return [self._listed[owner][1].obj] if owner in self._listed else []
 
     def look_again(self) -> bool:
         """Forget the slots that changed, and all that was said with the help of names; whether there were any."""
@@ -627,7 +633,8 @@ class Describer:
 
     def _add_closure(self, node: Node, function: types.FunctionType) -> None:
         attributes = function.__dict__
-        if not attributes and function.__closure__ is None:  # nearly always
+        is_bare = not attributes or id(function) in self._bare  # what it has by now, a run has given it
+        if is_bare and function.__closure__ is None:  # nearly always
             self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
             return
         noise: frozenset[str] = _DISPATCH_NOISE if function.__globals__ is vars(functools) else frozenset()
@@ -637,7 +644,7 @@ class Describer:
             slot = self.slot(cell, "", f"{node.label}: {_cell_label(name)}", read_cell)
             node.own += text(name)
             node.add_slot(slot)
-        if not attributes:
+        if is_bare:
             self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
             return
         if "__wrapped__" in attributes:
@@ -667,6 +674,7 @@ class Describer:
 
     def _add_finders(self, node: Node, namespace: dict[str, Any], finders: set[str]) -> None:
         """Add all of the function's own module: it finds by computed text what may lie there."""
+        self._finds(finders)
         self._add_whole(node, namespace)
         if finders & WATCHED_FINDERS:
             node.own += OBSERVED
@@ -778,7 +786,20 @@ class Describer:
         if isinstance(cls, abc.ABCMeta):
             self._add_present(node, "registered classes", read_registered)
         node.documented = True
+        self._note_twin(cls, node.label)
         return node
+
+    def _note_twin(self, cls: type, label: str) -> None:
+        """Note a class of which another one has the place: a cell was run again, and objects of the former are left.
+
+        Both may have the same code. Who reaches both can ask an object for its class, and is told another than by a
+        process in which the cell was run once.
+        """
+        if "<locals>" in cls.__qualname__:
+            return  # made in a function, which makes another one at each call
+        first = self._classes.setdefault((class_module(cls), cls.__qualname__), cls)
+        if first is not cls:
+            self.twins[label] = first, cls
 
     def _add_members(self, node: Node, cls: type) -> None:
         own, members = vars(cls), _enum_members(cls)

@@ -329,6 +329,8 @@ def _literal_import(code: CodeType, importer: str, after: list[Instruction]) -> 
     name = code.co_consts[after[0].arg] if importer in _IMPORTERS and after and after[0].kind == CONST else None
     if not isinstance(name, str) or not name.strip("."):
         return None
+    if importer == "__import__" and after[1].name != "CALL":  # a part of the name, or there is a fromlist
+        return None
     module = name.lstrip(".")
     level = len(name) - len(module)
     if level and (after[1].arg != "__package__" or after[-1].name != "CALL"):  # relative to something computed

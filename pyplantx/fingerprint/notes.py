@@ -16,6 +16,10 @@ from pyplantx.fingerprint.objects import class_attribute, lineage, qualified
 _KEEPING: Final = "pandas._libs.properties.CachedProperty"
 _ACCESSOR: Final = "xarray.core.extensions._CachedAccessor"
 
+#: What a group of xarray works out from its other fields when it is first asked for it.
+_GROUP: Final = "xarray.core.groupby.GroupBy"
+_OF_GROUPS: Final = frozenset({"_groups", "_dims", "_sizes"})
+
 #: The class of the arrays of pandas that may be written to or not, in "pandas.api.extensions" of late.
 _ARRAY: Final = ".ExtensionArray"
 
@@ -31,6 +35,8 @@ def _is_of_xarray(value: Any, name: str, item: Any) -> bool:
     """A dict of attributes is made when it is first asked for, and so is an accessor of somebody else."""
     if name == "_cache":
         return _is_kept(value, item, _ACCESSOR)
+    if name in _OF_GROUPS:
+        return _GROUP in lineage(type(value))
     return name in ("_attrs", "_encoding") and (item is None or item == {})
 
 

@@ -48,7 +48,9 @@ _LIBRARY_FINDERS: Final = (
     *(name.replace(".", ":") for name in sorted(_MODULE_FINDERS) if not name.endswith("import_module")),
 )
 #: Those of which it is seen, as they are called, what they find; see `pyplantx.imports`.
-WATCHED_FINDERS: Final = frozenset({"import_module", "importlib.import_module", "pkgutil.resolve_name"})
+WATCHED_FINDERS: Final = frozenset(
+    {"__import__", "import_module", "importlib.import_module", "pkgutil.resolve_name"},
+)
 
 
 _NOWHERE: Final[dict[str, Any]] = {}

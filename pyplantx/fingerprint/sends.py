@@ -14,8 +14,8 @@ import sys
 from types import CodeType
 from typing import Final
 
-from pyplantx.fingerprint.bytecode import JUMP, LOCAL, NAME, TEST, Body
-from pyplantx.fingerprint.hints import VERBS, growth
+from pyplantx.fingerprint.bytecode import LOCAL, NAME, Body
+from pyplantx.fingerprint.hints import VERBS, is_taken_by_call
 
 #: Methods of a pipe that hand it to nobody.
 _METHODS: Final = VERBS | {
@@ -24,8 +24,6 @@ _METHODS: Final = VERBS | {
 }
 #: Names of what reaches local variables without naming them.
 _LOOKING: Final = frozenset({"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe", "stack", "f_locals"})
-#: What may let a stack of two shrink to one and does nothing to that one; jumps besides.
-_LEAVING: Final = ("POP_TOP ", "STORE_", "KW_NAMES ", "JUMP_IF_")
 _LOAD_METHOD: Final = opcode.opmap.get("LOAD_METHOD")
 
 
@@ -45,7 +43,7 @@ def shows_all_it_sends(code: CodeType) -> bool:
 
 
 def _is_only_called(code: CodeType, body: Body) -> bool:
-    entries, targets = body.entries, _targets(body)
+    entries = body.entries
     for at, (kind, text, arg) in enumerate(entries):
         if kind != LOCAL or arg != 0:
             continue
@@ -53,7 +51,7 @@ def _is_only_called(code: CodeType, body: Body) -> bool:
         is_method = text == "LOAD_FAST " and following == NAME and load.startswith("LOAD_ATTR")
         if not is_method or code.co_names[name] not in _METHODS:
             return False
-        if code.co_names[name] in VERBS and not _gets_a_literal(code, body, at + 2, targets):
+        if code.co_names[name] in VERBS and not _gets_a_literal(code, body, at + 2):
             return False
     return True
 
@@ -63,39 +61,9 @@ def _is_called(unit: int) -> bool:
     return unit & 255 == _LOAD_METHOD if sys.version_info < (3, 12) else bool(unit >> 8 & 1)
 
 
-def _targets(body: Body) -> dict[int, int]:
-    """Instruction that jumps -> where to."""
-    places = body.places()
-    return {places[at]: places[at + body.entries[places[at]][2]] for at in body.jumps()}
-
-
-def _gets_a_literal(code: CodeType, body: Body, start: int, targets: dict[int, int]) -> bool:
-    """Whether a method is called, and with a literal text as the first argument; they begin at an instruction.
-
-    The stack is followed over jumps, since they may be part of the name: ``'x' + ('a' if c else 'b')``.
-    """
+def _gets_a_literal(code: CodeType, body: Body, start: int) -> bool:
+    """Whether a method is called, and with a literal text as the first argument; they begin at an instruction."""
     _, text, arg = body.entries[start]
     if not (_is_called(body.units[start - 1]) and text == "LOAD_CONST " and isinstance(code.co_consts[arg], str)):
         return False
-    heights = {start + 1: 1}  # of the stack above the method, where one comes to an instruction
-    for at in range(start + 1, len(body.entries)):
-        height = heights.pop(at, None)
-        if height is None:  # one comes here from behind only, if at all
-            continue
-        kind, text, _ = body.entries[at]
-        after = height + _growth(body, at, jumps=False)
-        if after < 1:
-            return text.startswith("CALL")
-        if after == 1 and kind not in (JUMP, TEST) and not text.startswith(_LEAVING):
-            return False
-        if at in targets:
-            heights[targets[at]] = height + _growth(body, at, jumps=True)
-        if kind != JUMP:
-            heights[at + 1] = after
-    return False
-
-
-def _growth(body: Body, at: int, *, jumps: bool) -> int:
-    if body.entries[at][1].startswith("GET_ITER") and not body.entries[at + 1][1].startswith("CALL"):
-        return 0  # of a comprehension that is no function
-    return growth(body.units[at], jumps=jumps)
+    return is_taken_by_call(body, start + 1, 1)

@@ -268,7 +268,7 @@ def _dump_with_dill(value: object, sink: _Sink) -> None:
     sink.codec = {"dill": dill.__version__}
 
 
-def _trouble(value: object, error: Exception | SystemExit, dump: Callable[[object, _Sink], None]) -> Exception:
+def _trouble(value: object, error: BaseException, dump: Callable[[object, _Sink], None]) -> Exception:
     """The error to raise for a value that could not be dumped."""
     if isinstance(error, MemoryError):
         return error
@@ -294,7 +294,8 @@ def _class_of(node: object) -> type:
     """The class that an object says it is of: of a view of the config that of the config."""
     try:
         told: object = node.__class__
-    except Exception:  # foreign code, in the middle of telling an error
+    except ANSWERS as error:  # foreign code, in the middle of telling an error
+        let_end(error)
         return type(node)
     return told if isinstance(told, type) else type(node)
 

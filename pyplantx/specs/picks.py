@@ -19,6 +19,7 @@ _WHOLE = slice(None)
 _BACKWARDS = slice(None, None, -1)
 _ONE_LIST = "use one of them, and index what it gives with the other: dataset[rows][:, columns]"
 _ONE_MASK = "a mask has the dataset's shape, or takes the place of one index: dataset[:, mask]"
+_NO_NEW_AXIS = "read first, then add it: dataset[...][..., None]"
 _INDICES = "indices are whole numbers, slices, one list of whole numbers, or a mask of truth values"
 
 
@@ -79,19 +80,29 @@ def pick(selection: Any, shape: tuple[int, ...]) -> Pick | None:
     """
     if parse(selection, shape) is not None:
         return None
-    if _is_mask_of(selection, shape):
-        return Pick(as_tuple(selection), None, None, (int(np.count_nonzero(as_tuple(selection)[0])),))
     parts = as_tuple(selection)
     names = tuple(part for part in parts if isinstance(part, str))
     places = tuple(part for part in parts if not isinstance(part, str))
-    if any(not _is_index(part) for part in places) or (names and len(places) == 1 and _is_mask_of(places[0], shape)):
+    mask = _mask_of(places, shape)
+    if mask is not None:
+        return Pick((*names, mask), None, None, (int(np.count_nonzero(mask)),))
+    if any(not _is_index(part) for part in places):
         return None  # h5py has kinds of its own
     return _picked(names, _filled(places, shape), shape)
 
 
-def _is_mask_of(selection: Any, shape: tuple[int, ...]) -> bool:
-    one = selection[0] if isinstance(selection, tuple) and len(selection) == 1 else selection
-    return isinstance(one, np.ndarray) and one.dtype.kind == "b" and one.shape == shape
+def _mask_of(places: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+    """The mask of a whole dataset, an array or nested lists, if that is all that stands there; ``...`` adds nothing."""
+    rest = [place for place in places if place is not Ellipsis]
+    if len(rest) != 1 or len(places) > 2:
+        return None
+    one = rest[0]
+    if type(one) is list and one and isinstance(one[0], (list, tuple)):
+        try:
+            one = np.asarray(one)
+        except ValueError:  # lists of different lengths: `_indices` has the words
+            return None
+    return one if isinstance(one, np.ndarray) and one.dtype.kind == "b" and one.shape == shape else None
 
 
 def _is_index(part: Any) -> bool:
@@ -100,6 +111,8 @@ def _is_index(part: Any) -> bool:
 
 
 def _filled(places: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    if any(place is None for place in places):
+        raise BadSelection("None is no index of an array on disk: it would add an axis", hint=_NO_NEW_AXIS)
     filled = fill(places, len(shape))
     if filled is None:
         raise BadSelection(f"{shown(places)} has too many indices, or '...', for shape {shape}", hint=_INDICES)

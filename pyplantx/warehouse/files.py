@@ -272,9 +272,9 @@ def disk_error(
             hint=f"free some space on the file system of {folder!r}, then go on: what was finished is still there",
         )
     if error.errno in _NO_RIGHT:
+        advice = "ask for the right to write there; Plant(dir, read_only=True) gives what is up to date in it"
         return StoreReadOnly(
-            f"{what}: {error.strerror} ({error.filename or folder!r})",
-            hint="ask for the right to write there; Plant(dir, read_only=True) gives what is up to date in it",
+            f"{what}: {error.strerror} ({error.filename or folder!r})", hint=disk.umask_advice() or advice
         )
     if error.errno == errno.ENOENT and not os.path.lexists(folder):
         return WarehouseError(

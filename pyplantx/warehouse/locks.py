@@ -19,6 +19,7 @@ import stat
 import time
 from io import FileIO
 
+from pyplantx.disk import umask_advice
 from pyplantx.errors import StoreReadOnly, WarehouseError
 
 #: Seconds between two tries of a lock that is taken: short at first, longer later.
@@ -232,6 +233,6 @@ def _cannot_lock(path: str, error: OSError) -> WarehouseError:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreReadOnly(
             f"the store can't be written: no lock file {path!r} can be made ({error.strerror})",
-            hint="ask for the right to write there, or copy the directory to where you may write",
+            hint=umask_advice() or "ask for the right to write there, or copy the directory to where you may write",
         )
     return WarehouseError(f"the lock file {path!r} can't be opened: {error.strerror}")

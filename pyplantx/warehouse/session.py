@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyplantx.core.trace import Digest
+from pyplantx.disk import umask_advice
 from pyplantx.errors import StoreBusy, StoreReadOnly, WarehouseError
 from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network
@@ -439,7 +440,7 @@ def _open_new(session: Session) -> None:
             hint = (
                 "Plant(dir, read_only=True) gives what is up to date in it; to run reactors, ask for the right to write"
             )
-            raise StoreReadOnly(error.message, hint=hint) from error
+            raise StoreReadOnly(error.message, hint=umask_advice() or hint) from error
         raise
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import BadRequest, CannotStore, MissingLibrary, PyplantxError, UnknownSpec, WarehouseFull
+from pyplantx.fingerprint.foreign import is_answer
 from pyplantx.warehouse.files import disk_error
 from pyplantx.warehouse.records import IN_FILES
 from pyplantx.warehouse.session import Session
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: What a spec says of a value or of options, without knowing the ingredient's name.
 _TOLD_WITH_ITS_NAME = (CannotStore, BadRequest, UnknownSpec, MissingLibrary, WarehouseFull)
+#: What ends a program where its own code raises it, and says no more than any other error where a value does.
+_ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Allocated:
@@ -174,6 +177,9 @@ class Storer:
         if isinstance(error, OSError) and not isinstance(error, PyplantxError):
             root, wanted = self._session.layout.root, getattr(value, "nbytes", None)
             return disk_error(error, what, root, written, wanted if isinstance(wanted, int) else None)
+        if isinstance(error, _ENDS) and value is not None and is_answer(error):
+            own = f"to look at the value, a {type(value).__qualname__}, raises {type(error).__name__}"
+            return CannotStore(own, hint="send what it holds, without the object that raises this").within(what)
         return error.within(what) if isinstance(error, _TOLD_WITH_ITS_NAME) else error
 
     def publish(self, spec: IngredientTypeSpec, stage: StagedObject, written: Written) -> ObjectRef:

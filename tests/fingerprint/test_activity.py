@@ -258,3 +258,35 @@ def test_looking_at_a_class_does_not_change_it() -> None:
     assert Seen.__annotations__ == {}
     assert {"__slotnames__", "__annotations__"} & set(vars(Seen))
     assert Fingerprinter().fingerprint(Seen) == before
+
+
+CLASS = "class C:\n n = 1\n"
+MADE = f"{CLASS}K = C()\n"
+
+
+def test_an_object_of_a_class_that_was_defined_anew_is_another_one_to_who_names_both() -> None:
+    session = Session(f"{MADE}def f(): return isinstance(K, C)\ndef g(): return K.n")
+    before, other = session.activity(), session.printer.fingerprint(session.names["g"])
+    session.edit(CLASS)
+    assert session.run() is False
+    assert session.activity() != before
+    assert list(session.printer.parts(session.names["f"]))[-1] == "objects of a former class app.C"
+    assert session.printer.fingerprint(session.names["g"]) == other  # that can't ask
+    session.edit("K = C()")
+    assert session.activity() == before
+
+
+@pytest.mark.parametrize("made", ["[C(), 1]", "functools.partial(C().get)", "C", "Other(C())"])
+def test_wherever_an_object_of_a_former_class_lies(made: str) -> None:
+    head = "import functools\nclass Other:\n def __init__(self, c): self.c = c\n"
+    body = CLASS + " def get(self): return self\n"
+    session = Session(f"{head}{body}K = {made}\ndef f(): return K, C")
+    before = session.activity()
+    session.edit(body)
+    assert session.activity() != before
+
+
+def test_classes_that_a_function_makes_are_no_former_ones() -> None:
+    session = Session("def make():\n class C: pass\n return C\nA, B = make(), make()\ndef f(): return A, B")
+    session.activity()
+    assert not any(label.startswith("objects of") for label in session.printer.parts(session.names["f"]))

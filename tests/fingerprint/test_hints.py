@@ -42,6 +42,18 @@ HINTS = {
     "pipe.send((n := 'x'), n)": (["x"], []),
     "pipe.send('x', [q for q in k if q])": (["x"], []),
     "pipe.send('x', k if k else 2)": (["x"], []),
+    "pipe.send('x' + ('a' if k else 'b'), 1)": ([], ["xa", "xb"]),
+    "pipe.send('x' + ('y' + (k or 'z')), 1)": ([], ["xyz"]),
+    "pipe.send(f\"x{'a' if k else 'b'}\", 1)": ([], ["xa", "xb"]),
+    "pipe.send(f\"{NAME}-{'a' if k else 'b'}\", 1)": ([], ["from_global-a"]),
+    "pipe.send(NAME + (k or 'a'), 1)": ([], ["from_globala"]),
+    "pipe.send('x%s' % (k or 1), 1)": ([], ["x1"]),
+    "pipe.send('x_{}'.format(k or 1), 1)": ([], ["x_1"]),
+    "pipe.send(('x', 'y')[1 if k else 0], 1)": ([], []),
+    "pipe.send('xy'[1 if k else 0], 1)": ([], []),
+    "pipe.send(NAME if k else 'b', 1)": ([], []),
+    "pipe.send(NAME, k if k else 2)": (["from_global"], []),
+    "pipe.send('x' + str(k), [q for q in k if q] or 2)": ([], ["x1"]),
     "pipe.send('x', lambda: pipe.send('y', 1))": (["x", "y"], []),
     "pipe.send('x', (yield pipe.receive('y')))": (["x"], []),
     "pipe.send('x', {'a': [k, 1], **k})": (["x"], []),
@@ -160,11 +172,11 @@ def test_the_short_cut_for_literals_agrees_with_the_stack_machine(first: str) ->
     taken = 0
     for rest in REST:
         code = compile(f"def f(pipe, k, w): pipe.send({first}{rest})", "x", "exec").co_consts[0]
-        units = Body(code).units
-        start = next(at for at, one in enumerate(instructions(code, units)) if one.arg == "send") + 1
-        short = _literal(code, units, start)
+        body = Body(code)
+        start = next(at for at, one in enumerate(instructions(code, body.units)) if one.arg == "send") + 1
+        short = _literal(code, body, start)
         taken += short is not None
-        assert short in (None, _first_argument(code, units[start:]))
+        assert short in (None, _first_argument(code, body, start))
     assert taken or first != "'x'"
 
 

@@ -93,7 +93,7 @@ FINDERS = [
 def test_own_module_of_code_that_finds_modules_by_text_counts(source: str, tmp_path: Path) -> None:
     files = {"app.py": f"{source}\ndef helper(): return 1\n"}
     assert moved(tmp_path / "code", files, "return 1", "return 2")
-    seen_as_it_runs = "import_module" in source or "resolve_name" in source
+    seen_as_it_runs = any(name in source for name in ("import_module", "resolve_name", "__import__"))
     with program(tmp_path / "seen", files) as app:
         told = [line for line in Fingerprinter().opaque(app.f) if "finds code by computed text" in line]
     assert bool(told) is not seen_as_it_runs

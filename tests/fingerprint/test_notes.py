@@ -35,7 +35,18 @@ K = Own(K)
 K._readonly = True
 """
 
+GROUPS = DATASET.replace("coords={'t': [0, 1]}", "coords={'t': [0, 1], 'g': ('t', [1, 1])}")
+
 LOOKS = {
+    "grouped": (f"{TABLE}\nK = K.groupby('g')", "(K.groups, K.indices, list(K), repr(K), K.x.mean(), K.ngroup())"),
+    "rolling": (f"{TABLE}\nK = K[['x', 'f']].rolling(2)", "(K.sum(), list(K), repr(K))"),
+    "resampled": (f"{TABLE}\nK = K.set_index('t').x.resample('D')", "(K.sum(), K.groups, list(K), repr(K))"),
+    "groups of a dataset": (f"{GROUPS}\nK = K.groupby('g')", "(K.groups, K.dims, K.sizes, list(K), repr(K), K.sum())"),
+    "groups of an array": (f"{GROUPS}\nK = K.a.groupby('g')", "(K.groups, K.dims, K.sizes, list(K), K.mean())"),
+    "resampled array": (
+        f"{DATASET}\nimport pandas as pd\nK = K.assign_coords(t=pd.date_range('2020', periods=2)).a.resample(t='2D')",
+        "(K.groups, K.mean())",
+    ),
     "types": (TABLE, "K.dtypes"),
     "printed": (TABLE, "repr(K)"),
     "shown": (TABLE, "K._repr_html_()"),

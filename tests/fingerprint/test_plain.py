@@ -92,8 +92,8 @@ class Session:
         self.printer = Fingerprinter()
         exec(source, self.names)
 
-    def activity(self, during: list[str]) -> list[object]:
-        """What is told of an activity in which that happens."""
+    def activity(self, during: list[str], look_into: int = 0) -> list[object]:
+        """What is told of an activity in which that happens, and the parts of so many functions after it."""
         functions = [self.names[name] for name in FUNCTIONS]
         self.printer.begin_activity()
         told: list[object] = [self.printer.fingerprint(function) for function in functions]
@@ -101,6 +101,8 @@ class Session:
         for text in during:
             exec(text, self.names)
         told += [self.printer.fingerprint(function) for function in functions]
+        told += [self.printer.parts(function) for function in functions[:look_into]]
+        told += [self.printer.remains(function) for function in functions]
         self.printer.end_activity()
         return [*told, self.printer.state_changes()]
 
@@ -113,17 +115,18 @@ def by_graph() -> Any:
 @given(
     st.lists(definitions, min_size=3, max_size=8),
     st.lists(st.tuples(st.lists(changes, max_size=2), st.lists(changes, max_size=2)), min_size=1, max_size=4),
+    st.sampled_from([0, 2, 5]),
 )
 def test_plain_functions_are_told_as_by_the_graph(
-    program: list[str], activities: list[tuple[list[str], list[str]]]
+    program: list[str], activities: list[tuple[list[str], list[str]]], look_into: int
 ) -> None:
     start = [f"def {f}(x): return x" for f in FUNCTIONS] + [f"{k} = 5" for k in CONSTANTS]
     source = HEAD + "\n".join([*start, *program])
     plain, slow = Session(source), Session(source)
     for during, between in activities:
-        told = plain.activity(during)
+        told = plain.activity(during, look_into)
         with by_graph():
-            assert told == slow.activity(during)
+            assert told == slow.activity(during, look_into)
         for text in between:
             exec(text, plain.names)
             exec(text, slow.names)

@@ -6,7 +6,10 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pyplantx import Plant
 from tests.hostile.forge import Forger
 from tests.hostile.test_hostile_stores import assert_harmless, stores, template  # noqa: F401 (fixtures)
 
@@ -439,6 +443,34 @@ def test_folders_that_are_something_else(stores: tuple[Path, Path], tmp_path: Pa
     KINDS[kind](strange / what, outside)
     assert_harmless(friendly, strange)
     assert sorted(os.listdir(outside)) == ["precious"]
+
+
+UNDER_UMASK = """
+import os, sys
+from pyplantx import Plant, ReactorFunc, errors
+@ReactorFunc
+def sender(pipe): pipe.send("x", bytes(3_000_000))
+os.umask(int(sys.argv[1], 8))
+try:
+    with Plant(sys.argv[2]) as plant: plant.run_reactor(sender)
+except errors.StoreReadOnly as error:
+    print(error.hint)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the umask can be read on Linux only")
+@pytest.mark.parametrize("umask", ["0777", "0277"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_umask_that_takes_the_rights_to_our_own_files_is_named(tmp_path: Path, umask: str, is_there: bool) -> None:
+    command = [sys.executable, "-c", UNDER_UMASK, umask, str(tmp_path / "plant")]
+    if os.geteuid() == 0:  # root may do everything, unless that is taken away
+        if shutil.which("setpriv") is None:
+            pytest.skip("nothing takes from root the right to everything")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    if is_there:
+        Plant(tmp_path / "plant").close()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"the umask {umask} takes from you" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -272,7 +273,7 @@ def refuse_large(store: Any, name: str, *given: Any) -> Any:
 def test_ctrl_c_in_a_send_is_not_its_own_cause(open_plant):
     class Slow:
         def __reduce_ex__(self, _):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     @ReactorFunc
     def make(pipe):

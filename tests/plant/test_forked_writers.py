@@ -25,6 +25,8 @@ def fill(row: int) -> None:
 
 
 def filled_by_workers(spec: Any, **options: Any) -> Any:
+    FILLED.clear()  # what another reactor has left there would be taken for a memo of other code
+
     @ReactorFunc(name="filled")
     def reactor(pipe: Any) -> None:
         FILLED[:] = [pipe.allocate("x", spec, shape=(4, 10), dtype="f8", **options)]

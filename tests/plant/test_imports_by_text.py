@@ -175,11 +175,27 @@ WAYS = {
     ),
     "lazy package": ("value = getattr(lazy, config.kind).build()", "import lazy"),
     "library": ("value = somelib.make('zoo.' + config.kind)", "import somelib"),
+    "__import__": ("value = getattr(__import__('zoo.' + config.kind), config.kind).build()", ""),
+    "__import__ and sys.modules": (
+        "__import__('zoo.' + config.kind); value = sys.modules['zoo.' + config.kind].build()",
+        "",
+    ),
+    "__import__ from a package": (
+        "value = getattr(__import__('zoo', fromlist=[config.kind]), config.kind).build()",
+        "",
+    ),
+    "__import__ in a subreactor": (
+        "value = yield from build(pipe, config.kind)",
+        "@SubreactorFunc\ndef build(pipe, kind):\n    if False: yield\n"
+        "    return getattr(__import__('zoo.' + kind), kind).build()",
+    ),
+    "__import__ relative": ("value = zoo.rel.make(config.kind)", "import zoo.rel"),
     "registry": ("value = zoo.reg.make(config.kind)", "import zoo.reg"),
 }
 MORE = {
     "lazy.py": "import importlib\ndef __getattr__(name): return importlib.import_module('zoo.' + name)\n",
     "site-packages/somelib.py": "import importlib\ndef make(name): return importlib.import_module(name).build()\n",
+    "zoo/rel.py": "def make(kind): return getattr(__import__('', globals(), fromlist=[kind], level=1), kind).build()\n",
     "zoo/reg.py": "import importlib\nMADE = {}\n"
     "def make(kind):\n    importlib.import_module('zoo.' + kind)\n    return MADE.get(kind, lambda: 11)()\n",
 }

@@ -935,6 +935,20 @@ def test_a_list_of_nothing_is_nothing(stage, selection, options):
     assert np.array_equal(handle[...], array)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"chunks": (2, 2)}, {"compression": "gzip"}], ids=["one piece", "chunked", "packed"]
+)
+@pytest.mark.parametrize("form", [lambda m: m, lambda m: (m,), lambda m: (..., m), lambda m: (np.array(m), ...)])
+def test_a_mask_of_the_whole_may_be_nested_lists(stage, form, options):
+    selection, array = form([[True, False, True], [False, False, True]]), np.arange(6).reshape(2, 3)
+    dataset = SPEC.allocate(stage, shape=(2, 3), dtype=array.dtype, **options).handle
+    dataset[...] = array
+    assert np.array_equal(dataset[selection], array[selection])
+    for value in (7, [1, 2, 3]):
+        dataset[selection] = array[selection] = value
+        assert np.array_equal(dataset[...], array)
+
+
 @pytest.mark.parametrize("options", [{}, {"chunks": (4,)}], ids=["in one piece", "chunked"])
 def test_a_number_is_written_to_a_list_and_structures_keep_what_is_between_their_fields(stage, options):
     dtype = np.dtype([("a", "u1"), ("b", "f8")], align=True)
@@ -973,6 +987,8 @@ WRONG = [
     ([[1], [1, 2]], "is no list of indices"),
     (1.5, "1.5 is no index"),
     (None, "None is no index"),
+    (np.s_[:, :, :, None], "None is no index of an array on disk: it would add an axis\n.*read first"),
+    ([[True, False], [False, True]], r"a mask of shape \(2, 2\) doesn't fit"),
     (True, "True is no index"),
     ("a", "can't select that"),
     (np.s_["a":"b"], "is no slice of whole numbers"),
