@@ -541,10 +541,10 @@ class Fingerprinter:
         self._note_caches()
         changed = {
             key: State(slot, (slot.data, slot.refs), (after.now, after.refs_now), {})
-            for key, slot, after in self._describer.changed_slots()
+            for key, slot, after in self._describer.places.changed()
         }
-        for key, slot in self._describer.arrivals():
-            if key not in self._describer.slots:
+        for key, slot in self._describer.places.arrivals():
+            if key not in self._describer.places.slots:
                 changed[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now), {})
         if changed:
             self._note_state(changed)
@@ -591,7 +591,9 @@ class Fingerprinter:
         reach = dict(self._reach(obj).objects)
         for subreactor in self.named(obj):
             reach |= self._reach(subreactor).objects
-        slots = [self._describer.slots[key] for key, users in left.items() if any(id(user) in reach for user in users)]
+        slots = [
+            self._describer.places.slots[key] for key, users in left.items() if any(id(user) in reach for user in users)
+        ]
         return sorted({slot.label for slot in slots if _remains().is_read(slot, reach.values())})
 
     def _left_by_others(self) -> dict[tuple[int, str], list[Any]]:
@@ -602,7 +604,7 @@ class Fingerprinter:
 
     def _find_left(self) -> dict[tuple[int, str], list[Any]]:
         self._describe_all()
-        met = [key for key in self._met_state if key in self._state and key in self._describer.slots]
+        met = [key for key in self._met_state if key in self._state and key in self._describer.places.slots]
         users, policy = self._users(met), self._boundary.policy
         now = self._fillers(users)
         return {key: users[key] for key in met if not self._state[key].by.get(policy, {""}) <= now[key]}
@@ -618,7 +620,7 @@ class Fingerprinter:
         self._describe_all()
         found: dict[tuple[int, str], list[Any]] = _remains().users_of(keys, self._graph.nodes())
         for key, users in found.items():
-            users += [obj for obj in self._describer.listing(key[0]) if not users]
+            users += [obj for obj in self._describer.places.listing(key[0]) if not users]
         return found
 
     def _fillers(self, users: dict[tuple[int, str], list[Any]]) -> dict[tuple[int, str], set[Digest]]:

@@ -11,14 +11,13 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
-from pyplantx.fingerprint.boundary import Boundary, module_file, module_name
-from pyplantx.fingerprint.encoding import LEAVES, flat
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
+from pyplantx.fingerprint.boundary import Boundary, module_file
+from pyplantx.fingerprint.contents import PART_NAMES, PARTED, Contents, parts_of
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
 from pyplantx.fingerprint.memos import Cached
@@ -41,11 +40,9 @@ from pyplantx.fingerprint.objects import (
 from pyplantx.fingerprint.pieces import (
     ABSENT,
     FUNCTION,
-    Look,
     Node,
     Reference,
     Slot,
-    framed,
     inner_names,
     label_of,
     names_of,
@@ -61,11 +58,10 @@ from pyplantx.fingerprint.pieces import (
     read_registered,
     static_pin,
 )
-from pyplantx.fingerprint.ranks import Ranks
-from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, READ_BY, Record, mentioned, read_by_text
+from pyplantx.fingerprint.places import DEFAULTS, FUNCTION_NOISE, Places, closure_label, global_label, reader
+from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, Record, mentioned
 from pyplantx.fingerprint.references import LOCATION, PATH, WATCHED_FINDERS, Target, follow, follow_import, member
 from pyplantx.fingerprint.settings import place_of
-from pyplantx.tuples import NamedTuple
 
 #: What is said of compiled code of which nothing can be seen. It has no state that Python code could alter.
 COMPILED: Final = "compiled, and its file can't be found"
@@ -76,15 +72,6 @@ SUBREACTOR: Final = b"subreactor 2\0"
 
 #: Said of functions that import by a computed text. What they import is asked for when they do: no older trace has it.
 OBSERVED: Final = b"imports are observed\0"
-
-#: What the defaults of a function are called, behind its name.
-_DEFAULTS: Final = "defaults"
-
-#: Leaves that can't be altered.
-_FIXED: Final = frozenset(LEAVES) - {bytearray}
-
-#: What a slot says that holds a function of the project: how the encoding writes the first piece of code in a value.
-_FIRST_CODE: Final = b"C" + text("#0")
 
 #: Names in code that finds code by computed text.
 _FINDERS: Final = WATCHED_FINDERS | {"eval", "exec", "globals", "__globals__", "f_globals"}
@@ -112,11 +99,6 @@ _ENUM_NOISE: Final = frozenset(
 _SYMPY_NOISE: Final = frozenset({"_prop_handler", "default_assumptions"})
 #: What `functools.singledispatch` keeps: a count of all registrations with ABCs in the process, and its cache.
 _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cache"})
-_FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})
-_NO_NAMES: Final[frozenset[str]] = frozenset()
-_is_function_noise_at_all: Final = _FUNCTION_NOISE.__contains__
-#: What Python makes when it is first asked for, and which counts once something is in it.
-_FILLED_LATER: Final = frozenset({"__annotations__"})
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
 
@@ -126,34 +108,8 @@ _new = tuple.__new__  # see `core/trace.py`
 _Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str]]
 
 
-class _Watched(NamedTuple):
-    """A place that needs no slot unless it changes.
-
-    Attributes
-    ----------
-    owner, key, value, read
-        As of a slot.
-    holder, name
-        What it belongs to: a namespace and a name in it, a function and one of its closure variables or its defaults.
-    """
-
-    owner: Any
-    key: str
-    value: Any
-    read: Callable[[Any, str], Any]
-    holder: Any
-    name: str
-
-    @property
-    def label(self) -> str:
-        """What people call the place."""
-        if isinstance(self.holder, dict):
-            return _global_label(self.holder, self.name)
-        return f"{label_of(self.holder)}: {self.name}"
-
-
 class Describer:
-    """Describes pieces of code; knows the boundary to libraries, the records of code objects, the slots.
+    """Describes pieces of code; knows the boundary to libraries, the records of code objects, the places.
 
     Parameters
     ----------
@@ -179,235 +135,32 @@ class Describer:
     ) -> None:
         self._boundary = boundary
         self._record = record
-        self._settle = settle
-        self._former = former
         self._finds = finds
-        self._ranks = Ranks(boundary, record, self.plain_name, _held_parts)
-        self.slots: dict[tuple[int, str], Slot] = {}
-        self._watched: dict[tuple[int, str], _Watched] = {}
-        self._bare: dict[int, types.FunctionType] = {}  # that had no attributes
+        contents = Contents(boundary, record, _held_parts)
+        self._plain_name, self._held_name = contents.plain_name, contents.held_name
+        self.places = Places(boundary, contents, settle, former)
+        self._slot = self.places.slot
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
-        self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
-        self._listed: dict[int, _Listed] = {}
         self._classes: dict[tuple[str, str], type] = {}  # by module and name, the first that was met
         self.twins: dict[str, tuple[type, type]] = {}  # by their label: two classes of one name, see `_note_twin`
         self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
 
-    # --- slots ----------------------------------------------------------------------------------------
+    # --- names ----------------------------------------------------------------------------------------
 
-    def slot(self, owner: Any, key: str, label: str, read: Callable[[Any, str], Any], value: Any = MISSING) -> Slot:
-        """The slot for a place, looked at once per activity."""
-        known = self.slots.get((id(owner), key))
-        if known is None:
-            watched = self._watched.get((id(owner), key))
-            if watched is not None:
-                value = watched.value
-            slot = Slot(owner, key, label, read(owner, key) if value is MISSING else value, read)
-            self.fill(slot)
-            known = self.slots[id(owner), key] = self._settle(slot)
-        return known
-
-    def look(self, namespace: dict[str, Any], chain: str) -> Look | None:
-        """What a name adds to a function that uses it; None if a look does not tell."""
-        if chain not in LOCATION:
-            held = self._held_at(namespace, chain, read_item, namespace, chain)
-            if held is not None:
-                return text(chain), framed(chain, held[0]), held[1]
-        reference = self._references.get((id(namespace), chain)) or self._refer_first(namespace, chain)
-        return reference.at_a_look
-
-    def look_at_cell(self, function: types.FunctionType, name: str, cell: types.CellType) -> Look | None:
-        """What a closure variable adds to a function; None if a look does not tell."""
-        held = self._held_at(cell, "", read_cell, function, _cell_label(name))
-        return None if held is None else (text(name) + framed("", held[0]), b"", held[1])
-
-    def look_at_defaults(self, function: types.FunctionType) -> Look | None:
-        """What the defaults of its parameters add to a function; None if a look does not tell."""
-        held = self._held_at(function, "__defaults__", read_attribute, function, _DEFAULTS)
-        return None if held is None else (framed("__defaults__", held[0]), b"", held[1])
-
-    def _held_at(
-        self, owner: Any, key: str, read: Callable[[Any, str], Any], holder: Any, name: str
-    ) -> tuple[bytes, tuple[Any, ...]] | None:
-        """The encoding of a number, a text, a tuple of such, or a function in a place, and the code in it; else None.
-
-        The place needs no slot: it is watched. What is in it can't be altered, but be replaced.
-        """
-        place = id(owner), key
-        if place in self.slots or self._former(owner, key):
-            return None
-        watched = self._watched.get(place)
-        value = read(owner, key) if watched is None else watched.value
-        held: tuple[bytes, tuple[Any, ...]] | None = None
-        if type(value) is not types.FunctionType:
-            held = _plain_value(value)
-        elif self._is_bare(value):
-            held = _FIRST_CODE, (value,)
-        if held is not None and watched is None:
-            self._watched[place] = _new(_Watched, (owner, key, value, read, holder, name))
-        return held
-
-    def _is_bare(self, function: types.FunctionType) -> bool:
-        """Whether a function is the project's, unmarked, and not called like one that reads about code."""
-        if function.__dict__ or function.__name__ in READ_BY:
-            return False
-        return not self._boundary.owns_globals(function.__globals__)
-
-    def watch_attributes(self, function: types.FunctionType) -> None:
-        """Of a function without attributes, which running code may give some."""
-        self._bare[id(function)] = function
-
-    def changed_slots(self) -> Iterator[tuple[tuple[int, str], Slot, Slot]]:
-        """The slots that hold something else by now: key, as it was, as it is."""
-        for place in self._watched.values():
-            if place.read(place.owner, place.key) is not place.value:
-                self.slot(place.owner, place.key, place.label, place.read)
-        for key, slot in self.slots.items():
-            value = slot.read(slot.owner, slot.key)
-            if value is slot.value and _is_fixed(value):
-                continue
-            after = Slot(slot.owner, slot.key, slot.label, value, slot.read)
-            self.fill(after)
-            if not after.holds(slot.now, slot.refs_now):
-                yield key, slot, after
-
-    def arrivals(self) -> Iterator[tuple[tuple[int, str], Slot]]:
-        """The names that were added since to classes, functions and modules that count with all that they hold."""
-        for owner, node, is_noise, known in list(self._listed.values()):
-            if known.issuperset(_held_by(owner)):
-                continue
-            for key in sorted(_names_in(owner) - known):
-                if not is_noise(key):
-                    slot = Slot(owner, key, f"{node.label}.{key}", _reader(owner)(owner, key), _reader(owner))
-                    self.fill(slot)
-                    yield (id(owner), key), slot
-        for function in self._bare.values():
-            attributes = function.__dict__
-            for key in sorted(_names_in(attributes) - _FUNCTION_NOISE):
-                slot = Slot(attributes, key, f"{label_of(function)}.{key}", attributes[key], read_item)
-                self.fill(slot)
-                yield (id(attributes), key), slot
-
-    def _list(self, owner: Any, node: Node, is_noise: Callable[[str], bool]) -> list[str]:
-        """The names in a class, or in the dict of a function or module, that count, in order; not what runs added."""
-        held = _names_in(owner)
-        names = [key for key in sorted(held) if not is_noise(key)]
-        self._listed.setdefault(
-            id(owner), (owner, node, is_noise, held if "__annotations__" in names else held - _FILLED_LATER)
-        )
-        return [key for key in names if not (self._arrived(owner, key) and self._is_arrival(owner, node, key))]
-
-    def _arrived(self, owner: Any, key: str) -> bool:
-        """Whether running code put something there where nothing had been."""
-        former = self._former(owner, key)
-        return bool(former) and former[0] is MISSING
-
-    def _is_arrival(self, owner: Any, node: Node, key: str) -> bool:
-        return self.slot(owner, key, f"{node.label}.{key}", _reader(owner)).data == ABSENT
-
-    def listing(self, owner: int) -> list[Any]:
-        """The code that counts with all that a class, or the dict of a function or module, holds; by its identity."""
-        return [self._listed[owner][1].obj] if owner in self._listed else []
+    def reference(self, namespace: dict[str, Any], chain: str) -> Reference:
+        """What a name comes to, found once per module and activity."""
+        return self._references.get((id(namespace), chain)) or self._refer_first(namespace, chain)
 
     def look_again(self) -> bool:
         """Forget the slots that changed, and all that was said with the help of names; whether there were any."""
-        changed = [key for key, *_ in self.changed_slots()]
-        for key in changed:
-            del self.slots[key]
-            self._watched.pop(key, None)
-        again = bool(changed) or self._missed or next(self.arrivals(), None) is not None
+        again = self.places.forget_changed() or self._missed or next(self.places.arrivals(), None) is not None
         if again:
             self._references.clear()
-            self._listed.clear()
-            self._bare.clear()
+            self.places.forget_lists()
             self._missed = False
         return again
-
-    def fill(self, slot: Slot) -> None:
-        """Encode what a slot holds."""
-        value = slot.value
-        leaf = LEAVES.get(type(value))
-        if leaf is not None:
-            slot.now = slot.data = leaf(value)
-        elif value is MISSING:
-            slot.now = slot.data = ABSENT
-        elif type(value) is types.FunctionType:
-            self._fill_function(slot, value)
-        else:
-            self._fill_other(slot)
-        if b"__" in slot.now:
-            slot.sees = read_by_text(slot.now.decode("latin-1"))
-
-    def _fill_function(self, slot: Slot, function: types.FunctionType) -> None:
-        """As `_fill_other` would, without the encoder: this is what most slots hold."""
-        name = self.plain_name(function)
-        slot.now = slot.data = _FIRST_CODE if name is None else b"C" + text(name)
-        slot.refs = slot.refs_now = (function,) if name is None else ()
-        slot.sees = READ_BY.get(function.__name__, 0)  # `from inspect import signature as look`
-
-    def _fill_other(self, slot: Slot) -> None:
-        refs: list[Any] = []
-        opaque: list[str] = []
-        numbers: dict[int, str] = {}  # of what is among the refs, which keep it alive
-
-        def stand_in(obj: Any) -> str:
-            known = numbers.get(id(obj))
-            if known is not None:
-                return known
-            if type(obj) is types.MethodType:  # a new object at each look: nodes would have no end
-                obj = self._bound_methods.setdefault((id(obj.__func__), id(obj.__self__)), obj)
-            name = self.plain_name(obj)
-            if name is not None:
-                return name
-            held = obj is not slot.value and _is_subreactor(obj)
-            number = f"subreactor #{len(refs)}" if held else f"#{len(refs)}"
-            refs.append(role_function(obj) if held else obj)  # which one lies where in a container can be seen uncalled
-            if refs[-1] is obj:
-                numbers[id(obj)] = number
-            return number
-
-        slot.now = slot.data = self._encode(slot, stand_in, opaque)
-        slot.refs = slot.refs_now = tuple(refs)
-        slot.opaque = tuple(opaque)
-
-    def _encode(self, slot: Slot, stand_in: Callable[[object], str], opaque: list[str]) -> bytes:
-        value = slot.value
-
-        def note(thing: object) -> None:
-            opaque.append(f"{slot.label}: a {qualified(type(thing))}")
-
-        try:
-            return values.encode(value, stand_in, note, self._boundary, self._ranks.rank)
-        except MemoryError:  # says nothing of the value
-            raise
-        except ANSWERS as error:  # foreign state: proxies for something dead, hooks that fail, data in motion
-            let_end(error)
-            opaque.append(f"{slot.label}: {error}")
-            return b"?" + text(stand_in(type(value))) + text(type(value).__qualname__)
-        finally:
-            self._ranks.forget()
-
-    def plain_name(self, obj: Any) -> str | None:
-        """The name of a library's function, class or module that says all about it; None for everything else."""
-        if static_pin(obj) is not None:
-            return None
-        if isinstance(obj, types.FunctionType):
-            return self._held_name(obj)
-        if isinstance(obj, _PARTED) or bound_to(obj) is not MISSING or inner_function(obj) is not MISSING:
-            return None
-        return library_name(obj, self._boundary)
-
-    def _held_name(self, function: types.FunctionType) -> str | None:
-        """Name of a library function that its module holds under that very name."""
-        if not self._boundary.owns_globals(function.__globals__):
-            return None
-        held: Any = function.__globals__
-        for part in function.__code__.co_qualname.split("."):
-            held = held.get(part) if isinstance(held, dict) else vars(held).get(part) if _has_vars(held) else None
-        held = getattr(held, "__func__", held)
-        return library_name(function, self._boundary) if held is function else None
 
     def widen(self, node: Node, sees: int) -> Node:
         """A node with what counts of it for those who read docstrings, names, annotations or derived classes."""
@@ -427,14 +180,14 @@ class Describer:
 
     def _add_present(self, node: Node, key: str, read: Callable[[Any, str], Any]) -> None:
         """Add what there is of something that most classes have none of."""
-        slot = self.slot(node.obj, key, f"{node.label}: {key}", read)
+        slot = self._slot(node.obj, key, f"{node.label}: {key}", read)
         if slot.data != ABSENT:
             node.add_slot(slot)
 
     def _add_annotations(self, node: Node, function: types.FunctionType) -> None:
         annotations = function.__annotations__
         if annotations:
-            node.add_slot(self.slot(function, "__annotations__", f"{node.label}: annotations", read_attribute))
+            node.add_slot(self._slot(function, "__annotations__", f"{node.label}: annotations", read_attribute))
             self._add_forward(node, annotations, function.__globals__)
 
     def _add_forward(self, node: Node, annotations: dict[str, Any], namespace: dict[str, Any]) -> None:
@@ -467,7 +220,7 @@ class Describer:
             (type, self._class),
             (types.ModuleType, self._module),
             (types.CodeType, self._code),
-            (_PARTED, self._parts),
+            (PARTED, self._parts),
         )
 
     def _role(self, obj: Any, kind: str) -> Node:
@@ -484,10 +237,10 @@ class Describer:
         self._add_class(node, obj)
         if isinstance(obj, Cached):
             self.caches.append(obj)
-        for name in _parts_of(obj):
-            node.add_slot(self.slot(obj, name, f"{node.label}.{name}", read_attribute))
+        for name in parts_of(obj):
+            node.add_slot(self._slot(obj, name, f"{node.label}.{name}", read_attribute))
         if type(obj) not in _WITHOUT_FIELDS:
-            fields = self.slot(obj, "", f"{node.label}: fields", _read_fields)
+            fields = self._slot(obj, "", f"{node.label}: fields", _read_fields)
             if fields.data != ABSENT:
                 node.add_slot(fields)
         return node
@@ -495,7 +248,7 @@ class Describer:
     def _add_class(self, node: Node, obj: Any) -> None:
         """The class of an object that is no plain value: the name of a library's, the code of the project's."""
         cls = type(obj)
-        if cls in _PART_NAMES or self.plain_name(cls) is not None:
+        if cls in PART_NAMES or self._plain_name(cls) is not None:
             node.own += text(qualified(cls))
         else:
             node.add_ref(cls)
@@ -512,14 +265,14 @@ class Describer:
         if inner is not MISSING:
             node = Node(obj, b"wrapper\0" + text(qualified(type(obj))))
             node.add_ref(inner)
-            told = self.slot(obj, "options", f"{label}: options", _read_jit_options)
+            told = self._slot(obj, "options", f"{label}: options", _read_jit_options)
             if told.data != ABSENT:
                 node.add_slot(told)
         elif is_code(obj):
             node = self._compiled(obj)
         else:
             node = Node(obj, b"value\0")
-            node.add_slot(self.slot(node, "obj", label, read_attribute, obj))
+            node.add_slot(self._slot(node, "obj", label, read_attribute, obj))
         return node
 
     def _compiled(self, obj: Any) -> Node:
@@ -530,7 +283,7 @@ class Describer:
             return self._lifted(node, obj)
         bound = bound_to(obj)
         if bound is not MISSING:
-            node.add_slot(self.slot(obj, "__self__", f"{node.label}.__self__", read_attribute, bound))
+            node.add_slot(self._slot(obj, "__self__", f"{node.label}.__self__", read_attribute, bound))
         if node.own.endswith(text("")):
             node.note(f"{node.label}: {COMPILED}")
         return node
@@ -589,7 +342,7 @@ class Describer:
     def _add_whole(self, node: Node, namespace: dict[str, Any]) -> None:
         """Every name of a module."""
         is_history = re.compile(_HISTORY).fullmatch if "get_ipython" in namespace else _NOT_MEANT
-        for key in self._list(namespace, node, lambda key: key in LOCATION or bool(is_history(key))):
+        for key in self.places.list_names(namespace, node, lambda key: key in LOCATION or bool(is_history(key))):
             self._refer(namespace, key).add_to(node)
 
     # --- functions ------------------------------------------------------------------------------------
@@ -619,7 +372,7 @@ class Describer:
         node = Node(function, b"generated\0")
         node.add_text(origin.library, function.__name__)
         if origin.wrapped is not None:
-            options = self.slot(function, "options", f"{node.label}: options", _read_options, origin.options)
+            options = self._slot(function, "options", f"{node.label}: options", _read_options, origin.options)
             node.add_slot(options)
             node.add_ref(origin.wrapped)
             if isinstance(origin.wrapped, types.FunctionType):
@@ -629,28 +382,28 @@ class Describer:
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
         for key, held in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
             if held:
-                node.add_slot(self.slot(function, key, f"{node.label}: {_DEFAULTS}", read_attribute, held))
+                node.add_slot(self._slot(function, key, f"{node.label}: {DEFAULTS}", read_attribute, held))
 
     def _add_closure(self, node: Node, function: types.FunctionType) -> None:
-        attributes = function.__dict__
-        is_bare = not attributes or id(function) in self._bare  # what it has by now, a run has given it
-        if is_bare and function.__closure__ is None:  # nearly always
-            self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
+        was_bare = self.places.was_bare(function)
+        if was_bare and function.__closure__ is None:  # nearly always
+            self.places.list_none(function, node)
             return
         noise: frozenset[str] = _DISPATCH_NOISE if function.__globals__ is vars(functools) else frozenset()
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name in noise:
                 continue
-            slot = self.slot(cell, "", f"{node.label}: {_cell_label(name)}", read_cell)
+            slot = self._slot(cell, "", f"{node.label}: {closure_label(name)}", read_cell)
             node.own += text(name)
             node.add_slot(slot)
-        if is_bare:
-            self._listed[id(attributes)] = (attributes, node, _is_function_noise_at_all, _NO_NAMES)
+        if was_bare:
+            self.places.list_none(function, node)
             return
+        attributes = function.__dict__
         if "__wrapped__" in attributes:
             node.add_ref(attributes["__wrapped__"])
-        for key in self._list(attributes, node, functools.partial(_is_function_noise, function, noise)):
-            node.add_slot(self.slot(attributes, key, f"{node.label}.{key}", read_item))
+        for key in self.places.list_names(attributes, node, functools.partial(_is_function_noise, function, noise)):
+            node.add_slot(self._slot(attributes, key, f"{node.label}.{key}", read_item))
 
     def _add_references(self, node: Node, function: types.FunctionType, record: Record) -> None:
         namespace = function.__globals__
@@ -738,20 +491,22 @@ class Describer:
             place = place_of(holder, names[at], self._boundary)
             if place is MISSING:
                 break
-            holder = _reader(place)(place, names[at])
+            holder = reader(place)(place, names[at])
             slot = (place, names[at], f"{_label_inside(target, place, names[target.used : at])}.{names[at]}")
-            if holder is MISSING or self._arrived(place, names[at]):  # what runs put there is no reason to run again
-                if self.slot(*slot, _reader(place)).data == ABSENT:
+            if holder is MISSING or self.places.has_arrived(
+                place, names[at]
+            ):  # what runs put there is no reason to run again
+                if self._slot(*slot, reader(place)).data == ABSENT:
                     break
             found = at + 1, slot
         if found is None:
             return None
         used, slot = found
-        return text(".".join(names[:used])), self.slot(*slot, _reader(slot[0]))
+        return text(".".join(names[:used])), self._slot(*slot, reader(slot[0]))
 
     def _value_before(self, target: Target) -> Any:
         """What a global holds; before running code bound it anew, if nobody else has touched it since."""
-        former = self._former(target.owner, target.key)
+        former = self.places.former(target.owner, target.key)
         if not former or former[0] is target.value:
             return target.value
         slot = self._target_slot(target)
@@ -761,12 +516,12 @@ class Describer:
         if target.kind not in ("slot", "missing") or not target.key:
             self._missed = self._missed or target.kind == "missing"
             return None
-        label = _global_label(target.owner, target.key)
+        label = global_label(target.owner, target.key)
         if target.key == PATH and target.value is not MISSING:
-            return self.slot(target.owner, "modules inside", f"{label}: modules", read_modules)
+            return self._slot(target.owner, "modules inside", f"{label}: modules", read_modules)
         if target.key in LOCATION:  # of another module: where that lies
             return None
-        return self.slot(target.owner, target.key, label, _reader_of(target), target.value)
+        return self._slot(target.owner, target.key, label, _reader_of(target), target.value)
 
     # --- classes --------------------------------------------------------------------------------------
 
@@ -777,7 +532,7 @@ class Describer:
             node.add_text("library", name)
             return node
         for base in (*cls.__bases__, type(cls)):
-            known = self.plain_name(base)
+            known = self._plain_name(base)
             if known is not None:
                 node.add_text("base", known)
             else:
@@ -804,12 +559,12 @@ class Describer:
     def _add_members(self, node: Node, cls: type) -> None:
         own, members = vars(cls), _enum_members(cls)
         for key in members:
-            node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_member))
-        for key in self._list(cls, node, functools.partial(_is_class_noise, cls, members)):
+            node.add_slot(self._slot(cls, key, f"{node.label}.{key}", read_member))
+        for key in self.places.list_names(cls, node, functools.partial(_is_class_noise, cls, members)):
             if isinstance(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):
                 node.add_text(key, "descriptor")
             else:
-                node.add_slot(self.slot(cls, key, f"{node.label}.{key}", read_class))
+                node.add_slot(self._slot(cls, key, f"{node.label}.{key}", read_class))
                 if key == "__annotations__":
                     self._add_forward(node, own[key], _namespace_of(cls))
 
@@ -830,7 +585,7 @@ def _names_within(code: types.CodeType) -> Iterator[str]:
 def _is_function_noise(function: types.FunctionType, noise: frozenset[str], key: str) -> bool:
     """Whether an attribute of a function says nothing of what it does."""
     attributes = function.__dict__
-    if key in _FUNCTION_NOISE or key in noise:
+    if key in FUNCTION_NOISE or key in noise:
         return True
     return is_own_number(function, key, attributes.get(key), attributes.items())
 
@@ -851,37 +606,17 @@ def _is_class_noise(cls: type, members: dict[str, Any], key: str) -> bool:
     return key in _SYMPY_NOISE and "sympy.core.basic.Basic" in map(qualified, cls.__mro__)
 
 
-def _held_by(owner: Any) -> Mapping[str, Any]:
-    return vars(owner) if isinstance(owner, type) else owner
-
-
-def _cell_label(name: str) -> str:
-    return f"closure variable {name}"
-
-
-def _global_label(namespace: Mapping[str, Any], name: str) -> str:
-    return f"constant {module_name(str(namespace.get('__name__', '?')))}.{name}"
-
-
-def _reader(owner: Any) -> Callable[[Any, str], Any]:
-    return read_class if isinstance(owner, type) else read_item
-
-
 def _label_inside(target: Target, place: Any, names: list[str]) -> str:
     """What people call a class or object in which an attribute lies."""
     if isinstance(place, type):
         return label_of(place)  # as where all of the class counts: the slots are the same
-    return ".".join([_global_label(target.owner, target.key), *names])
+    return ".".join([global_label(target.owner, target.key), *names])
 
 
 def _reader_of(target: Target) -> Callable[[Any, str], Any]:
     if target.owner is vars(sys):
         return read_arguments
     return read_item if target.value is MISSING or target.key in target.owner else read_made_up
-
-
-def _names_in(owner: Any) -> frozenset[str]:
-    return frozenset([key for key in list(_held_by(owner)) if isinstance(key, str)])  # a copy: threads may add others
 
 
 def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any = None) -> Reference:
@@ -892,45 +627,10 @@ def _to_reference(target: Target, name: str, slot: Slot | None, namespace: Any =
     return Reference(namespace, text(target.kind) + text(target.text), finder=target.finder)
 
 
-def _plain_value(value: Any) -> tuple[bytes, tuple[()]] | None:
-    """The encoding of a value, and no code in it, that can't be altered and names nothing that is read about code."""
-    kind = type(value)
-    if kind in _FIXED:
-        data: bytes | None = LEAVES[kind](value)
-    else:
-        data = flat(value) if kind is tuple and _is_fixed(value) else None
-    return None if data is None or b"__" in data else (data, ())
-
-
-def _is_fixed(value: Any) -> bool:
-    """Whether it can't hold anything else than before, being the same object."""
-    kind = type(value)
-    if kind is tuple:
-        return all([type(item) in _FIXED for item in value])
-    return kind in _FIXED or value is MISSING or is_code(value)
-
-
 # --- small questions about objects ------------------------------------------------------------------------
-
-#: Thin wrappers around code -> the attributes that are their parts.
-_PART_NAMES: Final[dict[Any, tuple[str, ...]]] = {
-    functools.partial: ("func", "args", "keywords"),
-    functools.partialmethod: ("func", "args", "keywords"),
-    functools.cached_property: ("func",),
-    types.MethodType: ("__func__", "__self__"),
-    property: ("fget", "fset", "fdel"),
-    staticmethod: ("__func__",),
-    classmethod: ("__func__",),
-    Cached: ("__wrapped__",),
-}
-_PARTED: Final = tuple(_PART_NAMES)
 
 #: Those of exactly these types hold nothing else that code reads.
 _WITHOUT_FIELDS: Final = (types.MethodType, property, staticmethod, classmethod, functools.cached_property)
-
-
-def _parts_of(obj: Any) -> tuple[str, ...]:
-    return next(names for cls, names in _PART_NAMES.items() if isinstance(obj, cls))
 
 
 def _read_options(function: Any, key: str) -> Any:
@@ -951,12 +651,12 @@ def _held_parts(obj: Any) -> list[Any]:
         members = _enum_members(obj)
         names = [key for key in list(vars(obj)) if not _is_class_noise(obj, members, key)]
         return [obj.__bases__, *[read_member(obj, key) for key in members], {key: vars(obj).get(key) for key in names}]
-    return [read_attribute(obj, name) for name in _parts_of(obj)] if isinstance(obj, _PARTED) else []
+    return [read_attribute(obj, name) for name in parts_of(obj)] if isinstance(obj, PARTED) else []
 
 
 def _read_fields(owner: Any, key: str) -> Any:
     """What a thin wrapper holds beside its parts: attributes that were set, fields of the project's class."""
-    fields, parts = own_fields(owner), [read_attribute(owner, name) for name in _parts_of(owner)]
+    fields, parts = own_fields(owner), [read_attribute(owner, name) for name in parts_of(owner)]
     noise = _CACHED_NOISE if isinstance(owner, functools.cached_property) else _WRAPPER_NOISE
     counting = [name for name in sorted(fields) if name not in noise]
     found = {name: fields[name] for name in counting if not any(fields[name] is part for part in parts)}
@@ -968,10 +668,6 @@ def _cache_parameters(fields: dict[str, Any]) -> dict[str, Any]:
     ask: Any = fields.get("cache_parameters")
     asked = isinstance(ask, types.FunctionType) and ask.__globals__ is vars(functools)
     return {"cache_parameters": ask()} if asked else {}
-
-
-def _is_subreactor(obj: Any) -> bool:
-    return not isinstance(obj, type) and static_attribute(obj, "__pyplantx_kind__") == "subreactor"
 
 
 def _compiled_name(obj: Any) -> str:
@@ -997,7 +693,3 @@ def _forward_references(annotations: dict[str, Any]) -> list[str]:
 def _namespace_of(cls: type) -> dict[str, Any]:
     module = sys.modules.get(class_module(cls))
     return vars(module) if isinstance(module, types.ModuleType) else {}
-
-
-def _has_vars(obj: Any) -> bool:
-    return isinstance(obj, type | types.ModuleType)

@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pyplantx.core.trace import Digest
+from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.generated import origin_of
 from pyplantx.fingerprint.graph import Graph, root_of
-from pyplantx.fingerprint.pieces import FUNCTION, Look, joined
+from pyplantx.fingerprint.pieces import FUNCTION, Look, framed, joined, read_attribute, read_cell, read_item
+from pyplantx.fingerprint.places import DEFAULTS, closure_label
 from pyplantx.fingerprint.records import plain_chains
+from pyplantx.fingerprint.references import LOCATION
 
 if TYPE_CHECKING:
     from pyplantx.fingerprint.nodes import Describer
@@ -50,7 +53,7 @@ class PlainFunctions:
         record_text: Callable[[types.CodeType], str],
         is_project: Callable[[dict[str, object]], bool],
     ) -> None:
-        self._describer, self._graph = describer, graph
+        self._describer, self._places, self._graph = describer, describer.places, graph
         self._record_text, self._is_project = record_text, is_project
         self._roots: dict[int, tuple[Digest | None, types.FunctionType]] = {}
         self._under_way: list[types.FunctionType] = []
@@ -93,14 +96,30 @@ class PlainFunctions:
                 if root is None:
                     return None
                 roots.append(root)
-        self._describer.watch_attributes(function)
+        self._places.watch_attributes(function)
         return root_of(joined(b"".join(own), constants), roots)
 
     def _looks(self, function: types.FunctionType, chains: list[str]) -> Iterator[Look | None]:
         """What its defaults, its closure variables and the names that it uses add to a function, in order."""
         if function.__defaults__:
-            yield self._describer.look_at_defaults(function)
+            yield self._in_defaults(function)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-            yield self._describer.look_at_cell(function, name, cell)
+            yield self._in_cell(function, name, cell)
         for chain in chains:
-            yield self._describer.look(function.__globals__, chain)
+            yield self._named(function.__globals__, chain)
+
+    def _in_defaults(self, function: types.FunctionType) -> Look | None:
+        held = self._places.held(function, "__defaults__", read_attribute, function, DEFAULTS)
+        return None if held is None else (framed("__defaults__", held[0]), b"", held[1])
+
+    def _in_cell(self, function: types.FunctionType, name: str, cell: types.CellType) -> Look | None:
+        held = self._places.held(cell, "", read_cell, function, closure_label(name))
+        return None if held is None else (text(name) + framed("", held[0]), b"", held[1])
+
+    def _named(self, namespace: dict[str, Any], chain: str) -> Look | None:
+        """What a name adds to a function that uses it; None if a look does not tell."""
+        if chain not in LOCATION:
+            held = self._places.held(namespace, chain, read_item, namespace, chain)
+            if held is not None:
+                return text(chain), framed(chain, held[0]), held[1]
+        return self._describer.reference(namespace, chain).at_a_look

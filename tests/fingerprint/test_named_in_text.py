@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pyplantx.fingerprint.code import Fingerprinter
-from pyplantx.fingerprint.nodes import FUNCTION
 from pyplantx.fingerprint.normalform import normalise
+from pyplantx.fingerprint.pieces import FUNCTION
 from pyplantx.fingerprint.records import Record
 from pyplantx.fingerprint.value import hash_bytes
 from tests.fingerprint.harness import DictMemo, fingerprints, program
