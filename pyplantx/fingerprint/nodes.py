@@ -493,11 +493,9 @@ class Describer:
                 break
             holder = reader(place)(place, names[at])
             slot = (place, names[at], f"{_label_inside(target, place, names[target.used : at])}.{names[at]}")
-            if holder is MISSING or self.places.has_arrived(
-                place, names[at]
-            ):  # what runs put there is no reason to run again
-                if self._slot(*slot, reader(place)).data == ABSENT:
-                    break
+            may_be_new = holder is MISSING or self.places.has_arrived(place, names[at])
+            if may_be_new and self._slot(*slot, reader(place)).data == ABSENT:
+                break  # what runs put there is no reason to run again
             found = at + 1, slot
         if found is None:
             return None
