@@ -62,13 +62,15 @@ class SendHints(NamedTuple):
 class State(NamedTuple):
     """A slot that was changed while reactors ran: `before` counts, as long as it still holds `after`.
 
-    `by` says which code may have filled it, for each way to look at code (see `remains`).
+    `by` says which code may have filled it, for each way to look at code (see `remains`); `former` is the object that
+    was there before the first of those runs.
     """
 
     slot: Slot
     before: tuple[bytes, tuple[Any, ...]]
     after: tuple[bytes, tuple[Any, ...]]
     by: dict[Policy, frozenset[Digest]]
+    former: Any
 
 
 #: (namespace, name) -> what running code has done to it. Of the process: the next plant must not take it for an edit.
@@ -540,12 +542,12 @@ class Fingerprinter:
         self._active = self._loaded = False
         self._note_caches()
         changed = {
-            key: State(slot, (slot.data, slot.refs), (after.now, after.refs_now), {})
+            key: State(slot, (slot.data, slot.refs), (after.now, after.refs_now), {}, slot.value)
             for key, slot, after in self._describer.changed_slots()
         }
         for key, slot in self._describer.arrivals():
             if key not in self._describer.slots:
-                changed[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now), {})
+                changed[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now), {}, MISSING)
         if changed:
             self._note_state(changed)
 
@@ -553,11 +555,12 @@ class Fingerprinter:
         """Note state, and by which code it may have been filled: what it held before is still in there."""
         policy, now = self._boundary.policy, self._fillers(self._users(changed))
         for key, state in changed.items():
-            before = self._state.get(key)
+            before, former = self._state.get(key), state.former
             if before is not None and before.slot.owner is state.slot.owner:
                 state.by.update(before.by)
+                former = before.former
             state.by[policy] = state.by.get(policy, frozenset()) | now[key]
-            self._state[key] = state
+            self._state[key] = state._replace(former=former)
             self._met_state.add(key)
 
     def _former(self, owner: Any, key: str) -> tuple[Any, ...]:
@@ -565,7 +568,7 @@ class Fingerprinter:
         state = self._state.get((id(owner), key))
         if state is None or state.slot.owner is not owner:
             return ()
-        return (MISSING if state.before[0] == ABSENT else state.slot.value,)
+        return (MISSING if state.before[0] == ABSENT else state.former,)
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""

@@ -134,7 +134,8 @@ class _Watched(NamedTuple):
     owner, key, value, read
         As of a slot.
     holder, name
-        What it belongs to: a namespace and a name in it, a function and one of its closure variables or its defaults.
+        What it belongs to: a namespace and a name in it, a function and one of its closure variables or its defaults;
+        None where the name says it all.
     """
 
     owner: Any
@@ -147,6 +148,8 @@ class _Watched(NamedTuple):
     @property
     def label(self) -> str:
         """What people call the place."""
+        if self.holder is None:
+            return self.name
         if isinstance(self.holder, dict):
             return _global_label(self.holder, self.name)
         return f"{label_of(self.holder)}: {self.name}"
@@ -732,30 +735,37 @@ class Describer:
         return _to_reference(target, ".".join(names[: target.used]), self._target_slot(target), namespace)
 
     def _inside(self, target: Target, names: list[str]) -> tuple[bytes, Slot] | None:
-        """Name and slot of an attribute that is taken from a plain class or object; None if all of that counts."""
-        holder, found = self._value_before(target), None
+        """Name and slot of an attribute that is taken from a plain class or object; None if all of that counts.
+
+        What is on the way there needs no slot unless running code puts something else in its place: then the chain
+        still goes through what lay there before.
+        """
+        label, found = _global_label(target.owner, target.key), None
+        holder = self._before_runs(target.owner, target.key, label, _reader_of(target))
         for at in range(target.used, len(names)):
             place = place_of(holder, names[at], self._boundary)
             if place is MISSING:
                 break
-            holder = _reader(place)(place, names[at])
-            slot = (place, names[at], f"{_label_inside(target, place, names[target.used : at])}.{names[at]}")
-            if holder is MISSING or self._arrived(place, names[at]):  # what runs put there is no reason to run again
-                if self.slot(*slot, _reader(place)).data == ABSENT:
-                    break
-            found = at + 1, slot
+            label = f"{_label_inside(target, place, names[target.used : at])}.{names[at]}"
+            holder = self._before_runs(place, names[at], label, _reader(place))
+            if holder is MISSING:  # what runs put there is no reason to run again
+                break
+            found = at + 1, (place, names[at], label, _reader(place))
         if found is None:
             return None
         used, slot = found
-        return text(".".join(names[:used])), self.slot(*slot, _reader(slot[0]))
+        return text(".".join(names[:used])), self.slot(*slot)
 
-    def _value_before(self, target: Target) -> Any:
-        """What a global holds; before running code bound it anew, if nobody else has touched it since."""
-        former = self._former(target.owner, target.key)
-        if not former or former[0] is target.value:
-            return target.value
-        slot = self._target_slot(target)
-        return target.value if slot is None or slot.data == slot.now else former[0]
+    def _before_runs(self, owner: Any, key: str, label: str, read: Callable[[Any, str], Any]) -> Any:
+        """What a place holds; before running code put something else there, if nobody else has touched it since."""
+        former = self._former(owner, key)
+        value = read(owner, key)
+        if former or value is MISSING:
+            slot = self.slot(owner, key, label, read)
+            return former[0] if former and not slot.holds(slot.data, slot.refs) else value
+        if (id(owner), key) not in self.slots:
+            self._watched.setdefault((id(owner), key), _new(_Watched, (owner, key, value, read, None, label)))
+        return value
 
     def _target_slot(self, target: Target) -> Slot | None:
         if target.kind not in ("slot", "missing") or not target.key:

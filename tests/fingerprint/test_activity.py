@@ -129,13 +129,25 @@ ODD = {
         "class C: pass\nc = C()\ndef g(): return c.n\ndef f():\n    c.__dict__['n'] = 1\n    return g()"
     ),
     "annotations": "class C: pass\nC.__annotations__\ndef f(): C.__annotations__['n'] = int",
+    "settings inside others, made when first asked for": (
+        "class S: inner = None\nclass C:\n    def __init__(self): self.x = 1\ndef f():\n"
+        "    if S.inner is None: S.inner = C()\n    return S.inner.x"
+    ),
+    "settings inside others, another object each time": (
+        "class C: pass\nc = C()\nc.inner = C()\nc.inner.x = N = 0\ndef renew(c, x):\n    c.inner = C()\n"
+        "    c.inner.x = x\ndef f():\n    global N\n    N += 1\n    renew(c, N)\n    return c.inner.x"
+    ),
+    "settings of which each run makes others": (
+        "S, N = None, 0\nclass C:\n    def __init__(self, x): self.x = x\ndef make():\n    global S, N\n    N += 1\n"
+        "    S = C(N)\ndef f():\n    make()\n    return S.x"
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_names_that_runs_add_are_state(name: str) -> None:
     session = Session(ODD[name])
-    looks = [session.activity(run) for run in (lambda: None, session.run, session.run, lambda: None)]
+    looks = [session.activity(run) for run in (lambda: None, session.run, session.run, session.run, lambda: None)]
     assert len(set(looks)) == 1
 
 
@@ -187,6 +199,15 @@ def test_an_edit_of_state_is_an_edit() -> None:
     assert after != before
     session.edit("N = 0")
     assert session.activity() == before
+
+
+@pytest.mark.parametrize("edit", ["c.inner.x = 5", "c.inner = C()\nc.inner.x = 5", "c = C()\nc.inner = c\nc.x = 5"])
+def test_an_edit_of_settings_that_a_run_has_exchanged_is_an_edit(edit: str) -> None:
+    session = Session(ODD["settings inside others, another object each time"])
+    before = session.activity(session.run)
+    assert session.activity(session.run) == before
+    session.edit(edit)
+    assert session.activity() != before
 
 
 def test_another_edit_keeps_state_out() -> None:
