@@ -174,3 +174,29 @@ def test_what_code_does_with_a_name(body: str, read: bool) -> None:
     assert any(uses(names["f"].__code__, {"X"})) is read
     exec(f"def f(a, b):\n def g(a, b): {body}", names)
     assert any(uses(names["f"].__code__, {"X"})) is read
+
+
+SHARED = (
+    "CACHE = {}\ndef cached(k): return CACHE.setdefault(k, k * K)\n" + REACTOR + "@ReactorFunc\n"
+    "def t(pipe): pipe.send('t', len(CACHE))\n"
+)
+
+
+def test_what_a_reactor_of_another_plant_may_have_filled_is_trusted_until_that_is_edited(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = notebook(monkeypatch, SHARED)
+    forget_reactors()
+    with Plant(tmp_path / "one") as plant:
+        plant.add_reactors(names["r"], names["t"])
+        plant.produce("y")
+    with Plant(tmp_path / "two") as plant:
+        plant.add_reactors(names["r"])
+        assert [plant.produce("y"), plant.produce("y")] == [6, 6]
+        assert plant.explain("y").action == "up to date"
+    assert not caplog.messages
+    names["t"] = None  # its cell was run again, and says something else
+    with Plant(tmp_path / "three") as plant:
+        plant.add_reactors(names["r"])
+        plant.produce("y")
+        assert "not kept for reuse, as it read" in str(plant.explain("y"))
