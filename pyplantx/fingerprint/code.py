@@ -201,10 +201,10 @@ class Fingerprinter:
         return values.hash_text(" ".join([root, *twins])) if twins else root
 
     def _twins(self, obj: Any) -> list[str]:
-        """Labels of the classes of which `obj` reaches two."""
+        """Labels of the classes of which `obj` reaches two or more."""
         reach = self._reach(obj).objects
         twins = self._describer.twins.items()
-        return sorted([label for label, both in twins if all([id(one) in reach for one in both])])
+        return sorted([label for label, same in twins if len({id(one) for one in same if id(one) in reach}) > 1])
 
     def _root_of(self, obj: Any) -> Digest:
         root = self._plain.root(obj) if type(obj) is types.FunctionType else None

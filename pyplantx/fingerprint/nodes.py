@@ -194,8 +194,8 @@ class Describer:
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
         self._listed: dict[int, _Listed] = {}
-        self._classes: dict[tuple[str, str], type] = {}  # by module and name, the first that was met
-        self.twins: dict[str, tuple[type, type]] = {}  # by their label: two classes of one name, see `_note_twin`
+        self._classes: dict[tuple[str, str], list[type]] = {}  # by module and name, those that were met
+        self.twins: dict[str, list[type]] = {}  # by their label: classes of one name, see `_note_twin`
         self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
 
     # --- slots ----------------------------------------------------------------------------------------
@@ -807,9 +807,11 @@ class Describer:
         """
         if "<locals>" in cls.__qualname__:
             return  # made in a function, which makes another one at each call
-        first = self._classes.setdefault((class_module(cls), cls.__qualname__), cls)
-        if first is not cls:
-            self.twins[label] = first, cls
+        same = self._classes.setdefault((class_module(cls), cls.__qualname__), [])
+        if not any([one is cls for one in same]):
+            same.append(cls)
+        if len(same) > 1:
+            self.twins[label] = same
 
     def _add_members(self, node: Node, cls: type) -> None:
         own, members = vars(cls), _enum_members(cls)

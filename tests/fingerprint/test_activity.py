@@ -297,6 +297,16 @@ def test_an_object_of_a_class_that_was_defined_anew_is_another_one_to_who_names_
     assert session.activity() == before
 
 
+def test_whatever_else_is_looked_at_first() -> None:
+    session = Session(f"{MADE}def f(): return K, C\ndef g(): return L")
+    session.edit(f"{CLASS}L = C()")
+    session.edit(CLASS)
+    alone = session.activity()
+    session.printer.begin_activity()
+    session.printer.fingerprint(session.names["g"])
+    assert session.printer.fingerprint(session.names["f"]) == alone
+
+
 @pytest.mark.parametrize("made", ["[C(), 1]", "functools.partial(C().get)", "C", "Other(C())"])
 def test_wherever_an_object_of_a_former_class_lies(made: str) -> None:
     head = "import functools\nclass Other:\n def __init__(self, c): self.c = c\n"
