@@ -758,13 +758,14 @@ class Describer:
 
     def _before_runs(self, owner: Any, key: str, label: str, read: Callable[[Any, str], Any]) -> Any:
         """What a place holds; before running code put something else there, if nobody else has touched it since."""
-        former = self._former(owner, key)
-        value = read(owner, key)
+        place, former = (id(owner), key), self._former(owner, key)
+        known = self.slots.get(place) or self._watched.get(place)  # as it was when it was looked at first
+        value = read(owner, key) if known is None else known.value
         if former or value is MISSING:
             slot = self.slot(owner, key, label, read)
             return former[0] if former and not slot.holds(slot.data, slot.refs) else value
-        if (id(owner), key) not in self.slots:
-            self._watched.setdefault((id(owner), key), _new(_Watched, (owner, key, value, read, None, label)))
+        if known is None:
+            self._watched[place] = _new(_Watched, (owner, key, value, read, None, label))
         return value
 
     def _target_slot(self, target: Target) -> Slot | None:

@@ -201,6 +201,21 @@ def test_an_edit_of_state_is_an_edit() -> None:
     assert session.activity() == before
 
 
+def test_settings_that_are_looked_at_after_a_run_are_taken_as_before_it() -> None:
+    session = Session(
+        "class S: inner = None\nclass C: pass\ndef f():\n    S.inner = S.inner or C()\n    S.inner.x = S.inner.y = 1\n"
+        "    return S.inner.x\ndef g(): return S.inner.y"
+    )
+    looks = []
+    for _ in range(3):
+        session.printer.begin_activity()
+        session.printer.freeze([session.names["f"]])
+        session.run()
+        looks.append(session.printer.fingerprint(session.names["g"]))
+        session.printer.end_activity()
+    assert len(set(looks)) == 1
+
+
 @pytest.mark.parametrize("edit", ["c.inner.x = 5", "c.inner = C()\nc.inner.x = 5", "c = C()\nc.inner = c\nc.x = 5"])
 def test_an_edit_of_settings_that_a_run_has_exchanged_is_an_edit(edit: str) -> None:
     session = Session(ODD["settings inside others, another object each time"])
