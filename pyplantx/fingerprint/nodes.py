@@ -194,6 +194,7 @@ class Describer:
         self._bound_methods: dict[tuple[int, int], types.MethodType] = {}
         self._missed = False  # whether a name was not found that has no slot
         self._listed: dict[int, _Listed] = {}
+        self._plain_classes: dict[type, bool] = {}  # see `place_of`
         self._classes: dict[tuple[str, str], list[type]] = {}  # by module and name, those that were met
         self.twins: dict[str, list[type]] = {}  # by their label: classes of one name, see `_note_twin`
         self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
@@ -323,6 +324,7 @@ class Describer:
         again = bool(changed) or self._missed or next(self.arrivals(), None) is not None
         if again:
             self._references.clear()
+            self._plain_classes.clear()
             self._listed.clear()
             self._bare.clear()
             self._missed = False
@@ -743,7 +745,7 @@ class Describer:
         label, found = _global_label(target.owner, target.key), None
         holder = self._before_runs(target.owner, target.key, label, _reader_of(target))
         for at in range(target.used, len(names)):
-            place = place_of(holder, names[at], self._boundary)
+            place = place_of(holder, names[at], self._boundary, self._plain_classes)
             if place is MISSING:
                 break
             label = f"{_label_inside(target, place, names[target.used : at])}.{names[at]}"

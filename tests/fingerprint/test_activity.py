@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from pyplantx.fingerprint import settings
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.fingerprint.kinds import Kind
 from tests.fingerprint.harness import Role
 
 
@@ -189,6 +191,16 @@ def test_state_is_named() -> None:
     session = Session(STATES["in a helper"])
     session.activity(session.run)
     assert session.printer.state_changes() == ["constant app.SEEN"]
+
+
+def test_a_class_of_settings_is_looked_at_once_per_activity(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[type] = []
+    monkeypatch.setattr(settings, "Kind", lambda cls: looked_at.append(cls) or Kind(cls))
+    session = Session("class C: pass\nc = C()\nc.a, c.b = 1, 2\ndef g(): return c.a\ndef f(): return g() + c.b")
+    before = session.activity()
+    assert len(looked_at) == 1
+    session.edit("C.__getattribute__ = lambda self, name: 3")
+    assert session.activity() != before
 
 
 def test_an_edit_of_state_is_an_edit() -> None:
