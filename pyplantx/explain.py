@@ -201,7 +201,7 @@ _SENTENCES = {
 _SENTENCES_WITHOUT_TRACE = {
     "failed": "its last run failed",
     "interrupted": "its last run was interrupted",
-    "ran": "its last run caught an error, so it is not used again",
+    "ran": "its last run caught an error or read what other code had left, so it is not used again",
 }
 
 

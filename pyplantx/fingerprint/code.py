@@ -22,7 +22,7 @@ from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.modules import find_module, is_library_module
 from pyplantx.fingerprint.nodes import SUBREACTOR, Describer
-from pyplantx.fingerprint.objects import MISSING, is_code, library_name, role_function, static_attribute
+from pyplantx.fingerprint.objects import MISSING, class_module, is_code, library_name, role_function, static_attribute
 from pyplantx.fingerprint.pieces import ABSENT, FUNCTION, Node, Pin, Slot, label_of
 from pyplantx.fingerprint.plain import PlainFunctions
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
@@ -62,13 +62,16 @@ class SendHints(NamedTuple):
 class State(NamedTuple):
     """A slot that was changed while reactors ran: `before` counts, as long as it still holds `after`.
 
-    `by` says which code may have filled it, for each way to look at code (see `remains`).
+    `by` says which code may have filled it, for each way to look at code (see `remains`), `users` the pieces of it, of
+    whichever plant; `former` is the object that was there before the first of those runs.
     """
 
     slot: Slot
     before: tuple[bytes, tuple[Any, ...]]
     after: tuple[bytes, tuple[Any, ...]]
     by: dict[Policy, frozenset[Digest]]
+    former: Any
+    users: tuple[Any, ...] = ()
 
 
 #: (namespace, name) -> what running code has done to it. Of the process: the next plant must not take it for an edit.
@@ -198,10 +201,10 @@ class Fingerprinter:
         return values.hash_text(" ".join([root, *twins])) if twins else root
 
     def _twins(self, obj: Any) -> list[str]:
-        """Labels of the classes of which `obj` reaches two."""
+        """Labels of the classes of which `obj` reaches two or more."""
         reach = self._reach(obj).objects
         twins = self._describer.twins.items()
-        return sorted([label for label, both in twins if all([id(one) in reach for one in both])])
+        return sorted([label for label, same in twins if len({id(one) for one in same if id(one) in reach}) > 1])
 
     def _root_of(self, obj: Any) -> Digest:
         root = self._plain.root(obj) if type(obj) is types.FunctionType else None
@@ -540,24 +543,26 @@ class Fingerprinter:
         self._active = self._loaded = False
         self._note_caches()
         changed = {
-            key: State(slot, (slot.data, slot.refs), (after.now, after.refs_now), {})
+            key: State(slot, (slot.data, slot.refs), (after.now, after.refs_now), {}, slot.value)
             for key, slot, after in self._describer.places.changed()
         }
         for key, slot in self._describer.places.arrivals():
             if key not in self._describer.places.slots:
-                changed[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now), {})
+                changed[key] = State(slot, (ABSENT, ()), (slot.now, slot.refs_now), {}, MISSING)
         if changed:
             self._note_state(changed)
 
     def _note_state(self, changed: dict[tuple[int, str], State]) -> None:
         """Note state, and by which code it may have been filled: what it held before is still in there."""
-        policy, now = self._boundary.policy, self._fillers(self._users(changed))
+        policy, users = self._boundary.policy, self._users(changed)
+        now = self._fillers(users)
         for key, state in changed.items():
-            before = self._state.get(key)
+            before, former, known = self._state.get(key), state.former, users[key]
             if before is not None and before.slot.owner is state.slot.owner:
                 state.by.update(before.by)
+                former, known = before.former, known + _others(before.users, known)
             state.by[policy] = state.by.get(policy, frozenset()) | now[key]
-            self._state[key] = state
+            self._state[key] = state._replace(former=former, users=tuple(known))
             self._met_state.add(key)
 
     def _former(self, owner: Any, key: str) -> tuple[Any, ...]:
@@ -565,7 +570,7 @@ class Fingerprinter:
         state = self._state.get((id(owner), key))
         if state is None or state.slot.owner is not owner:
             return ()
-        return (MISSING if state.before[0] == ABSENT else state.slot.value,)
+        return (MISSING if state.before[0] == ABSENT else state.former,)
 
     def _settle(self, slot: Slot) -> Slot:
         """The slot as it counts: with its former value if it was state and nobody touched it since."""
@@ -606,7 +611,7 @@ class Fingerprinter:
         self._describe_all()
         met = [key for key in self._met_state if key in self._state and key in self._describer.places.slots]
         users, policy = self._users(met), self._boundary.policy
-        now = self._fillers(users)
+        now = self._fillers({key: found + _others(self._state[key].users, found) for key, found in users.items()})
         return {key: users[key] for key in met if not self._state[key].by.get(policy, {""}) <= now[key]}
 
     def _describe_all(self) -> None:
@@ -690,6 +695,22 @@ def _normaliser() -> Callable[[types.CodeType], Record]:
     from pyplantx.fingerprint.normalform import normalise  # needed only for code that nobody remembers
 
     return normalise
+
+
+def _others(pieces: Iterable[Any], known: Iterable[Any]) -> list[Any]:
+    """Those among some pieces of code that are not known here, as another plant has them, and are still in force."""
+    ids = set(map(id, known))
+    return [piece for piece in pieces if id(piece) not in ids and _is_in_force(piece)]
+
+
+def _is_in_force(piece: Any) -> bool:
+    """Whether a function or class is what its name holds today."""
+    if not isinstance(piece, types.FunctionType | type):
+        return False
+    held: Any = sys.modules.get(class_module(piece)) if isinstance(piece, type) else piece.__globals__
+    for part in piece.__qualname__.split("."):
+        held = held.get(part) if isinstance(held, dict) else static_attribute(held, part)
+    return _unwrap(getattr(held, "__func__", held)) is piece
 
 
 def _remains() -> Any:

@@ -143,8 +143,9 @@ class Describer:
         self._references: dict[tuple[int, str], Reference] = {}
         self._files: dict[str, str] = {}
         self._missed = False  # whether a name was not found that has no slot
-        self._classes: dict[tuple[str, str], type] = {}  # by module and name, the first that was met
-        self.twins: dict[str, tuple[type, type]] = {}  # by their label: two classes of one name, see `_note_twin`
+        self._plain_classes: dict[type, bool] = {}  # see `place_of`
+        self._classes: dict[tuple[str, str], list[type]] = {}  # by module and name, those that were met
+        self.twins: dict[str, list[type]] = {}  # by their label: classes of one name, see `_note_twin`
         self.caches: list[Any] = []  # those of `functools.lru_cache` that were met
 
     # --- names ----------------------------------------------------------------------------------------
@@ -158,6 +159,7 @@ class Describer:
         again = self.places.forget_changed() or self._missed or next(self.places.arrivals(), None) is not None
         if again:
             self._references.clear()
+            self._plain_classes.clear()
             self.places.forget_lists()
             self._missed = False
         return again
@@ -485,30 +487,26 @@ class Describer:
         return _to_reference(target, ".".join(names[: target.used]), self._target_slot(target), namespace)
 
     def _inside(self, target: Target, names: list[str]) -> tuple[bytes, Slot] | None:
-        """Name and slot of an attribute that is taken from a plain class or object; None if all of that counts."""
-        holder, found = self._value_before(target), None
+        """Name and slot of an attribute that is taken from a plain class or object; None if all of that counts.
+
+        What is on the way there needs no slot unless running code puts something else in its place: then the chain
+        still goes through what lay there before.
+        """
+        label, found = global_label(target.owner, target.key), None
+        holder = self.places.before_runs(target.owner, target.key, label, _reader_of(target))
         for at in range(target.used, len(names)):
-            place = place_of(holder, names[at], self._boundary)
+            place = place_of(holder, names[at], self._boundary, self._plain_classes)
             if place is MISSING:
                 break
-            holder = reader(place)(place, names[at])
-            slot = (place, names[at], f"{_label_inside(target, place, names[target.used : at])}.{names[at]}")
-            may_be_new = holder is MISSING or self.places.has_arrived(place, names[at])
-            if may_be_new and self._slot(*slot, reader(place)).data == ABSENT:
-                break  # what runs put there is no reason to run again
-            found = at + 1, slot
+            label = f"{_label_inside(target, place, names[target.used : at])}.{names[at]}"
+            holder = self.places.before_runs(place, names[at], label, reader(place))
+            if holder is MISSING:  # what runs put there is no reason to run again
+                break
+            found = at + 1, (place, names[at], label, reader(place))
         if found is None:
             return None
         used, slot = found
-        return text(".".join(names[:used])), self._slot(*slot, reader(slot[0]))
-
-    def _value_before(self, target: Target) -> Any:
-        """What a global holds; before running code bound it anew, if nobody else has touched it since."""
-        former = self.places.former(target.owner, target.key)
-        if not former or former[0] is target.value:
-            return target.value
-        slot = self._target_slot(target)
-        return target.value if slot is None or slot.data == slot.now else former[0]
+        return text(".".join(names[:used])), self._slot(*slot)
 
     def _target_slot(self, target: Target) -> Slot | None:
         if target.kind not in ("slot", "missing") or not target.key:
@@ -550,9 +548,11 @@ class Describer:
         """
         if "<locals>" in cls.__qualname__:
             return  # made in a function, which makes another one at each call
-        first = self._classes.setdefault((class_module(cls), cls.__qualname__), cls)
-        if first is not cls:
-            self.twins[label] = first, cls
+        same = self._classes.setdefault((class_module(cls), cls.__qualname__), [])
+        if not any([one is cls for one in same]):
+            same.append(cls)
+        if len(same) > 1:
+            self.twins[label] = same
 
     def _add_members(self, node: Node, cls: type) -> None:
         own, members = vars(cls), _enum_members(cls)

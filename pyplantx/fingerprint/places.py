@@ -43,7 +43,8 @@ class _Watched(NamedTuple):
     owner, key, value, read
         As of a slot.
     holder, name
-        What it belongs to: a namespace and a name in it, a function and one of its closure variables or its defaults.
+        What it belongs to: a namespace and a name in it, a function and one of its closure variables or its defaults;
+        None where the name says it all.
     """
 
     owner: Any
@@ -56,6 +57,8 @@ class _Watched(NamedTuple):
     @property
     def label(self) -> str:
         """What people call the place."""
+        if self.holder is None:
+            return self.name
         if isinstance(self.holder, dict):
             return global_label(self.holder, self.name)
         return f"{label_of(self.holder)}: {self.name}"
@@ -128,6 +131,18 @@ class Places:
         if function.__dict__ or function.__name__ in READ_BY:
             return False
         return not self._boundary.owns_globals(function.__globals__)
+
+    def before_runs(self, owner: Any, key: str, label: str, read: Callable[[Any, str], Any]) -> Any:
+        """What a place holds; before running code put something else there, if nobody else has touched it since."""
+        place, former = (id(owner), key), self.former(owner, key)
+        known = self.slots.get(place) or self._watched.get(place)  # as it was when it was looked at first
+        value = read(owner, key) if known is None else known.value
+        if former or value is MISSING:
+            slot = self.slot(owner, key, label, read)
+            return former[0] if former and not slot.holds(slot.data, slot.refs) else value
+        if known is None:
+            self._watched[place] = _new(_Watched, (owner, key, value, read, None, label))
+        return value
 
     def watch_attributes(self, function: types.FunctionType) -> None:
         """Of a function without attributes, which running code may give some."""

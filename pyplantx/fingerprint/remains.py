@@ -30,9 +30,15 @@ _DRAWN_FROM: Final = frozenset(
     }
 )
 
+#: Names in code that writes attributes whose names are computed.
+_BY_TEXT: Final = frozenset({"setattr", "__setattr__", "__dict__", "vars"})
+
 
 def users_of(keys: Collection[Key], nodes: Iterable[Node]) -> dict[Key, list[Any]]:
-    """The pieces of code that name each of some places themselves."""
+    """The pieces of code that name each of some places themselves.
+
+    An attribute of a class or function is named by whoever refers to that and says the attribute's name, too.
+    """
     found: dict[Key, list[Any]] = {key: [] for key in keys}
     owners: dict[int, list[Key]] = {}
     for key in keys:
@@ -40,6 +46,10 @@ def users_of(keys: Collection[Key], nodes: Iterable[Node]) -> dict[Key, list[Any
     for node in nodes:
         named = [(id(slot.owner), slot.key) for slot in node.constants]
         named += [key for owner in _owned_by(node.obj) for key in owners.get(owner, ())]
+        inside = [key for ref in node.refs for owner in _open_in(ref) for key in owners.get(owner, ())]
+        if inside and type(node.obj) is types.FunctionType:
+            said = set(_said_in(node.obj.__code__))
+            named += [key for key in inside if key[1] in said or not _BY_TEXT.isdisjoint(said)]
         for key in dict.fromkeys(named):
             if key in found:
                 found[key].append(node.obj)
@@ -48,10 +58,26 @@ def users_of(keys: Collection[Key], nodes: Iterable[Node]) -> dict[Key, list[Any
 
 def _owned_by(obj: Any) -> Iterator[int]:
     """The namespaces that are a piece's own: those of a class, of a function, its closure."""
+    yield from _open_in(obj)
+    if type(obj) is types.FunctionType:
+        yield from map(id, obj.__closure__ or ())
+
+
+def _open_in(obj: Any) -> Iterator[int]:
+    """The namespaces of a piece into which all may write that get hold of it."""
     yield id(obj)
     if type(obj) is types.FunctionType:
         yield id(obj.__dict__)
-        yield from map(id, obj.__closure__ or ())
+
+
+def _said_in(code: types.CodeType) -> Iterator[str]:
+    """The names and texts in a code object and those inside it."""
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, str):
+            yield const
+        elif isinstance(const, types.CodeType):
+            yield from _said_in(const)
 
 
 def fillers(

@@ -26,8 +26,16 @@ _NAMESPACES: Final = frozenset({"types.SimpleNamespace", "argparse.Namespace"})
 _DESCRIPTOR: Final = ("__get__", "__set__", "__delete__")
 
 
-def place_of(holder: Any, name: str, boundary: Boundary) -> Any:
+def place_of(holder: Any, name: str, boundary: Boundary, known: dict[type, bool]) -> Any:
     """Where an attribute lies, or would lie, if it is given as it is.
+
+    Parameters
+    ----------
+    holder : object
+    name : str
+    boundary : Boundary
+    known : dict of type to bool
+        What was found out about classes before, in the same activity; added to.
 
     Returns
     -------
@@ -42,12 +50,16 @@ def place_of(holder: Any, name: str, boundary: Boundary) -> Any:
     own = instance_dict(holder)
     if own is None or is_code(holder):
         return MISSING
-    return own if qualified(type(holder)) in _NAMESPACES or _is_plain(type(holder), name, boundary) else MISSING
+    cls = type(holder)
+    is_plain = known.get(cls)
+    if is_plain is None:
+        is_plain = known[cls] = qualified(cls) in _NAMESPACES or _is_plain(cls, boundary)
+    return own if is_plain and not _is_descriptor(class_attribute(cls, name)) else MISSING
 
 
-def _is_plain(cls: type, name: str, boundary: Boundary) -> bool:
-    """Whether the instances of a class of the project are no more than their fields, this one among them."""
-    if library_name(cls, boundary) is not None or _is_descriptor(class_attribute(cls, name)):
+def _is_plain(cls: type, boundary: Boundary) -> bool:
+    """Whether the instances of a class of the project are no more than their fields."""
+    if library_name(cls, boundary) is not None:
         return False
     if class_attribute(cls, "__getattribute__") is not object.__getattribute__:
         return False

@@ -12,6 +12,9 @@ from collections.abc import Container, Iterator, Sequence
 from types import CodeType
 from typing import Final
 
+from pyplantx.fingerprint.bytecode import Body
+from pyplantx.fingerprint.hints import taker
+
 #: Methods that add to what they belong to and tell nothing of what is in it.
 _ADDING: Final = frozenset(
     {
@@ -20,6 +23,7 @@ _ADDING: Final = frozenset(
     }
 )
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_ATTR", "LOAD_METHOD"})
+_ATTRIBUTES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _STORES: Final = frozenset({"STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_ATTR"})
 #: How many values an instruction takes from the stack, and how many it leaves there; any other one reads.
 _FIXED: Final = {
@@ -37,7 +41,7 @@ def uses(code: CodeType, names: Container[str]) -> Iterator[bool]:
     steps = list(dis.get_instructions(code))
     for at, one in enumerate(steps):
         if one.opname in _LOADS and one.argval in names:
-            yield not _is_only_added_to(steps, at)
+            yield not _is_only_added_to(code, steps, at)
     for const in code.co_consts:
         if isinstance(const, CodeType):
             yield from uses(const, names)
@@ -50,21 +54,37 @@ def calls_what_it_is_given(code: CodeType) -> bool:
     return any({first, second} & _LOCAL_LOADS and "PUSH_NULL" in (first, second) for first, second in pairs)
 
 
-def _is_only_added_to(steps: Sequence[dis.Instruction], at: int) -> bool:
+def _is_only_added_to(code: CodeType, steps: Sequence[dis.Instruction], at: int) -> bool:
     """Whether what is loaded stays on the stack until something is put into it, or comes back changed."""
     loaded, depth = steps[at], 1
-    if steps[at + 1].opname in ("LOAD_ATTR", "LOAD_METHOD") and steps[at + 1].argval in _ADDING:
-        return True
     for place, step in enumerate(steps[at + 1 :], at + 1):
+        if depth == 1 and step.opname in _ATTRIBUTES and step.argval in _ADDING:
+            return _gives_nothing(code, steps, place)
         if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
             return depth == 2
-        if step.opname == "SWAP":  # `x[key] += 1`: what was read goes back
-            return depth == 3 and _next_but(steps, place, "SWAP").opname == "STORE_SUBSCR"
+        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
+            return depth == 1
+        if step.opname == "SWAP":  # `x[key] += 1`, `x.n += 1`: what was read goes back
+            return (depth, _next_but(steps, place, "SWAP").opname) in ((3, "STORE_SUBSCR"), (2, "STORE_ATTR"))
+        if step.opname == "BINARY_SUBSCR" and depth == 2:
+            depth = 1  # an item: a list of those of one kind may be added to
+            continue
         taken, left = _FIXED.get(step.opname) or _effect(step)
         if taken >= depth:
             return step.opname == "BINARY_OP" and depth == 2 and _is_put_back(steps, place, loaded.argval)
         depth += left - taken
     return False
+
+
+def _gives_nothing(code: CodeType, steps: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether what the method gives that is loaded by an instruction is thrown away (or that itself is)."""
+    number = sum(step.opname in _ATTRIBUTES for step in steps[:at])
+    body = Body(code)
+    start = [place for place, entry in enumerate(body.entries) if entry[1].startswith("LOAD_ATTR")][number] + 1
+    taken = taker(body, start, 1)
+    if taken is None or taken[1] < 1:
+        return taken is not None and body.entries[taken[0]][1].startswith("POP_TOP")
+    return body.entries[taken[0] + 1][1].startswith("POP_TOP")
 
 
 def _is_put_back(steps: Sequence[dis.Instruction], at: int, name: str) -> bool:

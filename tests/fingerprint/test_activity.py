@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from pyplantx.fingerprint import settings
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.fingerprint.kinds import Kind
 from tests.fingerprint.harness import Role
 
 
@@ -129,13 +131,25 @@ ODD = {
         "class C: pass\nc = C()\ndef g(): return c.n\ndef f():\n    c.__dict__['n'] = 1\n    return g()"
     ),
     "annotations": "class C: pass\nC.__annotations__\ndef f(): C.__annotations__['n'] = int",
+    "settings inside others, made when first asked for": (
+        "class S: inner = None\nclass C:\n    def __init__(self): self.x = 1\ndef f():\n"
+        "    if S.inner is None: S.inner = C()\n    return S.inner.x"
+    ),
+    "settings inside others, another object each time": (
+        "class C: pass\nc = C()\nc.inner = C()\nc.inner.x = N = 0\ndef renew(c, x):\n    c.inner = C()\n"
+        "    c.inner.x = x\ndef f():\n    global N\n    N += 1\n    renew(c, N)\n    return c.inner.x"
+    ),
+    "settings of which each run makes others": (
+        "S, N = None, 0\nclass C:\n    def __init__(self, x): self.x = x\ndef make():\n    global S, N\n    N += 1\n"
+        "    S = C(N)\ndef f():\n    make()\n    return S.x"
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_names_that_runs_add_are_state(name: str) -> None:
     session = Session(ODD[name])
-    looks = [session.activity(run) for run in (lambda: None, session.run, session.run, lambda: None)]
+    looks = [session.activity(run) for run in (lambda: None, session.run, session.run, session.run, lambda: None)]
     assert len(set(looks)) == 1
 
 
@@ -179,6 +193,16 @@ def test_state_is_named() -> None:
     assert session.printer.state_changes() == ["constant app.SEEN"]
 
 
+def test_a_class_of_settings_is_looked_at_once_per_activity(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[type] = []
+    monkeypatch.setattr(settings, "Kind", lambda cls: looked_at.append(cls) or Kind(cls))
+    session = Session("class C: pass\nc = C()\nc.a, c.b = 1, 2\ndef g(): return c.a\ndef f(): return g() + c.b")
+    before = session.activity()
+    assert len(looked_at) == 1
+    session.edit("C.__getattribute__ = lambda self, name: 3")
+    assert session.activity() != before
+
+
 def test_an_edit_of_state_is_an_edit() -> None:
     session = Session(STATES["counter"])
     before = session.activity(session.run)
@@ -187,6 +211,30 @@ def test_an_edit_of_state_is_an_edit() -> None:
     assert after != before
     session.edit("N = 0")
     assert session.activity() == before
+
+
+def test_settings_that_are_looked_at_after_a_run_are_taken_as_before_it() -> None:
+    session = Session(
+        "class S: inner = None\nclass C: pass\ndef f():\n    S.inner = S.inner or C()\n    S.inner.x = S.inner.y = 1\n"
+        "    return S.inner.x\ndef g(): return S.inner.y"
+    )
+    looks = []
+    for _ in range(3):
+        session.printer.begin_activity()
+        session.printer.freeze([session.names["f"]])
+        session.run()
+        looks.append(session.printer.fingerprint(session.names["g"]))
+        session.printer.end_activity()
+    assert len(set(looks)) == 1
+
+
+@pytest.mark.parametrize("edit", ["c.inner.x = 5", "c.inner = C()\nc.inner.x = 5", "c = C()\nc.inner = c\nc.x = 5"])
+def test_an_edit_of_settings_that_a_run_has_exchanged_is_an_edit(edit: str) -> None:
+    session = Session(ODD["settings inside others, another object each time"])
+    before = session.activity(session.run)
+    assert session.activity(session.run) == before
+    session.edit(edit)
+    assert session.activity() != before
 
 
 def test_another_edit_keeps_state_out() -> None:
@@ -274,6 +322,16 @@ def test_an_object_of_a_class_that_was_defined_anew_is_another_one_to_who_names_
     assert session.printer.fingerprint(session.names["g"]) == other  # that can't ask
     session.edit("K = C()")
     assert session.activity() == before
+
+
+def test_whatever_else_is_looked_at_first() -> None:
+    session = Session(f"{MADE}def f(): return K, C\ndef g(): return L")
+    session.edit(f"{CLASS}L = C()")
+    session.edit(CLASS)
+    alone = session.activity()
+    session.printer.begin_activity()
+    session.printer.fingerprint(session.names["g"])
+    assert session.printer.fingerprint(session.names["f"]) == alone
 
 
 @pytest.mark.parametrize("made", ["[C(), 1]", "functools.partial(C().get)", "C", "Other(C())"])

@@ -27,6 +27,14 @@ MEMOS = {
     "  return C.kept\ndef cached(k): return C().of(k)\n" + REACTOR,
     "an attribute of a function": "def cached(k):\n if not hasattr(cached, 'kept'): cached.kept = k * K\n"
     " return cached.kept\n" + REACTOR,
+    "an attribute of a class, from elsewhere": "class C: pass\ndef cached(k):\n"
+    " if not hasattr(C, 'kept'): C.kept = k * K\n return C.kept\n" + REACTOR,
+    "an attribute of another function": "def g(): pass\ndef cached(k):\n"
+    " if not hasattr(g, 'kept'): g.kept = k * K\n return g.kept\n" + REACTOR,
+    "an attribute under a computed name": "class C: pass\ndef cached(k):\n"
+    " if not hasattr(C, f'a{k}'): setattr(C, f'a{k}', k * K)\n return getattr(C, f'a{k}')\n" + REACTOR,
+    "a method called as those that only add": "class C:\n def __init__(self): self.kept = {}\n def update(self, k):\n"
+    "  return self.kept.setdefault(k, k * K)\nONE = C()\ndef cached(k): return ONE.update(k)\n" + REACTOR,
     "an object": "class C:\n def __init__(self): self.kept = {}\n def of(self, k):\n"
     "  if k not in self.kept: self.kept[k] = k * K\n  return self.kept[k]\nONE = C()\n"
     "def cached(k): return ONE.of(k)\n" + REACTOR,
@@ -45,6 +53,12 @@ LEFT_ALONE = {
     "a counter": "N = 0\ndef cached(k):\n global N\n N += 1\n return k * K\n" + REACTOR,
     "a dict of counters": "N = {2: 0}\ndef cached(k):\n N[k] += 1\n return k * K\n" + REACTOR,
     "a counter of a class": "class C:\n n = 0\ndef cached(k):\n C.n += 1\n return k * K\n" + REACTOR,
+    "a counter of an object": "class C: pass\nONE = C()\nONE.n = 0\ndef cached(k):\n ONE.n += 1\n ONE.last = k\n"
+    " return k * K\n" + REACTOR,
+    "logs by kind": "import collections\nLOG = collections.defaultdict(list)\ndef cached(k):\n"
+    " LOG[k].append('a' if k else 'b')\n return k * K\n" + REACTOR,
+    "an attribute that the caller does not write": "class C:\n @classmethod\n def note(cls, k): cls.kept = k\n"
+    "def cached(k):\n C.note(k)\n return k * K\n" + REACTOR,
     "a decorator that counts": "def count(f):\n n = 0\n def inner(k):\n  nonlocal n\n  n += 1\n  return f(k)\n"
     " return inner\n@count\ndef cached(k): return k * K\n" + REACTOR,
     "random numbers": "RNG = random.Random(1)\ndef cached(k): return k * K + 0 * RNG.random()\n" + REACTOR,
@@ -125,6 +139,19 @@ def test_logs_counters_and_what_is_drawn_from_are_left_alone(
         ("X.append(a)", False),
         ("global X; X += 1", False),
         ("a.X += 1", False),
+        ("X.append('a' if a else [b for b in a])", False),
+        ("X[a].append(b)", False),
+        ("X[a][b] = a", False),
+        ("X.n = a", False),
+        ("X.n += a", False),
+        ("del X.n", False),
+        ("a.n, b = X.append(b), 1", True),
+        ("return X.add(a)", True),
+        ("return X[a].add(b) if a else b", True),
+        ("return f(X.append)", True),
+        ("X.n.m = X[a]", True),
+        ("a.n += X.n", True),
+        ("a.n = X", True),
         ("X.append(X)", True),
         ("b = X", True),
         ("b = X[a]", True),
@@ -147,3 +174,29 @@ def test_what_code_does_with_a_name(body: str, read: bool) -> None:
     assert any(uses(names["f"].__code__, {"X"})) is read
     exec(f"def f(a, b):\n def g(a, b): {body}", names)
     assert any(uses(names["f"].__code__, {"X"})) is read
+
+
+SHARED = (
+    "CACHE = {}\ndef cached(k): return CACHE.setdefault(k, k * K)\n" + REACTOR + "@ReactorFunc\n"
+    "def t(pipe): pipe.send('t', len(CACHE))\n"
+)
+
+
+def test_what_a_reactor_of_another_plant_may_have_filled_is_trusted_until_that_is_edited(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = notebook(monkeypatch, SHARED)
+    forget_reactors()
+    with Plant(tmp_path / "one") as plant:
+        plant.add_reactors(names["r"], names["t"])
+        plant.produce("y")
+    with Plant(tmp_path / "two") as plant:
+        plant.add_reactors(names["r"])
+        assert [plant.produce("y"), plant.produce("y")] == [6, 6]
+        assert plant.explain("y").action == "up to date"
+    assert not caplog.messages
+    names["t"] = None  # its cell was run again, and says something else
+    with Plant(tmp_path / "three") as plant:
+        plant.add_reactors(names["r"])
+        plant.produce("y")
+        assert "not kept for reuse, as it read" in str(plant.explain("y"))
