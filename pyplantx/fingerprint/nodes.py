@@ -382,7 +382,7 @@ class Describer:
         return node
 
     def _add_defaults(self, node: Node, function: types.FunctionType) -> None:
-        for key, held in (("__defaults__", function.__defaults__), ("__kwdefaults__", function.__kwdefaults__)):
+        for key, held in zip(("__defaults__", "__kwdefaults__"), self.places.defaults(function)):
             if held:
                 node.add_slot(self._slot(function, key, f"{node.label}: {DEFAULTS}", read_attribute, held))
 

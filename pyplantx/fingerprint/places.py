@@ -90,7 +90,7 @@ class Places:
         self._settle, self.former = settle, former
         self.slots: dict[tuple[int, str], Slot] = {}
         self._watched: dict[tuple[int, str], _Watched] = {}
-        self._bare: dict[int, types.FunctionType] = {}  # that had no attributes
+        self._plain: dict[int, tuple[types.FunctionType, Any]] = {}  # that had no attributes, with their defaults
         self._listed: dict[int, _Listed] = {}
 
     def slot(self, owner: Any, key: str, label: str, read: Callable[[Any, str], Any], value: Any = MISSING) -> Slot:
@@ -144,13 +144,18 @@ class Places:
             self._watched[place] = _new(_Watched, (owner, key, value, read, None, label))
         return value
 
-    def watch_attributes(self, function: types.FunctionType) -> None:
-        """Of a function without attributes, which running code may give some."""
-        self._bare[id(function)] = function
+    def watch_function(self, function: types.FunctionType) -> None:
+        """Of one without attributes and keyword-only defaults, which running code may give some."""
+        self._plain[id(function)] = function, function.__defaults__
 
     def was_bare(self, function: types.FunctionType) -> bool:
         """Whether a function had no attributes: what it has by now, a run has given it."""
-        return not function.__dict__ or id(function) in self._bare
+        return not function.__dict__ or id(function) in self._plain
+
+    def defaults(self, function: types.FunctionType) -> tuple[Any, Any]:
+        """The defaults that a function had when it was looked at first, and those of keyword-only parameters."""
+        known = self._plain.get(id(function))
+        return (function.__defaults__, function.__kwdefaults__) if known is None else (known[1], None)
 
     def list_none(self, function: types.FunctionType, node: Node) -> None:
         """List a function that had no attributes."""
@@ -180,7 +185,7 @@ class Places:
                     slot = Slot(owner, key, f"{node.label}.{key}", reader(owner)(owner, key), reader(owner))
                     self._fill(slot)
                     yield (id(owner), key), slot
-        for function in self._bare.values():
+        for function, _ in self._plain.values():
             attributes = function.__dict__
             for key in sorted(_names_in(attributes) - FUNCTION_NOISE):
                 slot = Slot(attributes, key, f"{label_of(function)}.{key}", attributes[key], read_item)
@@ -219,7 +224,7 @@ class Places:
     def forget_lists(self) -> None:
         """Whatever is listed is to be listed anew."""
         self._listed.clear()
-        self._bare.clear()
+        self._plain.clear()
 
 
 def closure_label(name: str) -> str:

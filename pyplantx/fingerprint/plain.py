@@ -96,7 +96,7 @@ class PlainFunctions:
                 if root is None:
                     return None
                 roots.append(root)
-        self._places.watch_attributes(function)
+        self._places.watch_function(function)
         return root_of(joined(b"".join(own), constants), roots)
 
     def _looks(self, function: types.FunctionType, chains: list[str]) -> Iterator[Look | None]:
