@@ -96,7 +96,7 @@ class Session:
         self.settle: Callable[[Session], None] | None = None
         self._presence = FileLock(os.path.join(layout.locks, "presence"), readable_only=read_only, lasting=True)
         self._entry = FileLock(os.path.join(layout.locks, "entry"), readable_only=read_only, lasting=True)
-        self._folder = FolderLock(layout.index)  # as presence, where that was removed under somebody
+        self._folder = FolderLock(layout.meta)  # as presence, where that was removed under somebody
         durable = durability == "power"
         self.staging = Staging(self.layout, self.id, sealing, durable=durable)
         self.objects = Objects(self.layout, sealing)
@@ -184,8 +184,8 @@ class Session:
             self._entry.release()
 
     def _look_at_copy(self, lock_timeout: float) -> None:
-        """Be present by the folder's lock alone; the folder of the index has the one of those who come in."""
-        entry = FolderLock(self.layout.meta)
+        """Be present by the folder's lock alone; that of the other data file is the one of those who come in."""
+        entry = FolderLock(self.layout.small)
         try:
             if not entry.acquire(lock_timeout):
                 raise self._busy(_named(entry.processes()), lock_timeout)

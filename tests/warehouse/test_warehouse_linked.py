@@ -183,6 +183,27 @@ def test_nothing_is_announced_that_goes_to_a_removed_file(opened: Open, director
     assert fetch(warehouse, "x") == 2
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_lock_of_somebody_else_on_the_folder_of_the_store_is_none_of_ours(
+    opened: Open, directory: Path, shared: bool
+) -> None:
+    """``flock STORE python script.py`` holds it as long as the script runs."""
+    directory.mkdir()
+    others = FolderLock(str(directory))
+    assert others.acquire(shared=shared)
+    assert opened(lock_timeout=0.1)._session.is_alone()
+    others.close()
+
+
+def test_the_lock_of_an_index_that_is_put_aside_is_that_of_the_new_one(opened: Open, directory: Path) -> None:
+    opened().close()
+    (directory / "meta.lmdb" / "data.mdb").write_bytes(b"damaged" * 4096)
+    warehouse = opened()
+    remove_lock_files(directory)
+    assert in_another_process(directory) == ["alone False"]
+    assert fetch(warehouse, "theirs") == 2
+
+
 # -- the locks themselves ---------------------------------------------------------------------------------------------
 
 
