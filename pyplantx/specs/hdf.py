@@ -219,12 +219,10 @@ def _fill_of(dtype: np.dtype[Any], fillvalue: Any) -> Any:
 
     if dtype.names is None and np.ndim(fillvalue):
         raise BadRequest(f"fillvalue={shown(fillvalue)} is not one element of {dtype}", hint="fillvalue=0")
-    if fillvalue is None or dtype.kind not in "bc":
-        return fillvalue
-    try:
-        return np.asarray(fillvalue).astype(dtype, casting="unsafe" if dtype.kind == "b" else "same_kind")[()]
-    except (TypeError, ValueError):
-        return fillvalue  # HDF5 says what is wrong with it
+    given = np.asarray(fillvalue)
+    if dtype.kind not in "bc" or given.dtype.kind not in "biufc":
+        return fillvalue  # HDF5 converts it, or says what is wrong with it
+    return given.astype(dtype)[()]
 
 
 def _limits(maxshape: Any, ndim: int) -> tuple[int | None, ...] | None:

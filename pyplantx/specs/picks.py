@@ -83,7 +83,7 @@ def pick(selection: Any, shape: tuple[int, ...]) -> Pick | None:
     parts = as_tuple(selection)
     names = tuple(part for part in parts if isinstance(part, str))
     places = tuple(part for part in parts if not isinstance(part, str))
-    mask = _mask_of(places, shape)
+    mask = mask_of(places, shape)
     if mask is not None:
         return Pick((*names, mask), None, None, (int(np.count_nonzero(mask)),))
     if any(not _is_index(part) for part in places):
@@ -91,10 +91,13 @@ def pick(selection: Any, shape: tuple[int, ...]) -> Pick | None:
     return _picked(names, _filled(places, shape), shape)
 
 
-def _mask_of(places: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
-    """The mask of a whole dataset, an array or nested lists, if that is all that stands there; ``...`` adds nothing."""
+def mask_of(places: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+    """The mask of a whole dataset, an array or nested lists, if that is all that stands there; ``...`` adds nothing.
+
+    A dataset without an axis has none.
+    """
     rest = [place for place in places if place is not Ellipsis]
-    if len(rest) != 1 or len(places) > 2:
+    if len(rest) != 1 or len(places) > 2 or not shape:
         return None
     one = rest[0]
     if type(one) is list and one and isinstance(one[0], (list, tuple)):

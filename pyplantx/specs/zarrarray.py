@@ -375,12 +375,12 @@ class Watcher:
         """A write; what it writes is hashed if it is one stretch of the array."""
         self.untouched = False
         region = parse(selection, self._shape)
-        if region is None:
-            with self.blocks.altering(0, max(1, self.blocks.nbytes)):
-                yield
-            return
-        if not region.size:
+        if not (self.blocks.nbytes if region is None else region.size):
             yield
+            return
+        if region is None:
+            with self.blocks.altering(0, self.blocks.nbytes):
+                yield
             return
         start, stop = _extent(region)
         width = self._dtype.itemsize

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pyplantx.errors import BadSelection, shown
-from pyplantx.specs.picks import Pick, indices_along, pick
+from pyplantx.specs.picks import Pick, indices_along, mask_of, pick
 from pyplantx.specs.selections import Region, as_tuple, parse
 from pyplantx.tuples import NamedTuple
 
@@ -127,10 +127,12 @@ def asked(selection: Any, shape: tuple[int, ...]) -> Rectangle | Listed | Points
     region = parse(selection, shape)
     if region is not None:
         return Rectangle(_forwards(region), region.shape)
-    points = _points(as_tuple(selection), shape)
+    mask = mask_of(as_tuple(selection), shape)
+    parts = as_tuple(selection) if mask is None else np.nonzero(mask)
+    points = _points(parts, shape)
     if points is not None:
         return points
-    picked = None if any(isinstance(part, str) for part in as_tuple(selection)) else pick(selection, shape)
+    picked = None if any(isinstance(part, str) for part in parts) else pick(parts, shape)
     if picked is None:
         raise BadSelection(f"{shown(selection)} is no index of a Zarr array", hint="array[0:10], array[[1, 2]]")
     return Listed(picked)
@@ -147,10 +149,7 @@ def _forwards(region: Region) -> tuple[Any, ...]:
 
 
 def _points(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Points | None:
-    """A mask of the whole array, or several lists of which each axis has one (or a number), as NumPy pairs them."""
-    if len(parts) == 1 and len(shape) > 1 and _is_mask(parts[0]) and np.shape(parts[0]) == shape:
-        places = np.nonzero(parts[0])
-        return Points(places, places[0].shape)
+    """Several lists of which each axis has one (or a number), as NumPy pairs them."""
     lists = [part for part in parts if isinstance(part, (list, range)) or np.ndim(part) > 0]
     if len(parts) != len(shape) or len(lists) < 2 or not all(_is_whole(part) for part in parts):
         return None
@@ -160,10 +159,6 @@ def _points(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Points | None:
     except ValueError as error:
         raise BadSelection(f"lists of different lengths can't be paired: {error}") from error
     return Points(tuple([one.reshape(-1) for one in paired]), paired[0].shape)
-
-
-def _is_mask(part: Any) -> bool:
-    return isinstance(part, np.ndarray) and part.dtype.kind == "b"
 
 
 def _is_whole(part: Any) -> bool:

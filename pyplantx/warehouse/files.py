@@ -113,16 +113,33 @@ def make_folder(path: str) -> str | None:
     str or None
         Where the link or file is now that was in its place.
     """
+    aside = None
+    while True:
+        try:
+            os.mkdir(path, 0o700)
+            return aside
+        except FileExistsError:
+            if os.path.isdir(path) and not os.path.islink(path):
+                return aside
+        aside = _moved_aside(path) or aside
+
+
+def _moved_aside(path: str) -> str | None:
+    """Where a file or link is now; None if it is gone, or there is a folder in its place.
+
+    Somebody else may have made that a moment ago, and stored something in it. So there is a file at the target: no
+    folder can be moved to its place.
+    """
+    aside = f"{path}.not-a-folder-{fresh_id()[:8]}"
+    open(aside, "xb").close()
     try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            return None
-        aside = f"{path}.not-a-folder-{fresh_id()[:8]}"
         os.rename(path, aside)
-        os.mkdir(path, 0o700)
-        return aside
-    return None
+    except OSError as error:
+        os.remove(aside)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise
+    return aside
 
 
 def make_root(root: str) -> None:

@@ -4,8 +4,9 @@
 A forked child must close what it inherits (`FileLock.forget`), or the lock outlives its holder.
 
 A lock file can be removed under its holder, by somebody who takes it for a leftover. So the locks that keep two
-processes apart follow their path (`lasting`), and whoever has a store open locks its folder, too (`FolderLock`): that
-has no other name, and goes with the store only.
+processes apart follow their path (`lasting`), and whoever has a store open locks the folder of the index, too
+(`FolderLock`): that has no other name, and goes with the index only. Not the folder of the store, which is the users':
+``flock STORE python script.py`` keeps two of their own programs apart.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class FolderLock(FileLock):
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, readable_only=True)
+        super().__init__(path, readable_only=True, lasting=True)
 
     def acquire(self, timeout: float = 0.0, *, shared: bool = False) -> bool:
         """See `FileLock.acquire`."""
@@ -214,11 +215,22 @@ class FolderLock(FileLock):
     def _open(self) -> int:
         if self._file is None or self._file.closed:
             try:
-                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._file = self._open_folder()
             except OSError as error:
                 raise _cannot_lock(self.path, error) from error
-            self._file = _OpenFolder(fd)
         return self._file.fileno()
+
+    def _follow(self) -> bool:
+        try:
+            found = self._open_folder()
+        except OSError:
+            return False
+        self.close()
+        self._file = found
+        return True
+
+    def _open_folder(self) -> _OpenFolder:
+        return _OpenFolder(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def _try_flock(fd: int, operation: int) -> bool:

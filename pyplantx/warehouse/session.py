@@ -96,7 +96,7 @@ class Session:
         self.settle: Callable[[Session], None] | None = None
         self._presence = FileLock(os.path.join(layout.locks, "presence"), readable_only=read_only, lasting=True)
         self._entry = FileLock(os.path.join(layout.locks, "entry"), readable_only=read_only, lasting=True)
-        self._folder = FolderLock(layout.index)  # as presence, where that was removed under somebody
+        self._folder = FolderLock(layout.meta)  # as presence, where that was removed under somebody
         durable = durability == "power"
         self.staging = Staging(self.layout, self.id, sealing, durable=durable)
         self.objects = Objects(self.layout, sealing)
@@ -128,6 +128,7 @@ class Session:
         mend_format(self.layout, signed=self.sealing is not None)
         self._enter(lock_timeout)
         try:
+            self._await_checks(lock_timeout)
             if self._get_alone():
                 self._own_files(lock_timeout)
                 pair(self.layout)
@@ -157,7 +158,7 @@ class Session:
         may come in and believe that the store is unused.
         """
         if not self._entry.acquire(lock_timeout):
-            raise self._busy(self._entry, lock_timeout)
+            raise self._busy(self._entry.holder()[0], lock_timeout)
         self._entry.sign()
 
     def _look_only(self, lock_timeout: float) -> None:
@@ -168,9 +169,7 @@ class Session:
             )
         if not os.path.exists(self._presence.path) or not os.path.exists(self._entry.path):
             # A copy without the locks: nobody writes here, unless they were removed under somebody.
-            if self._folder.acquire():
-                refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
-            self._folder.acquire(lock_timeout, shared=True)
+            self._look_at_copy(lock_timeout)
             return
         # Needs no lock, and an exclusive one may be more than a reader can get.
         if is_as_closed(self.layout, self._new_hasher, wholly=self._wholly):
@@ -184,11 +183,32 @@ class Session:
         finally:
             self._entry.release()
 
+    def _look_at_copy(self, lock_timeout: float) -> None:
+        """Be present by the folder's lock alone; that of the other data file is the one of those who come in."""
+        entry = FolderLock(self.layout.small)
+        try:
+            if not entry.acquire(lock_timeout):
+                raise self._busy(_named(entry.processes()), lock_timeout)
+            self._await_checks(lock_timeout)
+            if self._folder.acquire():
+                refuse_damaged(self.layout, self._new_hasher, wholly=self._wholly)
+            self._await_checks(lock_timeout)
+        finally:
+            entry.close()
+
     def _be_present(self, lock_timeout: float) -> None:
         """Hold the presence locks together with all others who have the store open."""
-        for lock in (self._presence, self._folder):
-            if not lock.acquire(lock_timeout, shared=True):
-                raise self._busy(self._entry, lock_timeout)
+        if not self._presence.acquire(lock_timeout, shared=True):
+            raise self._busy(_named(self._holders() - {self.pid}), lock_timeout)
+        self._await_checks(lock_timeout)
+
+    def _await_checks(self, lock_timeout: float) -> None:
+        """Hold the folder's lock together with others, once nobody checks the files any more.
+
+        Whoever is here then has found them sound: who has not is gone, and left them to be checked by the next one.
+        """
+        if not self._folder.acquire(lock_timeout, shared=True):
+            raise self._busy(_named(self._folder.processes() - {self.pid}), lock_timeout)
 
     def _get_alone(self) -> bool:
         """Whether nobody else is here; with the entry lock in hand only."""
@@ -204,7 +224,7 @@ class Session:
         )
         self._enter(lock_timeout)  # the locks are new ones
         if not self._get_alone():
-            raise self._busy(self._entry, lock_timeout)
+            raise self._busy(_named(self._holders() - {self.pid}), lock_timeout)
 
     def _refuse_other_locks(self, lock_timeout: float) -> None:
         """Refuse what somebody else has open under locks that are not those of this directory.
@@ -216,23 +236,22 @@ class Session:
         StoreBusy
         """
         holders = self._holders()
-        who = ", ".join(map(str, sorted(holders - {self.pid} or holders))) or "of somebody else"
+        who = _named(holders - {self.pid} or holders)
         if self._folder.acquire() and has_other_names(self._presence.path):
             raise StoreBusy(
-                f"the store {self.layout.root!r} shares its files with a copy, by hard links, "
-                f"that the process {who} has open",
+                f"the store {self.layout.root!r} shares its files with a copy, by hard links, that {who} has open",
                 hint="close it there; then this one gets files of its own",
             )
         lost = lost_lock(self.layout, lock_timeout)
         if lost is not None:
             raise StoreBusy(
-                f"the lock file {lost!r} was removed while the process {who} has the store open",
+                f"the lock file {lost!r} was removed while {who} has the store open",
                 hint="close the store there, or end that process; then it opens again",
             )
 
-    def _busy(self, lock: FileLock, lock_timeout: float) -> StoreBusy:
+    def _busy(self, who: str, lock_timeout: float) -> StoreBusy:
         return StoreBusy(
-            f"the store {self.layout.root!r} is being opened, checked or closed by {lock.holder()[0]} "
+            f"the store {self.layout.root!r} is being opened, checked or closed by {who} "
             f"for more than {lock_timeout:g} s",
             hint="is that process stopped? Let it go on or end it",
         )
@@ -352,6 +371,10 @@ class Session:
         self._presence.forget()
         self._folder.forget()
         self._entry.forget()
+
+
+def _named(processes: set[int]) -> str:
+    return f"the process {', '.join(map(str, sorted(processes)))}" if processes else "an unknown process"
 
 
 def running_script() -> str:

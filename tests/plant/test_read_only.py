@@ -179,8 +179,12 @@ def test_a_store_that_takes_no_writes_names_the_way_to_read_it(store: Path, monk
 @pytest.mark.parametrize("read_only", [True, False])
 def test_who_may_not_read_is_told_so(store: Path, monkeypatch: pytest.MonkeyPatch, place: str, read_only: bool) -> None:
     """A store is made for its owner alone."""
-    access, closed = os.access, str(store / place)
+    access, closed, owner = os.access, str(store / place), os.geteuid()
     monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    with pytest.raises(WarehouseError, match=f"can't be read: no permission for {closed!r}") as caught:
+        Plant(store, read_only=read_only)
+    assert "it is yours: chmod -R u+rwX" in caught.value.hint
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(WarehouseError, match=f"can't be read: no permission for {closed!r}") as caught:
         Plant(store, read_only=read_only)
     assert "chmod -R go+rX" in caught.value.hint

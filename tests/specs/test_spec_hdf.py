@@ -225,6 +225,7 @@ def test_layouts(stage, tmp_path):
         ({"shape": (), "chunks": (9,)}, "HDF5 can't keep"),
         ({"shape": (3,), "maxshape": (1 << 65,)}, "HDF5 can't keep"),
         ({"shape": (3,), "dtype": "S4", "fillvalue": 1}, "HDF5 can't keep"),
+        ({"shape": (3,), "dtype": "?", "fillvalue": "no"}, "HDF5 can't keep"),
         ({"shape": (3,), "fillvalue": [1, 2]}, "is not one element"),
         ({"shape": (3,), "external": "x"}, "have external="),
         ({"shape": (-3,)}, "shape=.*one whole number per axis"),

@@ -328,7 +328,7 @@ def test_a_folder_is_closed_at_the_end_of_the_interpreter(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "selection", [(MASK, 9), (MASK, MASK), (MASK_2D, ...), (MASK, ..., 0, 0), (..., [1], ...)], ids=str
+    "selection", [(MASK, 9), (MASK, MASK), (MASK_2D.T, ...), (MASK, ..., 0, 0), (..., [1], ...)], ids=str
 )
 def test_wrong_indices_are_no_damage(selection):
     with stored(SPEC, np.zeros((3, 4))) as entry, pytest.raises(IndexError):
@@ -356,6 +356,35 @@ def test_an_array_is_indexed_as_numpy_would(selection, shards, stage):
     assert np.array_equal(array[...], plain)
     array[selection] = plain[selection] = 7
     assert np.array_equal(array[...], plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (2,), "shards": (4,)}], ids=["chunks", "shards"])
+def test_a_mask_of_one_axis_is_written_by(options, stage):
+    array, plain = SPEC.allocate(stage, shape=(7,), dtype="i4", **options).handle, np.zeros(7)
+    array[ODD] = plain[ODD] = [1, 3, 5]
+    assert np.array_equal(array[...], plain)
+
+
+@pytest.mark.parametrize("mask", [MASK_2D.tolist(), (..., MASK_2D), (MASK_2D, ...)], ids=["lists", "last", "first"])
+def test_a_mask_may_be_lists_or_have_dots_beside_it(mask, stage):
+    array, plain = SPEC.allocate(stage, shape=(3, 4), dtype="i4", chunks=(2, 2)).handle, np.arange(12).reshape(3, 4)
+    array[...] = plain
+    assert np.array_equal(array[mask], plain[MASK_2D])
+    array[mask] = plain[MASK_2D] = 7
+    assert np.array_equal(array[...], plain)
+
+
+def test_an_array_without_an_axis_has_no_mask(stage):
+    array = SPEC.allocate(stage, shape=(), dtype="i4").handle
+    with pytest.raises(BadSelection, match="too many indices"):
+        array[np.array(True)]
+
+
+@pytest.mark.parametrize("selection", [np.s_[[]], np.s_[::-1], np.zeros(0, bool)], ids=str)
+def test_to_an_empty_array_nothing_is_written(selection, stage):
+    allocation = SPEC.allocate(stage, shape=(0,), dtype="i4")
+    allocation.handle[selection] = 7
+    assert allocation.seal().digest == expected_digest(np.zeros(0, "i4"))
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,19 @@ import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyplantx.errors import StoreBusy, WarehouseError
-from pyplantx.warehouse import locks
+from pyplantx.warehouse import locks, session
+from pyplantx.warehouse.inspection import refuse_damaged
 from pyplantx.warehouse.locks import FileLock, FolderLock
 from pyplantx.warehouse.warehouse import Warehouse
-from tests.faults.children import Tell, run_child
+from tests.faults.children import Child, Tell, run_child
 from tests.warehouse.stores import fetch, send
 
 Open = Callable[..., Warehouse]
@@ -79,6 +82,39 @@ def test_who_removes_the_lock_file_of_the_index_is_told_who_has_it_open(opened: 
     warehouse.close()
     assert in_another_process(directory) == ["alone True"]
     assert [fetch(opened(), name) for name in ("ours", "theirs", "later")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("read_only", [True, False], ids=["reader", "writer"])
+def test_who_comes_while_a_reader_checks_a_copy_without_locks_waits_for_what_it_finds(
+    opened: Open, directory: Path, read_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone once it has found damage, which LMDB must not be given by the next one either."""
+    with opened() as warehouse:
+        send(warehouse, "x", 1)
+    remove_lock_folder(directory)
+    data = directory / "meta.lmdb" / "data.mdb"
+    data.write_bytes(data.read_bytes()[:8192] + bytes(8192))
+
+    def check(tell: Tell) -> None:
+        def slowly(*given: Any, **options: Any) -> None:
+            tell("checking")
+            time.sleep(0.3)
+            refuse_damaged(*given, **options)
+
+        monkeypatch.setattr(session, "refuse_damaged", slowly)
+        with pytest.raises(WarehouseError, match="is damaged"):
+            Warehouse(directory, read_only=True)
+
+    child = Child(check)
+    assert child.wait_for("checking")
+    with pytest.raises(StoreBusy, match=f"checked or closed by the process {child.pid} for more"):
+        Warehouse(directory, read_only=True, lock_timeout=0.01)
+    if read_only:
+        with pytest.raises(WarehouseError, match="is damaged"):
+            Warehouse(directory, read_only=True)
+    else:
+        assert fetch(opened(), "x") == 1  # from the backup
+    assert child.end().status == 0
 
 
 def linked_copy(directory: Path) -> Path:
@@ -145,6 +181,27 @@ def test_nothing_is_announced_that_goes_to_a_removed_file(opened: Open, director
     (directory / "elsewhere").rename(directory / name / "data.mdb")
     warehouse.sync()
     assert fetch(warehouse, "x") == 2
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_lock_of_somebody_else_on_the_folder_of_the_store_is_none_of_ours(
+    opened: Open, directory: Path, shared: bool
+) -> None:
+    """``flock STORE python script.py`` holds it as long as the script runs."""
+    directory.mkdir()
+    others = FolderLock(str(directory))
+    assert others.acquire(shared=shared)
+    assert opened(lock_timeout=0.1)._session.is_alone()
+    others.close()
+
+
+def test_the_lock_of_an_index_that_is_put_aside_is_that_of_the_new_one(opened: Open, directory: Path) -> None:
+    opened().close()
+    (directory / "meta.lmdb" / "data.mdb").write_bytes(b"damaged" * 4096)
+    warehouse = opened()
+    remove_lock_files(directory)
+    assert in_another_process(directory) == ["alone False"]
+    assert fetch(warehouse, "theirs") == 2
 
 
 # -- the locks themselves ---------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def _open_beside(opened: Open, directory: Path) -> None:
     """With the lock file of LMDB as it is: somebody else is here."""
     from pyplantx.warehouse.locks import FolderLock
 
-    other = FolderLock(str(directory))
+    other = FolderLock(str(directory / "meta.lmdb"))
     try:
         assert other.acquire(shared=True)
         opened(lock_timeout=0.1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pyplantx.errors import WarehouseError
-from pyplantx.warehouse.files import Layout
+from pyplantx.warehouse.files import Layout, make_folder
 from pyplantx.warehouse.inspection import write_mark
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import fetch, send
@@ -125,3 +125,21 @@ def test_a_store_of_another_machine_is_opened(
     write_mark(Layout(str(directory)), durable=False)
     assert fetch(opened(), "array")[7] == 7.0  # from the backup, which is of this machine
     assert any(path.name.startswith("meta.lmdb-") for path in (directory / "quarantine").iterdir())
+
+
+def test_a_folder_that_somebody_else_has_just_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes find the same file in the place of a folder; the faster one has stored something by now."""
+    path, rename = tmp_path / "ab", os.rename
+    path.write_text("a file")
+
+    def come_too_late(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        assert make_folder(str(path)) is not None
+        (path / "object").touch()
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "rename", come_too_late)
+    assert make_folder(str(path)) is None
+    assert os.listdir(path) == ["object"]
+    (aside,) = [other for other in tmp_path.iterdir() if other != path]
+    assert aside.read_text() == "a file"
