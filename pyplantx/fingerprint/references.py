@@ -28,11 +28,11 @@ PATH: Final = "__path__"
 #: The command line is as good as a global of the program's own.
 _ARGUMENTS: Final = "argv"
 
-#: What Python has among its builtins that does not bear its own name.
+#: What Python has among its builtins that does not bear its own name; and what `pyplantx.imports` wraps.
 _UNNAMED: Final = frozenset(
     {
         *("Ellipsis", "NotImplemented", "True", "False", "None", "__debug__", "IOError", "EnvironmentError", "_"),
-        *("copyright", "credits", "exit", "help", "license", "quit"),
+        *("copyright", "credits", "exit", "help", "license", "quit", "__import__"),
     }
 )
 

@@ -197,10 +197,10 @@ class Environments:
     def _check_in_place(self) -> None:
         """Raise unless the files that are written are those that will be found: nothing is announced otherwise."""
         for path, opened in self._opened.items():
-            if _file_at(path) != opened:
+            if (found := _file_at(path)) != opened:
                 raise WarehouseError(
-                    f"{path!r} was removed or replaced while it was open",
-                    hint="close the store in every program and notebook that uses it, then open it again",
+                    f"{path!r} was {'removed' if found is None else 'replaced'} while it was open",
+                    hint="close it in every program and notebook that uses it, then open it again",
                 )
 
     def _end_turn(self) -> None:
