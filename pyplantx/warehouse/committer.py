@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.core.trace import Digest
 from pyplantx.errors import WarehouseError
 from pyplantx.specs.threads import start_thread
+from pyplantx.warehouse.haste import haste
 from pyplantx.warehouse.index import Batch, Index
 from pyplantx.warehouse.objects import Objects
 from pyplantx.warehouse.records import IN_FILES, IN_RECORD, IN_SMALL, HistoryEntry, ObjectRecord
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _new = tuple.__new__  # see `core/trace.py`
 
 #: Seconds after which the plant's thread writes what waits; after which the background thread does.
-PATIENCE, LIMIT = 0.025, 0.04
+PATIENCE, LIMIT = 0.025, 0.035
 #: Bytes of waiting payloads at which the plant's thread writes sooner; at which whoever adds to them writes.
 MANY_BYTES, TOO_MANY_BYTES = 8 << 20, 16 << 20
 #: Bytes from which on a payload that would live in its record may live in ``small.lmdb``: on pages of its own there.
@@ -386,7 +387,8 @@ class Committer:
     def _tick(self) -> None:
         oldest, now = self._oldest, time.monotonic()
         if oldest and now - oldest >= LIMIT and now >= self._retry_at:
-            self.flush(0.0)
+            with haste:
+                self.flush(0.0)
         elif not oldest and not self._looks:
             self._index.drop_idle_views(self._idle_uses)
             self._back_up_if_due(now)
