@@ -44,7 +44,9 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "matrix": lambda seed: _matrix(seed, 230 * _rows(seed)),
     "report": lambda seed: f"report of {seed}\n".encode() * 500,
 }
-if importlib.util.find_spec("zarr"):
+#: Environment variable: set where a program that shares the store has no zarr.
+NO_ZARR = "PYPLANTX_FAULTS_NO_ZARR"
+if importlib.util.find_spec("zarr") and NO_ZARR not in os.environ:
     import zarr as zarr  # here, for all children that are forked
 
     MAKERS["tiled"] = lambda seed: (np.arange(50 * _rows(seed)) % 983 * seed).reshape(-1, 50)

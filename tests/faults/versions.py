@@ -3,8 +3,9 @@
     python -m tests.faults.versions /path/to/python3.13        both ways, with the Python that runs this
     python -m tests.faults.versions /path/to/python3.13 --broken believed_code          (must fail)
 
-The other Python needs the libraries of the package. Payloads without code are found by both; what holds code (a pickled
-function of the program itself) belongs to the Python that wrote it, and is made again.
+The other Python needs the libraries of the package; zarr is used if it has that, too. Payloads without code are found
+by both; what holds code (a pickled function of the program itself) belongs to the Python that wrote it, and is made
+again.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def _try_code(value: Any) -> None:
 
 def both_ways(other: str, defect: str | None) -> int:
     tally = Tally(f"versions {other}" + (f" broken={defect}" if defect else ""))
+    if subprocess.run([other, "-c", "import zarr"], capture_output=True).returncode:
+        os.environ[program.NO_ZARR] = "1"
     for way in ((sys.executable, other), (other, sys.executable)):
         with scratch() as place:
             findings = [finding for python in way for finding in _used_by(python, f"{place}/plant", defect)]
