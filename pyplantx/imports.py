@@ -10,7 +10,7 @@ ingredients.
 from __future__ import annotations
 
 import builtins
-import opcode
+import functools
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from types import FrameType
@@ -36,7 +36,6 @@ _OTHERS = (
 _loading: frozenset[int] = frozenset()
 _is_watched = _are_calls_watched = False
 _IMPORT = "__import__"
-_STATEMENT = opcode.opmap["IMPORT_NAME"]
 
 
 def watch() -> None:
@@ -131,7 +130,7 @@ def _is_call(caller: FrameType) -> bool:
     code = caller.f_code
     if _IMPORT not in code.co_names or caller.f_globals.get("__name__") == "importlib.util":
         return False
-    return code.co_code[caller.f_lasti] != _STATEMENT
+    return code.co_code[caller.f_lasti] != _statement()
 
 
 def _absolute(name: object, namespace: Mapping[str, Any] | None, level: int) -> str:
@@ -172,3 +171,11 @@ def importer(caller: FrameType) -> Mapping[str, Any]:
     while at is not None and str(at.f_globals.get("__name__")).partition(".")[0] in _PASSING_ON:
         at = at.f_back
     return caller.f_globals if at is None else at.f_globals
+
+
+@functools.cache
+def _statement() -> int:
+    """The instruction of an import statement."""
+    import opcode  # for programs with such calls only
+
+    return opcode.opmap["IMPORT_NAME"]

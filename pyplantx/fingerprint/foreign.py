@@ -5,13 +5,11 @@ This file may know: exceptions, signals' handlers. It may not know: values, fing
 
 from __future__ import annotations
 
-import opcode
 from types import FrameType, TracebackType
 from typing import Any, Final
 
 #: Whatever of these comes says that there is no state; Ctrl-C says nothing of it. See `let_end`.
 ANSWERS: Final = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
-_RAISE: Final = opcode.opmap["RAISE_VARARGS"]
 _VARARGS: Final = 4  # `inspect.CO_VARARGS`, which costs an import
 
 
@@ -62,9 +60,11 @@ def _comes_from_a_handler(trace: TracebackType) -> bool:
 
 def _is_raised_by_a_statement(trace: TracebackType) -> bool:
     """Whether an error began at a ``raise``. Python's own handler for Ctrl-C is no function: it leaves no frame."""
+    import opcode  # a millisecond, for nobody else
+
     while trace.tb_next is not None:
         trace = trace.tb_next
-    return trace.tb_frame.f_code.co_code[trace.tb_lasti : trace.tb_lasti + 1] == bytes([_RAISE])
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti : trace.tb_lasti + 1] == bytes([opcode.opmap["RAISE_VARARGS"]])
 
 
 def _positional(frame: FrameType) -> list[Any]:
