@@ -102,11 +102,6 @@ _DISPATCH_NOISE: Final = frozenset({"cache_token", "dispatch_cache", "_clear_cac
 _WRAPPER_NOISE: Final = frozenset({"__pyplantx_pin__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
 _CACHED_NOISE: Final = _WRAPPER_NOISE | {"attrname", "lock"}
 
-_new = tuple.__new__  # see `core/trace.py`
-
-#: A class, or the dict of a function or module, of which all counts: its node, what doesn't, all that it held.
-_Listed = tuple[Any, Node, Callable[[str], bool], frozenset[str]]
-
 
 class Describer:
     """Describes pieces of code; knows the boundary to libraries, the records of code objects, the places.

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pyplantx.warehouse import locks, session
 from pyplantx.warehouse.inspection import refuse_damaged
 from pyplantx.warehouse.locks import FileLock, FolderLock
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.executors.waiting import until
 from tests.faults.children import Child, Tell, run_child
 from tests.warehouse.stores import fetch, send
 
@@ -95,13 +95,15 @@ def test_who_comes_while_a_reader_checks_a_copy_without_locks_waits_for_what_it_
     data = directory / "meta.lmdb" / "data.mdb"
     data.write_bytes(data.read_bytes()[:8192] + bytes(8192))
 
+    refused = directory.with_name("refused")
+
     def check(tell: Tell) -> None:
-        def slowly(*given: Any, **options: Any) -> None:
+        def when_one_was_refused(*given: Any, **options: Any) -> None:
             tell("checking")
-            time.sleep(0.3)
+            until(refused.exists)
             refuse_damaged(*given, **options)
 
-        monkeypatch.setattr(session, "refuse_damaged", slowly)
+        monkeypatch.setattr(session, "refuse_damaged", when_one_was_refused)
         with pytest.raises(WarehouseError, match="is damaged"):
             Warehouse(directory, read_only=True)
 
@@ -109,6 +111,7 @@ def test_who_comes_while_a_reader_checks_a_copy_without_locks_waits_for_what_it_
     assert child.wait_for("checking")
     with pytest.raises(StoreBusy, match=f"checked or closed by the process {child.pid} for more"):
         Warehouse(directory, read_only=True, lock_timeout=0.01)
+    refused.touch()
     if read_only:
         with pytest.raises(WarehouseError, match="is damaged"):
             Warehouse(directory, read_only=True)
