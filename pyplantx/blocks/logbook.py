@@ -323,7 +323,7 @@ def _undone(entries: Sequence[dict[str, Any]]) -> frozenset[int]:
 
 def _makes_sense(entry: dict[str, Any]) -> bool:
     """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
-    return frozenset(entry) - {"during", "spent"} in _LINES and all(
+    return frozenset(entry) - _TIMES in _LINES and all(
         _FIELDS[name](value) for name, value in entry.items()
     )
 
