@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from pyplantx.given import check_callable, refusal
+from pyplantx.basics.given import check_callable, refusal
 
 
 class EventType(enum.Enum):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import ABSENT, MODULE, Digest, Observation
-from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import Reason

@@ -1,6 +1,6 @@
 """The pipe: a reactor's side of the wall, and all of the plant that a reactor gets to see.
 
-What a reactor asks of it is answered by the run behind it (`pyplantx.run`), of which this file knows no more than
+What a reactor asks of it is answered by the run behind it (`pyplantx.runs.run`), of which this file knows no more than
 `Behind` says.
 """
 
@@ -11,21 +11,21 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.given import check_callable, check_flag, check_text, check_whole, refusal
 from pyplantx.errors import BadRequest, shown
-from pyplantx.given import check_callable, check_flag, check_text, check_whole, refusal
 
 if TYPE_CHECKING:
+    from pyplantx.basics.units import Size
     from pyplantx.blocks.geometry import Block
     from pyplantx.blocks.workshop import Workshop
     from pyplantx.core.trace import Observation
     from pyplantx.reactor import Reactor
-    from pyplantx.units import Size
 
 _NOTHING: Any = object()  #: a value that was not given
 
 
 class Outside(Protocol):
-    """What a reactor may ask for besides ingredients; see `pyplantx.world`. The run is told what was read."""
+    """What a reactor may ask for besides ingredients; see `pyplantx.session.world`. The run is told what was read."""
 
     def read_config(self, run: Any, name: str) -> Any: ...
     def read_config_unregistered(self, run: Any, name: str) -> Any: ...

@@ -8,25 +8,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyplantx import events
-from pyplantx.activity import Activity
-from pyplantx.advice import Advice
+from pyplantx.basics.given import check_callable, check_config, check_flag, check_texts, check_wait
+from pyplantx.basics.logs import log
+from pyplantx.basics.memory import MemoryBudget
+from pyplantx.basics.units import parse_bytes
 from pyplantx.errors import BadRequest, PayloadMissing
 from pyplantx.events import Listener, Listeners
 from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
-from pyplantx.failures import UsersFrames, note_opened
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
-from pyplantx.gate import Gate, Visit
-from pyplantx.given import check_callable, check_config, check_flag, check_texts, check_wait
-from pyplantx.logs import log
-from pyplantx.memory import MemoryBudget
 from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
-from pyplantx.roster import Roster
-from pyplantx.trees import Segments
-from pyplantx.units import parse_bytes
+from pyplantx.runs.failures import UsersFrames, note_opened
+from pyplantx.session.activity import Activity
+from pyplantx.session.advice import Advice
+from pyplantx.session.gate import Gate, Visit
+from pyplantx.session.roster import Roster
+from pyplantx.session.trees import Segments
+from pyplantx.session.world import Answers
 from pyplantx.warehouse.warehouse import Warehouse
-from pyplantx.world import Answers
 
 if TYPE_CHECKING:
     from datetime import timedelta

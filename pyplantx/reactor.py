@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from pyplantx.basics.given import check_text, check_texts, refusal
 from pyplantx.errors import BadRequest, ReactorClash, UnknownReactor, did_you_mean
-from pyplantx.given import check_text, check_texts, refusal
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId
@@ -247,7 +247,7 @@ class Watcher(Protocol):
         """Its function was taken, or (`whole`) with it all that it names."""
 
     def imported(self, name: str, caller: types.FrameType, found: bool) -> None:
-        """A module was got by a text, or was not found; see `pyplantx.imports`. `caller` is ``import_module``."""
+        """A module was got by a text, or was not found; see `pyplantx.runs.imports`. `caller` is ``import_module``."""
 
 
 class Crew(Protocol):

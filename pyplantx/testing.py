@@ -18,18 +18,18 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pyplantx.basics.given import check_config, refusal
 from pyplantx.config import ConfigSource
 from pyplantx.core.messages import Asked, Failure, Raised
 from pyplantx.core.trace import Group, ObjectRef
 from pyplantx.errors import NoProducer, did_you_mean
-from pyplantx.failures import error_of
 from pyplantx.fingerprint.code import Fingerprinter
-from pyplantx.given import check_config, refusal
 from pyplantx.pipework import Pipework
 from pyplantx.reactor import Reactor, default_registry
-from pyplantx.run import Outcome, Run
+from pyplantx.runs.failures import error_of
+from pyplantx.runs.run import Outcome, Run
+from pyplantx.session.world import Answers
 from pyplantx.warehouse.warehouse import Warehouse
-from pyplantx.world import Answers
 
 
 class PipeworkMock(Pipework):

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.given import check_texts, refusal
 from pyplantx.errors import NoProducer, did_you_mean
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.given import check_texts, refusal
 from pyplantx.warehouse.waiting import Commit
 from pyplantx.warehouse.warehouse import Warehouse
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyplantx.basics.memory import LEAST, SHARES, MemoryBudget
 from pyplantx.errors import BadRequest
-from pyplantx.memory import LEAST, SHARES, MemoryBudget
 
 MB = 10**6
 

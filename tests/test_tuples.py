@@ -9,7 +9,7 @@ import typing
 
 import pytest
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 
 class Ours(NamedTuple):

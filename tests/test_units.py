@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyplantx.basics.units import parse_bytes, parse_seconds, show_bytes, show_seconds
 from pyplantx.errors import BadRequest
-from pyplantx.units import parse_bytes, parse_seconds, show_bytes, show_seconds
 
 SIZES = {
     "0": 0,

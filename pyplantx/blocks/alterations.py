@@ -13,12 +13,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from pyplantx.basics.loaded import is_of
+from pyplantx.basics.logs import log
 from pyplantx.blocks.geometry import blocks_of, cut
 from pyplantx.blocks.handles import Handle, digest_of, handle_of, in_c_order
 from pyplantx.core.trace import Digest
 from pyplantx.fingerprint.value import BlockHasher, block_size, hash_bytes, hash_text
-from pyplantx.loaded import is_of
-from pyplantx.logs import log
 from pyplantx.specs.selections import as_tuple, slabs
 from pyplantx.warehouse.files import read_ordinary
 

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.logs import log
 from pyplantx.blocks.handles import in_c_order, weakly
 from pyplantx.blocks.loop import note_nothing
 from pyplantx.blocks.outputs import Output, SharedFile, Spool
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
 from pyplantx.specs.pools import FilterPool
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.logs import log
 from pyplantx.blocks.alterations import Alterations, Contents
 from pyplantx.blocks.captured import CannotTell, digest_of_given
 from pyplantx.blocks.journal import Journal
@@ -22,7 +23,6 @@ from pyplantx.blocks.logbook import Logbook, latest_value, save_value
 from pyplantx.blocks.sources import told_of
 from pyplantx.errors import CannotFingerprint, DamagedObject
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
 from pyplantx.reactor import SubreactorCall, calls_under_way
 from pyplantx.warehouse.records import to_json
 

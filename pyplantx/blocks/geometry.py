@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from pyplantx.basics.given import check_wholes
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import BadRequest
-from pyplantx.given import check_wholes
 from pyplantx.specs.selections import GAP
-from pyplantx.tuples import NamedTuple
 
 #: Blocks of each array that are in flight at once: in the reactor's hands, and two being read, or written.
 IN_FLIGHT = 3

@@ -15,12 +15,12 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.loaded import is_of
 from pyplantx.blocks.geometry import Extent, shape_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.arrays import opaque
 from pyplantx.fingerprint.value import block_size, hash_bytes
-from pyplantx.loaded import is_of
 from pyplantx.specs.buffers import COLD, POPULATE_READ, POPULATE_WRITE, WILL_NEED, madvise
 from pyplantx.specs.masks import is_masked_array
 from pyplantx.specs.sparserows import is_sparse, must_be, rows

@@ -21,9 +21,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pyplantx.basics.logs import log
 from pyplantx.blocks.rows import Row, Rows
 from pyplantx.errors import PyplantxError, WarehouseError
-from pyplantx.logs import log
 from pyplantx.warehouse.records import to_json
 
 _DIFFERS = (

@@ -31,10 +31,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.logs import log
 from pyplantx.core.trace import Digest, Group, Observation, Question, Step, branch_key
 from pyplantx.errors import DamagedObject, PyplantxError
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.resume import Workspace, Workspaces
@@ -323,9 +323,7 @@ def _undone(entries: Sequence[dict[str, Any]]) -> frozenset[int]:
 
 def _makes_sense(entry: dict[str, Any]) -> bool:
     """Whether a line is one of ours: whoever may write to the store can write one that matches its checksum."""
-    return frozenset(entry) - _TIMES in _LINES and all(
-        _FIELDS[name](value) for name, value in entry.items()
-    )
+    return frozenset(entry) - _TIMES in _LINES and all(_FIELDS[name](value) for name, value in entry.items())
 
 
 def _is_number(value: Any) -> bool:

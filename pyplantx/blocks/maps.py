@@ -13,16 +13,16 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.helping import helping
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest, add_note
 from pyplantx.fingerprint.arrays import copied
-from pyplantx.helping import helping
 from pyplantx.specs.masks import hides_elements
 from pyplantx.specs.pools import SteadyPool, result_of, was_cancelled
 from pyplantx.specs.sparserows import is_sparse
-from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np

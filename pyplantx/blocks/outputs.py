@@ -12,8 +12,8 @@ import math
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.disk import free_bytes
 from pyplantx.blocks.handles import digest_of
-from pyplantx.disk import free_bytes
 from pyplantx.errors import DamagedObject
 from pyplantx.warehouse.files import read_ordinary
 

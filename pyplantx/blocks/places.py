@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pyplantx.logs import log
-from pyplantx.units import show_bytes
+from pyplantx.basics.logs import log
+from pyplantx.basics.units import show_bytes
 
 #: Seconds between two lines of the log; a loop that is over before says nothing.
 _EVERY = 5.0

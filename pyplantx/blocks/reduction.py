@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.logs import log
 from pyplantx.blocks.logbook import latest_value
 from pyplantx.blocks.loop import note_nothing
 from pyplantx.blocks.sources import folded
 from pyplantx.errors import PyplantxError
-from pyplantx.logs import log
 
 if TYPE_CHECKING:
     import numpy as np

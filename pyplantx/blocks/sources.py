@@ -15,6 +15,8 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.loaded import is_of
+from pyplantx.basics.logs import log
 from pyplantx.blocks.handles import Handle, handle_of
 from pyplantx.blocks.places import place_of
 from pyplantx.core.trace import Digest
@@ -22,8 +24,6 @@ from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.foreign import offers
 from pyplantx.fingerprint.objects import class_module
 from pyplantx.fingerprint.value import hash_bytes, hash_text
-from pyplantx.loaded import is_of
-from pyplantx.logs import log
 from pyplantx.specs.sparserows import is_sparse
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from contextlib import AbstractContextManager, contextmanager
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.logs import log
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.blocks.handles import Handle, MapHandle
 from pyplantx.blocks.places import Place, place_of
 from pyplantx.blocks.spaced import Spaced, has_gaps
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.fingerprint.agreement import Agreement, NamedCode
-from pyplantx.logs import log
 from pyplantx.reactor import Uncounted, Watched
 from pyplantx.specs.builtin import code_pickler
 from pyplantx.specs.refusals import advice, refusal
-from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pyplantx.blocks.geometry import Box

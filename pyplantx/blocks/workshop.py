@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.loaded import is_of
+from pyplantx.basics.logs import log
+from pyplantx.basics.units import Size, parse_bytes
 from pyplantx.blocks import maps, travel
 from pyplantx.blocks.alterations import Others
 from pyplantx.blocks.attempt import Attempt
@@ -29,10 +32,7 @@ from pyplantx.blocks.progress import Tell
 from pyplantx.blocks.reduction import Reduction
 from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
-from pyplantx.loaded import is_of
-from pyplantx.logs import log
 from pyplantx.reactor import Deputy, Watched
-from pyplantx.units import Size, parse_bytes
 
 if TYPE_CHECKING:
     from pyplantx.blocks.travel import Workers

@@ -27,8 +27,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef, Observation, Question, Step
-from pyplantx.tuples import NamedTuple
 
 #: Identity of a reactor: "module:qualname", or its ``name=``.
 ReactorId = str

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.messages import Reason
 from pyplantx.core.trace import (
     COUNTS,
@@ -30,7 +31,6 @@ from pyplantx.core.trace import (
     branch_text,
     readable_older,
 )
-from pyplantx.tuples import NamedTuple
 
 _new = tuple.__new__  # see `trace.py`
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 #: 128 bits as 32 lower-case hex digits; identity of data or of a cause.
 Digest = str

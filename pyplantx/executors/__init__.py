@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pyplantx.core.messages import Event, Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
-    from pyplantx.run import Run
+    from pyplantx.runs.run import Run
 
 Reply = Callable[["Event"], None]
 

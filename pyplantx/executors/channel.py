@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 _FRAME = struct.Struct("<QI")  # bytes of the pickle, number of buffers
 _SIZE = struct.Struct("<Q?")  # bytes of a buffer, whether it is read-only

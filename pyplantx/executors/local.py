@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.core.trace import ObjectRef
     from pyplantx.executors import Reply
-    from pyplantx.run import Outcome, Run
+    from pyplantx.runs.run import Outcome, Run
 
 from pyplantx.core.messages import Asked, Missing
 from pyplantx.reactor import everybody

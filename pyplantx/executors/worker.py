@@ -27,9 +27,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import BadRequest, ReactorError, add_note
 from pyplantx.executors.channel import Channel, MakePickler, Message, decode, encode
-from pyplantx.tuples import NamedTuple
 
 #: How many jobs a process of somebody else's executor remembers.
 _REMEMBERED = 4

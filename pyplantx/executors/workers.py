@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.helping import helping
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.errors import BadRequest, ReactorError, shown
-from pyplantx.helping import helping
-from pyplantx.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from pyplantx.executors.processes import WorkerProcesses

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.boundary import Policy
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.objects import MISSING, is_code, library_name, static_attribute
 from pyplantx.fingerprint.references import Target, follow, follow_import
-from pyplantx.tuples import NamedTuple
 
 #: Types that count by their name, and whose objects hold nothing that a result could depend on, or only chance.
 _HARMLESS: Final = frozenset(

@@ -19,7 +19,7 @@ from itertools import accumulate, chain, compress, count
 from types import CodeType
 from typing import Any, Final
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 #: Kinds of instructions.
 DROP, PLAIN, CONST, LOCAL, END, NAME, CELL, JUMP, TEST, BRANCH = range(10)

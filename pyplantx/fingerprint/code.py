@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import memos
@@ -27,7 +28,6 @@ from pyplantx.fingerprint.pieces import ABSENT, FUNCTION, Node, Pin, Slot, label
 from pyplantx.fingerprint.plain import PlainFunctions
 from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
 from pyplantx.fingerprint.references import follow
-from pyplantx.tuples import NamedTuple
 
 _T = TypeVar("_T")
 _POLICIES: Final = ("exact", "minor", "ignore")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import types
 from typing import Any, Final
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 _BEARTYPE: Final = "<@beartype("
 _ATTRS: Final = "<attrs generated "

@@ -12,11 +12,11 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
 from pyplantx.fingerprint.modules import TARGETS, made_up
 from pyplantx.fingerprint.objects import MISSING, class_module, is_same_method, member_fields, static_attribute
-from pyplantx.tuples import NamedTuple
 
 
 class Pin:

@@ -13,12 +13,12 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.boundary import Boundary, module_name
 from pyplantx.fingerprint.contents import FIRST_CODE, Contents, is_fixed, plain_value
 from pyplantx.fingerprint.objects import MISSING
 from pyplantx.fingerprint.pieces import ABSENT, Node, Slot, label_of, read_class, read_item
 from pyplantx.fingerprint.records import READ_BY
-from pyplantx.tuples import NamedTuple
 
 #: Attributes of a function that say nothing of what it does.
 FUNCTION_NOISE: Final = frozenset({"__wrapped__", "__pyplantx_pin__"})

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from types import CodeType
 from typing import Final
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.value import hash_bytes
-from pyplantx.tuples import NamedTuple
 
 #: Raised when the normal form changes: all code is other code then.
 VERSION: Final = "1"

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.modules import ask_now, can_be_read, import_now, is_library_module
 from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, instance_dict, is_of_project, library_name
 from pyplantx.fingerprint.records import Import
-from pyplantx.tuples import NamedTuple
 
 #: Module globals that say where code lies, not what it does; moving a project must not re-run it.
 LOCATION: Final = frozenset(
@@ -28,7 +28,7 @@ PATH: Final = "__path__"
 #: The command line is as good as a global of the program's own.
 _ARGUMENTS: Final = "argv"
 
-#: What Python has among its builtins that does not bear its own name; and what `pyplantx.imports` wraps.
+#: What Python has among its builtins that does not bear its own name; and what `pyplantx.runs.imports` wraps.
 _UNNAMED: Final = frozenset(
     {
         *("Ellipsis", "NotImplemented", "True", "False", "None", "__debug__", "IOError", "EnvironmentError", "_"),
@@ -47,7 +47,7 @@ _LIBRARY_FINDERS: Final = (
     *(f"builtins:{finder.__name__}" for finder in _FINDERS),
     *(name.replace(".", ":") for name in sorted(_MODULE_FINDERS) if not name.endswith("import_module")),
 )
-#: Those of which it is seen, as they are called, what they find; see `pyplantx.imports`.
+#: Those of which it is seen, as they are called, what they find; see `pyplantx.runs.imports`.
 WATCHED_FINDERS: Final = frozenset(
     {"__import__", "import_module", "importlib.import_module", "pkgutil.resolve_name"},
 )

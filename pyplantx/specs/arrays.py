@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pyplantx.disk import free_bytes
+from pyplantx.basics.disk import free_bytes
+from pyplantx.basics.given import check_wholes
+from pyplantx.basics.loaded import is_of
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, WarehouseError, WarehouseFull, shown
-from pyplantx.given import check_wholes
-from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import NO_RESERVE, one_line
 from pyplantx.specs.plain import type_name

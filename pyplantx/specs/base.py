@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
-from pyplantx.tuples import NamedTuple
 
 #: What a stage takes: bytes, bytearray, memoryview, a C-contiguous array.
 Buffer = Any

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, PyplantxError, WarehouseError
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import BlockHasher
-from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.datasets import Facts, Finished
 from pyplantx.specs.filters import compression_of
 from pyplantx.specs.library import (

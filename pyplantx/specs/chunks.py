@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, Final
 
+from pyplantx.basics.given import check_wholes, several, whole
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import BadRequest, shown
-from pyplantx.given import check_wholes, several, whole
 from pyplantx.specs.selections import Region
-from pyplantx.tuples import NamedTuple
 
 AIM: Final = 1 << 20  #: bytes that a chunk chosen here comes near to
 CACHE_LIMIT: Final = 64 << 20  #: bytes of the largest chunk cache, unless the caller allows more

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest
 from pyplantx.fingerprint.arrays import contiguous
@@ -18,7 +19,6 @@ from pyplantx.specs.base import Layout
 from pyplantx.specs.growth import Growth, axis_of_growth
 from pyplantx.specs.masks import check_written
 from pyplantx.specs.selections import as_tuple, parse, slabs
-from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np

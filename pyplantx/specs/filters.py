@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any, Final
 
+from pyplantx.basics.given import check_flag
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import CannotStore, DamagedObject, MissingLibrary, check_choice
-from pyplantx.given import check_flag
 from pyplantx.specs.services import OptionalLibrary, check_uncompressed, make_compressor
-from pyplantx.tuples import NamedTuple
 
 Buffer = Any
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.loaded import is_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, shown
-from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, CheckedFile, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.datasets import Backend, HdfDataset

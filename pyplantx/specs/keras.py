@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pyplantx.basics.loaded import is_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotStore, DamagedObject, PayloadMissing
-from pyplantx.loaded import is_of
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.plain import type_name

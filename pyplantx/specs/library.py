@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pyplantx.disk import free_bytes
+from pyplantx.basics.disk import free_bytes
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.errors import BadRequest, BadSelection, WarehouseError, shown
 from pyplantx.fingerprint.arrays import contiguous
-from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.picks import Pick, pick
 from pyplantx.specs.rawfile import Array, RawFile, Readable, no_space
 from pyplantx.specs.scarce import Reserve, ask_for_memory

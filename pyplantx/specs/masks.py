@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyplantx.basics.loaded import is_of
 from pyplantx.errors import BadRequest, CannotStore
-from pyplantx.loaded import is_of
 
 
 def is_masked_array(value: Any) -> bool:

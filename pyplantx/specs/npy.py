@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.arrays import c_order_buffers, has_metadata, opaque
@@ -25,7 +26,6 @@ from pyplantx.specs import writeback
 from pyplantx.specs.base import Layout, Payload, Stage
 from pyplantx.specs.buffers import LAID_OUT, map_file
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
-from pyplantx.tuples import NamedTuple
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

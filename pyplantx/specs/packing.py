@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.interrupts import uninterrupted
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import DamagedObject, WarehouseError
-from pyplantx.interrupts import uninterrupted
 from pyplantx.specs.chunks import CACHE_LIMIT, Piece, Shape, cache_bytes, pieces
 from pyplantx.specs.filters import Pipeline, Room, pipeline
 from pyplantx.specs.library import SPARE, filled_elsewhere
@@ -29,7 +30,6 @@ from pyplantx.specs.parallel import for_each_block
 from pyplantx.specs.scarce import keep_freed_memory
 from pyplantx.specs.selections import Region, parse
 from pyplantx.specs.unpacked import UnpackedChunks
-from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -48,7 +48,7 @@ class _Shared(Generic[_T]):
         self._error: BaseException | None = None
 
     def run(self) -> list[_T]:
-        from pyplantx.interrupts import uninterrupted  # signal, which a warm run does without
+        from pyplantx.basics.interrupts import uninterrupted  # signal, which a warm run does without
 
         helper: threading.Thread | None = None
         try:

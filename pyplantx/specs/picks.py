@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import BadSelection, shown
 from pyplantx.specs.selections import along, as_tuple, fill, parse
-from pyplantx.tuples import NamedTuple
 
 _WHOLE = slice(None)
 _BACKWARDS = slice(None, None, -1)

@@ -16,7 +16,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from pyplantx.interrupts import uninterrupted
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.specs.threads import FILTER_STACK, SMALL_STACK, start_thread
 
 _T = TypeVar("_T")

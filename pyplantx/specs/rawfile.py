@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pyplantx.basics.disk import free_bytes
 from pyplantx.core.trace import Digest
-from pyplantx.disk import free_bytes
 from pyplantx.errors import WarehouseError, WarehouseFull
 from pyplantx.fingerprint.arrays import block_size, c_order_buffers
 from pyplantx.fingerprint.value import hash_bytes

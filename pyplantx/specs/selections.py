@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import BadSelection
-from pyplantx.tuples import NamedTuple
 
 #: Bytes of a stretch with gaps that are read at once.
 PIECE = 4 << 20

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from itertools import accumulate, chain
 from typing import Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotStore, DamagedObject
 from pyplantx.fingerprint.states import hung_on_sparse
 from pyplantx.specs.base import Payload, Stage, Written
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import BuiltinSpec, OptionalLibrary
-from pyplantx.tuples import NamedTuple
 
 _FORMATS = ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
 #: Facts about the order of entries that scipy notes on an object, so that they need not be found again.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyplantx.basics.given import check_whole
+from pyplantx.basics.loaded import is_of
 from pyplantx.errors import BadRequest
-from pyplantx.given import check_whole
-from pyplantx.loaded import is_of
 from pyplantx.specs.plain import type_name
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyplantx.disk import free_bytes
+from pyplantx.basics.disk import free_bytes
 from pyplantx.specs.rawfile import Array, RawArray, RawFile
 from pyplantx.specs.selections import parse
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from pyplantx.basics.loaded import is_of
 from pyplantx.errors import BadRequest, did_you_mean
-from pyplantx.loaded import is_of
 from pyplantx.specs.chunks import grown
 from pyplantx.specs.plain import type_name
 from pyplantx.specs.services import OptionalLibrary

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.loaded import is_of
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, CannotStore, DamagedObject, MissingLibrary, PyplantxError, check_choice
-from pyplantx.loaded import is_of
 from pyplantx.specs.base import Allocation, Payload, Stage, Written
 from pyplantx.specs.buffers import one_line
 from pyplantx.specs.chunks import check_alone, choose
@@ -265,7 +265,7 @@ def _check_count(settings: dict[str, Any]) -> None:
 
 
 def _created(zarr: Any, folder: str, settings: dict[str, Any]) -> Any:
-    from pyplantx.interrupts import uninterrupted
+    from pyplantx.basics.interrupts import uninterrupted
 
     try:
         create = partial(

@@ -185,7 +185,7 @@ class ZarrArray(ArrayFacts):
 
     def write_block(self, selection: Any, array: Any) -> None:
         """Write to the selected elements."""
-        from pyplantx.interrupts import uninterrupted
+        from pyplantx.basics.interrupts import uninterrupted
         from pyplantx.specs.zarrpicks import asked
 
         check_written(array, "a Zarr array")

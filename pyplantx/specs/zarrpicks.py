@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import BadSelection, shown
 from pyplantx.specs.picks import Pick, indices_along, mask_of, pick
 from pyplantx.specs.selections import Region, as_tuple, parse
-from pyplantx.tuples import NamedTuple
 
 Array = np.ndarray[Any, Any]
 

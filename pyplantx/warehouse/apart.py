@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
+from pyplantx.basics.logs import log
 from pyplantx.errors import WarehouseError
-from pyplantx.logs import log
 from pyplantx.warehouse.files import Layout, fresh_id, read_small, write_file, write_first
 from pyplantx.warehouse.filesystems import network_mount
 from pyplantx.warehouse.locks import host_name

@@ -28,8 +28,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from pyplantx.basics.logs import log
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
 from pyplantx.warehouse.files import fresh_id, in_words
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from pyplantx.basics.disk import UNKNOWN, all_bytes
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest, Sent, decode_segment, older_segments
-from pyplantx.disk import UNKNOWN, all_bytes
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import hash_bytes
-from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.environments import TABLES
 from pyplantx.warehouse.files import RESUME

@@ -354,14 +354,14 @@ class Committer:
 
     def _start_ticker(self) -> None:
         if self._ticker is None:
-            from pyplantx.interrupts import uninterrupted  # signal, which a warm run does without
+            from pyplantx.basics.interrupts import uninterrupted  # signal, which a warm run does without
 
             with uninterrupted():  # one that nobody knows would never end
                 self._ticker = self._started(self._tick_on, "pyplantx-committer")
 
     def _start_syncer(self) -> None:
         if self._syncer is None:
-            from pyplantx.interrupts import uninterrupted
+            from pyplantx.basics.interrupts import uninterrupted
 
             with uninterrupted():
                 self._syncer = self._started(self._sync_on, "pyplantx-syncer")

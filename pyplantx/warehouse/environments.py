@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import lmdb
 
-from pyplantx.disk import free_bytes
+from pyplantx.basics.disk import free_bytes
 from pyplantx.errors import StoreBusy, WarehouseError, WarehouseFull
 from pyplantx.warehouse.files import disk_error
 from pyplantx.warehouse.locks import FileLock

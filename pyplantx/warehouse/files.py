@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pyplantx import disk
+from pyplantx.basics import disk
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PayloadMissing, StoreReadOnly, WarehouseError, WarehouseFull
 from pyplantx.warehouse.verify import close_read

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from pyplantx.tuples import NamedTuple
+from pyplantx.basics.tuples import NamedTuple
 
 #: Types whose files other machines change too. ``fuse.*`` is judged by what follows the dot.
 NETWORK = frozenset(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import StoreTooNew
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.files import Layout, fresh_id, make_root, read_small, write_file, write_first
 from pyplantx.warehouse.records import from_json, to_json
 from pyplantx.warehouse.trust import Key, Signature, check_unsigned, key_path, load_key, read_signature, unseal_store

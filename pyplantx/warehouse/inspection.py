@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from pyplantx.disk import allow
+from pyplantx.basics.disk import allow
 from pyplantx.errors import WarehouseError
 from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.environments import FIRST_MAP, TABLES, Key

@@ -12,10 +12,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from pyplantx.disk import taken_bytes
+from pyplantx.basics.disk import taken_bytes
+from pyplantx.basics.logs import log
+from pyplantx.basics.units import Size, parse_bytes, parse_seconds, show_bytes
 from pyplantx.errors import BadRequest, PayloadMissing
-from pyplantx.logs import log
-from pyplantx.units import Size, parse_bytes, parse_seconds, show_bytes
 from pyplantx.warehouse import records, roots
 from pyplantx.warehouse.collect import budget, collect, disk_use
 from pyplantx.warehouse.files import in_words, opened_read_only

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 
-from pyplantx.disk import allow
+from pyplantx.basics.disk import allow
 from pyplantx.warehouse.files import RESUME, Layout, remove_file, remove_tree, sync_path, unlink
 
 #: Seconds in which somebody makes the file that he is about to make, and between two looks for it.

@@ -20,7 +20,7 @@ import stat
 import time
 from io import FileIO
 
-from pyplantx.disk import umask_advice
+from pyplantx.basics.disk import umask_advice
 from pyplantx.errors import StoreReadOnly, WarehouseError
 
 #: Seconds between two tries of a lock that is taken: short at first, longer later.

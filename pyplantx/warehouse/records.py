@@ -15,11 +15,11 @@ from json.encoder import encode_basestring as quote
 from json.encoder import encode_basestring_ascii
 from typing import Any, TypeVar
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import DamagedObject
 from pyplantx.fingerprint.value import BLOCK, hash_bytes, hash_text
 from pyplantx.specs.base import Layout
-from pyplantx.tuples import NamedTuple
 
 _Bytes = TypeVar("_Bytes", bytes, memoryview)
 

@@ -18,10 +18,10 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.logs import log
 from pyplantx.core.trace import Digest
 from pyplantx.errors import BadRequest, DamagedObject, WarehouseError
 from pyplantx.fingerprint.value import Hasher, hash_bytes, hash_text
-from pyplantx.logs import log
 from pyplantx.specs.base import Buffer, IngredientTypeSpec, Layout
 from pyplantx.warehouse.files import RESUME, in_words, make_folder, read_ordinary, remove_tree
 from pyplantx.warehouse.files import Layout as Folders

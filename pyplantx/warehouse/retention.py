@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from pyplantx.basics.disk import UNKNOWN
+from pyplantx.basics.tuples import NamedTuple
+from pyplantx.basics.units import show_bytes, show_seconds
 from pyplantx.core.trace import Digest
-from pyplantx.disk import UNKNOWN
-from pyplantx.tuples import NamedTuple
-from pyplantx.units import show_bytes, show_seconds
 
 #: Lines of a table that are printed; the rest is summed up.
 _MOST_LINES = 20

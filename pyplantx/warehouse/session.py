@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pyplantx.basics.disk import umask_advice
 from pyplantx.core.trace import Digest
-from pyplantx.disk import umask_advice
 from pyplantx.errors import StoreBusy, StoreReadOnly, WarehouseError
 from pyplantx.fingerprint.value import Hasher
 from pyplantx.warehouse.apart import check_pair, pair, refuse_network

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pyplantx.basics.disk import allow
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.disk import allow
 from pyplantx.errors import CannotStore
 from pyplantx.fingerprint.value import BLOCK, BlockHasher, hash_bytes, hash_text
 from pyplantx.specs import writeback
@@ -24,7 +25,6 @@ from pyplantx.specs.base import Buffer, Written
 from pyplantx.specs.base import Layout as PartLayout
 from pyplantx.specs.buffers import LAID_OUT, file_pages
 from pyplantx.specs.parallel import WORTHWHILE, for_each_block
-from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.files import RESUME, Layout, fresh_id, make_folder, remove_tree, unlink, write_all
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.records import (

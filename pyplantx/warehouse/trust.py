@@ -10,8 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.errors import UntrustedStore, WarehouseError
-from pyplantx.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.files import Layout

@@ -400,7 +400,7 @@ class Checks:
     def _help(self) -> _Helper:
         with self._making:
             if self._helper is None:
-                from pyplantx.interrupts import uninterrupted  # signal, which a warm run does without
+                from pyplantx.basics.interrupts import uninterrupted  # signal, which a warm run does without
 
                 with uninterrupted():  # threads that nobody knows would never end
                     self._helper = _Helper()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.tuples import NamedTuple
 from pyplantx.warehouse.records import IN_RECORD, MAX_PRODUCERS, HistoryEntry, NameRecord, ObjectRecord
 
 _new = tuple.__new__  # see `core/trace.py`

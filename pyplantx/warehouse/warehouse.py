@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pyplantx.basics.given import check_flag, check_path, check_wait
+from pyplantx.basics.memory import MemoryBudget
 from pyplantx.core.trace import Digest, ObjectRef
 from pyplantx.errors import BadRequest, WarehouseError, check_choice
-from pyplantx.given import check_flag, check_path, check_wait
-from pyplantx.memory import MemoryBudget
 from pyplantx.specs.registry import SpecRegistry
 from pyplantx.specs.services import Services
 from pyplantx.warehouse import records

@@ -1,6 +1,6 @@
 """A toy plant: a dictionary for an index, a plain hash for digests, generators over toy requests.
 
-It drives `Scheduler` through ``handle`` as ``pyplantx/activity.py`` does. A session is one demand; the
+It drives `Scheduler` through ``handle`` as ``pyplantx/session/activity.py`` does. A session is one demand; the
 index lives on from session to session. A *program* maps reactor ids to `Reactor`; a reactor's body is a
 generator function that is given a `Pipe`, yields tuples of names, and is sent tuples of values.
 """

@@ -168,7 +168,7 @@ def eager_collection() -> None:
 
 def no_claims() -> None:
     """Nobody waits for anybody: each process does all the work."""
-    from pyplantx.turns import Turns
+    from pyplantx.session.turns import Turns
 
     Turns.take = lambda self, id, root, reason: True  # type: ignore[method-assign]
 
@@ -238,7 +238,7 @@ def unasked_memory() -> None:
 
 def swallowed_memory() -> None:
     """A reactor that runs out of memory counts as done, with what it has sent until then."""
-    from pyplantx.run import Run
+    from pyplantx.runs.run import Run
 
     real = Run._raised
 

@@ -12,8 +12,8 @@ from types import FrameType
 
 import pytest
 
-from pyplantx.imports import importer, is_reactors_own, watch
 from pyplantx.reactor import Uncounted, watching
+from pyplantx.runs.imports import importer, is_reactors_own, watch
 
 
 class Listener(Uncounted):

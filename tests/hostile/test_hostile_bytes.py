@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyplantx import Plant, ReactorFunc, deeptraces
+from pyplantx import Plant, ReactorFunc
 from pyplantx.core.trace import (
     Group,
     ObjectRef,
@@ -33,7 +33,8 @@ from pyplantx.core.trace import (
 )
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_bytes, hash_text
-from pyplantx.former import Former
+from pyplantx.session import deeptraces
+from pyplantx.session.former import Former
 from pyplantx.specs.plain import load_json
 from pyplantx.warehouse import formatfile, records
 from pyplantx.warehouse.files import Layout

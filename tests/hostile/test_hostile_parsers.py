@@ -21,12 +21,12 @@ from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.core.trace import Question
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.session.world import Answers
 from pyplantx.warehouse import apart, formatfile, records, roots, trust
 from pyplantx.warehouse.claims import Claims
 from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.payloads import MemoryPayload
 from pyplantx.warehouse.warehouse import Warehouse
-from pyplantx.world import Answers
 from tests.hostile.strangers import AWKWARD
 from tests.hostile.test_hostile_bytes import examples, fuzz, in_child, little_memory, mutated  # noqa: F401 (fixtures)
 

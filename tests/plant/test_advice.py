@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, errors, specs
-from pyplantx.advice import Advice
+from pyplantx.session.advice import Advice
 from pyplantx.testing import forget_reactors
 
 Open = Callable[..., Any]

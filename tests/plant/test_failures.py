@@ -16,7 +16,7 @@ import pytest
 
 from pyplantx import Plant, ReactorFunc, errors
 from pyplantx.core.messages import Failure
-from pyplantx.failures import error_of
+from pyplantx.runs.failures import error_of
 from pyplantx.warehouse import claims
 
 KINDS = {

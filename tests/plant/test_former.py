@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, recall
-from pyplantx.deeptraces import DeepTrace, Maker, decode_lineage, encode_lineage
+from pyplantx import Plant, ReactorFunc
 from pyplantx.errors import Deadlock, TwoProducers
-from pyplantx.former import Former
-from pyplantx.trees import Trees
+from pyplantx.session import recall
+from pyplantx.session.deeptraces import DeepTrace, Maker, decode_lineage, encode_lineage
+from pyplantx.session.former import Former
+from pyplantx.session.trees import Trees
 from pyplantx.warehouse.warehouse import Warehouse
 
 LENGTH = 12

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc
-from pyplantx.activity import Activity
 from pyplantx.core.demand import Demand
 from pyplantx.core.scheduler import Scheduler
 from pyplantx.core.state import Conversation, Ingredient
 from pyplantx.executors import garbage
+from pyplantx.session.activity import Activity
 
 
 class Node:

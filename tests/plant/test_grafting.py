@@ -13,7 +13,7 @@ from pyplantx import Plant, ReactorFunc
 from pyplantx.core.messages import Record
 from pyplantx.core.trace import graft
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.trees import Trees
+from pyplantx.session.trees import Trees
 
 
 def reactors(world: dict[str, int]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyplantx import Plant, ReactorFunc
-from pyplantx.run import Run
+from pyplantx.runs.run import Run
 
 
 def reactors() -> list[Any]:

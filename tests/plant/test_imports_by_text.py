@@ -18,7 +18,7 @@ import pytest
 
 from pyplantx import ReactorFunc
 from pyplantx.core.trace import observations_of
-from pyplantx.trees import Trees
+from pyplantx.session.trees import Trees
 
 APP = """
 import importlib, os, pkgutil, sys

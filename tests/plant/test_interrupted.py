@@ -13,7 +13,8 @@ import threading
 
 import pytest
 
-from pyplantx import Plant, ReactorFunc, gate
+from pyplantx import Plant, ReactorFunc
+from pyplantx.session import gate
 
 PACKAGE = os.path.dirname(gate.__file__) + os.sep
 

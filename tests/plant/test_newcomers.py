@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc, errors
-from pyplantx.roster import Roster
+from pyplantx.session.roster import Roster
 from pyplantx.testing import forget_reactors
 
 USE = "@ReactorFunc\ndef use(pipe):\n    x = yield pipe.receive('data')\n    pipe.send('out', x * 10)\n"

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors, world
+from pyplantx import Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 from pyplantx.core.trace import observations_of
-from pyplantx.trees import Trees
+from pyplantx.session import world
+from pyplantx.session.trees import Trees
 
 
 def test_a_tracked_file_is_looked_at_when_it_is_asked_for(open_plant: Any, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from pyplantx import ConfigBase, Ingredient, Plant, ReactorFunc, SubreactorFunc, errors
 from pyplantx.fingerprint.code import Fingerprinter
+from pyplantx.session.world import Answers
 from pyplantx.testing import forget_reactors
 from pyplantx.warehouse.waiting import Commit
-from pyplantx.world import Answers
 
 
 def make_chain() -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc, untracked
-from pyplantx.trees import Trees
+from pyplantx.session.trees import Trees
 from pyplantx.warehouse.claims import Claim
 from pyplantx.warehouse.warehouse import Warehouse
 

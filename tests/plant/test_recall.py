@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, recall
+from pyplantx import Plant, ReactorFunc
 from pyplantx.core.demand import Demand
+from pyplantx.session import recall
 from pyplantx.warehouse.warehouse import Warehouse
 
 SIZE = 14

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pyplantx import Ingredient, ReactorFunc, errors, run, specs
+from pyplantx import Ingredient, ReactorFunc, errors, specs
+from pyplantx.runs import run
 
 REFUSED = {
     "no type": (None, {}, errors.BadRequest),

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.basics.memory import MemoryBudget
 from pyplantx.blocks import reduction
 from pyplantx.blocks.logbook import covered
 from pyplantx.errors import BadRequest, NoProducer, PayloadMissing
-from pyplantx.memory import MemoryBudget
 from pyplantx.warehouse.session import running_script
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.blocks.values import Unseen

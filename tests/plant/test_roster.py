@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pyplantx import ReactorFunc, roster
+from pyplantx import ReactorFunc
 from pyplantx.fingerprint.hints import to_pattern
-from pyplantx.roster import Roster, _Hints
+from pyplantx.session import roster
+from pyplantx.session.roster import Roster, _Hints
 from pyplantx.warehouse.warehouse import Warehouse
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from pyplantx import ReactorFunc, trees
+from pyplantx import ReactorFunc
 from pyplantx.core.trace import ObjectRef as Ref
 from pyplantx.core.trace import Segment, Sent, Step, decode_segment, encode_segment
-from pyplantx.trees import Segments
+from pyplantx.session import trees
+from pyplantx.session.trees import Segments
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, gate
+from pyplantx import Plant, ReactorFunc
 from pyplantx.errors import BadRequest
+from pyplantx.session import gate
 
 USES = {
     "fetch_ingredient": lambda plant: plant.fetch_ingredient("offset"),

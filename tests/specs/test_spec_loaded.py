@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pyplantx import specs
-from pyplantx.loaded import is_of
+from pyplantx.basics.loaded import is_of
 from pyplantx.specs.masks import is_masked_array
 from pyplantx.specs.sparserows import is_sparse
 from pyplantx.specs.views import converted

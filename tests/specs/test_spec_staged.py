@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from pyplantx import specs
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.errors import DamagedObject, PyplantxError, WarehouseError, WarehouseFull
-from pyplantx.interrupts import uninterrupted
 from pyplantx.spec_tests import FolderPayload, FolderStage, stored
 
 SPEC = specs.HdfArraySpec()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pyplantx.basics.logs import log
 from pyplantx.core.replay import Again, AskLocally, replay
 from pyplantx.core.state import sent_names
 from pyplantx.core.trace import (
@@ -23,11 +24,10 @@ from pyplantx.core.trace import (
     graft,
 )
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import ReactorId, Record
-    from pyplantx.roster import Roster
+    from pyplantx.session.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
 
 #: A record under a root that begins so names the root of an earlier version whose traces count for this one.

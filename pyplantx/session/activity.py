@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pyplantx.basics.logs import log
 from pyplantx.core.messages import (
     Asked,
     Declined,
@@ -47,23 +48,22 @@ from pyplantx.errors import PayloadMissing, StoreReadOnly
 from pyplantx.events import EventType, call_each
 from pyplantx.executors.garbage import Garbage, note_shortage
 from pyplantx.explain import CodeChange, Decision, decide, up_to_date
-from pyplantx.failures import describe_request_chain, error_of, is_described, note_opened
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.logs import log
-from pyplantx.recall import Recall
-from pyplantx.run import Run
-from pyplantx.search import FORMER, Search
-from pyplantx.trees import ACCEPTED, Segments, Trees
-from pyplantx.turns import Turns
+from pyplantx.runs.failures import describe_request_chain, error_of, is_described, note_opened
+from pyplantx.runs.run import Run
+from pyplantx.session.recall import Recall
+from pyplantx.session.search import FORMER, Search
+from pyplantx.session.trees import ACCEPTED, Segments, Trees
+from pyplantx.session.turns import Turns
 from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.waiting import Commit
 
 if TYPE_CHECKING:
     from pyplantx.events import Listeners
     from pyplantx.executors import Executor, Reply
-    from pyplantx.roster import Roster
+    from pyplantx.session.roster import Roster
+    from pyplantx.session.world import Answers
     from pyplantx.warehouse.warehouse import Warehouse
-    from pyplantx.world import Answers
 
 _new = tuple.__new__  # see `core/trace.py`
 

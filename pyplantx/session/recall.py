@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from pyplantx.core.state import sent_names
 from pyplantx.core.trace import Digest, Group, ObjectRef, Question, Sent, Step, observations_of
-from pyplantx.deeptraces import (
+from pyplantx.fingerprint.value import hash_text
+from pyplantx.session.deeptraces import (
     DeepTrace,
     Lineage,
     Maker,
@@ -33,16 +34,15 @@ from pyplantx.deeptraces import (
     encode_lineage,
     name_in,
 )
-from pyplantx.fingerprint.value import hash_text
-from pyplantx.former import Former
-from pyplantx.world import OUTER
+from pyplantx.session.former import Former
+from pyplantx.session.world import OUTER
 
 if TYPE_CHECKING:
     from pyplantx.core.demand import Demand
     from pyplantx.core.messages import ReactorId
-    from pyplantx.roster import Roster
+    from pyplantx.session.roster import Roster
+    from pyplantx.session.world import Answers
     from pyplantx.warehouse.warehouse import Warehouse
-    from pyplantx.world import Answers
 
 _new = tuple.__new__  # see `core/trace.py`
 

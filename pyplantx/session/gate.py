@@ -27,17 +27,17 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from pyplantx.basics.helping import helped
+from pyplantx.basics.logs import log
 from pyplantx.errors import BadRequest
-from pyplantx.failures import UsersFrames, trim
-from pyplantx.helping import helped
-from pyplantx.logs import log
+from pyplantx.runs.failures import UsersFrames, trim
 
 if TYPE_CHECKING:
     from types import FrameType, GeneratorType
 
-    from pyplantx.activity import Activity
     from pyplantx.fingerprint.code import Fingerprinter
     from pyplantx.fingerprint.memo import PackedMemo
+    from pyplantx.session.activity import Activity
     from pyplantx.warehouse.warehouse import Warehouse
 
     #: A generator; all that it has to say is whether it stands at its ``yield``.

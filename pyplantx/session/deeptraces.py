@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import json
 
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.messages import ReactorId
 from pyplantx.core.trace import Digest, ObjectRef
-from pyplantx.tuples import NamedTuple
 
 _new = tuple.__new__  # see `core/trace.py`
 

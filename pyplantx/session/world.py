@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.core.trace import ABSENT, COUNTS, MODULE, WAIVED, Digest, Observation, Question
 from pyplantx.fingerprint.value import Hasher, hash_text
-from pyplantx.imports import watch, watch_calls
+from pyplantx.runs.imports import watch, watch_calls
 
 if TYPE_CHECKING:
     from pyplantx.blocks.travel import Workers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyplantx.core.trace import ObjectRef
     from pyplantx.fingerprint.code import Fingerprinter
     from pyplantx.reactor import Reactor
-    from pyplantx.run import Run
+    from pyplantx.runs.run import Run
 
 #: A subreactor that is named nowhere in code that counts is stored as "=module:qualname".
 _BY_NAME = "="

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
+from pyplantx.basics.tuples import NamedTuple
+from pyplantx.basics.units import Size, parse_bytes, show_bytes
 from pyplantx.errors import BadRequest
-from pyplantx.tuples import NamedTuple
-from pyplantx.units import Size, parse_bytes, show_bytes
 
 #: Less would leave nothing to divide: one block of 4 MiB, read ahead and written behind, and the bookkeeping.
 LEAST = 32 * 10**6

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator, Sequence
 from pyplantx.core.messages import ReactorId
 from pyplantx.core.state import asked_and_local
 from pyplantx.core.trace import Digest, Sent, Step, observations_of
-from pyplantx.deeptraces import DeepTrace, Lineage, Maker, digest_and_address
+from pyplantx.session.deeptraces import DeepTrace, Lineage, Maker, digest_and_address
 
 
 class Former:

@@ -17,10 +17,10 @@ from pyplantx.reactor import default_registry
 if TYPE_CHECKING:
     from pyplantx.core.demand import Demand
     from pyplantx.core.trace import Digest
-    from pyplantx.roster import Roster
-    from pyplantx.trees import Trees
+    from pyplantx.session.roster import Roster
+    from pyplantx.session.trees import Trees
+    from pyplantx.session.world import Answers
     from pyplantx.warehouse.warehouse import Warehouse
-    from pyplantx.world import Answers
 
 _new = tuple.__new__  # see `core/trace.py`
 

@@ -130,7 +130,7 @@ def check_callable(what: str, given: Any, hint: str) -> None:
 
 def check_wait(what: str, given: Any) -> float:
     """How many seconds to wait at most: a number or a text as in `parse_seconds`, or infinity."""
-    from pyplantx.units import parse_seconds  # a pattern to compile, for those who only decorate reactors
+    from pyplantx.basics.units import parse_seconds  # a pattern to compile, for those who only decorate reactors
 
     if given is None:
         raise refusal(what, given, f"seconds, such as {what}60; {what}float('inf') waits as long as it takes")

@@ -16,19 +16,19 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from pyplantx.logs import log
+from pyplantx.basics.logs import log
 from pyplantx.reactor import Watched, watching
 
 #: Who is passed over when it is asked whose code imports a module.
 _PASSING_ON = ("importlib", "pkgutil")
 
 #: The reactor is called from there, and its functions in other threads from here.
-_STEPS = "pyplantx.run"
+_STEPS = "pyplantx.runs.run"
 _WATCHED = Watched.__call__.__code__
 
 #: What is imported from there is no business of the reactor's; of what hydra instantiates the code counts already.
 _OTHERS = (
-    *("pyplantx.fingerprint", "pyplantx.specs", "pyplantx.warehouse", "pyplantx.world"),
+    *("pyplantx.fingerprint", "pyplantx.specs", "pyplantx.warehouse", "pyplantx.session.world"),
     "hydra._internal.instantiate",
 )
 

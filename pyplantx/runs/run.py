@@ -14,16 +14,16 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pyplantx.basics.logs import log
+from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
 from pyplantx.core.trace import MODULE, Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, add_note, shown
-from pyplantx.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_line
-from pyplantx.imports import importer, is_reactors_own
-from pyplantx.logs import log
 from pyplantx.pipework import Outside, Pipework, Request
 from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
-from pyplantx.scratch import Temporaries
-from pyplantx.tuples import NamedTuple
+from pyplantx.runs.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_line
+from pyplantx.runs.imports import importer, is_reactors_own
+from pyplantx.runs.scratch import Temporaries
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -69,13 +69,13 @@ class Store(Protocol):
 
 
 class Entered(Protocol):
-    """The code that a run has entered so far; see `pyplantx.world`."""
+    """The code that a run has entered so far; see `pyplantx.session.world`."""
 
     def call(self, called: Any, is_own: bool) -> Observation | None: ...
 
 
 class World(Outside, Protocol):
-    """What a run may learn from outside, besides ingredients; see `pyplantx.world`."""
+    """What a run may learn from outside, besides ingredients; see `pyplantx.session.world`."""
 
     def config_view(self, run: Run) -> Any: ...
     def check_unchanged(self, run: Run) -> None: ...

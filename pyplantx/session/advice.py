@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyplantx.errors import NoProducer, PyplantxError, near_misses
-from pyplantx.failures import error_of
+from pyplantx.runs.failures import error_of
 
 if TYPE_CHECKING:
     from pyplantx.core.messages import Failure
-    from pyplantx.roster import Roster
+    from pyplantx.session.roster import Roster
     from pyplantx.warehouse.warehouse import Warehouse
 
 

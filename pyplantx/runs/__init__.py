@@ -1,0 +1,1 @@
+"""One run of one reactor: from its start, through all that it asks for, to its end or its error."""
