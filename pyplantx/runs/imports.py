@@ -26,10 +26,11 @@ _PASSING_ON = ("importlib", "pkgutil")
 _STEPS = "pyplantx.runs.run"
 _WATCHED = Watched.__call__.__code__
 
-#: What is imported from there is no business of the reactor's; of what hydra instantiates the code counts already.
+#: What is imported from there is no business of the reactor's. Of what hydra instantiates the code counts already; and
+#: numba asks for the module of each function that it compiles: these functions count.
 _OTHERS = (
     *("pyplantx.fingerprint", "pyplantx.specs", "pyplantx.warehouse", "pyplantx.session.world"),
-    "hydra._internal.instantiate",
+    *("hydra._internal.instantiate", "numba.core"),
 )
 
 #: By identity, the code in which modules are found and loaded.

@@ -551,6 +551,37 @@ def test_code_that_a_config_names_for_a_library_counts(
     assert ran == []  # that version had run already
 
 
+def _compiled(function: Any) -> Any:
+    """What numba does with a function that it compiles: it asks for its module, by a text that no code names."""
+    importlib.import_module("_".join(["odd", "kernels"]))
+    return function
+
+
+_compile = types.FunctionType(_compiled.__code__, {**globals(), "__name__": "numba.core.environment"})
+
+
+def test_the_module_of_a_function_that_numba_compiles_does_not_count(
+    open_plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    ran = []
+    for inner, other in ((1, 1), (1, 2), (3, 2)):
+        (tmp_path / "odd_kernels.py").write_text(f"def inner(): return {inner}\ndef other(): return {other}\n")
+        sys.modules.pop("odd_kernels", None)
+        importlib.invalidate_caches()
+        inner_function = importlib.import_module("odd_kernels").inner
+
+        @ReactorFunc(name="total")
+        def total(pipe: Any) -> None:
+            pipe.send("total", _compile(inner_function)())  # noqa: B023
+
+        with open_plant(total) as plant:
+            assert plant.produce("total") == inner
+            ran.append(plant.log.take())
+    assert ran == [["total"], [], ["total"]]
+
+
 def test_texts_that_name_no_code_of_the_project_are_texts(open_plant: Any) -> None:
     @ReactorFunc
     def read(pipe: Any, config: Any) -> None:
