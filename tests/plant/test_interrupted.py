@@ -13,10 +13,11 @@ import threading
 
 import pytest
 
+import pyplantx
 from pyplantx import Plant, ReactorFunc
 from pyplantx.session import gate
 
-PACKAGE = os.path.dirname(gate.__file__) + os.sep
+PACKAGE = os.path.dirname(pyplantx.__file__) + os.sep
 
 
 class Calls:
@@ -46,8 +47,8 @@ def interrupted(
     action,
     files=(
         "plant.py",
-        "gate.py",
-        "roster.py",
+        "session/gate.py",
+        "session/roster.py",
         "fingerprint/code.py",
         "warehouse/warehouse.py",
         "warehouse/stillness.py",
@@ -115,7 +116,7 @@ def test_a_plant_closes_after_ctrl_c_in_any_call(tmp_path, reactors):
         n += 1
         with Plant(tmp_path, config={"n": n}) as plant:
             plant.add_reactor(*reactors)
-            more = interrupted(n, lambda: plant.produce("y"), ["plant.py", "gate.py"])
+            more = interrupted(n, lambda: plant.produce("y"), ["plant.py", "session/gate.py"])
     assert n > 10
 
 
@@ -126,7 +127,7 @@ class Steps:
     do nothing, and of ``with``, at which a trace function is called once more before the lock is given back.
     """
 
-    file = PACKAGE + "gate.py"
+    file = PACKAGE + "session/gate.py"
 
     def __init__(self, n):
         self.left = n
