@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyplantx.core.messages import Failure, ReactorId
     from pyplantx.reactor import Reactor
 
-_HERE = os.path.dirname(__file__)
+_HERE = os.path.dirname(os.path.dirname(__file__))
 _CONTEXTS = contextlib.__file__  # leads on from a `with` of ours
 _NOTE = "pyplantx: in reactor "
 

@@ -175,8 +175,9 @@ def test_a_kill_at_each_mutating_call(tmp_path: Path) -> None:
 def test_several_processes_and_kills_on_one_directory(tmp_path: Path) -> None:
     directory, chance = tmp_path / "plant", random.Random(2)
     announced: dict[str, int] = {}
-    first = 0
-    for _ in range(6):
+    first = rounds = 0
+    while rounds < 6 or (rounds < 60 and {name[0] for name in announced} != set("abc")):
+        rounds += 1
         children = []
         for prefix in "abc":
             first += 10_000
