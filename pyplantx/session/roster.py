@@ -241,7 +241,7 @@ class Roster:
     def parts(self, id: ReactorId) -> dict[str, Digest]:
         """Label to digest of each piece of code that counts for a reactor."""
         reactor = self._reactors[id]
-        parts = self._fingerprinter.parts(reactor)
+        parts = self._fingerprinter.parts(reactor.function)
         return {**parts, "version": hash_text(reactor.version)} if reactor.version else parts
 
     def with_root(self, root: Digest) -> ReactorId | None:
