@@ -76,6 +76,11 @@ def missing_sync() -> None:
     environments.Environments.__init__ = init  # type: ignore[method-assign]
 
 
+def missing_payload_sync() -> None:
+    """The index is synced, and what it names is not: objects, the folders that they lie in."""
+    objects.Objects.sync = lambda self, address, record: None  # type: ignore[method-assign]
+
+
 def missing_checksum() -> None:
     """What is read is believed: records, payloads in the index, files."""
     believed: Callable[[bytes, bytes], bytes] = lambda key, record: record[records.CHECK :]  # noqa: E731
@@ -276,6 +281,7 @@ STORES: dict[str, Callable[[], None]] = {
     for function in (
         shared_name,
         missing_sync,
+        missing_payload_sync,
         missing_checksum,
         leaked_lock,
         early_announcement,

@@ -196,18 +196,18 @@ def test_too_little_memory_finds_what_enters_hdf5_without_asking_for_it() -> Non
 # -- power loss ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", ["ext4 noauto_da_alloc", "xfs"])
-def test_power_loss(system: str) -> None:
-    kept(run("power", "--system", system, "--cycles", 5), cases=5)
+@pytest.mark.parametrize(("system", "cuts"), [("ext4", 2), ("ext4 noauto_da_alloc", 3), ("xfs", 5)])
+def test_power_loss(system: str, cuts: int) -> None:
+    kept(run("power", "--system", system, "--cycles", cuts, "--cuts", cuts), cases=cuts)
 
 
-def test_power_loss_finds_a_missing_sync() -> None:
-    broken(
-        run("power", "--system", "ext4 noauto_da_alloc", "--cycles", 5, "--broken", "missing_sync"),
-        "lost",
-        "wrong",
-        "unusable",
-    )
+@pytest.mark.parametrize(
+    ("system", "cuts", "defect"),
+    [("ext4", 2, "missing_payload_sync"), ("ext4 noauto_da_alloc", 5, "missing_sync")],
+)
+def test_power_loss_finds_a_missing_sync(system: str, cuts: int, defect: str) -> None:
+    report = run("power", "--system", system, "--cycles", cuts, "--cuts", cuts, "--broken", defect)
+    broken(report, "lost", "wrong", "unusable")
 
 
 # -- mounts ---------------------------------------------------------------------------------------------
