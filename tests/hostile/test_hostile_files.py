@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -362,16 +363,35 @@ def test_crafted_payloads_are_refused(stores: tuple[Path, Path], group: str, hom
     check_refused(*stores, GROUPS[group](), home)
 
 
-def check_refused(friendly: Path, strange: Path, files: Files, home: str) -> None:
+def check_refused(friendly: Path, strange: Path, files: Files, home: str, missing: str = "") -> None:
     """None of the files is opened, each is refused with an error of the hierarchy, by a process that lives on."""
     forger = Forger(strange)
     for name, (spec, parts, meta) in files.items():
         forger.add(f"crafted {name}", spec, parts, meta, home)
-    errors = assert_harmless(friendly, strange)
+    errors = assert_harmless(friendly, strange, missing=missing)
     refused = {
         error.split(":")[0].removeprefix("fetch crafted ") for error in errors if error.startswith("fetch crafted")
     }
     assert set(files) - refused <= FINE
+
+
+@pytest.mark.parametrize(
+    ("missing", "group", "name"),
+    [
+        ("any_hdf5_file", "hdf", "external storage"),
+        ("any_npy_length", "npy", "too long"),
+        ("any_sparse_index", "sparse", "sparse 22"),  # two diagonals in one place
+    ],
+)
+def test_a_check_that_is_missing_is_found(
+    stores: tuple[Path, Path],  # noqa: F811
+    missing: str,
+    group: str,
+    name: str,
+) -> None:
+    """The positive control: of a whole group the one file is opened, and only without the check that is for it."""
+    with pytest.raises(AssertionError, match=re.escape(f"assert ({{{name!r}}}") + "|" + re.escape(f"{{{name!r}}} <=")):
+        check_refused(*stores, {name: GROUPS[group]()[name]}, "files", missing)
 
 
 @pytest.mark.parametrize(
