@@ -127,6 +127,15 @@ def test_damage(kind: str, step: int, every: int) -> None:
     kept(run("damage", "--kind", kind, "--step", step, "--every", every), cases=20)
 
 
+def test_damage_beyond_the_mark_of_a_clean_close() -> None:
+    kept(run("damage", "--kind", "beyond", "--step", 40009), cases=3)
+
+
+def test_damage_beyond_the_mark_finds_a_store_that_forgets_what_it_met() -> None:
+    where = ("--kind", "beyond", "--only", "free list", "--step", 97)
+    broken(run("damage", *where, "--broken", "forgotten_damage"), "unusable")
+
+
 def test_damage_finds_a_missing_checksum() -> None:
     broken(run("damage", "--kind", "flips", "--step", 9001, "--broken", "missing_checksum"), "wrong")
 
