@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant
+from pyplantx.warehouse import objects
 from tests.hostile.forge import Forger
 from tests.hostile.test_hostile_stores import assert_harmless, stores, template  # noqa: F401 (fixtures)
 
@@ -545,7 +546,7 @@ def test_what_is_planted_while_a_store_is_open(tmp_path: Path, kind: str) -> Non
         with pytest.raises(PyplantxError):
             warehouse.open(kept)
         assert not [problem for problem in warehouse.check(fix=True) if not problem.fixed and not problem.harmless]
-    assert not list(outside.iterdir()) if kind == "link" else outside.read_bytes() == b"secret"
+    assert (sorted(outside.iterdir()) if kind == "link" else outside.read_bytes()) in ([], b"secret")
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
@@ -586,3 +587,17 @@ def test_files_that_are_exchanged_by_another_thread(tmp_path: Path, kind: str) -
             racer.join()
         assert (warehouse.open(warehouse.store("x", value)) == value).all()
     assert not np.load(outside).any()
+
+
+def test_folders_through_links_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: a folder is made if nothing is there, and a link to one is good enough."""
+    monkeypatch.setattr(objects, "make_folder", lambda path: os.makedirs(path, exist_ok=True))
+    with pytest.raises(AssertionError, match="outside/"):
+        test_what_is_planted_while_a_store_is_open(tmp_path, "link")
+
+
+def test_rights_that_the_umask_leaves_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: folders have the mode that `mkdir` gives them."""
+    monkeypatch.setattr(objects, "make_folder", lambda path: os.makedirs(path, exist_ok=True))
+    with pytest.raises(AssertionError, match="objects/"):
+        test_permissions_whatever_the_umask(tmp_path, 0)
