@@ -50,6 +50,10 @@ class Damage:
         except OSError as error:
             self._report(f"that could not be noted for the next opening: {error.strerror}")
 
+    def inspected(self) -> None:
+        """The files were looked at closely since: what is met from now on is news to the next opening."""
+        self._is_doubtful = False
+
     def condemn(self, table: str, key: bytes, record: bytes) -> None:
         """A record does not match its checksum: it counts as missing.
 

@@ -50,6 +50,21 @@ _FORK_AGAIN = "it was in use when this process was forked: fork when nobody uses
 Key = bytes
 #: What LMDB says of its pages.
 EngineError = lmdb.Error
+#: What it says of them where they are not as it has written them.
+_MISSHAPEN = (
+    lmdb.BadDbiError,
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.NotFoundError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.ProblemError,
+    lmdb.VersionMismatchError,
+)
 #: Another process has made a file longer than our map: `Environments.follow_growth`.
 Outgrown = lmdb.MapResizedError
 
@@ -87,6 +102,7 @@ class Environments:
     def __init__(self, layout: Layout, *, durable: bool, read_only: bool, lock_timeout: float) -> None:
         self.turn = FileLock(os.path.join(layout.locks, "write"), lasting=True)
         self.views: list[View] = []
+        self.doubt: Callable[[str], None] = _ignore  #: told of damage that a write has met
         self.closed = self._forked = False
         self.is_usable = True  # neither of the two
         self.layout = layout
@@ -267,6 +283,9 @@ class Environments:
     def _write_error(self, error: lmdb.Error) -> WarehouseError:
         free = free_bytes(self.layout.root)
         what = f"the index of {self.layout.root!r} can't be written: {error}"
+        if isinstance(error, _MISSHAPEN):
+            self.doubt(what)
+            return WarehouseError(what, hint="close the store and open it again: its index is then checked")
         # On the last bytes of a disk LMDB's writes are short, which it reports as an I/O error.
         if isinstance(error, lmdb.DiskError) or free < _NEARLY_FULL:
             hint = "free some space there, then go on: what was announced as finished is still there"
@@ -419,9 +438,14 @@ class Environments:
     def _make_tables(self) -> dict[str, Any]:
         try:
             with self.meta.begin(write=True) as txn:  # one for all: each that makes a table is synced to disk
+                _refuse_strays(txn)
                 return {name: self.meta.open_db(name.encode(), txn) for name in TABLES}
         except lmdb.Error as error:
             raise self._write_error(error) from error
+
+    def let_go(self) -> None:
+        """Close the files, so that they can be inspected; `open` opens them again."""
+        self._close_all()
 
     def copy_meta(self, path: str) -> None:
         """Copy ``meta.lmdb`` to a file.
@@ -442,6 +466,17 @@ class Environments:
         self.closed, self.is_usable = True, False
         self._close_all()
         self.turn.close()
+
+
+def _ignore(trouble: str) -> None:
+    pass
+
+
+def _refuse_strays(txn: Txn) -> None:
+    """Raise if there is a table that is none of ours: where a name was damaged, an empty table would take its place."""
+    strays = set(txn.cursor().iternext(values=False)).difference(map(str.encode, TABLES))
+    if strays:
+        raise lmdb.CorruptedError(f"it has the tables {sorted(strays)}")
 
 
 def _file_at(path: str) -> tuple[int, int] | None:

@@ -51,6 +51,7 @@ class Index:
         self.layout, self.read_only = environments.layout, environments.read_only
         self.checks = RecordChecks(sealing)
         self.damage = Damage(self.layout, report, read_only=self.read_only)
+        environments.doubt = self.damage.doubt
         self._commits = Commits()
         self._readers: list[Reader] = []
         self._marked = True  # a mark of a clean close may exist: remove it before the first write

@@ -132,17 +132,33 @@ class Session:
             if self._get_alone():
                 self._own_files(lock_timeout)
                 pair(self.layout)
-                inspect_files(self.layout, report, self.index.checks.is_whole, self._new_hasher, wholly=self._wholly)
+                self._inspect()
                 sweep_staging(self.layout)
                 self._sweep_workspaces()
                 sweep_claims(self.layout.claims)
             else:
                 self._refuse_other_locks(lock_timeout)
             self._be_present(lock_timeout)
-            self.index.open()
+            self._open_index(lock_timeout)
         finally:
             self._entry.release()
         self.staging.begin()
+
+    def _inspect(self) -> None:
+        inspect_files(self.layout, report, self.index.checks.is_whole, self._new_hasher, wholly=self._wholly)
+
+    def _open_index(self, lock_timeout: float) -> None:
+        """Open the index; after a close look if it turns out to be damaged where the mark of a clean close ends."""
+        try:
+            self.index.open()
+        except WarehouseError:
+            if not os.path.lexists(self.layout.doubt) or not self._get_alone():
+                raise
+            self.index.environments.let_go()
+            self._inspect()
+            self.index.damage.inspected()
+            self._be_present(lock_timeout)
+            self.index.open()
 
     def _sweep_workspaces(self) -> None:
         """Give up the work of killed reactors that nobody came back to."""

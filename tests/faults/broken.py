@@ -17,6 +17,7 @@ from pyplantx.specs import builtin, chunked, library
 from pyplantx.warehouse import (
     collect,
     committer,
+    damage,
     environments,
     files,
     index,
@@ -74,6 +75,11 @@ def missing_sync() -> None:
         real(self, layout, **{**options, "durable": False})
 
     environments.Environments.__init__ = init  # type: ignore[method-assign]
+
+
+def missing_payload_sync() -> None:
+    """The index is synced, and what it names is not: objects, the folders that they lie in."""
+    objects.Objects.sync = lambda self, address, record: None  # type: ignore[method-assign]
 
 
 def missing_checksum() -> None:
@@ -183,6 +189,11 @@ def verified_by_nobody() -> None:
     inspection._is_sound = session.refuse_damaged = lambda *_: True  # type: ignore[assignment]
 
 
+def forgotten_damage() -> None:
+    """Damage that is met while a store is open is told, and not noted for the next opening."""
+    damage.Damage.doubt = lambda self, trouble: self._report(trouble)  # type: ignore[method-assign]
+
+
 def removable_locks() -> None:
     """Who removes the lock files lets others believe that the store is unused."""
     FolderLock.acquire = lambda *_, **__: True  # type: ignore[method-assign]
@@ -276,6 +287,7 @@ STORES: dict[str, Callable[[], None]] = {
     for function in (
         shared_name,
         missing_sync,
+        missing_payload_sync,
         missing_checksum,
         leaked_lock,
         early_announcement,
@@ -286,6 +298,7 @@ STORES: dict[str, Callable[[], None]] = {
         no_claims,
         unmarked_fork,
         verified_by_nobody,
+        forgotten_damage,
         removable_locks,
         believed_code,
         bare_errors,

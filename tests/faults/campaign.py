@@ -76,6 +76,7 @@ ROWS = [
     *[Row(f"power --system '{system}'", "--cycles", 200) for system in ("ext4", "ext4 noauto_da_alloc", "xfs")],
     *[Row(f"mounts --way {way}", "--cycles", 200) for way in ("objects", "whole")],
     Row("damage --kind surprises", "--every", 1),
+    Row("damage --kind beyond", "--step", 347),
     *[Row(f"limits --kind {kind}", "--every", 1) for kind in ("disk", "size", "files", "memory", "addresses")],
     Row("limits --kind readonly", "", 1),
     Row("pytest -m campaign tests/faults", "", 1),  # the warehouse alone

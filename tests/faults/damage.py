@@ -3,10 +3,15 @@
     python -m tests.faults.damage --kind flips --step 1            every byte (hours); --step 97 takes a minute
     python -m tests.faults.damage --kind truncations --step 64
     python -m tests.faults.damage --kind surprises                 emptied, swapped, deleted, replaced, grown, older
+    python -m tests.faults.damage --kind beyond --step 97          one bit where the mark of a clean close does not look
     python -m tests.faults.damage --kind flips --step 997 --broken missing_checksum      (must fail)
 
 Each case is tried after a clean close and after an unclean one. The plant must open by itself, give right values only
 (running again what it must), and mend itself: `check(fix=True)` leaves nothing but what is harmless.
+
+Beyond the mark (64 MiB of each data file; two pages in this harness) damage is not looked for before LMDB meets it.
+There the first process may die, or end with an error of ours, or write over what was there: what it returns before that
+is right, the second one has everything right by itself, and for the third there is nothing left to run.
 """
 
 from __future__ import annotations
@@ -21,8 +26,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pyplantx.errors import WarehouseError
-from tests.faults import broken, program
+from pyplantx.errors import PyplantxError, WarehouseError
+from pyplantx.warehouse import inspection
+from tests.faults import broken, pages, program
 from tests.faults.children import LIMIT, Tell, run_child, scratch
 from tests.faults.verdict import Finding, Tally
 
@@ -167,7 +173,18 @@ _FOLDER_SURPRISES: dict[str, Callable[[str], None]] = {
     "put a link to a folder in place of": _replaced(lambda path: os.symlink(tempfile.gettempdir(), path)),
     "put a FIFO in place of": _replaced(os.mkfifo),
 }
-KINDS = {"flips": flips, "truncations": truncations, "surprises": surprises}
+
+
+def beyond(store: str, step: int) -> Iterator[Case]:
+    """One bit of the data files that the mark of a clean close does not cover, where LMDB reads it."""
+    for path in ("meta.lmdb/data.mdb", "small.lmdb/data.mdb"):
+        with open(f"{store}/{path}", "rb") as file:
+            parts = [(what, at) for what, begin, end in pages.parts_in_use(file.read()) for at in range(begin, end)]
+        for what, at in parts[sum(path.encode()) % step :: step]:
+            yield Case(f"flip {path}:{at}, {what}", lambda work, path=path, at=at: _flip(f"{work}/{path}", at))  # type: ignore[misc]
+
+
+KINDS = {"flips": flips, "truncations": truncations, "surprises": surprises, "beyond": beyond}
 
 
 # -- trying -----------------------------------------------------------------------------------------
@@ -261,7 +278,48 @@ def _name(case: Case, clean: bool) -> str:
     return f"{case.name} ({'clean' if clean else 'unclean'})"
 
 
+def try_beyond(store: str, work: str, case: Case, tally: Tally) -> None:
+    """One case beyond the mark, in three processes."""
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(store, work)
+    case.harm(work)
+    ended = [run_child(functools.partial(_use_and_write, work), LIMIT) for _ in range(3)]
+    findings = [Finding("unusable", f"hung: {each.errors[-500:]}") for each in ended if each.hung]
+    for number, each in enumerate(ended):
+        findings += [Finding(*line.split(" ", 2)[1:]) for line in each.lines if line.startswith("found")]
+        if number and "done" not in each.lines:
+            findings.append(Finding("unusable", f"process {number + 1} ended with {each.status}: {each.lines[-1:]}"))
+    if any(line.startswith("ran") for line in ended[2].lines):
+        findings.append(Finding("lost", f"the third process ran {ended[2].lines}"))
+    died = not ended[0].hung and ended[0].status != 0
+    refused = any(line.startswith("refused") for line in ended[0].lines)
+    tally.case(case.name, findings, **{"whose process died": int(died), "refused": int(refused)})
+
+
+def _use_and_write(work: str, tell: Tell) -> None:
+    """Everything of the store's config and of another one, which writes."""
+    ran: list[str] = []
+    try:
+        with program.open_plant(work, SEED, ran.append) as plant:
+            for seed in (SEED, SEED + 1):
+                plant.set_config(program.configured(seed))
+                for name in program.NAMES:
+                    if not program.is_right(name, plant.produce(name), (seed,)):
+                        tell(f"found wrong {name} under seed {seed}")
+    except PyplantxError as error:
+        tell(f"refused {error}")
+        return
+    except Exception as error:
+        tell(f"found unclear {' | '.join(traceback.format_exception(error)[-3:])}".replace("\n", " "))
+        return
+    for line in ran:
+        tell(f"ran {line}")
+    tell("done")
+
+
 def campaign(options: argparse.Namespace) -> int:
+    if options.kind == "beyond":
+        inspection._MARKED = pages.FIRST * pages.PAGE
     step = f" step {options.step}" if options.kind != "surprises" else ""
     tally = Tally(f"damage {options.kind}{step}" + (f" broken={options.broken}" if options.broken else ""))
     with scratch() as place:
@@ -270,8 +328,11 @@ def campaign(options: argparse.Namespace) -> int:
         assert made.status == 0, made.errors
         tally.counts["bytes in the store"] = sum(os.path.getsize(f"{store}/{path}") for path in files(store))
         broken.apply(options.broken)
-        for clean in (True, False):
-            cases = itertools.islice(KINDS[options.kind](store, options.step), 0, None, options.every)
+        found = [case for case in KINDS[options.kind](store, options.step) if options.only in case.name]
+        for case in found[:: options.every] if options.kind == "beyond" else ():
+            try_beyond(store, os.path.join(place, "work"), case, tally)
+        for clean in (True, False) if options.kind != "beyond" else ():
+            cases = iter(found[:: options.every])
             while batch := list(itertools.islice(cases, BATCH)):
                 try_batch(store, os.path.join(place, "work"), batch, clean, tally)
     return tally.finish()
@@ -284,6 +345,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=sorted(KINDS), default="flips")
     parser.add_argument("--step", type=int, default=1, help="bytes from one case to the next")
     parser.add_argument("--every", type=int, default=1, help="try only each so-manieth case")
+    parser.add_argument("--only", default="", help="only cases whose name contains this text")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     logging.disable()
     return campaign(parser.parse_args())

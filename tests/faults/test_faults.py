@@ -127,6 +127,15 @@ def test_damage(kind: str, step: int, every: int) -> None:
     kept(run("damage", "--kind", kind, "--step", step, "--every", every), cases=20)
 
 
+def test_damage_beyond_the_mark_of_a_clean_close() -> None:
+    kept(run("damage", "--kind", "beyond", "--step", 40009), cases=3)
+
+
+def test_damage_beyond_the_mark_finds_a_store_that_forgets_what_it_met() -> None:
+    where = ("--kind", "beyond", "--only", "free list", "--step", 97)
+    broken(run("damage", *where, "--broken", "forgotten_damage"), "unusable")
+
+
 def test_damage_finds_a_missing_checksum() -> None:
     broken(run("damage", "--kind", "flips", "--step", 9001, "--broken", "missing_checksum"), "wrong")
 
@@ -196,18 +205,18 @@ def test_too_little_memory_finds_what_enters_hdf5_without_asking_for_it() -> Non
 # -- power loss ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", ["ext4 noauto_da_alloc", "xfs"])
-def test_power_loss(system: str) -> None:
-    kept(run("power", "--system", system, "--cycles", 5), cases=5)
+@pytest.mark.parametrize(("system", "cuts"), [("ext4", 2), ("ext4 noauto_da_alloc", 3), ("xfs", 5)])
+def test_power_loss(system: str, cuts: int) -> None:
+    kept(run("power", "--system", system, "--cycles", cuts, "--cuts", cuts), cases=cuts)
 
 
-def test_power_loss_finds_a_missing_sync() -> None:
-    broken(
-        run("power", "--system", "ext4 noauto_da_alloc", "--cycles", 5, "--broken", "missing_sync"),
-        "lost",
-        "wrong",
-        "unusable",
-    )
+@pytest.mark.parametrize(
+    ("system", "cuts", "defect"),
+    [("ext4", 2, "missing_payload_sync"), ("ext4 noauto_da_alloc", 5, "missing_sync")],
+)
+def test_power_loss_finds_a_missing_sync(system: str, cuts: int, defect: str) -> None:
+    report = run("power", "--system", system, "--cycles", cuts, "--cuts", cuts, "--broken", defect)
+    broken(report, "lost", "wrong", "unusable")
 
 
 # -- mounts ---------------------------------------------------------------------------------------------

@@ -29,7 +29,14 @@ AWKWARD = (
 any_text = st.text(st.characters(), max_size=300)
 names = st.one_of(st.sampled_from(AWKWARD), any_text, st.builds(lambda a, b: f"{a}/../{b}", any_text, any_text))
 
-_floats = st.floats() | st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", bits.to_bytes(8, "little"))[0])
+
+def _float(bits: int) -> float:
+    return float(struct.unpack("<d", bits.to_bytes(8, "little"))[0])
+
+
+#: Zeros of both signs, infinities, NaNs of several payloads, numbers that have no normal form.
+_ODD = [*(0.0, -0.0, math.inf, -math.inf, math.nan), *map(_float, (0xFFF8 << 48, 0x7FF8 << 48 | 7, 0x7FF4 << 48, 1))]
+_floats = st.sampled_from(_ODD) | st.floats() | st.integers(0, 2**64 - 1).map(_float)
 _simple = st.one_of(
     st.none(),
     st.booleans(),
@@ -117,7 +124,8 @@ def _parts(dtype: Any) -> list[Any]:
 
 
 _nested = st.recursive(st.one_of(_simple, arrays().filter(_survives_pickling)), _containers, max_leaves=8)
-values = st.one_of(arrays(), _nested, _nested)
+#: Each kind by itself, too: left to the recursion alone, none of 300 values was a number or a text.
+values = st.one_of(_simple, st.lists(_simple, max_size=4), arrays(), _nested)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant
+from pyplantx.warehouse import objects
 from tests.hostile.forge import Forger
 from tests.hostile.test_hostile_stores import assert_harmless, stores, template  # noqa: F401 (fixtures)
 
@@ -362,16 +364,35 @@ def test_crafted_payloads_are_refused(stores: tuple[Path, Path], group: str, hom
     check_refused(*stores, GROUPS[group](), home)
 
 
-def check_refused(friendly: Path, strange: Path, files: Files, home: str) -> None:
+def check_refused(friendly: Path, strange: Path, files: Files, home: str, missing: str = "") -> None:
     """None of the files is opened, each is refused with an error of the hierarchy, by a process that lives on."""
     forger = Forger(strange)
     for name, (spec, parts, meta) in files.items():
         forger.add(f"crafted {name}", spec, parts, meta, home)
-    errors = assert_harmless(friendly, strange)
+    errors = assert_harmless(friendly, strange, missing=missing)
     refused = {
         error.split(":")[0].removeprefix("fetch crafted ") for error in errors if error.startswith("fetch crafted")
     }
     assert set(files) - refused <= FINE
+
+
+@pytest.mark.parametrize(
+    ("missing", "group", "name"),
+    [
+        ("any_hdf5_file", "hdf", "external storage"),
+        ("any_npy_length", "npy", "too long"),
+        ("any_sparse_index", "sparse", "sparse 22"),  # two diagonals in one place
+    ],
+)
+def test_a_check_that_is_missing_is_found(
+    stores: tuple[Path, Path],  # noqa: F811
+    missing: str,
+    group: str,
+    name: str,
+) -> None:
+    """The positive control: of a whole group the one file is opened, and only without the check that is for it."""
+    with pytest.raises(AssertionError, match=re.escape(f"assert ({{{name!r}}}") + "|" + re.escape(f"{{{name!r}}} <=")):
+        check_refused(*stores, {name: GROUPS[group]()[name]}, "files", missing)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +546,7 @@ def test_what_is_planted_while_a_store_is_open(tmp_path: Path, kind: str) -> Non
         with pytest.raises(PyplantxError):
             warehouse.open(kept)
         assert not [problem for problem in warehouse.check(fix=True) if not problem.fixed and not problem.harmless]
-    assert not list(outside.iterdir()) if kind == "link" else outside.read_bytes() == b"secret"
+    assert (sorted(outside.iterdir()) if kind == "link" else outside.read_bytes()) in ([], b"secret")
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
@@ -566,3 +587,17 @@ def test_files_that_are_exchanged_by_another_thread(tmp_path: Path, kind: str) -
             racer.join()
         assert (warehouse.open(warehouse.store("x", value)) == value).all()
     assert not np.load(outside).any()
+
+
+def test_folders_through_links_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: a folder is made if nothing is there, and a link to one is good enough."""
+    monkeypatch.setattr(objects, "make_folder", lambda path: os.makedirs(path, exist_ok=True))
+    with pytest.raises(AssertionError, match="outside/"):
+        test_what_is_planted_while_a_store_is_open(tmp_path, "link")
+
+
+def test_rights_that_the_umask_leaves_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: folders have the mode that `mkdir` gives them."""
+    monkeypatch.setattr(objects, "make_folder", lambda path: os.makedirs(path, exist_ok=True))
+    with pytest.raises(AssertionError, match="objects/"):
+        test_permissions_whatever_the_umask(tmp_path, 0)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pyplantx import Plant, ReactorFunc
 from pyplantx.errors import NoProducer
 from pyplantx.testing import forget_reactors
+from pyplantx.warehouse import roots, tables, warehouse
 from tests.hostile.strangers import AWKWARD, names
 
 _CHANGES = frozenset({"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"})
@@ -94,6 +95,16 @@ def test_awkward_names_are_all_distinct(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [*before, "plant"]
     for path in (tmp_path / "plant").rglob("*"):  # no name has become a file's
         assert path.name.isascii() and not stat.S_ISLNK(path.lstat().st_mode)
+
+
+def test_names_that_are_taken_for_the_same_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: a store like a file system that does not know capitals."""
+    real = tables.name_key
+    for module in (tables, warehouse, roots):
+        monkeypatch.setattr(module, "name_key", lambda name: real(name.lower()))
+    with pytest.raises(AssertionError, match="{'A'} >= {'A', 'a'}"):
+        round_trip(tmp_path / "plant", ["a", "A"])
+    round_trip(tmp_path / "others", ["a", "b"])
 
 
 def variants(name: str) -> list[str]:

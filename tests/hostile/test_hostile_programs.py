@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from pyplantx import Ingredient, ReactorFunc
 from pyplantx.errors import BadRequest, PyplantxError
+from pyplantx.gate import Gate
+from pyplantx.pipework import Request
+from pyplantx.run import Run
 
 
 class Weird:
@@ -59,6 +63,30 @@ def test_what_is_yielded_and_is_no_request_is_an_error_that_names_the_reactor(op
             plant.run_reactor(mumbles)
         assert not plant.is_ingredient_known("never")
         still_works(plant)
+
+
+def test_a_plant_that_ignores_what_it_is_asked_is_found(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: what is no request counts as a bare ``yield``."""
+    real = Run._asked
+    monkeypatch.setattr(Run, "_asked", lambda run, yielded: real(run, yielded if type(yielded) is Request else None))
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_what_is_yielded_and_is_no_request_is_an_error_that_names_the_reactor(open_plant, 0)
+
+
+def test_a_plant_that_stays_busy_after_an_error_is_found(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: the gate is left only where nothing goes wrong."""
+    real = Gate._close
+    monkeypatch.setattr(Gate, "_close", lambda gate: real(gate) if sys.exc_info()[0] is None else None)
+    monkeypatch.setattr(Gate, "_is_at_work_here", Gate._is_held)
+    with pytest.raises(BadRequest, match="while it runs"):
+        test_a_yield_in_finally(open_plant)
+
+
+def test_an_error_that_counts_as_an_end_is_found(open_plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: what a reactor has sent before it failed is published."""
+    with monkeypatch.context() as patch, pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        patch.setattr(Run, "_raised", lambda run, error: run._ended())
+        test_whatever_is_raised_arrives_or_is_told(open_plant, StopAsyncIteration)
 
 
 def test_an_error_in_close_does_not_replace_the_one_that_matters(open_plant: Any) -> None:

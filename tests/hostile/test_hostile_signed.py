@@ -19,6 +19,7 @@ from pyplantx import Ingredient, Plant, ReactorFunc, specs
 from pyplantx.errors import BadRequest, PayloadMissing, PyplantxError, UntrustedStore
 from pyplantx.fingerprint.value import hash_bytes
 from pyplantx.testing import forget_reactors
+from pyplantx.warehouse import recordchecks, sealing
 from pyplantx.warehouse.environments import TABLES
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.hostile.forge import Forger, bombs
@@ -328,6 +329,23 @@ def test_no_record_of_another_hand_is_believed(store: Path, key: Path, tmp_path:
     assert not marker.exists()
 
 
+def test_records_of_another_hand_that_are_believed_are_found(
+    store: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control: a check that anybody can compute is as good as the key."""
+    real: Callable[..., Any] = recordchecks.RecordChecks.unseal
+
+    def unseal(self: Any, table: str, key: bytes, record: bytes) -> Any:
+        body = real(self, table, key, record)
+        return recordchecks.unseal_record(key, record) if body is None else body
+
+    monkeypatch.setattr(recordchecks.RecordChecks, "unseal", unseal)
+    monkeypatch.setattr(recordchecks.RecordChecks, "unseal_payload", lambda self, key, value: value)
+    with pytest.raises((AssertionError, FileExistsError)):  # which the second bomb says, if the first went off
+        test_no_record_of_another_hand_is_believed(store, key, tmp_path)
+    assert (tmp_path / "marker").exists()
+
+
 def stored_records(store: Path) -> list[tuple[str, bytes, bytes]]:
     """Table, key, and the record as it is, check and all."""
     found = []
@@ -356,9 +374,19 @@ def test_signed_records_that_change_places(store: Path, key: Path) -> None:
         if table == "traces":
             put_raw(store, "code", place, record)
     with opened(store, key) as warehouse:
-        assert [value_of(warehouse, name) for name in VALUES] == [None] * len(VALUES)
+        assert [name for name in VALUES if value_of(warehouse, name) is not None] == []
         traces = [place for table, place, _ in records if table == "traces"]
         assert traces and [warehouse.get_code(place.decode()) for place in traces] == [None] * len(traces)
+
+
+def test_checks_that_know_no_place_are_found(
+    request: pytest.FixtureRequest, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control: a signature covers what a record says, and not where it belongs."""
+    real: Callable[..., bytes] = sealing.Sealing._check
+    monkeypatch.setattr(sealing.Sealing, "_check", lambda self, table, key, body: real(self, "", b"", body))
+    with pytest.raises(AssertionError, match="'tiny'"):
+        test_signed_records_that_change_places(request.getfixturevalue("store"), key)
 
 
 def test_records_of_another_store_with_the_same_key(store: Path, key: Path, tmp_path: Path) -> None:
@@ -390,6 +418,13 @@ def test_altered_bytes(store: Path, key: Path, home: str) -> None:
         assert all(value is None or is_right(name, value) for name, value in found.items())
         large = ("large", "large object", "large array", "fortran", "strided", "file", "hdf")
         assert home != "objects" or all(found[name] is None for name in large)
+
+
+def test_bytes_that_are_believed_are_found(store: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: files are not compared with what was signed."""
+    monkeypatch.setattr(sealing, "compare_digest", lambda one, other: True)
+    with pytest.raises(AssertionError, match="False = all"):
+        test_altered_bytes(store, key, "objects")
 
 
 def test_payloads_swapped_with_their_checksums(store: Path, key: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc
 from pyplantx.errors import CannotFingerprint, CannotStore, PyplantxError
+from pyplantx.specs import builtin, plain
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.hostile import unwilling
 from tests.hostile.strangers import same, values
@@ -42,6 +44,14 @@ def check_values(folder: Path, examples: int) -> None:
 
 def test_values_come_back_to_the_bit(tmp_path: Path) -> None:
     check_values(tmp_path, 300)
+
+
+def test_bits_that_are_lost_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: all NaNs are one, as in JSON."""
+    real = plain._TAG[float]
+    monkeypatch.setitem(plain._TAG, float, lambda value: real(math.nan if value != value else value))
+    with pytest.raises(AssertionError, match="same.nan, nan"):
+        check_values(tmp_path, 300)
 
 
 @pytest.mark.campaign
@@ -107,6 +117,21 @@ def test_what_cant_be_stored_is_refused_where_it_is_sent(tmp_path: Path, what: s
             assert "value['deep'][1][0]" in str(caught.value)
         assert not plant.is_ingredient_known("x")
         assert plant.warehouse.check() == []
+
+
+def test_a_refusal_without_the_place_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: nobody looks where in the value the trouble is."""
+    monkeypatch.setattr(builtin, "path_to", lambda value, target: None)
+    monkeypatch.setattr(builtin, "deepest", lambda value, fails: ("value", value))
+    with pytest.raises(AssertionError, match="deep"):
+        test_what_cant_be_stored_is_refused_where_it_is_sent(tmp_path, "a liar")
+
+
+def test_a_value_that_is_stored_and_should_not_be_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: what is never to be stored is given to dill, which stores a lock."""
+    monkeypatch.setattr(builtin, "refusal", lambda kind: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_what_cant_be_stored_is_refused_where_it_is_sent(tmp_path, "a lock")
 
 
 def test_a_value_that_holds_itself(tmp_path: Path) -> None:

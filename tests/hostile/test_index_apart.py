@@ -13,7 +13,7 @@ import pytest
 from pyplantx import Plant, ReactorFunc
 from pyplantx.errors import PayloadMissing, WarehouseError
 from pyplantx.testing import forget_reactors
-from pyplantx.warehouse import apart
+from pyplantx.warehouse import apart, session
 from pyplantx.warehouse.filesystems import Mount
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.warehouse.stores import fetch, send
@@ -111,6 +111,19 @@ def test_an_index_is_not_used_for_another_store(pair: tuple[Path, Path], tmp_pat
     refused("index of another store", tmp_path / "new", index=index)
     Warehouse(tmp_path / "plain", durability="process").close()
     refused("has its index inside", tmp_path / "plain", index=tmp_path / "elsewhere")
+
+
+def test_an_index_that_is_begun_anywhere_is_found(
+    pair: tuple[Path, Path], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control: nobody compares the notes of the two directories, nor looks at the mount."""
+    monkeypatch.setattr(session, "check_pair", lambda layout: None)
+    monkeypatch.setattr(session, "refuse_network", lambda layout: None)
+    for test in (test_without_its_index_a_store_is_not_empty_but_an_error, test_an_index_is_not_used_for_another_store):
+        with pytest.raises((pytest.fail.Exception, AssertionError), match="DID NOT RAISE"):
+            test(pair, tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_an_index_on_a_network_file_system_is_refused(shared)
 
 
 def test_both_may_move(pair: tuple[Path, Path], tmp_path: Path) -> None:

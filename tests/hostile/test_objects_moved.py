@@ -14,7 +14,7 @@ import pytest
 from pyplantx import Plant, ReactorFunc
 from pyplantx.errors import WarehouseError
 from pyplantx.testing import forget_reactors
-from pyplantx.warehouse import objects
+from pyplantx.warehouse import objects, verify
 
 TWICE = 2 * sum(range(300_000))
 
@@ -88,6 +88,20 @@ def test_it_is_never_wrong_and_says_what_to_do(tmp_path: Path, put: Any) -> None
     with Plant(tmp_path) as plant:
         assert value(plant) == TWICE
         assert all(problem.harmless for problem in plant.warehouse.check())
+
+
+def test_files_that_are_known_by_size_and_time_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: that a file is another one is seen by these two only, as `rsync` and `make` do."""
+    monkeypatch.setattr(verify, "stamp_of", lambda info: (0, info.st_size, info.st_mtime_ns, 0))
+    with pytest.raises(AssertionError, match="== 89999700000"):
+        test_it_is_never_wrong_and_says_what_to_do(tmp_path, another)
+
+
+def test_a_folder_that_is_made_anew_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: nobody looks whether the folder of all objects is there; it is made where it is missing."""
+    monkeypatch.setattr(objects.Objects, "_check_folder", lambda self: os.makedirs(self.layout.objects, exist_ok=True))
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_it_is_never_wrong_and_says_what_to_do(tmp_path, gone)
 
 
 def test_put_back_it_goes_on(tmp_path: Path) -> None:

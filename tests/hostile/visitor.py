@@ -1,8 +1,9 @@
 """A program that looks at a store in every way, and tells what it ran, and which errors it met.
 
-``python -m tests.hostile.visitor FRIENDLY STRANGE TRUST``: the friendly store is visited first, so that everything is
-imported; then the audit hook listens while the strange one is. Prints JSON: ``events`` (what no visit may do),
-``errors`` (one line each), ``bare`` (errors that are not of the hierarchy, with the way they came).
+``python -m tests.hostile.visitor FRIENDLY STRANGE TRUST [MISSING]``: the friendly store is visited first, so that
+everything is imported; then the audit hook listens while the strange one is. Prints JSON: ``events`` (what no visit may
+do), ``errors`` (one line each), ``bare`` (errors that are not of the hierarchy, with the way they came). MISSING names
+a protection that is taken away first (``unprotected.py``), as the positive controls do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from pyplantx import Plant
 from pyplantx.errors import PyplantxError
+from tests.hostile import unprotected
 
 _NEVER = frozenset(
     {
@@ -136,8 +138,10 @@ def touch(value: Any) -> None:
         Path(value).read_bytes()
 
 
-def main(friendly: str, strange: str, trust: str) -> None:
+def main(friendly: str, strange: str, trust: str, missing: str = "") -> None:
     logging.getLogger("pyplantx").setLevel(logging.CRITICAL)
+    if missing:
+        unprotected.MISSING[missing]()
     watch = Watch(os.path.realpath(strange))
     sys.addaudithook(watch)
     Visit().all_of(friendly, trust)

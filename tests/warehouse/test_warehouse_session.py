@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import session as session_module
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.faults.pages import FIRST, PAGE, parts_in_use
 from tests.warehouse.stores import ROOT, fetch, send
 
 Open = Callable[..., Warehouse]
@@ -158,6 +160,57 @@ def test_large_files_are_compared_as_a_whole_if_that_is_asked_for(
     assert len(verified) == 2
     opened(verify="always").close()
     assert verified[2:] == ["small.lmdb"]
+
+
+def flip_beyond(directory: Path, what: str, find: bytes = b"", at: int = 10) -> None:
+    """Alter a bit of the first such page of the index: of its kind, or of the bytes that are looked for in it."""
+    path = directory / "meta.lmdb" / "data.mdb"
+    data = bytearray(path.read_bytes())
+    begin = next(begin for kind, begin, _ in parts_in_use(data) if kind == what)
+    place = data.index(find, begin, begin + PAGE) if find else begin + at
+    data[place] ^= 2
+    path.write_bytes(data)
+
+
+def test_damage_beyond_the_mark_that_a_write_meets_costs_that_write(
+    opened: Open, directory: Path, verified: list[str], monkeypatch: Any
+) -> None:
+    """Nothing reads the free list before. Each later opening was told that all is well, and could write nothing."""
+    monkeypatch.setattr("pyplantx.warehouse.inspection._MARKED", FIRST * PAGE)
+    filled(opened)
+    filled(opened, 3)
+    flip_beyond(directory, "free list, leaf")
+    warehouse = opened()
+    expect(warehouse)
+    with pytest.raises(WarehouseError, match="can't be written: .*CORRUPTED") as caught:
+        send(warehouse, "new", "text")
+        warehouse.sync()
+    assert "open it again" in str(caught.value.hint) and verified == []
+    with suppress(WarehouseError):
+        warehouse.close()
+    warehouse = opened()
+    assert verified[0] == "meta.lmdb"
+    expect(warehouse)
+    send(warehouse, "new", "text")
+    warehouse.close()
+    assert fetch(opened(), "new") == "text"
+
+
+@pytest.mark.parametrize("find", [b"names", b""], ids=["a table's name", "the page of all tables"])
+def test_damage_beyond_the_mark_that_an_opening_meets_costs_nothing(
+    opened: Open, directory: Path, verified: list[str], monkeypatch: Any, find: bytes
+) -> None:
+    """A table whose name was damaged would be made anew, and be empty."""
+    monkeypatch.setattr("pyplantx.warehouse.inspection._MARKED", FIRST * PAGE)
+    filled(opened)
+    flip_beyond(directory, "records, leaf", find)
+    warehouse = opened()
+    assert verified[0] == "meta.lmdb"  # and the backup serves
+    expect(warehouse)
+    send(warehouse, "new", "text")
+    warehouse.close()
+    verified.clear()
+    assert fetch(opened(), "new") == "text" and verified == []
 
 
 @pytest.mark.parametrize("damage", ["delete", "empty", "truncate", "noise", "folder", "folder gone", "link"])

@@ -1,0 +1,48 @@
+"""The product without one of its protections, for the positive controls: what a test of a hostile thing must then find.
+
+Each function takes one check away from this process. ``visitor.py`` calls them by name, in the process that looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def any_hdf5_file() -> None:
+    """Whatever is called 'data' in an HDF5 file is read, from wherever it takes its elements."""
+    from pyplantx.specs import hdf
+
+    hdf._checked = lambda h5py, file, size: file["data"]
+
+
+def any_npy_length() -> None:
+    """A .npy file may be longer than its header says."""
+    from pyplantx.specs import npy
+
+    real: Callable[..., Any] = npy.read_header
+
+    class Believing(int):
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = int.__hash__
+
+    class Header(npy.Header):  # type: ignore[misc, unused-ignore]
+        @property
+        def size(self) -> int:
+            return Believing(super().size)
+
+    npy.read_header = lambda data, part: Header(*real(data, part))
+
+
+def any_sparse_index() -> None:
+    """The indices of a sparse matrix are followed without a look at them."""
+    from pyplantx.specs import sparse
+
+    sparse._check_fully = lambda value: None
+
+
+MISSING: dict[str, Callable[[], None]] = {
+    function.__name__: function for function in (any_hdf5_file, any_npy_length, any_sparse_index)
+}
