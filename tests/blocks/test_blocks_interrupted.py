@@ -138,6 +138,8 @@ def test_ctrl_c_does_not_wait_for_threads_that_hang(
             assert hang is stands_in_a_lock or all(not each.is_alive() for each in threads_of_maps())
     finally:
         over.set()
+        for thread in threads_of_maps():
+            thread.join()
         if isinstance(executor, ThreadPoolExecutor):
             executor.shutdown()
 
