@@ -80,6 +80,6 @@ class TimedRun(Run):
         return self.reactor.timeout or 0.0
 
     def _shown_received(self) -> str:
-        names = [repr(name) for name in self._received]
+        names = [repr(name) for name in dict.fromkeys(self._received)]  # twice, if a payload was gone
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         return (", ".join(names[-_SHOWN:]) + more) or "nothing"
