@@ -9,7 +9,8 @@
     │   ├── BadRequest               a reactor yielded, sent or asked for something impossible
     │   │   └── BadSelection         an array on disk has no such elements; also an IndexError
     │   ├── NotSent                  an allocated ingredient was never sent
-    │   └── NotDeterministic         re-running gave other content, twice
+    │   ├── NotDeterministic         re-running gave other content, twice
+    │   └── ReactorTimeout           a reactor has run for longer than its timeout=
     ├── IngredientError              something about an ingredient
     │   ├── NoProducer               nobody sends it
     │   ├── TwoProducers             two reactors send it
@@ -132,6 +133,10 @@ class NotSent(ReactorError):
 
 class NotDeterministic(ReactorError):
     """A reactor gave other content each time that it had to be run again."""
+
+
+class ReactorTimeout(ReactorError):
+    """A reactor has run for longer than its ``timeout=`` allows, and was ended."""
 
 
 class IngredientError(PyplantxError):

@@ -9,10 +9,12 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from pyplantx.basics.given import check_text, check_texts, refusal
+from pyplantx.basics.given import check_limit, check_text, check_texts, refusal
 from pyplantx.errors import BadRequest, ReactorClash, UnknownReactor, did_you_mean
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from pyplantx.core.messages import ReactorId
 
 _ASYNC_GENERATOR, _VARIABLE = 0x200, 0x4  # code flags, see `inspect`
@@ -52,6 +54,8 @@ class Reactor(_Wrapped):
         Part of the fingerprint; "" if not given.
     sends : tuple of str
         Declared products.
+    timeout : float or None
+        Seconds that a run of it may take without what it waits for. No part of the fingerprint.
     takes_config : bool
         Whether the function has a second parameter without a default, or called ``config``.
     """
@@ -60,7 +64,12 @@ class Reactor(_Wrapped):
     function: Callable[..., Any]
 
     def __init__(
-        self, function: Callable[..., Any], name: str | None = None, version: str = "", sends: Iterable[str] = ()
+        self,
+        function: Callable[..., Any],
+        name: str | None = None,
+        version: str = "",
+        sends: Iterable[str] = (),
+        timeout: Any = None,
     ) -> None:
         super().__init__(function)
         self.function = self.__wrapped__ = function
@@ -72,6 +81,7 @@ class Reactor(_Wrapped):
             raise refusal("version=", version, "@ReactorFunc(version='2')")
         self.version = str(version)
         self.sends = check_texts("sends=", sends, "@ReactorFunc(sends=('x', 'y')): names of ingredients")
+        self.timeout = None if timeout is None else check_limit("timeout=", timeout)
         flags = _code_flags(function)
         if flags & _ASYNC_GENERATOR:
             raise BadRequest(
@@ -665,7 +675,11 @@ default_registry = Registry()
 def ReactorFunc(function: Callable[..., Any], /) -> Reactor: ...
 @overload
 def ReactorFunc(
-    *, name: str | None = None, version: str = "", sends: str | Iterable[str] = ()
+    *,
+    name: str | None = None,
+    version: str = "",
+    sends: str | Iterable[str] = (),
+    timeout: float | str | timedelta | None = None,
 ) -> Callable[[Callable[..., Any]], Reactor]: ...
 
 
@@ -676,6 +690,7 @@ def ReactorFunc(
     name: str | None = None,
     version: str = "",
     sends: str | Iterable[str] = (),
+    timeout: float | str | timedelta | None = None,
 ) -> Any:
     """Make a reactor of a function.
 
@@ -691,6 +706,9 @@ def ReactorFunc(
         Counts as part of the code: change it to have the reactor run again.
     sends : str or iterable of str, optional
         Ingredients that it sends, where the plant can't guess that from the code.
+    timeout : float, str or timedelta, optional
+        Seconds (or ``"5 min"``) that a run of it may take in all, without what it waits for: the run then ends with a
+        `ReactorTimeout`. It may be changed without anything being run again.
 
     Returns
     -------
@@ -698,13 +716,15 @@ def ReactorFunc(
         Callable as the function was.
     """
     if function is None:
-        return lambda decorated: _make_reactor(decorated, name, version, sends)
-    return _make_reactor(function, name, version, sends)
+        return lambda decorated: _make_reactor(decorated, name, version, sends, timeout)
+    return _make_reactor(function, name, version, sends, timeout)
 
 
-def _make_reactor(function: Callable[..., Any], name: str | None, version: str, sends: str | Iterable[str]) -> Reactor:
+def _make_reactor(
+    function: Callable[..., Any], name: str | None, version: str, sends: str | Iterable[str], timeout: Any
+) -> Reactor:
     """`ReactorFunc` with all its options."""
-    reactor = Reactor(function, name, version, sends)
+    reactor = Reactor(function, name, version, sends, timeout)
     default_registry.add(reactor)
     return reactor
 

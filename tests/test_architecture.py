@@ -63,11 +63,13 @@ NARROWER = {
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
     "reactor": ["core.*", "errors", "basics.given"],
     "runs.scratch": [],
+    "runs.deadlines": ["basics.interrupts", "basics.kerneltimers", "basics.logs", "specs.threads"],
     "warehouse.environments": ["warehouse.files", "warehouse.locks", "errors", "basics.disk"],
     "warehouse.index": ["warehouse.*", "errors"],
     "executors.*": [
         "executors.*",
         "runs.run",
+        "runs.deadlines",
         "reactor",
         "core.*",
         "errors",

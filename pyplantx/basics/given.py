@@ -136,3 +136,11 @@ def check_wait(what: str, given: Any) -> float:
         raise refusal(what, given, f"seconds, such as {what}60; {what}float('inf') waits as long as it takes")
     endless = isinstance(given, float) and given == math.inf
     return FOR_EVER if endless else min(parse_seconds(given, what), FOR_EVER)
+
+
+def check_limit(what: str, given: Any) -> float:
+    """How long something may take: as in `check_wait`, and more than no time."""
+    seconds = check_wait(what, given)
+    if not seconds:
+        raise refusal(what, given, f"seconds, such as {what}60; leave it out where there is no limit")
+    return seconds

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+#: The signal that ends what has run for too long, see `pyplantx.runs.deadlines`; None where there is none.
+TIME_IS_UP: signal.Signals | None = getattr(signal, "SIGURG", None)
+
 #: Signals that raise exceptions where people use them to interrupt a computation.
-_INTERRUPTS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+_INTERRUPTS = tuple(filter(None, (TIME_IS_UP, signal.SIGALRM, signal.SIGTERM, signal.SIGINT)))
 
 
 class _Doorkeeper:

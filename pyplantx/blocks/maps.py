@@ -10,16 +10,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.basics.helping import helping
+from pyplantx.basics.logs import log
 from pyplantx.basics.tuples import NamedTuple
 from pyplantx.blocks.geometry import Block, shown
 from pyplantx.blocks.handles import Handle
 from pyplantx.blocks.loop import BlockLoop, is_whole
 from pyplantx.errors import BadRequest, add_note
 from pyplantx.fingerprint.arrays import copied
+from pyplantx.runs.deadlines import Calls
 from pyplantx.specs.masks import hides_elements
 from pyplantx.specs.pools import SteadyPool, result_of, was_cancelled
 from pyplantx.specs.sparserows import is_sparse
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+_PATIENCE = 0.3  #: seconds for threads to end after Ctrl-C
 
 #: A block, and what goes into the function for it.
 Work = tuple[Block, "list[Any]"]
@@ -89,11 +93,12 @@ class Hands(NamedTuple):
 
     def _several_at_once(self, work: Iterator[Work]) -> Generator[Done, None, None]:
         running: deque[tuple[Block, Future[Any]]] = deque()
-        me = threading.get_ident()
-        with SteadyPool(self.threads, "pyplantx-map") as pool, self.open() as function:
+        me, calls = threading.get_ident(), Calls()
+        with _threads(self.threads, calls) as pool, self.open() as function:
             try:
                 for block, parts in work:
-                    running.append((block, pool.submit(helping, me, _applied, function, block, parts)))
+                    future = pool.submit(calls.call, helping, me, _applied, function, block, parts)
+                    running.append((block, future))
                     if len(running) >= self.threads + self.ahead:
                         yield _taken(running)
                 while running:
@@ -101,6 +106,45 @@ class Hands(NamedTuple):
             finally:
                 for _, future in running:
                     was_cancelled(future)
+
+
+@contextmanager
+def _threads(count: int, calls: Calls) -> Iterator[SteadyPool]:
+    """Threads that have ended when the ``with`` block is over.
+
+    After Ctrl-C, or when the reactor's time is over, what they do is ended, and those that can't be are left behind:
+    nobody wants what they compute. After an error they may end what they have begun.
+    """
+    pool = SteadyPool(count, "pyplantx-map")
+    try:
+        try:
+            yield pool
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise
+            pool.shutdown()
+            raise
+        pool.shutdown()
+    except BaseException as error:
+        if _is_interrupt(error):
+            _leave(pool, calls)
+        raise
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is meant to end what is under way, or a generator is closed because of such a one."""
+    while isinstance(error, GeneratorExit):
+        error = error.__context__
+    return error is not None and not isinstance(error, Exception)
+
+
+def _leave(pool: SteadyPool, calls: Calls) -> None:
+    pool.shutdown(wait=False, cancel_futures=True)
+    calls.end()
+    if not pool.has_ended(_PATIENCE):
+        log().warning(
+            "a function of a loop can't be interrupted where it is: its thread goes on, and what it makes is not used"
+        )
 
 
 def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> Any:

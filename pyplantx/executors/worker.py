@@ -82,6 +82,14 @@ def main(fd: int) -> None:
     os.register_at_fork(after_in_child=channel.close)  # a child of ours must not seem to be us
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+    try:
+        _work(channel, inbox)
+    except BaseException:  # no memory for an answer, or a function has closed our end
+        traceback.print_exc()
+    os._exit(1)  # threads that functions have begun must not keep alive a process that answers nothing
+
+
+def _work(channel: Channel, inbox: queue.SimpleQueue[Message]) -> None:
     worker = _Worker()
     while True:
         answer = worker.hear(inbox.get())

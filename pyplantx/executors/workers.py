@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.basics.helping import helping
 from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.errors import BadRequest, ReactorError, shown
+from pyplantx.runs.deadlines import Calls
 
 if TYPE_CHECKING:
     from pyplantx.executors.processes import WorkerProcesses
@@ -101,11 +102,14 @@ class Given:
         from concurrent.futures import Future
 
         over: Future[None] = Future()
+        kind = _Remote if self.travels else _Near
+        called = kind(self._executor, job, over)
         try:
-            yield _Remote(self._executor, job, over) if self.travels else _Near(self._executor, job, over)
+            yield called
         finally:
             with uninterrupted():
                 over.set_result(None)
+                called.end()
 
     def close(self) -> None:
         """It is not ours."""
@@ -117,9 +121,14 @@ class _Near:
     def __init__(self, executor: Any, job: Any, over: Any) -> None:
         self._executor, self._job, self._over = executor, job, over
         self._waits = threading.get_ident()
+        self._calls = Calls()
 
     def __call__(self, *parts: Any) -> Any:
-        return self._wait_for(helping, self._waits, self._job, *parts)
+        return self._wait_for(self._calls.call, helping, self._waits, self._job, *parts)
+
+    def end(self) -> None:
+        """Nobody wants to know any more."""
+        self._calls.end()
 
     def _wait_for(self, function: Callable[..., Any], *given: Any) -> Any:
         from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait

@@ -151,8 +151,8 @@ def no_event_loop(error: BaseException, reactor: Reactor) -> BadRequest | None:
     words = str(error.args[0]) if isinstance(error, RuntimeError) and error.args else ""
     if not any(text in words for text in _NO_LOOP):
         return None
-    entries = [entry for entry in _tracebacks(error.__traceback__) if not _is_ours(entry)]
-    line = _innermost([(entry.tb_frame.f_code.co_filename, entry.tb_lineno) for entry in entries])
+    entries = _tracebacks(error.__traceback__)
+    line = own_line([(entry.tb_frame.f_code.co_filename, entry.tb_lineno) for entry in entries])
     told = BadRequest(f"reactor {reactor.name} awaits or begins what needs an event loop ({line})", hint=NO_LOOP_HINT)
     told.__cause__ = error
     return told
@@ -163,15 +163,19 @@ def waiting_line(body: object) -> str:
     places: list[tuple[str, int]] = []
     # Other objects may say that they have every attribute there is.
     while isinstance(frame := getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None), FrameType):
-        if not _is_our_file(frame.f_code.co_filename):
-            places.append((frame.f_code.co_filename, frame.f_lineno))
+        places.append((frame.f_code.co_filename, frame.f_lineno))
         body = getattr(body, "cr_await", None) or getattr(body, "gi_yieldfrom", None)
-    return _innermost(places)
+    return own_line(places)
 
 
-def _innermost(places: Sequence[tuple[str, int]]) -> str:
-    """Of places in files, outermost first, the last one in the first one's file: behind it are libraries, mostly."""
-    own = [place for place in places if place[0] == places[0][0]]
+def own_line(places: Sequence[tuple[str, int]]) -> str:
+    """Where a user's code is, as "file:line"; "" if nothing of it is there.
+
+    Of files and lines, outermost first, the last one in the first file that is not ours: behind it are libraries,
+    mostly.
+    """
+    users = [place for place in places if not _is_our_file(place[0])]
+    own = [place for place in users if place[0] == users[0][0]]
     return "{}:{}".format(*own[-1]) if own else ""
 
 

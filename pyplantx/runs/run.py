@@ -196,8 +196,7 @@ class Run:
     def close(self) -> None:
         """End it without a result."""
         try:
-            if self._body is not None:
-                self._body.close()
+            self._end_body()
         except Exception as error:  # of a ``finally``, or it yielded while being closed: what ended it matters more
             log().warning("reactor %s did not end well: %s", self.reactor.name, error, exc_info=error)
         finally:
@@ -205,6 +204,10 @@ class Run:
             self.world.forget(self)
             if self._workshop is not None:
                 self._workshop.release()
+
+    def _end_body(self) -> None:
+        if self._body is not None:
+            self._body.close()
 
     def line(self) -> str:
         """Where the reactor waits, as "file:line"."""

@@ -362,7 +362,12 @@ class Activity:
         self._started[id], self._busy[id], self._unfinished[id] = time.time(), 0.0, None
         if self.listeners.wants(EventType.reactor_step):  # they are told of each step: it has to stop for each
             ahead = ()
-        make_run = partial(Run, reactor, self.warehouse, self.world, ahead, partial(self._past, id))
+        kind: type[Run] = Run
+        if reactor.timeout is not None:  # what it waits for is none of its time: it has to stop for that
+            from pyplantx.runs.timed import TimedRun
+
+            kind, ahead = TimedRun, ()
+        make_run = partial(kind, reactor, self.warehouse, self.world, ahead, partial(self._past, id))
         self._step(id, self.executor.start, make_run)
 
     def _past(self, id: ReactorId) -> tuple[Digest, tuple[Step, ...]]:

@@ -125,9 +125,15 @@ class SteadyPool(Executor):
                     self._cancel_all()
             self._let_go()
         if wait:
-            for thread in self._threads:
-                while thread.is_alive():  # see `result_of`
-                    thread.join(_LOOK_UP_AFTER)
+            self.has_ended(math.inf)
+
+    def has_ended(self, patience: float) -> bool:
+        """Wait for the threads, after `shutdown`; whether they have ended within so many seconds."""
+        deadline = time.monotonic() + patience
+        for thread in self._threads:
+            while thread.is_alive() and time.monotonic() < deadline:  # see `result_of`
+                thread.join(min(_LOOK_UP_AFTER, patience))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _cancel_all(self) -> None:
         try:

@@ -1,10 +1,13 @@
-"""Ctrl-C in the lines in which the standard library gives back the lock of a future: a loop over blocks still ends."""
+"""Ctrl-C where a lock of the standard library is given back, or threads hang: a loop over blocks still ends."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,3 +89,60 @@ def test_a_loop_ends_after_ctrl_c(tmp_path: Path, fill: Callable[[Any, Any, Any]
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     assert n > 10
+
+
+def stands_in_a_lock(over: threading.Event) -> None:
+    over.wait(3 * LIMIT)
+
+
+def goes_round(over: threading.Event) -> None:
+    while not over.is_set():
+        pass
+
+
+@pytest.mark.parametrize("hang", [stands_in_a_lock, goes_round])
+@pytest.mark.parametrize("given", [False, True])
+def test_ctrl_c_does_not_wait_for_threads_that_hang(
+    tmp_path: Path, hang: Callable[[threading.Event], None], given: bool
+) -> None:
+    over, interrupted = threading.Event(), threading.Event()
+
+    def works(part: Any) -> Any:
+        if part[0] == 0:
+            return part
+        if not interrupted.is_set():
+            interrupted.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return hang(over)
+
+    @ReactorFunc
+    def early(pipe: Any) -> None:
+        pipe.send("a", np.arange(1000.0))
+
+    @ReactorFunc
+    def mapped(pipe: Any) -> Any:
+        a = yield pipe.receive("a")
+        out = pipe.allocate("b", specs.HdfArraySpec, shape=a.shape, dtype=a.dtype)
+        pipe.map_blocks(works, a, out=out, memory="8kB", workers=2)
+        pipe.send("b", out)
+
+    executor = ThreadPoolExecutor(2) if given else "threads"
+    try:
+        with Plant(tmp_path, executor=executor, durability="process") as plant:
+            plant.add_reactors(early, mapped)
+            begun = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                plant.produce("b")
+            assert time.monotonic() - begun < LIMIT
+            assert plant.produce("a")[-1] == 999
+            assert hang is stands_in_a_lock or all(not each.is_alive() for each in threads_of_maps())
+    finally:
+        over.set()
+        for thread in threads_of_maps():
+            thread.join()
+        if isinstance(executor, ThreadPoolExecutor):
+            executor.shutdown()
+
+
+def threads_of_maps() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pyplantx-map")]

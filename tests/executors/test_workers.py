@@ -200,6 +200,14 @@ class TestDeath:
         with job(pool, lambda: 1) as call:
             assert call() == 1
 
+    def test_of_one_that_can_not_answer_and_has_threads_of_its_own(self, pool):
+        def closes_all_there_is():
+            threading.Thread(target=time.sleep, args=(60,)).start()
+            os.closerange(3, 100)
+
+        with job(pool, closes_all_there_is) as call, pytest.raises(ReactorError, match="it ended with status 1"):
+            call()
+
     def test_of_those_that_were_idle_is_no_attempt(self, pool):
         def pid(_: int) -> int:
             time.sleep(0.05)  # long enough for the others to be asked, too

@@ -12,9 +12,9 @@ import pytest
 
 from pyplantx import Ingredient, ReactorFunc
 from pyplantx.errors import BadRequest, PyplantxError
-from pyplantx.gate import Gate
 from pyplantx.pipework import Request
-from pyplantx.run import Run
+from pyplantx.runs.run import Run
+from pyplantx.session.gate import Gate
 
 
 class Weird:
