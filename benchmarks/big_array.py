@@ -11,6 +11,10 @@ and hash; measured in the same run, since disks differ from minute to minute. It
 sums it. *and checked* hashes it meanwhile in a second thread, and then in both, as must be done by whoever lets no
 damaged byte pass: both need all of the memory's bandwidth.
 
+Between imports and clock all programs rest for a moment: NumPy's OpenBLAS starts a thread that spins for a tenth of a
+second before it first sleeps. Until then it takes one of two processors, and what is done beside the sum is done after
+it: all of these figures, but not those of one thread, would be too high by that.
+
 Memory is what the process had at most for itself (RssAnon, sampled), above what its imports took; mapped files don't
 count.
 """
@@ -28,6 +32,7 @@ import time
 from pathlib import Path
 
 SAMPLE_EVERY = 0.005  # seconds between two looks at the memory of a process
+REST = 0.3  # seconds until the threads that imports have started sleep
 
 PRELUDE = """
 import json, os, sys, time
@@ -146,6 +151,7 @@ def run(source: str, count: int, store: Path) -> tuple[float, int]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()
+        time.sleep(REST)
         base = most = anonymous(process.pid)
         process.stdin.write("go\n")
         process.stdin.flush()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pyplantx.basics.logs import log
 from pyplantx.blocks.handles import in_c_order, weakly
 from pyplantx.blocks.loop import note_nothing
-from pyplantx.blocks.outputs import Output, SharedFile, Spool
+from pyplantx.blocks.outputs import Output, Rewritten, SharedFile, Spool
 from pyplantx.core.trace import Digest
 from pyplantx.errors import PyplantxError
 from pyplantx.fingerprint.value import hash_text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyplantx.blocks.handles import Handle
     from pyplantx.blocks.logbook import Logbook
     from pyplantx.blocks.loop import Note
+    from pyplantx.blocks.passes import Passes
     from pyplantx.blocks.sources import Sources
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,7 +45,7 @@ class Attempt:
     grid : Grid
         Its blocks.
     outputs : dict
-        Place in the loop -> the array; all untouched.
+        Place in the loop -> the array; all untouched, but for that of a later pass.
     sources : Sources
         What it reads besides.
     look : callable, optional
@@ -54,9 +55,13 @@ class Attempt:
     in_place : bool
         Whether an output is read. In a map that is not so, blocks are written as a whole, whatever was in them; else
         what a killed run left there is blanked.
+    passes : Passes, optional
+        Over its only output, if it is one of several.
 
     Attributes
     ----------
+    passes
+        As given.
     finished : frozenset of int
         Blocks that need not be done again.
     fills, looks
@@ -72,7 +77,10 @@ class Attempt:
         look: Look | None = None,
         others: Others | None = None,
         in_place: bool = True,
+        passes: Passes | None = None,
     ) -> None:
+        self.passes = passes
+        self._number = 1 if passes is None else passes.number
         self.logbook, self._grid, self._handles, self._look = logbook, grid, outputs, look
         # From its end on it has none of them: who lets go of scratch space wants its room.
         self._arrays = {place: weakly(handle.array) for place, handle in outputs.items()}
@@ -82,10 +90,7 @@ class Attempt:
         self._bare = {place: handle for place, handle in outputs.items() if look is None and not handle.asks}
         self._unsent = set(outputs)
         self._sources, self.looks, self.fills = sources, sources.places, frozenset(outputs)
-        self._outputs: dict[int, Output] = {
-            place: (SharedFile if handle.data_path else Spool)(handle, logbook, place)
-            for place, handle in outputs.items()
-        }
+        self._outputs = {place: self._output(handle, place) for place, handle in outputs.items()}
         self.finished: frozenset[int] = frozenset()
         self._done = self._sure = 0  # blocks that are done; those up to which the function is known to have no state
         self._unsure: deque[tuple[int, dict[str, Any]]] = deque()
@@ -94,6 +99,8 @@ class Attempt:
         self._marks: dict[int, object] = {}  # the last write to each output when the loop was over
         try:
             if logbook.entries:
+                if passes is not None and self._number == 1:
+                    passes.expect(logbook.later())
                 self._take_up()
                 logbook.entries.clear()  # a line for each block that was finished
                 self._soiled = in_place
@@ -102,6 +109,16 @@ class Attempt:
                 output.begin()
         except OSError as error:  # a file system without second names, say
             logbook.give_up(error)
+        if passes is not None and self._number == 1:
+            passes.begin()
+        elif passes is not None:
+            passes.take(self.finished)
+
+    def _output(self, handle: Handle, place: int) -> Output:
+        if self.passes is not None:
+            first = self._number == 1
+            return SharedFile(handle, self.logbook, place, self.passes) if first else Rewritten(handle, self.passes)
+        return (SharedFile if handle.data_path else Spool)(handle, self.logbook, place)
 
     def _take_up(self) -> None:
         who = self.logbook.who
@@ -120,6 +137,8 @@ class Attempt:
         self.finished = frozenset(index for index, good in zip(wrote, whole) if good)
         for index in self.finished:
             self._written.put(index, wrote[index])
+        if self._number > 1:
+            return self._go_on_with_pass()
         damaged = len(wrote) - len(self.finished)
         if self._bare and (damaged or self._is_anything_ahead()):
             log().info(
@@ -140,6 +159,18 @@ class Attempt:
                 "%s: %d blocks of an interrupted run don't match their checksums and are done again", who, damaged
             )
         log().info("%s: %d of %d blocks were finished by an interrupted run", who, len(self.finished), self._grid.size)
+
+    def _go_on_with_pass(self) -> None:
+        """What the first pass has done again is as the pass before has left it."""
+        if not self.finished:
+            self.logbook.begin()
+        log().info(
+            "%s: %d of %d blocks had been through pass %d over the array",
+            self.logbook.who,
+            len(self.finished),
+            self._grid.size,
+            self._number,
+        )
 
     def _of_the_same(self, lines: Sequence[dict[str, Any]]) -> dict[int, list[Digest]]:
         """Blocks whose sources are what they were, with what was written to them."""
@@ -214,6 +245,9 @@ class Attempt:
         if not self.logbook.going:
             return note_nothing
         read = self._sources.taken(block)
+        if self._number > 1 and self.passes is not None and not self.passes.go_on:
+            self.logbook.void()
+            return note_nothing
         if self._sources.is_altered(block) or self._others is not None and self._others.are_altered():
             self.wrote_elsewhere(None)
             return note_nothing
@@ -262,6 +296,8 @@ class Attempt:
         """The loop has ended, and writes nothing more. What it has read and filled is not kept any more."""
         self._sources.let_go()
         self._look = self._others = None
+        if self.passes is not None:
+            self.passes.end()
         self._marks = {place: getattr(handle.array, "last_write", None) for place, handle in self._handles.items()}
         self._handles, self._bare = {}, {}
         for output in self._outputs.values():
@@ -274,6 +310,14 @@ class Attempt:
             if look() is array and mark is not None and mark is array.last_write:
                 wrote = self._written.of_output(number)
                 return None if wrote is None else hash_text("\n".join([str(self._grid), *wrote]))
+        return None
+
+    def left(self, array: Any) -> Digest | None:
+        """The digest of what this pass has left in an array; None if it is not through, or others wrote there."""
+        for place, look in self._arrays.items():
+            if look() is array and place in self._marks and self._marks[place] is array.last_write:
+                wrote = self._written.of_output(0)
+                return None if wrote is None or self.logbook.is_broken else hash_text("\n".join(wrote))
         return None
 
     def given(self, block: Block, place: int, part: Any) -> None:
@@ -316,6 +360,8 @@ class Attempt:
         """An array is about to be sent: it must not be altered through our name of its file any more."""
         for place, look in self._arrays.items():
             if look() is array:
+                if self.passes is not None:
+                    self.passes.look()
                 self._allocations[place].before_publishing.append(self._outputs[place].sealing)
 
     def sent(self, array: Any, address: Digest) -> None:
@@ -329,6 +375,11 @@ class Attempt:
         if not self._unsent:  # whoever has a block has the loop, and this: not the arrays
             self._handles, self._outputs = {}, {}
             self._arrays, self._allocations = {}, {}
+
+    @property
+    def is_later(self) -> bool:
+        """Whether it is a later pass over an array."""
+        return self._number > 1
 
     @property
     def is_done_with(self) -> bool:

@@ -17,6 +17,8 @@ The lines of a ledger, as JSON objects:
 - ``{"asked": key, "rows": [[array, shape, low, high, digest], ...], "saw": [...]}`` and
   ``{"key": key, "value": {...}, "rows": [...], "saw": [...]}``: a checkpoint of a run that appends to datasets was
   first asked for, or kept, and what was appended since the line before (`pyplantx.blocks.journal`);
+- ``{"next": key, "saw": []}``: all blocks were finished, and another pass over the same array was begun, in the
+  workspace with that key (`pyplantx.blocks.passes`);
 - ``{"back": count, "saw": []}``: of those lines the first so many count, and what follows.
 
 Each but the first has ``"during"``, too: ``[from, to]``, seconds since 1970: when the run that wrote the line began
@@ -28,13 +30,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.basics.logs import log
 from pyplantx.core.trace import Digest, Group, Observation, Question, Step, branch_key
 from pyplantx.errors import DamagedObject, PyplantxError
 from pyplantx.fingerprint.value import hash_text
+from pyplantx.warehouse.files import is_address
 
 if TYPE_CHECKING:
     from pyplantx.warehouse.resume import Workspace, Workspaces
@@ -267,6 +271,15 @@ class Logbook:
                 return self._spaces.copy_object(entry["address"], entry["part"], target)
         raise DamagedObject("the file of an output of an interrupted run is gone")
 
+    def later(self) -> Iterator[dict[int, Digest]]:
+        """What the passes that followed this one have left: block -> digest."""
+        entries, known = self.entries, {self.workspace.key}
+        while (key := _next_of(entries)) is not None and key not in known:
+            known.add(key)
+            entries = self._spaces.peek(self._host.reactor.id, key)[1:]
+            entries = list(takewhile(_makes_sense, entries))
+            yield {entry["block"]: entry["wrote"][0] for entry in entries if len(entry.get("wrote", ())) == 1}
+
     def keep_value(self, value: Any, number: int) -> dict[str, Any]:
         """See `Workspace.write_value`."""
         return self.workspace.write_value(f"value-{number}", value, self._spaces.registry)
@@ -306,6 +319,10 @@ def save_value(logbook: Logbook, value: Any) -> dict[str, Any]:
 # -- lines ----------------------------------------------------------------------------------------
 
 
+def _next_of(entries: Sequence[dict[str, Any]]) -> Digest | None:
+    return next((entry["next"] for entry in reversed(entries) if "next" in entry), None)
+
+
 def _undone(entries: Sequence[dict[str, Any]]) -> frozenset[int]:
     """Places of the lines that later ones take back."""
     standing: list[int] = []
@@ -340,6 +357,10 @@ def _is_span(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return type(value) is str
+
+
+def _is_key(value: Any) -> bool:
+    return _is_text(value) and is_address(value)  # it names a folder
 
 
 def _are_texts(value: Any) -> bool:
@@ -382,10 +403,11 @@ _LINES = {
     frozenset(("asked", "rows", "saw")),
     frozenset(("key", "value", "rows", "saw")),
     frozenset(("back", "saw")),
+    frozenset(("next", "saw")),
 }
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **{"block": _is_number, "wrote": _are_texts, "read": _are_texts, "saw": _are_observations, "value": _is_kept},
     **{"sealed": _is_number, "address": _is_text, "part": _is_text, "during": _is_span},
     **{"asked": _is_text, "key": _is_text, "rows": _are_rows, "back": _is_number},
-    "spent": _is_time,
+    **{"spent": _is_time, "next": _is_key},
 }

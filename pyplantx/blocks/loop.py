@@ -333,6 +333,7 @@ class BlockLoop:
         if padded and self._open and any(self._grid.halo):
             self._padded[id(array)] = array
         if place is None or not self._open:
+            self._tell_others(array, writes=False)
             return array.read_block(tuple(block.padded if padded else block))
         if place in self._stored:
             self._check_halo(array)
@@ -355,6 +356,7 @@ class BlockLoop:
             self.settle()
             if self._keeper is not None:
                 self._keeper.wrote_elsewhere(array)
+            self._tell_others(array, writes=True)
             array.write_block(tuple(block), value)
             return
         if self._keeper is not None and place not in self._keeper.fills:
@@ -397,7 +399,7 @@ class BlockLoop:
 
     def _tell_others(self, array: Any, writes: bool) -> None:
         for watch in getattr(array, "watchers", ()):
-            if not _belongs(watch, self):
+            if not _belongs(watch, self) and getattr(getattr(watch, "__self__", None), "walker", None) is not self:
                 watch(writes)
 
     # ----------------------------------------------------------------- errors

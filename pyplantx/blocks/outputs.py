@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pyplantx.basics.disk import free_bytes
 from pyplantx.blocks.handles import digest_of
 from pyplantx.errors import DamagedObject
-from pyplantx.warehouse.files import read_ordinary
+from pyplantx.warehouse.files import is_address, read_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyplantx.blocks.geometry import Block
     from pyplantx.blocks.handles import Handle
     from pyplantx.blocks.logbook import Logbook
+    from pyplantx.blocks.passes import Passes
     from pyplantx.core.trace import Digest
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -67,10 +68,12 @@ class SharedFile:
         Of the loop.
     place : int
         Of the array in the loop.
+    passes : Passes, optional
+        Over the array, if others may follow this one.
     """
 
-    def __init__(self, handle: Handle, logbook: Logbook, place: int) -> None:
-        self._handle, self._logbook, self._place = handle, logbook, place
+    def __init__(self, handle: Handle, logbook: Logbook, place: int, passes: Passes | None = None) -> None:
+        self._handle, self._logbook, self._place, self._passes = handle, logbook, place, passes
         self._workspace, self._name = logbook.workspace, f"data-{place}"
         self.part = os.path.basename(handle.data_path or "")  # what the store will call it
 
@@ -88,7 +91,8 @@ class SharedFile:
         self._workspace.unlink(adopted)
 
     def is_whole(self, block: Block, digest: Digest) -> bool:
-        return self._handle.digest(block) == digest
+        found = self._handle.digest(block)
+        return found == digest or (self._passes is not None and self._passes.is_later(block.index, found))
 
     def restore(self, block: Block) -> None:
         """It is there already."""
@@ -107,6 +111,42 @@ class SharedFile:
 
     def sealing(self) -> None:
         self._workspace.unlink(self._name)
+
+
+class Rewritten:
+    """An output that an earlier pass has filled, whose workspace has its file.
+
+    Parameters
+    ----------
+    handle : Handle
+        As in `SharedFile`.
+    passes : Passes
+        Over the array.
+    """
+
+    def __init__(self, handle: Handle, passes: Passes) -> None:
+        self._handle, self._passes = handle, passes
+
+    def take_up(self) -> None:
+        """The first pass has done it."""
+
+    def is_whole(self, block: Block, digest: Digest) -> bool:
+        return is_address(digest) and self._passes.has(block.index, digest)
+
+    def restore(self, block: Block) -> None:
+        """It is there already."""
+
+    def begin(self) -> None:
+        """It stays by its name in the first workspace."""
+
+    def finished(self, block: Block, written: Array | None) -> Digest:
+        return self._handle.digest(block) if written is None else digest_of(written)
+
+    def over(self) -> None:
+        del self._handle
+
+    def sealing(self) -> None:
+        """That is up to the first pass."""
 
 
 class Spool:

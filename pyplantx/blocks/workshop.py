@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.basics.loaded import is_of
@@ -28,6 +30,7 @@ from pyplantx.blocks.inplace import check_output, has_common
 from pyplantx.blocks.logbook import Host, Logbook, covered, place_of
 from pyplantx.blocks.loop import BlockLoop, Keeper, has_ended
 from pyplantx.blocks.maps import Hands
+from pyplantx.blocks.passes import Passes, passes_of
 from pyplantx.blocks.progress import Tell
 from pyplantx.blocks.reduction import Reduction
 from pyplantx.blocks.sources import Sources
@@ -78,6 +81,9 @@ class Workshop:
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
         self._late: BaseException | None = None
         self._ended = self._let_go = False
+        self._passes: weakref.WeakSet[Passes] = weakref.WeakSet()
+        self._ahead: list[Passes] = []  # those that have taken something up
+        self._is_astray = False
         self._spared: set[tuple[float, float]] = set()  # see `Logbook`; of those that were let go of
         self._made = time.time()
 
@@ -205,7 +211,9 @@ class Workshop:
     # ----------------------------------------------------------------- what checkpoints ask
 
     def keeps_more(self) -> None:
-        """A value is kept, or asked for, in the loops that are open."""
+        """A value is kept, or asked for, in the loops that are open. It may be made from all that was allocated."""
+        for passes in self._passes:
+            passes.look()
         for loop in self._loops:
             loop.keeps_more()
 
@@ -256,7 +264,7 @@ class Workshop:
     @property
     def must_begin_again(self) -> bool:
         """Whether the run can't go on with what it was given of an earlier one: what it makes is worth nothing."""
-        return self._checkpoints.must_begin_again
+        return self._is_astray or self._checkpoints.must_begin_again or any(each.is_astray for each in self._ahead)
 
     def check(self) -> None:
         """Raise what a loop that was left early could not raise."""
@@ -302,6 +310,9 @@ class Workshop:
         self._forget()
 
     def _forget(self) -> None:
+        for passes in self._passes:
+            passes.close()
+        self._ahead = []
         self._logbooks, self._attempts = [], []
         self._checkpoints.clear()
 
@@ -335,8 +346,14 @@ class Workshop:
         self, grid: Grid, handles: list[Handle], progress: Tell | None, keeper: Keeper | None, resume: bool
     ) -> BlockLoop:
         late = self._note_late
+        passes = keeper.passes if isinstance(keeper, Attempt) else None
+        for other in [passes_of(handle.array) for handle in handles if handle.tells]:
+            if other is not None and other is not passes:
+                other.look()
         loop = BlockLoop(grid, handles, self._who, progress=progress, keeper=keeper, resumes=resume, on_late_error=late)
         self._loops.append(loop)
+        if passes is not None:
+            passes.walker = loop
         return loop
 
     def _over(self, loop: BlockLoop) -> None:
@@ -363,6 +380,8 @@ class Workshop:
         """Of a loop whose body is the reactor's: it fills the allocated arrays that nobody has written to yet."""
         allocated = {place: handle for place, handle in enumerate(handles) if handle.allocation is not None}
         outputs = {place: handle for place, handle in allocated.items() if handle.untouched}
+        if not outputs and len(allocated) == 1 and all(passes_of(handle.array) for handle in allocated.values()):
+            outputs = allocated
         for place, handle in allocated.items():
             if place not in outputs and isinstance(handle, MapHandle):
                 log().warning(
@@ -414,21 +433,64 @@ class Workshop:
         """Of a loop that fills some arrays; None if it can't be resumed. `captured`: of a map."""
         if self.spaces is None or not outputs or any(handle.allocation is None for handle in outputs.values()):
             return None
-        if not all(handle.untouched for handle in outputs.values()):
+        before = self._pass_before(grid, outputs)
+        if before is None and not all(handle.untouched for handle in outputs.values()):
             log().info(
                 "%s: after a kill this loop begins anew: what it fills was written to, or resized, before", self._who
             )
             return None
         standing = "" if captured is None else captured.digest
         read = self._sources(sources, exposed=captured is None)
-        logbook = self.logbook("\n".join([kind, str(grid), *map(_described, outputs.values()), standing, read.key]))
+        over = [] if before is None else [f"over {before[1]}"]
+        words = [kind, str(grid), *map(_described, outputs.values()), standing, read.key, *over]
+        logbook = self.logbook("\n".join(words))
         if logbook is None:
             return None
         look = None if captured is None else captured.look
         others = Others(self._beside(outputs)) if captured is None else None
-        attempt = Attempt(logbook, grid, outputs, read, look, others, in_place)
+        passes = self._first_pass(grid, outputs, logbook) if before is None else self._next_pass(before[0], logbook)
+        attempt = Attempt(logbook, grid, outputs, read, look, others, in_place, passes)
         self._attempts.append(attempt)
+        if passes is not None and passes.are_ahead and passes not in self._ahead:
+            self._ahead.append(passes)
         return attempt
+
+    # -- several passes in place
+
+    def _pass_before(self, grid: Grid, outputs: dict[int, Handle]) -> tuple[Attempt, Digest] | None:
+        """What has filled the only output, and the digest of what it has left there; None if a loop begins afresh."""
+        passes = passes_of(next(iter(outputs.values())).array) if len(outputs) == 1 else None
+        if passes is None or passes.grid != str(grid) or not passes.go_on:
+            return None
+        (array,) = [handle.array for handle in outputs.values()]
+        found = [attempt for attempt in self._attempts if attempt.passes is passes]
+        left = found[-1].left(array) if found else None
+        return None if left is None else (found[-1], left)
+
+    def _first_pass(self, grid: Grid, outputs: dict[int, Handle], logbook: Logbook) -> Passes | None:
+        """Of those that may follow: over a single dataset whose file is its own, and which tells who looks at it."""
+        (handle, *more) = outputs.values()
+        if more or not handle.asks or not handle.tells or handle.data_path is None or passes_of(handle.array):
+            return None
+        passes = Passes(self._who, str(grid), partial(self._lose, logbook))
+        handle.array.watchers += (passes.watch,)
+        self._passes.add(passes)
+        return passes
+
+    def _next_pass(self, before: Attempt, logbook: Logbook) -> Passes | None:
+        passes = before.passes
+        before.logbook.add({"next": logbook.workspace.key, "saw": []})
+        if passes is not None:
+            passes.number += 1
+        if before.is_later:  # nobody asks for it again: there may be thousands
+            self._attempts.remove(before)
+            self.let_go_of(before.logbook)
+        return passes
+
+    def _lose(self, logbook: Logbook) -> None:
+        """What was taken up is of no use, and what the run makes of it neither."""
+        self._is_astray = True
+        logbook.void()
 
     def _beside(self, outputs: dict[int, Handle]) -> list[Any]:
         """What is allocated and not sent, without the outputs of a loop."""

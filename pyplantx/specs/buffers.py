@@ -21,6 +21,9 @@ LAID_OUT = 1 << 20
 #: only the pages that are written to cost any. The mmap module has no name for it.
 NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_AT_ONCE = 15 << 20  #: bytes that are let go of at once: four blocks, without the pages at their borders
+
 
 def slices(buffer: memoryview) -> Iterator[memoryview]:
     """A contiguous buffer in pieces that stay in the processor's cache while they are hashed and written."""
@@ -90,12 +93,14 @@ class FilePages:
         A shared, read-only map of the whole file.
     address : int
         Where it begins in memory.
+    at_once : int
+        Bytes that are let go of at once.
     """
 
-    __slots__ = ("_address", "_seen", "_view")
+    __slots__ = ("_address", "_at_once", "_seen", "_view")
 
-    def __init__(self, whole: mmap.mmap, address: int) -> None:
-        self._view, self._address = memoryview(whole), address
+    def __init__(self, whole: mmap.mmap, address: int, at_once: int) -> None:
+        self._view, self._address, self._at_once = memoryview(whole), address, at_once
         self._seen: list[tuple[int, int]] = []  # pages to be let go of
 
     def bytes_at(self, start: int, stop: int) -> memoryview | None:
@@ -107,13 +112,13 @@ class FilePages:
     def let_go(self, start: int, stop: int) -> None:
         """These bytes were looked at: they stay in the page cache, and no longer count as memory of this process.
 
-        That happens when there are some of them. Each time every processor on which a thread of this process runs is
-        stopped: 35 µs for a block, where hashing takes 120.
+        That happens when there are enough of them. Each time every processor on which a thread of this process runs is
+        stopped: 35 to 130 µs, where hashing a block takes 120 to 300.
         """
         first, end = -(-start // _PAGE) * _PAGE, stop & -_PAGE  # somebody may be looking at the rest of a border's page
         if first < end:
             self._seen.append((first, end))
-        if len(self._seen) >= _AT_ONCE:
+        if sum([end - first for first, end in self._seen]) >= self._at_once:
             seen, self._seen = self._seen, []
             for first, end in _joined(sorted(seen)):
                 madvise()(self._address + first, end - first, DONT_NEED)
@@ -130,7 +135,7 @@ def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield begin, end
 
 
-def file_pages(fd: int, size: int) -> FilePages | None:
+def file_pages(fd: int, size: int, at_once: int = _AT_ONCE) -> FilePages | None:
     """The pages of a file; None where that is not possible, or NumPy, which knows addresses, is not loaded.
 
     Parameters
@@ -139,6 +144,8 @@ def file_pages(fd: int, size: int) -> FilePages | None:
         Descriptor of the file; may be closed afterwards.
     size : int
         Bytes of the file, at least one.
+    at_once : int
+        Bytes that are let go of at once: so many more may count as this process's.
     """
     numpy = sys.modules.get("numpy")
     if numpy is None or sys.platform != "linux":
@@ -147,16 +154,13 @@ def file_pages(fd: int, size: int) -> FilePages | None:
 
     try:
         whole = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-        return FilePages(whole, numpy.frombuffer(whole, "u1").__array_interface__["data"][0])
+        return FilePages(whole, numpy.frombuffer(whole, "u1").__array_interface__["data"][0], at_once)
     except (OSError, ValueError, AttributeError):  # no address space for it; or the file is shorter; or half a NumPy
         return None
 
 
 #: What `madvise` is asked for (Linux); others refuse some.
 WILL_NEED, DONT_NEED, COLD, POPULATE_READ, POPULATE_WRITE = 3, 4, 20, 22, 23
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_AT_ONCE = 4  #: ranges that are let go of at once
 
 
 @cache

@@ -288,9 +288,9 @@ class HdfDataset(ArrayFacts):
         region = parse(selection, self.shape)
         covers = region is not None and region.shape == region.lengths == source.shape
         for rows in slabs(self.shape, self.dtype.itemsize, _SLAB) if covers else ():
-            self._writing(rows).write(rows, source.backend.read(rows))
+            self._writing(rows).write(rows, source._reading().read(rows))
         if not covers:
-            self._writing(selection).write(selection, source.backend.read(...))
+            self._writing(selection).write(selection, source._reading().read(...))
 
     def write_direct(self, source: Any, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Write from an existing array, as h5py does."""

@@ -458,6 +458,8 @@ class Environments:
         try:
             with self._copying:
                 _copy_env(self.meta, path, durable=self._durable)
+        except lmdb.DiskError as error:  # what LMDB calls a full disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
         except lmdb.Error as error:
             raise OSError(str(error)) from error
 

@@ -378,6 +378,12 @@ class Workspaces:
             self._known.add(name)
         return workspace
 
+    def peek(self, reactor: str, key: Digest) -> list[dict[str, Any]]:
+        """The lines of a ledger of the reactor, without taking it; none if there is no such ledger."""
+        ledger = Ledger(os.path.join(self._root, hash_text(reactor), key, _LEDGER), key)
+        ledger.read()
+        return ledger.entries
+
     def open_value(self, workspace: Workspace, kept: dict[str, Any]) -> Any:
         """A value kept in a workspace.
 

@@ -39,6 +39,13 @@ _IN_PLACE = 1 << 18
 
 _OPEN, _BUSY, _RIGHT = 0, 1, 2  # what is known of a block: nothing yet; somebody is checking it; it is right
 _OPEN_BYTE, _BUSY_BYTE, _RIGHT_BYTE = b"\0", b"\1", b"\2"
+_TAKEN = (_BUSY_BYTE, _RIGHT_BYTE)
+
+#: Blocks that are claimed, brought in and let go of in one: each of these costs 10 to 35 µs, a block's hash 120 to 300.
+_TOGETHER = 4
+
+#: Bytes that are let go of in one: whoever has a file checked as a whole has a map of all of it.
+_LET_GO = 60 << 20
 
 #: What a file that is whole can meet: this process has no room for it, or its file system is not there just now.
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -104,7 +111,7 @@ class PartCheck:
         self._states = bytearray((_RIGHT_BYTE if right else _OPEN_BYTE) * self.cut.count)
         self._lock = threading.RLock()  # by itself, not through the condition: see `interrupts.py`
         self._changed = threading.Condition(self._lock)
-        self._busy: dict[int, int] = {}  # thread -> the block that it is checking
+        self._busy: dict[int, range] = {}  # thread -> the blocks that it is checking
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:  # and `os` may be gone, at the end of the interpreter
@@ -130,7 +137,7 @@ class PartCheck:
             wanted = self.damage is None and not self.is_whole
             if wanted and self._fd < 0:
                 self._fd = fd
-                self._pages = file_pages(fd, self.cut.size) if self.cut.size > AT_ONCE else None
+                self._pages = file_pages(fd, self.cut.size, _LET_GO) if self.cut.size > AT_ONCE else None
                 return True
         close_read(fd)
         return wanted
@@ -156,24 +163,28 @@ class PartCheck:
         buffer = bytearray()
         while goes_on() and self.damage is None:
             try:
-                index = self._claim()
-                if index is None:
+                claimed = self._claim()
+                if not claimed:
                     return
-                if self._pages is None or not self._check_in_place(index, self._pages):
-                    buffer = self._check_copy(index, buffer)
+                if self._pages is None or not self._check_in_place(claimed, self._pages):
+                    for index in claimed:
+                        buffer = self._check_copy(index, buffer)
             except DamagedObject:
                 return  # it is noted; whoever waits raises it
             finally:
                 self._leave()
 
-    def _check_in_place(self, index: int, pages: FilePages) -> bool:
-        """Check a block where it lies in the page cache; False if the system can't bring it in."""
-        start, stop = self.cut.span(index)
+    def _check_in_place(self, indices: range, pages: FilePages) -> bool:
+        """Check neighbouring blocks where they lie in the page cache; False if the system can't bring them in."""
+        start, stop = self.cut.span(indices[0])[0], self.cut.span(indices[-1])[1]
         view = pages.bytes_at(start, stop)
-        if view is not None:
-            self._compare(index, view)
-            pages.let_go(start, stop)
-        return view is not None
+        if view is None:
+            return False
+        for index in indices:
+            first, end = self.cut.span(index)
+            self._compare(index, view[first - start : end - start])
+        pages.let_go(start, stop)
+        return True
 
     def _check_copy(self, index: int, buffer: bytearray) -> bytearray:
         """Read a block and check it; the buffer for the next one."""
@@ -185,22 +196,27 @@ class PartCheck:
         self._compare(index, view)
         return buffer
 
-    def _claim(self) -> int | None:
+    def _claim(self) -> range:
+        """Neighbouring blocks that nobody else is checking; fewer towards the end, where all who check share them."""
         with self._lock:
-            index = self._states.find(_OPEN_BYTE) if self._fd >= 0 else -1
-            if index < 0:
-                return None
-            self._busy[threading.get_ident()] = index  # first, so that an interrupt here leaves nothing claimed
-            self._states[index] = _BUSY
-            return index
+            first = self._states.find(_OPEN_BYTE) if self._fd >= 0 else -1
+            if first < 0:
+                return range(0)
+            stop = first + max(1, min(_TOGETHER, self._states.count(_OPEN_BYTE) // 8))
+            taken = [found for found in (self._states.find(byte, first, stop) for byte in _TAKEN) if found >= 0]
+            claimed = range(first, min(taken, default=stop))
+            self._busy[threading.get_ident()] = claimed  # first, so that an interrupt here leaves nothing claimed
+            self._states[first : claimed.stop] = _BUSY_BYTE * len(claimed)
+            return claimed
 
     def _leave(self) -> None:
         with self._lock:
-            index = self._busy.get(threading.get_ident())
-            if index is None:
+            claimed = self._busy.get(threading.get_ident())
+            if claimed is None:
                 return
-            if self._states[index] == _BUSY:  # interrupted
-                self._states[index] = _OPEN
+            for index in claimed:
+                if self._states[index] == _BUSY:  # interrupted
+                    self._states[index] = _OPEN
             del self._busy[threading.get_ident()]
             self._close_if_over()
             self._changed.notify_all()
@@ -275,7 +291,7 @@ class PartCheck:
         """Check a block of which only some is wanted, without a copy of all of it; False if it must be read."""
         start, stop = self.cut.span(index)
         pages = file_pages(fd, self.cut.size) if stop - start >= _IN_PLACE else None
-        return pages is not None and self._check_in_place(index, pages)
+        return pages is not None and self._check_in_place(range(index, index + 1), pages)
 
     def _end_of_right(self, index: int) -> int:
         after = [found for found in (self._states.find(byte, index) for byte in (_OPEN_BYTE, _BUSY_BYTE)) if found >= 0]

@@ -261,6 +261,16 @@ class TestLookingOtherwise:
         dst[blocks[1]] = src[blocks[1]]
         assert (dst.data[4:8] == src.data[4:8]).all()
 
+    def test_a_block_of_a_loop_that_does_not_name_a_dataset_is_a_look_at_it(self):
+        src, dst, grid = arrays()
+        ended = list(loop_over(grid, src, dst))
+        other = FakeDataset(src.data)
+        told: list[bool] = []
+        other.watchers += (told.append,)
+        for b in loop_over(grid, src, dst):
+            other[b] = other[ended[b.index]]
+        assert told == [False, True] * grid.size
+
 
 def full(what: str, number: int) -> Any:
     """A disk that is full from one row on."""

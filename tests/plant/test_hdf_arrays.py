@@ -310,3 +310,22 @@ def test_scratch_space_that_is_looked_at_after_the_end_says_so(open_plant: Calla
             look()
     with pytest.raises(BadRequest if options else WarehouseError):
         kept[0].mapped()
+
+
+@pytest.mark.parametrize(("length", "region"), [(8, np.s_[:]), (16, np.s_[::2])])
+def test_copying_a_dataset_is_a_look_at_it(tmp_path: Path, length: int, region: slice) -> None:
+    """In a loop over it something may wait to be written, which the copy has to have."""
+
+    @ReactorFunc
+    def copies(pipe: Any) -> None:
+        source = pipe.allocate("source", specs.HdfArraySpec, shape=(8, 4))
+        copy = pipe.allocate("copy", specs.HdfArraySpec, shape=(length, 4))
+        looked: list[bool] = []
+        source.watchers += (looked.append,)
+        copy[region] = source
+        assert looked == [False]
+        pipe.send("source", source)
+        pipe.send("copy", copy)
+
+    with Plant(tmp_path / "plant") as plant:
+        plant.run_reactor(copies)

@@ -57,3 +57,18 @@ def test_the_error_says_how_much_was_wanted(small_disk: Path) -> None:
     with pytest.raises(WarehouseFull, match="8,000,000 bytes were to be written, [0-9,]+ bytes free"):
         send(warehouse, "x", np.ones(1_000_000))
     warehouse.close()
+
+
+def test_a_full_disk_at_the_backup_is_called_so(small_disk: Path) -> None:
+    warehouse = Warehouse(small_disk / "plant", durability="process")
+    for number in range(20):
+        send(warehouse, f"x{number}", f"{number} " * 3_000)
+    warehouse.sync()
+    ballast = small_disk / "ballast"
+    _fill(ballast)
+    with pytest.raises(WarehouseFull, match="the index can't be backed up: no space left"):
+        warehouse.close()
+    ballast.unlink()
+    again = Warehouse(small_disk / "plant", durability="process")
+    assert fetch(again, "x19") == "19 " * 3_000
+    again.close()

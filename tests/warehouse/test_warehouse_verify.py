@@ -610,7 +610,8 @@ def test_a_file_that_is_cut_off_meanwhile_is_damage_and_kills_nobody(layout: Lay
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_checking_in_place_leaves_nothing_mapped(layout: Layout) -> None:
+def test_checking_in_place_leaves_nothing_mapped(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_LET_GO", 3 * BLOCK)
     size = 16 * BLOCK
     sealed, path = stored(layout, random_bytes(size))
     fd = os.open(path, os.O_RDONLY)
@@ -638,11 +639,32 @@ def test_pages_are_let_go_of_a_few_blocks_at_once(layout: Layout, monkeypatch: p
         return int(real(address, length, advice))
 
     monkeypatch.setattr(buffers, "madvise", lambda: noted)
+    monkeypatch.setattr(verify, "_LET_GO", 4 * BLOCK - 2 * 4096)
     assert check.begin(fd)
     check.work()
     assert check.is_whole
-    assert len(dropped) == 4
-    assert all(4 * BLOCK - 2 * 4096 <= length <= 4 * BLOCK for length in dropped)
+    assert 3 <= len(dropped) <= 4
+    assert all(4 * BLOCK - 2 * 4096 <= length <= 5 * BLOCK for length in dropped)
+
+
+def test_blocks_are_claimed_together_around_those_that_are_known(tmp_path: Path) -> None:
+    count = 40
+    (tmp_path / "data").write_bytes(data := random_bytes(count * 100))
+    digests = [hash_bytes(data[start : start + 100]) for start in range(0, len(data), 100)]
+    part = make_part("data", len(data), digests, PartLayout(0, 100, len(data)))
+    fd = os.open(tmp_path / "data", os.O_RDONLY)
+    check = PartCheck(str(tmp_path / "data"), part, stamp_of(os.fstat(fd)))
+    check.read_into(fd, memoryview(bytearray(100)), 300)
+    assert check.begin(fd)
+    claims: list[range] = []
+    while claimed := check._claim():
+        claims.append(claimed)
+        for index in claimed:
+            check._states[index] = verify._RIGHT
+        check._leave()
+    assert claims[:2] == [range(3), range(4, 8)]
+    assert sorted(index for claimed in claims for index in claimed) == [*range(3), *range(4, count)]
+    assert len(claims[-1]) == 1  # what is left at the end is shared by all who check
 
 
 @pytest.mark.parametrize(
