@@ -33,7 +33,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_index_on_a_network_file_system_is_refused(shared: Path) -> None:
     for options in ({}, {"read_only": True}):
         with pytest.raises(WarehouseError, match="nfs4 server:/export, mounted on /shared") as caught:
-            Warehouse(shared, **options)
+            Warehouse(shared, **options).close()
         assert "index=" in caught.value.hint and "network_index=True" in caught.value.hint
     assert not shared.exists()
 
@@ -94,7 +94,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def refused(match: str, store: Path, **options: Any) -> WarehouseError:
     before = files(store)
     with pytest.raises(WarehouseError, match=match) as caught:
-        Warehouse(store, durability="process", **options)
+        Warehouse(store, durability="process", **options).close()
     assert files(store) == before
     return caught.value
 
