@@ -16,6 +16,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import memos
 from pyplantx.fingerprint import value as values
+from pyplantx.fingerprint.additions import Additions
 from pyplantx.fingerprint.boundary import Boundary, Policy
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
@@ -118,6 +119,8 @@ class Fingerprinter:
             )
         self.memo = memo  # may be set later: a warehouse is opened with this object's `encode_value`
         self._boundary = Boundary(library_versions, _names("track", track), _names("library", library))
+        self._additions = Additions.of(self._boundary)
+        self._boundary.puts = self._additions.puts
         self._codes: dict[int, tuple[types.CodeType, str]] = {}
         self._parsed: dict[int, tuple[types.CodeType, Record]] = {}
         self._state = _STATE
@@ -138,12 +141,15 @@ class Fingerprinter:
         self._frozen = self._loaded = False
         self._left: tuple[int, dict[tuple[int, str], list[Any]]] = (0, {})
         self._caches_seen = 0  # how many of those that the describer has met were let go where need be
-        self._describer = Describer(self._boundary, self.record, self._settle, self._former, self._found)
+        self._additions.refresh()
+        self._describer = Describer(
+            self._boundary, self.record, self._settle, self._former, self._found, self._additions
+        )
         self._forget_roots()
 
     def _forget_roots(self) -> None:
         self._graph = Graph(self._describer.describe, self._describer.widen)
-        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._in_project)
+        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._is_plain)
         self._reaches.clear()
 
     @property
@@ -220,7 +226,9 @@ class Fingerprinter:
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
             return None
         text = self._record_text(function.__code__)
-        return text if is_closed(text) and self._in_project(function.__globals__) else None
+        if not is_closed(text) or not self._in_project(function.__globals__):
+            return None
+        return None if self._additions.count_for(function.__code__) else text
 
     def _in_project(self, namespace: dict[str, Any]) -> bool:
         known = self._project_globals.get(id(namespace))
@@ -233,6 +241,10 @@ class Fingerprinter:
     def is_library_module(self, name: str) -> bool:
         """Whether a module, which need not be loaded, is a library's."""
         return is_library_module(name, self._boundary)
+
+    def _is_plain(self, function: types.FunctionType) -> bool:
+        """Whether a function is the project's, and nothing that this has put into libraries counts for it."""
+        return self._in_project(function.__globals__) and not self._additions.count_for(function.__code__)
 
     def find_module(self, name: str) -> Any:
         """A module of the project, imported if need be; None if that fails."""
