@@ -53,6 +53,7 @@ from pyplantx.fingerprint.pieces import (
     read_cell,
     read_class,
     read_derived,
+    read_field,
     read_item,
     read_made_up,
     read_member,
@@ -60,7 +61,7 @@ from pyplantx.fingerprint.pieces import (
     read_registered,
     static_pin,
 )
-from pyplantx.fingerprint.places import DEFAULTS, FUNCTION_NOISE, Places, closure_label, global_label, reader
+from pyplantx.fingerprint.places import DEFAULTS, FUNCTION_NOISE, Places, closure_label, global_label
 from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, Record, mentioned
 from pyplantx.fingerprint.references import (
     LOCATION,
@@ -529,10 +530,11 @@ class Describer:
             if place is MISSING:
                 break
             label = f"{_label_inside(target, place, names[target.used : at])}.{names[at]}"
-            holder = self.places.before_runs(place, names[at], label, reader(place))
+            read = read_class if isinstance(place, type) else read_field
+            holder = self.places.before_runs(place, names[at], label, read)
             if holder is MISSING:  # what runs put there is no reason to run again
                 break
-            found = at + 1, (place, names[at], label, reader(place))
+            found = at + 1, (place, names[at], label, read)
         if found is None:
             return None
         used, slot = found
