@@ -127,6 +127,8 @@ class Additions:
     ----------
     version : int
         Grows with what there is.
+    in_classes : dict
+        Name -> what lies under it in classes; hardly ever is there anything.
     """
 
     def __init__(self, boundary: Boundary) -> None:
@@ -134,9 +136,10 @@ class Additions:
         self._modules: dict[str, tuple[Any, Any, _Source]] = {}  # of the project: the module, its spec
         self._cells: tuple[int, list[_Source]] = (0, [])
         self._loaded = -1
+        self._folders: dict[str, bool] = {}
         self._named: dict[int, tuple[Any, set[str]]] = {}  # namespace of a library -> names that are set by name
         self._open: dict[int, Any] = {}  # namespaces of libraries in which names are set by text
-        self._in_classes: dict[str, list[Addition]] = {}
+        self.in_classes: dict[str, list[Addition]] = {}
         self._everywhere: list[Addition] = []
 
     @classmethod
@@ -154,12 +157,12 @@ class Additions:
         if not self._look_at_cells() and not changed:
             return self.version
         before = self._told()
-        self._named, self._open, self._in_classes, self._everywhere = {}, {}, {}, []
+        self._named, self._open, self.in_classes, self._everywhere = {}, {}, {}, []
         found: dict[tuple[int, str], Addition] = {}
         for addition in self._in_sources():
             found.setdefault((id(addition.cls), addition.name), addition)
         for addition in found.values():
-            self._in_classes.setdefault(addition.name, []).append(addition)
+            self.in_classes.setdefault(addition.name, []).append(addition)
             if addition.name.startswith("__") or _replaces(addition, self._boundary):
                 self._everywhere.append(addition)
         self.version += before != self._told()
@@ -167,7 +170,7 @@ class Additions:
 
     def _told(self) -> object:
         named = {place: names for place, (_, names) in self._named.items()}
-        return named, set(self._open), self._in_classes, self._everywhere
+        return named, set(self._open), self.in_classes, self._everywhere
 
     def puts(self, namespace: Any, name: str) -> bool:
         """Whether the project puts something under a name into a library's module with this namespace."""
@@ -176,16 +179,12 @@ class Additions:
             return True
         return id(namespace) in self._open and _is_meant(namespace, name) and self._is_said(name)
 
-    def count_for(self, code: types.CodeType) -> bool:
-        """Whether anything in classes of libraries counts for some code; hardly ever is there anything in them."""
-        return bool(self._in_classes) and bool(self.seen_by(code))
-
     def seen_by(self, code: types.CodeType) -> list[Addition]:
         """What is in classes of libraries and counts for some code: it says its name, or the library calls it."""
-        if not self._in_classes:
+        if not self.in_classes:
             return []
         names = _said_in(code)
-        found = [one for name in self._in_classes.keys() & names for one in self._in_classes[name]]
+        found = [one for name in self.in_classes.keys() & names for one in self.in_classes[name]]
         found += [one for one in self._everywhere if one.name not in names]
         return sorted(found, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
 
@@ -207,12 +206,21 @@ class Additions:
         return bool(changed)
 
     def _is_new(self, name: str, module: Any) -> bool:
-        file = (instance_dict(module) or {}).get("__file__")  # one that loads lazily is not to be woken
-        if name in self._modules or type(file) is not str or not file.endswith(".py"):
+        if name in self._modules or name.startswith("pyplantx."):
             return False
-        if not self._boundary.policy[1] and is_library_file(file):
+        file = (instance_dict(module) or {}).get("__file__")  # one that loads lazily is not to be woken
+        if type(file) is not str or not file.endswith(".py"):
+            return False
+        if not self._boundary.policy[1] and self._lies_in_library(file):
             return False
         return not self._boundary.is_library(name, file)
+
+    def _lies_in_library(self, file: str) -> bool:
+        folder = file.rpartition("/")[0]
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._folders[folder] = is_library_file(file)
+        return known
 
     def _look_at_cells(self) -> bool:
         """Whether cells of a notebook were run."""
@@ -246,7 +254,8 @@ class Additions:
                 if holder is MISSING or not _is_assigned(source.text, at, chain, name):
                     continue
                 if isinstance(holder, type):
-                    yield Addition(holder, name)
+                    if not self._is_its_own(holder, name):
+                        yield Addition(holder, name)
                 elif _is_meant(vars(holder), name):
                     self._named.setdefault(id(vars(holder)), (vars(holder), set()))[1].add(name)
             for sets, chain in source.by_text:
@@ -270,11 +279,18 @@ class Additions:
             return held if self._boundary.owns_globals(vars(held)) and not name.startswith("pyplantx") else MISSING
         return held if isinstance(held, type) and self._is_open(held) else MISSING
 
+    def _is_its_own(self, cls: type, name: str) -> bool:
+        """Whether a class of a library holds a function of the library under a name: nobody has put another there."""
+        held = vars(cls).get(name)
+        return type(held) is types.FunctionType and self._boundary.owns_globals(held.__globals__)
+
     # --- what lies in classes -----------------------------------------------------------------------------
 
     def _is_open(self, cls: type) -> bool:
         """Whether something can be put into a class, and it is a library's."""
-        return bool(cls.__flags__ & HEAP_TYPE) and library_name(cls, self._boundary) is not None
+        if not cls.__flags__ & HEAP_TYPE or class_module(cls).partition(".")[0] == "pyplantx":
+            return False
+        return library_name(cls, self._boundary) is not None
 
     def _in_all(self, classes: Iterable[type]) -> Iterator[Addition]:
         """The code of the project that lies in some classes, if these are libraries'; itself or in a thin wrapper."""

@@ -234,7 +234,8 @@ class Fingerprinter:
         text = self._record_text(function.__code__)
         if not is_closed(text) or not self._in_project(function.__globals__):
             return None
-        return None if self._additions.count_for(function.__code__) else text
+        additions = self._additions
+        return None if additions.in_classes and additions.seen_by(function.__code__) else text
 
     def _in_project(self, namespace: dict[str, Any]) -> bool:
         known = self._project_globals.get(id(namespace))
@@ -244,7 +245,9 @@ class Fingerprinter:
 
     def _is_plain(self, function: types.FunctionType) -> bool:
         """Whether a function is the project's, and nothing that this has put into libraries counts for it."""
-        return self._in_project(function.__globals__) and not self._additions.count_for(function.__code__)
+        additions = self._additions
+        is_free = not (additions.in_classes and additions.seen_by(function.__code__))
+        return is_free and self._in_project(function.__globals__)
 
     # --- modules that are found by text ---------------------------------------------------------------
 
