@@ -79,6 +79,7 @@ class Workshop:
         self._checkpoints = Checkpoints(self, run, self._content_of)
         # Block of each open loop, and what a loop in it is like -> how many of these were begun.
         self._counts: dict[tuple[tuple[int, ...], str], int] = {}
+        self._reads_remains: bool | None = None  # see `_is_of_other_code`; None: not looked at
         self._late: BaseException | None = None
         self._ended = self._let_go = False
         self._passes: weakref.WeakSet[Passes] = weakref.WeakSet()
@@ -512,7 +513,7 @@ class Workshop:
             what = f"{where} {number} {what}"
         self._let_go_of_done()
         spaces, key = self.spaces, place_of(self._run, what)
-        if spaces is None or key is None:
+        if spaces is None or key is None or self._is_of_other_code():
             return None
         try:
             take = spaces.take_journal if journal else spaces.take
@@ -530,6 +531,14 @@ class Workshop:
             return None
         self._logbooks.append(logbook)
         return logbook
+
+    def _is_of_other_code(self) -> bool:
+        """Whether what is computed here may be of former code, which has left its results in a memo."""
+        if self._reads_remains is None:
+            self._reads_remains = self._run.world.reads_remains(self._run.reactor)
+            if self._reads_remains:
+                log().info("%s keeps nothing for after a kill: what it reads was filled by other code", self._who)
+        return self._reads_remains
 
 
 def _is_writeable(array: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -39,7 +39,7 @@ def module_name(name: str) -> str:
 
 def is_library_file(file: str) -> bool:
     """Whether a source or extension file belongs to an installed package or the standard library."""
-    path = os.path.abspath(file)
+    path = file if file[:1] == "/" and ".." not in file else os.path.abspath(file)
     return any(part in path for part in _SITE) or path.startswith(_STDLIB)
 
 
@@ -61,6 +61,8 @@ class Boundary:
     ----------
     imported : int
         How many imports were carried out so far because code would import a module.
+    puts : callable
+        Namespace of a library's module, name -> whether the project puts something there (`additions`).
     """
 
     def __init__(self, versions: str = "minor", track: Sequence[str] = (), library: Sequence[str] = ()) -> None:
@@ -70,6 +72,7 @@ class Boundary:
         self._known: dict[tuple[str, str | None], bool] = {}
         self._versions: dict[str, str] = {}
         self.imported = 0
+        self.puts: Callable[[Any, str], bool] = _puts_nothing
 
     @property
     def policy(self) -> Policy:
@@ -138,6 +141,10 @@ def module_file(name: str) -> str | None:
         return None
     file = getattr(module, "__dict__", {}).get("__file__")
     return file if isinstance(file, str) else None
+
+
+def _puts_nothing(namespace: Any, name: str) -> bool:
+    return False
 
 
 def _below(name: str, packages: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from pyplantx.core.trace import Digest
 from pyplantx.errors import CannotFingerprint, ConfigError, shown
 from pyplantx.fingerprint import memos
 from pyplantx.fingerprint import value as values
+from pyplantx.fingerprint.additions import Additions
 from pyplantx.fingerprint.boundary import Boundary, Policy
 from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
@@ -118,12 +119,14 @@ class Fingerprinter:
             )
         self.memo = memo  # may be set later: a warehouse is opened with this object's `encode_value`
         self._boundary = Boundary(library_versions, _names("track", track), _names("library", library))
+        self._additions = Additions.of(self._boundary)
+        self._boundary.puts = self._additions.puts
         self._codes: dict[int, tuple[types.CodeType, str]] = {}
         self._parsed: dict[int, tuple[types.CodeType, Record]] = {}
         self._state = _STATE
         self._met_state: set[tuple[int, str]] = set()  # what of it this one has to do with
         self._project_globals: dict[int, tuple[dict[str, Any], bool]] = {}
-        self._active = False
+        self._active = self._keeps_state = False  # the latter: state stays what it was, whatever a run does meanwhile
         #: Told what code names that finds modules by computed text: whoever watches it may have to begin with that.
         self.on_finders: Callable[[set[str]], None] | None = None
         self._forget()
@@ -137,13 +140,17 @@ class Fingerprinter:
         self._reaches: dict[int, _Reach] = {}
         self._frozen = self._loaded = False
         self._left: tuple[int, dict[tuple[int, str], list[Any]]] = (0, {})
+        self._other_ways: dict[Policy, Fingerprinter] = {}  # see `_in_the_way_of`
         self._caches_seen = 0  # how many of those that the describer has met were let go where need be
-        self._describer = Describer(self._boundary, self.record, self._settle, self._former, self._found)
+        self._additions.refresh()
+        self._describer = Describer(
+            self._boundary, self.record, self._settle, self._former, self._found, self._additions
+        )
         self._forget_roots()
 
     def _forget_roots(self) -> None:
         self._graph = Graph(self._describer.describe, self._describer.widen)
-        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._in_project)
+        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._is_plain)
         self._reaches.clear()
 
     @property
@@ -153,10 +160,15 @@ class Fingerprinter:
 
     def of_present(self) -> Fingerprinter:
         """Another one with the same rules that takes globals for what they hold now, even those that are state."""
-        versions, track, library = self._boundary.policy
+        other = self._alike(self._boundary.policy)
+        other._state = {}
+        return other
+
+    def _alike(self, policy: Policy) -> Fingerprinter:
+        """Another one, with these rules."""
+        versions, track, library = policy
         other = Fingerprinter(self.memo, library_versions=versions, track=track, library=library)
         other._codes, other._parsed = self._codes, self._parsed  # what was read once is read
-        other._state = {}
         return other
 
     # --- fingerprints ---------------------------------------------------------------------------------
@@ -220,13 +232,22 @@ class Fingerprinter:
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
             return None
         text = self._record_text(function.__code__)
-        return text if is_closed(text) and self._in_project(function.__globals__) else None
+        if not is_closed(text) or not self._in_project(function.__globals__):
+            return None
+        additions = self._additions
+        return None if additions.in_classes and additions.seen_by(function.__code__) else text
 
     def _in_project(self, namespace: dict[str, Any]) -> bool:
         known = self._project_globals.get(id(namespace))
         if known is None or known[0] is not namespace:
             known = self._project_globals[id(namespace)] = (namespace, not self._boundary.owns_globals(namespace))
         return known[1]
+
+    def _is_plain(self, function: types.FunctionType) -> bool:
+        """Whether a function is the project's, and nothing that this has put into libraries counts for it."""
+        additions = self._additions
+        is_free = not (additions.in_classes and additions.seen_by(function.__code__))
+        return is_free and self._in_project(function.__globals__)
 
     # --- modules that are found by text ---------------------------------------------------------------
 
@@ -281,6 +302,8 @@ class Fingerprinter:
         for obj in objs:
             self.fingerprint(obj)
         self._let_go()
+        if self._met_state:
+            self._look_in_other_ways()
         self._frozen = True  # what changes from now on was changed by running code
 
     def _let_go(self) -> None:
@@ -555,7 +578,7 @@ class Fingerprinter:
     def _note_state(self, changed: dict[tuple[int, str], State]) -> None:
         """Note state, and by which code it may have been filled: what it held before is still in there."""
         policy, users = self._boundary.policy, self._users(changed)
-        now = self._fillers(users)
+        now = self._fillers(users, self._callers)
         for key, state in changed.items():
             before, former, known = self._state.get(key), state.former, users[key]
             if before is not None and before.slot.owner is state.slot.owner:
@@ -577,7 +600,7 @@ class Fingerprinter:
         state = self._state.get((id(slot.owner), slot.key))
         if state is None:
             return slot
-        if state.slot.owner is slot.owner and slot.holds(*state.after):
+        if state.slot.owner is slot.owner and (self._keeps_state or slot.holds(*state.after)):
             slot.data, slot.refs = state.before
             self._met_state.add((id(slot.owner), slot.key))
         else:
@@ -610,9 +633,27 @@ class Fingerprinter:
     def _find_left(self) -> dict[tuple[int, str], list[Any]]:
         self._describe_all()
         met = [key for key in self._met_state if key in self._state and key in self._describer.places.slots]
-        users, policy = self._users(met), self._boundary.policy
-        now = self._fillers({key: found + _others(self._state[key].users, found) for key, found in users.items()})
-        return {key: users[key] for key in met if not self._state[key].by.get(policy, {""}) <= now[key]}
+        users = self._users(met)
+        known = {key: found + _others(self._state[key].users, found) for key, found in users.items()}
+        ways = {policy for key in met for policy in self._state[key].by}
+        now = {policy: self._in_the_way_of(policy)._fillers(known, self._callers) for policy in ways}
+        return {key: users[key] for key in met if any(by - now[way][key] for way, by in self._state[key].by.items())}
+
+    def _in_the_way_of(self, policy: Policy) -> Fingerprinter:
+        """This one, or one that looks at code as another plant does that has changed state."""
+        if policy == self._boundary.policy:
+            return self
+        known = self._other_ways.get(policy)
+        if known is None:
+            known = self._other_ways[policy] = self._alike(policy)
+            known._keeps_state = True
+        return known
+
+    def _look_in_other_ways(self) -> None:
+        """Before anything runs, what code counts as for other plants that have changed the same state."""
+        others = {policy for key in self._met_state if key in self._state for policy in self._state[key].by}
+        if others - {self._boundary.policy}:
+            self._left_by_others()
 
     def _describe_all(self) -> None:
         """Let the graph see all that is known: plain functions too, and subreactors that nobody has called yet."""
@@ -628,14 +669,19 @@ class Fingerprinter:
             users += [obj for obj in self._describer.places.listing(key[0]) if not users]
         return found
 
-    def _fillers(self, users: dict[tuple[int, str], list[Any]]) -> dict[tuple[int, str], set[Digest]]:
-        fillers = _remains().fillers
-        return {key: fillers(found, self._graph.root, self._callers) for key, found in users.items()}
+    def _fillers(
+        self, users: dict[tuple[int, str], list[Any]], callers: Callable[[Any], list[Any]]
+    ) -> dict[tuple[int, str], set[Digest]]:
+        def fingerprints(piece: Any) -> list[Digest]:
+            return [self.fingerprint(caller) for caller in callers(piece)]
 
-    def _callers(self, piece: Any) -> list[Digest]:
-        """The fingerprints of those in whose reach a piece of code is."""
-        known = [(digest, obj) for digest, obj in self._known.values() if type(obj) is types.FunctionType]
-        return [digest for digest, obj in known if id(piece) in self._reach(obj).objects]
+        fillers = _remains().fillers
+        return {key: fillers(found, self._graph.root, fingerprints) for key, found in users.items()}
+
+    def _callers(self, piece: Any) -> list[Any]:
+        """Those in whose reach a piece of code is."""
+        known = [obj for _, obj in list(self._known.values()) if type(obj) is types.FunctionType]
+        return [obj for obj in known if id(piece) in self._reach(obj).objects]
 
     def state_changes(self) -> list[str]:
         """Labels of the globals that were changed by running code, and so never cause a run."""

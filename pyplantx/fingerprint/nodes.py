@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
+from pyplantx.fingerprint.additions import Additions
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file
 from pyplantx.fingerprint.contents import PART_NAMES, PARTED, Contents, parts_of
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
+from pyplantx.fingerprint.loaded import loaded_by
 from pyplantx.fingerprint.memos import Cached
 from pyplantx.fingerprint.modules import locate, offered
 from pyplantx.fingerprint.objects import (
@@ -51,6 +53,7 @@ from pyplantx.fingerprint.pieces import (
     read_cell,
     read_class,
     read_derived,
+    read_field,
     read_item,
     read_made_up,
     read_member,
@@ -58,9 +61,19 @@ from pyplantx.fingerprint.pieces import (
     read_registered,
     static_pin,
 )
-from pyplantx.fingerprint.places import DEFAULTS, FUNCTION_NOISE, Places, closure_label, global_label, reader
+from pyplantx.fingerprint.places import DEFAULTS, FUNCTION_NOISE, Places, closure_label, global_label
 from pyplantx.fingerprint.records import ANNOTATIONS, DERIVED, DOCS, NAMES, Record, mentioned
-from pyplantx.fingerprint.references import LOCATION, PATH, WATCHED_FINDERS, Target, follow, follow_import, member
+from pyplantx.fingerprint.references import (
+    LOCATION,
+    MODULES,
+    PATH,
+    SPEC_FINDER,
+    WATCHED_FINDERS,
+    Target,
+    follow,
+    follow_import,
+    member,
+)
 from pyplantx.fingerprint.settings import place_of
 
 #: What is said of compiled code of which nothing can be seen. It has no state that Python code could alter.
@@ -72,6 +85,9 @@ SUBREACTOR: Final = b"subreactor 2\0"
 
 #: Said of functions that import by a computed text. What they import is asked for when they do: no older trace has it.
 OBSERVED: Final = b"imports are observed\0"
+
+#: Said of functions that take modules from among the loaded ones: no older fingerprint has these.
+LOADED: Final = b"loaded modules\0"
 
 #: Names in code that finds code by computed text.
 _FINDERS: Final = WATCHED_FINDERS | {"eval", "exec", "globals", "__globals__", "f_globals"}
@@ -118,6 +134,8 @@ class Describer:
         Owner, key -> what lay there before running code was seen to change it, as the only item; empty if it was not.
     finds : callable
         Told what code names that finds code or modules by computed text, before that code runs.
+    additions : Additions
+        What the project has put into libraries.
     """
 
     def __init__(
@@ -127,8 +145,9 @@ class Describer:
         settle: Callable[[Slot], Slot],
         former: Callable[[Any, str], tuple[Any, ...]],
         finds: Callable[[set[str]], None],
+        additions: Additions,
     ) -> None:
-        self._boundary = boundary
+        self._boundary, self._additions, self._additions_seen = boundary, additions, additions.version
         self._record = record
         self._finds = finds
         contents = Contents(boundary, record, _held_parts)
@@ -151,7 +170,9 @@ class Describer:
 
     def look_again(self) -> bool:
         """Forget the slots that changed, and all that was said with the help of names; whether there were any."""
-        again = self.places.forget_changed() or self._missed or next(self.places.arrivals(), None) is not None
+        known, self._additions_seen = self._additions_seen, self._additions.refresh()
+        again = self.places.forget_changed() or known != self._additions_seen or self._missed
+        again = again or next(self.places.arrivals(), None) is not None
         if again:
             self._references.clear()
             self._plain_classes.clear()
@@ -361,6 +382,7 @@ class Describer:
         self._add_references(node, function, record)
         if record.queries:
             self._add_mentioned(node, function)
+        self._add_hung(node, function)
         node.documented = True
         node.sees |= record.sees
         return node
@@ -420,15 +442,29 @@ class Describer:
             if reference.finder:
                 finders.add(reference.finder)
         if finders:
-            self._add_finders(node, namespace, finders)
+            self._add_finders(node, namespace, finders, function.__code__)
 
-    def _add_finders(self, node: Node, namespace: dict[str, Any], finders: set[str]) -> None:
+    def _add_hung(self, node: Node, function: types.FunctionType) -> None:
+        """Add what the project has put into classes of libraries, as far as it counts for a function."""
+        for cls, name in self._additions.seen_by(function.__code__):
+            node.add_constant(self._slot(cls, name, f"{label_of(cls)}.{name}", read_class))
+
+    def _add_loaded(self, node: Node, code: types.CodeType) -> None:
+        """Add the modules of the project that code takes from among those that are loaded."""
+        node.own += LOADED
+        read = functools.partial(_read_loaded, self._boundary)
+        node.add_slot(self._slot(code, "loaded modules", f"{node.label}: loaded modules", read))
+
+    def _add_finders(self, node: Node, namespace: dict[str, Any], finders: set[str], code: types.CodeType) -> None:
         """Add all of the function's own module: it finds by computed text what may lie there."""
         self._finds(finders)
-        self._add_whole(node, namespace)
+        if finders != {SPEC_FINDER}:  # which tells whether there is a module, or loads another one
+            self._add_whole(node, namespace)
         if finders & WATCHED_FINDERS:
             node.own += OBSERVED
-        blind = ", ".join(sorted(finders - WATCHED_FINDERS))
+        elif MODULES in finders:  # what it imports first is observed
+            self._add_loaded(node, code)
+        blind = ", ".join(sorted(finders - WATCHED_FINDERS - {MODULES}))
         if blind:
             node.note(f"{node.label}: finds code by computed text ({blind}); only its own module counts")
 
@@ -494,10 +530,11 @@ class Describer:
             if place is MISSING:
                 break
             label = f"{_label_inside(target, place, names[target.used : at])}.{names[at]}"
-            holder = self.places.before_runs(place, names[at], label, reader(place))
+            read = read_class if isinstance(place, type) else read_field
+            holder = self.places.before_runs(place, names[at], label, read)
             if holder is MISSING:  # what runs put there is no reason to run again
                 break
-            found = at + 1, (place, names[at], label, reader(place))
+            found = at + 1, (place, names[at], label, read)
         if found is None:
             return None
         used, slot = found
@@ -661,6 +698,10 @@ def _cache_parameters(fields: dict[str, Any]) -> dict[str, Any]:
     ask: Any = fields.get("cache_parameters")
     asked = isinstance(ask, types.FunctionType) and ask.__globals__ is vars(functools)
     return {"cache_parameters": ask()} if asked else {}
+
+
+def _read_loaded(boundary: Boundary, code: types.CodeType, key: str) -> dict[str, types.ModuleType]:
+    return dict(loaded_by(code, boundary))
 
 
 def _compiled_name(obj: Any) -> str:

@@ -16,7 +16,14 @@ from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
 from pyplantx.fingerprint.modules import TARGETS, made_up
-from pyplantx.fingerprint.objects import MISSING, class_module, is_same_method, member_fields, static_attribute
+from pyplantx.fingerprint.objects import (
+    MISSING,
+    class_module,
+    instance_dict,
+    is_same_method,
+    member_fields,
+    static_attribute,
+)
 
 
 class Pin:
@@ -114,6 +121,11 @@ def joined(own: bytes, constants: list[bytes]) -> bytes:
 def read_item(owner: dict[str, Any], key: str) -> Any:
     """What a namespace holds."""
     return owner.get(key, MISSING)
+
+
+def read_field(owner: Any, key: str) -> Any:
+    """What an object itself holds."""
+    return (instance_dict(owner) or {}).get(key, MISSING)
 
 
 def read_made_up(owner: dict[str, Any], key: str) -> Any:

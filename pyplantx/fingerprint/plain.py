@@ -42,8 +42,8 @@ class PlainFunctions:
         Gives roots to all that is not plain.
     record_text : callable
         Code object -> the text of its record.
-    is_project : callable
-        Namespace -> whether it is a module of the project.
+    may_be : callable
+        Function -> whether it is the project's, and nothing counts for it that it does not name.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class PlainFunctions:
         describer: Describer,
         graph: Graph,
         record_text: Callable[[types.CodeType], str],
-        is_project: Callable[[dict[str, object]], bool],
+        may_be: Callable[[types.FunctionType], bool],
     ) -> None:
         self._describer, self._places, self._graph = describer, describer.places, graph
-        self._record_text, self._is_project = record_text, is_project
+        self._record_text, self._may_be = record_text, may_be
         self._roots: dict[int, tuple[Digest | None, types.FunctionType]] = {}
         self._under_way: list[types.FunctionType] = []
 
@@ -79,9 +79,9 @@ class PlainFunctions:
     def _find(self, function: types.FunctionType) -> Digest | None:
         if function.__kwdefaults__ or function.__dict__ or origin_of(function) is not None:
             return None
-        namespace, record = function.__globals__, self._record_text(function.__code__)
+        record = self._record_text(function.__code__)
         chains = plain_chains(record)
-        if chains is None or not self._is_project(namespace):
+        if chains is None or not self._may_be(function):
             return None
         own, constants, roots = [FUNCTION, record[:32].encode()], list[bytes](), list[Digest]()
         for found in self._looks(function, chains):

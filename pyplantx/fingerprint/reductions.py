@@ -68,13 +68,30 @@ def reduction(value: Any) -> Any:
     Methods written in Python are asked twice, and a third time if they answered differently: the first answer may
     have filled a cache.
     """
-    parts = value.__reduce_ex__(4)
+    parts = _asked(value)
     if isinstance(parts, str) or not _pickles_in_python(type(value)):
         return parts
-    again = value.__reduce_ex__(4)
+    again = _asked(value)
     if _steady(parts, again, value) is parts:
         return parts
-    return _steady(again, value.__reduce_ex__(4), value)
+    return _steady(again, _asked(value), value)
+
+
+def _asked(value: Any) -> Any:
+    """What an object tells pickle. That it warns of it is nobody's concern, and must not change the answer (-W error).
+
+    (Those of itertools say from Python 3.12 on that one day they will tell nothing any more.)
+    """
+    if class_module(type(value)) != "itertools":
+        try:
+            return value.__reduce_ex__(4)
+        except Warning:
+            pass
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return value.__reduce_ex__(4)
 
 
 def _pickles_in_python(cls: type) -> bool:

@@ -38,19 +38,26 @@ _UNNAMED: Final = frozenset(
 
 _FINDERS: Final = (globals, eval, exec)
 #: Functions of libraries that find code by text. What `import_module` is given is looked at where it has that name.
+SPEC_FINDER: Final = "importlib.util.find_spec"
 _MODULE_FINDERS: Final = frozenset(
-    {"importlib.import_module", "pydoc.locate", "pkgutil.resolve_name", "runpy.run_module", "runpy.run_path"}
+    {
+        *("importlib.import_module", "pydoc.locate", "pkgutil.resolve_name", "runpy.run_module", "runpy.run_path"),
+        SPEC_FINDER,
+    }
 )
 _MODULE_FINDER_NAMES: Final = frozenset({name.rpartition(".")[2] for name in _MODULE_FINDERS})
 _LIBRARY_FINDERS: Final = (
     "sys:modules",
     *(f"builtins:{finder.__name__}" for finder in _FINDERS),
-    *(name.replace(".", ":") for name in sorted(_MODULE_FINDERS) if not name.endswith("import_module")),
+    *(name.replace(".", ":", 1) for name in sorted(_MODULE_FINDERS) if not name.endswith("import_module")),
+    "importlib.util:find_spec",
 )
 #: Those of which it is seen, as they are called, what they find; see `pyplantx.runs.imports`.
 WATCHED_FINDERS: Final = frozenset(
-    {"__import__", "import_module", "importlib.import_module", "pkgutil.resolve_name"},
+    {"__import__", "import_module", "importlib.import_module", "pkgutil.resolve_name", SPEC_FINDER},
 )
+#: What all loaded modules lie in.
+MODULES: Final = "sys.modules"
 
 
 _NOWHERE: Final[dict[str, Any]] = {}
@@ -154,14 +161,14 @@ def _is_of_library(held: Any, name: str, boundary: Boundary) -> bool:
 
 
 def _in_library(name: str, module: Any, chain: Sequence[str], used: int, boundary: Boundary) -> Target:
-    """What a library's module holds: the library's own, or code that the program has hung in there."""
+    """What a library's module holds: the library's own, or what the program has hung in there."""
     owner, at, held = instance_dict(module), used, MISSING
     while owner is not None and at < len(chain):
         held = owner.get(chain[at], MISSING)
         if not issubclass(type(held), ModuleType):
             break
         owner, at = instance_dict(held), at + 1
-    if owner is not None and is_of_project(held, boundary):
+    if owner is not None and at < len(chain) and (is_of_project(held, boundary) or boundary.puts(owner, chain[at])):
         return Target("slot", value=held, owner=owner, key=chain[at], used=at + 1)
     return _new(Target, ("library", boundary.name_library(name, ".".join(chain[used:])), module, _NOWHERE, "", used))
 

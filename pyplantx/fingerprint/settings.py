@@ -40,21 +40,21 @@ def place_of(holder: Any, name: str, boundary: Boundary, known: dict[type, bool]
     Returns
     -------
     object
-        The class itself, or the ``__dict__`` of the instance; `MISSING` if something else of `holder` has a say.
+        `holder` itself: the class, or the instance (of which a run may replace the ``__dict__``); `MISSING` if
+        something else of it has a say.
     """
     if name[:2] == "__":
         return MISSING
     if type(holder) is type:
         is_known = static_pin(holder) is not None or library_name(holder, boundary) is not None
         return MISSING if is_known or _is_descriptor(vars(holder).get(name)) else holder
-    own = instance_dict(holder)
-    if own is None or is_code(holder):
+    if instance_dict(holder) is None or is_code(holder):
         return MISSING
     cls = type(holder)
     is_plain = known.get(cls)
     if is_plain is None:
         is_plain = known[cls] = qualified(cls) in _NAMESPACES or _is_plain(cls, boundary)
-    return own if is_plain and not _is_descriptor(class_attribute(cls, name)) else MISSING
+    return holder if is_plain and not _is_descriptor(class_attribute(cls, name)) else MISSING
 
 
 def _is_plain(cls: type, boundary: Boundary) -> bool:

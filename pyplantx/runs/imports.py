@@ -2,9 +2,9 @@
 
 Which one that is no code says, so it is seen as it happens. `watch` puts itself into the function that every
 ``import_module`` calls, however the caller came by it; `watch_calls` does so for calls of ``__import__``, once code is
-met that names it, since every import statement passes there. Only what the reactor itself imports is told: not what a
-module imports while it is loaded, for that depends on who loads it first; nor what is imported to read code or
-ingredients.
+met that names it, since every import statement passes there, and for `importlib.util.find_spec`. Only what the reactor
+itself imports is told: not what a module imports while it is loaded, for that depends on who loads it first; nor what
+is imported to read code or ingredients.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import builtins
 import functools
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 from pyplantx.basics.logs import log
+from pyplantx.fingerprint.references import SPEC_FINDER
 from pyplantx.reactor import Watched, watching
 
 #: Who is passed over when it is asked whose code imports a module.
@@ -35,7 +36,7 @@ _OTHERS = (
 
 #: By identity, the code in which modules are found and loaded.
 _loading: frozenset[int] = frozenset()
-_is_watched = _are_calls_watched = False
+_is_watched = _are_calls_watched = _are_specs_watched = False
 _IMPORT = "__import__"
 
 
@@ -86,17 +87,44 @@ def _telling(plain: Callable[..., Any], resolve: Callable[..., str]) -> Callable
 
 
 def watch_calls(finders: Container[str]) -> None:
-    """See to it that calls of ``__import__`` are told, too, if that is among what some code finds modules with.
+    """See to it that calls of ``__import__`` and `find_spec` are told, too, if some code finds modules with these.
 
     Parameters
     ----------
     finders : container of str
         What the code names.
     """
-    global _are_calls_watched
+    global _are_calls_watched, _are_specs_watched
     if _IMPORT in finders and not _are_calls_watched:
         _are_calls_watched = True
         builtins.__import__ = _telling_calls(builtins.__import__)
+    if SPEC_FINDER in finders and not _are_specs_watched:
+        _are_specs_watched = True
+        _watch_specs()
+
+
+def _watch_specs() -> None:
+    """Have `importlib.util.find_spec` tell what it finds, also those who have imported the function before."""
+    import importlib.util
+
+    find: Any = importlib.util.find_spec
+    plain = FunctionType(find.__code__, find.__globals__, find.__name__, find.__defaults__, find.__closure__)
+
+    def telling(name: str, package: str | None) -> Any:
+        spec = plain(name, package)
+        run = watching.run
+        if run is not None and isinstance(name, str):
+            run.imported(importlib.util.resolve_name(name, package), sys._getframe(1), spec is not None)
+        return spec
+
+    find.__globals__["__pyplantx_find_spec__"] = telling
+    find.__code__ = _find_spec.__code__.replace(
+        co_name=find.__name__, co_qualname=find.__qualname__
+    )  # it counts by that
+
+
+def _find_spec(name: str, package: str | None = None) -> Any:
+    return __pyplantx_find_spec__(name, package)  # type: ignore[name-defined]  # noqa: F821
 
 
 def _telling_calls(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -252,6 +252,10 @@ class Answers:
         """A run has ended well that took over what earlier ones, which were killed, had spent so long on."""
         self._spared[id] = seconds
 
+    def reads_remains(self, reactor: Reactor) -> bool:
+        """Whether a reactor reads what other code may have filled."""
+        return bool(self.fingerprinter.remains(reactor.function))
+
     def note_remains(self, reactor: Reactor) -> bool:
         """Note what a reactor that has run read and other code may have filled; whether there is any."""
         found = self.fingerprinter.remains(reactor.function)

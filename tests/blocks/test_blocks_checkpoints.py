@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs
+from pyplantx.fingerprint import code
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
 from pyplantx.warehouse.resume import sweep_workspaces
 
@@ -41,6 +42,12 @@ def fit(pipe: Any, values: Any, of: Any = None) -> Iterator[Any]:
         pipe.checkpoint("fit", (at + 1, total))
     return total
     yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    """What reactors of other tests have left in the lists above is nobody's business."""
+    code._STATE.clear()
 
 
 @pytest.fixture

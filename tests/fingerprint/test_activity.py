@@ -122,6 +122,7 @@ def test_what_runs_have_added_is_named_and_an_edit_of_it_is_an_edit() -> None:
 
 
 ODD = {
+    "all fields anew": "class C: pass\nc = C()\nc.n = 0\ndef f():\n    c.__dict__ = {'n': c.n + 1}\n    return c.n",
     "one for another": (
         "class C: pass\ndef f():\n    if hasattr(C, 'a'):\n        del C.a\n        C.b = 1\n    else: C.a = 1"
     ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pyplantx import Plant
+from pyplantx.blocks.logbook import Logbook
 from pyplantx.fingerprint.uses import uses
 from pyplantx.testing import forget_reactors
 
@@ -116,6 +117,49 @@ def test_a_memo_that_is_made_anew_is_trusted(
         assert not caplog.messages
 
 
+@pytest.mark.parametrize("keep", ["pipe.checkpoint('k', y)", "fill(pipe, y)"])
+def test_what_is_kept_for_after_a_kill_is_not_of_other_code(
+    keep: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    cell = (
+        "import numpy as np\nfrom pyplantx import specs\nCACHE, ENDS = {}, {}\n"
+        "def cached(k):\n if k not in CACHE: CACHE[k] = k * K\n return CACHE[k]\n"
+        "def fill(pipe, y):\n z = pipe.allocate('z', specs.HdfArraySpec, shape=(4,), dtype=int)\n"
+        " pipe.map_blocks(np.negative, np.full(4, y), out=z)\n ENDS.get('it', lambda: None)()\n pipe.send('z', z)\n"
+        "@ReactorFunc\ndef r(pipe):\n y = pipe.checkpoint('k', default=None) or cached(2)\n "
+        + keep
+        + "\n ENDS.get('it', lambda: None)()\n pipe.send('y', y)\n"
+    )
+    kept: list[str] = []
+    monkeypatch.setattr(Logbook, "__init__", _noting(Logbook.__init__, kept))
+
+    def end() -> None:
+        raise KeyError("ends")
+
+    names = notebook(monkeypatch, cell)
+    with Plant(tmp_path / "plant") as plant:
+        assert plant.produce("y") == 6
+        assert kept
+        kept.clear()
+        names["K"] = 4
+        names["ENDS"]["it"] = end
+        with pytest.raises(KeyError):
+            plant.produce("y")
+        assert kept == []
+    names = notebook(monkeypatch, cell)
+    names["K"] = 4
+    with Plant(tmp_path / "plant") as plant:
+        assert plant.produce("y") == 8
+
+
+def _noting(plain: Any, noted: list[str]) -> Any:
+    def init(self: Any, *arguments: Any) -> None:
+        noted.append("kept")
+        plain(self, *arguments)
+
+    return init
+
+
 @pytest.mark.parametrize("kind", LEFT_ALONE)
 def test_logs_counters_and_what_is_drawn_from_are_left_alone(
     kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
@@ -200,3 +244,26 @@ def test_what_a_reactor_of_another_plant_may_have_filled_is_trusted_until_that_i
         plant.add_reactors(names["r"])
         plant.produce("y")
         assert "not kept for reuse, as it read" in str(plant.explain("y"))
+
+
+def test_plants_that_look_at_libraries_in_other_ways_know_of_one_another_what_they_have_filled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    cell = MEMOS["a dict"] + "@ReactorFunc\ndef s(pipe): pipe.send('z', cached(5))\n"
+    names = notebook(monkeypatch, cell)
+    with Plant(tmp_path / "one") as one, Plant(tmp_path / "two", library_versions="exact") as two:
+        assert [one.produce("y"), two.produce("z"), two.produce("y"), one.produce("z")] == [6, 15, 6, 15]
+        for plant in (one, two):
+            plant.produce("y")
+            assert plant.explain("y").action == "up to date"
+        names["K"] = 4
+        for plant in (two, one, two):
+            plant.produce("y")
+            assert "not kept for reuse, as it read" in str(plant.explain("y"))
+        names["CACHE"].clear()
+        assert [two.produce("y"), one.produce("y")] == [8, 8]
+        one.produce("y")
+        assert one.explain("y").action == "up to date"
+    notebook(monkeypatch, cell)["K"] = 4
+    with Plant(tmp_path / "two", library_versions="exact") as two:
+        assert [two.produce("y"), two.produce("z")] == [8, 20]

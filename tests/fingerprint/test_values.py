@@ -8,6 +8,7 @@ import decimal
 import enum
 import functools
 import http
+import itertools
 import logging
 import pathlib
 import random
@@ -15,6 +16,7 @@ import struct
 import threading
 import types
 import uuid
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -565,3 +567,24 @@ def test_the_short_cut_leaves_out_what_is_long_or_deep() -> None:
         set(range(99)),
     ):
         assert value.encode(thing) == value.encode([thing])[9:]
+
+
+class Warns:
+    """Warns when it is pickled."""
+
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        warnings.warn("this will be removed", DeprecationWarning, stacklevel=2)
+        return Warns, (self.kept,)
+
+
+@pytest.mark.parametrize("make", [itertools.count, lambda n: itertools.repeat(1, n), lambda n: iter(range(n)), Warns])
+def test_warnings_of_what_is_looked_at_change_nothing(make: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = value.digest(make(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert value.digest(make(3)) == plain != value.digest(make(4))

@@ -180,6 +180,22 @@ WAYS = {
         "__import__('zoo.' + config.kind); value = sys.modules['zoo.' + config.kind].build()",
         "",
     ),
+    "find_spec": (
+        "spec = find_spec('zoo.' + config.kind); made = module_from_spec(spec); spec.loader.exec_module(made); "
+        "value = made.build()",
+        "from importlib.util import find_spec, module_from_spec",
+    ),
+    "find_spec imported inside": (
+        "from importlib import util; spec = util.find_spec('.' + config.kind, 'zoo'); "
+        "made = util.module_from_spec(spec); spec.loader.exec_module(made); value = made.build()",
+        "",
+    ),
+    "sys.modules": ("value = sys.modules[f'zoo.{config.kind}'].build()", "import zoo.small"),
+    "sys.modules in a helper": (
+        "value = take('zoo.' + config.kind).build()",
+        "import zoo.small\ndef take(name): return sys.modules.get(name)",
+    ),
+    "sys.modules with a text": ("value = sys.modules['zoo.small'].build()", "import zoo.small"),
     "__import__ from a package": (
         "value = getattr(__import__('zoo', fromlist=[config.kind]), config.kind).build()",
         "",
@@ -409,7 +425,7 @@ def test_an_edit_that_is_loaded_between_two_demands(
             del sys.modules["zoo_of_text.big"]
             importlib.invalidate_caches()
         else:
-            importlib.reload(sys.modules["zoo_of_text.big"])
+            importlib.reload(dict(sys.modules)["zoo_of_text.big"])
         assert plant.produce("x") == 20_000
         assert plant.produce("x") == 20_000
         assert plant.log.take() == ["choose", "choose"]

@@ -1,0 +1,432 @@
+"""What the project puts into libraries: values in their modules (``math.G = 9.81``), anything in their classes.
+
+Code that lies there is known by itself. A value is not: it might be the library's own, which says where a program
+runs (`tempfile.tempdir`) and does not count. That the project has put it there stands in a source of the project, and
+nowhere else, so that is where it is looked for, once for each module in a process. What has no name in a source
+(``setattr(cls, function.__name__, function)``, decorators of libraries that register accessors) is looked for in the
+classes themselves, if a source has the words for it.
+
+This file may know: the sources of the project, and what lies in libraries. It may not know: what counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from pyplantx.basics.tuples import NamedTuple
+from pyplantx.fingerprint.boundary import Boundary, Policy, is_library_file
+from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, class_module, instance_dict, is_of_project, library_name
+
+#: An attribute that may be assigned to; what it is taken from is looked for to its left. (A pattern that begins with
+#: one certain letter takes a tenth of the time of others.)
+_ASSIGNED: Final = rb"\.(\w+)[ \t]*(?:=[^=]|[-+*/%@&|^<>]+=[^=]|[:,)\]][^=\n]*=[^=])"
+_BEFORE: Final = rb"[A-Za-z_][\w.]*$"
+
+#: By text: ``setattr(math, "G", 9.81)``, ``vars(math).update(G=9.81)``, ``math.__dict__["G"] = 9.81``.
+_BY_TEXT: Final = rb"(?<![.\w])(setattr|vars)\(\s*([A-Za-z_][\w.]*)|([A-Za-z_][\w.]*)\.__dict__"
+_TEXT_WORDS: Final = (b"setattr(", b"vars(", b".__dict__")
+
+#: Decorators of libraries that put into classes what they are given; they need not be named in the same place.
+_REGISTERS: Final = rb"\bregister_\w+(?:accessor|namespace)\b|@patch\w*|\btype\.__setattr__\("
+_REGISTERING_WORDS: Final = (b"register_", b"@patch", b"type.__setattr__")
+
+#: What methods set attributes of, and what decorators and functions call a class that they were given.
+_ITSELF, _SOME_CLASS = "self", "cls"
+
+#: What says where a program runs, whoever has put it there.
+_OF_PROCESS: Final = {
+    "sys": frozenset(
+        {
+            *("path", "modules", "meta_path", "path_hooks", "path_importer_cache", "executable", "prefix"),
+            *("exec_prefix", "stdin", "stdout", "stderr", "excepthook", "displayhook", "ps1", "ps2"),
+            *("dont_write_bytecode", "pycache_prefix", "tracebacklimit"),
+        }
+    ),
+    "os": frozenset({"environ"}),
+    "tempfile": frozenset({"tempdir"}),
+}
+
+#: What Python, and the machinery of abstract classes, put into a class.
+_OF_PYTHON: Final = frozenset(
+    {
+        *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__parameters__", "__orig_bases__"),
+        *("__abstractmethods__", "_abc_impl", "__slots__", "__class__", "__annotate_func__"),
+    }
+)
+
+
+#: Members of classes that hold no other code.
+_EMPTY: Final = frozenset(
+    {
+        *(str, bytes, int, float, bool, tuple, list, dict, set, frozenset, types.NoneType),
+        *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
+        *(types.GetSetDescriptorType, types.MemberDescriptorType, types.BuiltinFunctionType),
+    }
+)
+
+
+class Addition(NamedTuple):
+    """Something that the project has put into a class of a library.
+
+    Attributes
+    ----------
+    cls : type
+        The class.
+    name : str
+        The name in it.
+    """
+
+    cls: type
+    name: str
+
+
+class _Source:
+    """What a source says about attributes that are set.
+
+    Attributes
+    ----------
+    namespace : dict
+        What its names mean.
+    assigned : list of (str, str, int)
+        What an attribute that may be assigned to is taken from, its name, and where that is said.
+    by_text : set of (bool, str)
+        Whether it is by `setattr`, and in what names are set that are texts.
+    registers : bool
+        Whether a library is asked to put something into a class.
+    """
+
+    __slots__ = ("assigned", "by_text", "namespace", "registers", "text")
+
+    def __init__(self, namespace: dict[str, Any], text: bytes) -> None:
+        self.namespace, self.text = namespace, text
+        self.assigned = list(_assigned_in(text))
+        found = _matches(_BY_TEXT, text, _TEXT_WORDS)
+        named = {(match[1] == b"setattr", (match[2] or match[3]).decode()) for match in found}
+        self.by_text = sorted(pair for pair in named if pair[1] != _ITSELF)
+        self.registers = next(_matches(_REGISTERS, text, _REGISTERING_WORDS), None) is not None
+
+
+#: Of the process: for each way to look at code, since sources are read once.
+_KNOWN: dict[Policy, Additions] = {}
+
+
+class Additions:
+    """What the project has put into libraries, as of the last `refresh`.
+
+    Parameters
+    ----------
+    boundary : Boundary
+        Tells libraries from the project.
+
+    Attributes
+    ----------
+    version : int
+        Grows with what there is.
+    in_classes : dict
+        Name -> what lies under it in classes; hardly ever is there anything.
+    """
+
+    def __init__(self, boundary: Boundary) -> None:
+        self._boundary, self.version = boundary, 0
+        self._modules: dict[str, tuple[Any, Any, _Source]] = {}  # of the project: the module, its spec
+        self._cells: tuple[int, list[_Source]] = (0, [])
+        self._loaded = -1
+        self._folders: dict[str, bool] = {}
+        self._named: dict[int, tuple[Any, set[str]]] = {}  # namespace of a library -> names that are set by name
+        self._open: dict[int, Any] = {}  # namespaces of libraries in which names are set by text
+        self.in_classes: dict[str, list[Addition]] = {}
+        self._everywhere: list[Addition] = []
+
+    @classmethod
+    def of(cls, boundary: Boundary) -> Additions:
+        """The one for a way to look at code, up to date."""
+        known = _KNOWN.get(boundary.policy)
+        if known is None:
+            known = _KNOWN[boundary.policy] = cls(boundary)
+        known.refresh()
+        return known
+
+    def refresh(self) -> int:
+        """Look at what was imported, or imported again, since the last time; gives the version."""
+        changed = self._look_at_modules()
+        if not self._look_at_cells() and not changed:
+            return self.version
+        before = self._told()
+        self._named, self._open, self.in_classes, self._everywhere = {}, {}, {}, []
+        found: dict[tuple[int, str], Addition] = {}
+        for addition in self._in_sources():
+            found.setdefault((id(addition.cls), addition.name), addition)
+        for addition in found.values():
+            self.in_classes.setdefault(addition.name, []).append(addition)
+            if addition.name.startswith("__") or _replaces(addition, self._boundary):
+                self._everywhere.append(addition)
+        self.version += before != self._told()
+        return self.version
+
+    def _told(self) -> object:
+        named = {place: names for place, (_, names) in self._named.items()}
+        return named, set(self._open), self.in_classes, self._everywhere
+
+    def puts(self, namespace: Any, name: str) -> bool:
+        """Whether the project puts something under a name into a library's module with this namespace."""
+        named = self._named.get(id(namespace))
+        if named is not None and name in named[1]:
+            return True
+        return id(namespace) in self._open and _is_meant(namespace, name) and self._is_said(name)
+
+    def seen_by(self, code: types.CodeType) -> list[Addition]:
+        """What is in classes of libraries and counts for some code: it says its name, or the library calls it."""
+        if not self.in_classes:
+            return []
+        names = _said_in(code)
+        found = [one for name in self.in_classes.keys() & names for one in self.in_classes[name]]
+        found += [one for one in self._everywhere if one.name not in names]
+        return sorted(found, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
+
+    # --- where the project says so ----------------------------------------------------------------------
+
+    def _look_at_modules(self) -> bool:
+        """Whether modules of the project were imported; an import that is repeated makes another spec."""
+        changed = [name for name, (module, spec, _) in self._modules.items() if not _is_the_same(name, module, spec)]
+        if len(sys.modules) != self._loaded:
+            self._loaded = len(sys.modules)
+            changed += [name for name, module in list(sys.modules.items()) if self._is_new(name, module)]
+        for name in changed:
+            module = sys.modules.get(name)
+            if module is None:
+                del self._modules[name]
+            else:
+                held = vars(module)
+                self._modules[name] = module, _spec(module), _Source(held, _read(str(held.get("__file__"))))
+        return bool(changed)
+
+    def _is_new(self, name: str, module: Any) -> bool:
+        if name in self._modules or name.startswith("pyplantx."):
+            return False
+        file = (instance_dict(module) or {}).get("__file__")  # one that loads lazily is not to be woken
+        if type(file) is not str or not file.endswith(".py"):
+            return False
+        if not self._boundary.policy[1] and self._lies_in_library(file):
+            return False
+        return not self._boundary.is_library(name, file)
+
+    def _lies_in_library(self, file: str) -> bool:
+        folder = file.rpartition("/")[0]
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._folders[folder] = is_library_file(file)
+        return known
+
+    def _look_at_cells(self) -> bool:
+        """Whether cells of a notebook were run."""
+        cache = getattr(sys.modules.get("linecache"), "cache", None)
+        if not cache or len(cache) == self._cells[0] or "__main__" not in sys.modules:
+            return False
+        cells = ["".join(entry[2]) for entry in list(cache.values()) if len(entry) == 4 and entry[1] is None]
+        text = "\n".join(cells).encode("utf-8", "surrogatepass")
+        self._cells = len(cache), [_Source(vars(sys.modules["__main__"]), text)] if text else []
+        return bool(text)
+
+    def _sources(self) -> list[_Source]:
+        return [*(source for _, _, source in self._modules.values()), *self._cells[1]]
+
+    def _is_said(self, name: str) -> bool:
+        said = re.compile(rb"[\"']%b[\"']|\b%b\s*=" % ((re.escape(name.encode()),) * 2)).search
+        return any(said(source.text) for source in self._sources())
+
+    def _in_sources(self) -> Iterator[Addition]:
+        """What lies in classes; of modules it is noted which names are set."""
+        opened: dict[int, type] = {}
+        sources = self._sources()
+        all_of_them = any(source.registers for source in sources)
+        for source in sources:
+            known: dict[str, Any] = {}
+            for chain, name, at in source.assigned:
+                if chain not in known:
+                    all_of_them = all_of_them or chain == _SOME_CLASS
+                    known[chain] = self._library_thing(source.namespace, chain)
+                holder = known[chain]
+                if holder is MISSING or not _is_assigned(source.text, at, chain, name):
+                    continue
+                if isinstance(holder, type):
+                    if not self._is_its_own(holder, name):
+                        yield Addition(holder, name)
+                elif _is_meant(vars(holder), name):
+                    self._named.setdefault(id(vars(holder)), (vars(holder), set()))[1].add(name)
+            for sets, chain in source.by_text:
+                holder = self._library_thing(source.namespace, chain)
+                if isinstance(holder, type):
+                    opened[id(holder)] = holder
+                elif holder is not MISSING:
+                    self._open[id(vars(holder))] = vars(holder)
+                all_of_them = all_of_them or (sets and chain.partition(".")[0] not in source.namespace)
+        yield from self._in_all(_all_classes() if all_of_them else opened.values())
+
+    def _library_thing(self, namespace: dict[str, Any], chain: str) -> Any:
+        """The module or class of a library that a chain of names leads to; `MISSING` if it is none."""
+        first, *names = chain.split(".")
+        held = namespace.get(first, sys.modules.get(first, MISSING))
+        for name in names:
+            within = vars(held) if issubclass(type(held), types.ModuleType | type) else {}
+            held = within.get(name, MISSING)
+        if issubclass(type(held), types.ModuleType):
+            name = str(vars(held).get("__name__"))
+            return held if self._boundary.owns_globals(vars(held)) and not name.startswith("pyplantx") else MISSING
+        return held if isinstance(held, type) and self._is_open(held) else MISSING
+
+    def _is_its_own(self, cls: type, name: str) -> bool:
+        """Whether a class of a library holds a function of the library under a name: nobody has put another there."""
+        held = vars(cls).get(name)
+        return type(held) is types.FunctionType and self._boundary.owns_globals(held.__globals__)
+
+    # --- what lies in classes -----------------------------------------------------------------------------
+
+    def _is_open(self, cls: type) -> bool:
+        """Whether something can be put into a class, and it is a library's."""
+        if not cls.__flags__ & HEAP_TYPE or class_module(cls).partition(".")[0] == "pyplantx":
+            return False
+        return library_name(cls, self._boundary) is not None
+
+    def _in_all(self, classes: Iterable[type]) -> Iterator[Addition]:
+        """The code of the project that lies in some classes, if these are libraries'; itself or in a thin wrapper."""
+        homes = {"__main__", *self._modules}
+        for cls in classes:
+            held = [
+                name for name, item in list(vars(cls).items()) if _may_be_of(item, homes) and name not in _OF_PYTHON
+            ]
+            if held and self._is_open(cls):
+                yield from (Addition(cls, name) for name in held if self._is_projects(vars(cls)[name]))
+
+    def _is_projects(self, item: Any) -> bool:
+        return any(is_of_project(one, self._boundary) for one in _parts_of(item))
+
+
+def _may_be_of(item: Any, homes: set[str]) -> bool:
+    """Whether a member of a class is, or holds, what lies in one of some modules; generated methods lie in none."""
+    kind = type(item)
+    if kind is types.FunctionType:
+        return item.__globals__.get("__name__") in homes
+    if kind in _EMPTY:
+        return False
+    return any(_home_of(one) in homes for one in _parts_of(item))
+
+
+def _home_of(item: Any) -> Any:
+    if type(item) is types.FunctionType:
+        return item.__globals__.get("__name__")
+    return class_module(item) if issubclass(type(item), type) else None
+
+
+def _parts_of(item: Any) -> Iterable[Any]:
+    """What a member of a class may hold that is code: what it wraps, what an accessor of a library keeps."""
+    if isinstance(item, type):
+        return (item,)
+    if isinstance(item, property):
+        return filter(None, (item.fget, item.fset, item.fdel))
+    inner = getattr(item, "__func__", None) if isinstance(item, staticmethod | classmethod) else None
+    if inner is not None:
+        return (inner,)
+    if isinstance(item, types.FunctionType):
+        return (item,)
+    return (item, *(instance_dict(item) or {}).values())
+
+
+def _all_classes() -> Iterator[type]:
+    seen, pending = {id(object)}, [object]
+    while pending:
+        for cls in type.__subclasses__(pending.pop()):
+            if id(cls) not in seen:
+                seen.add(id(cls))
+                pending.append(cls)
+                yield cls
+
+
+def _replaces(addition: Addition, boundary: Boundary) -> bool:
+    """Whether something stands in the place of a thing of the library's own, which the library may call by itself.
+
+    A name that is added comes behind all that the body of the class has.
+    """
+    cls, name = addition
+    if any(name in vars(base) for base in cls.__mro__[1:]):
+        return True
+    names = list(vars(cls))
+    behind = names[names.index(name) + 1 :] if name in names else []
+    functions = (held for held in map(vars(cls).get, behind) if type(held) is types.FunctionType)
+    return any(boundary.owns_globals(held.__globals__) and _is_of_body(held, cls) for held in functions)
+
+
+def _is_of_body(function: types.FunctionType, cls: type) -> bool:
+    return function.__qualname__ == f"{cls.__qualname__}.{function.__name__}"
+
+
+def _assigned_in(text: bytes) -> Iterator[tuple[str, str, int]]:
+    """The attributes to which a source may assign something: what they are taken from, their names, and where."""
+    before = _compiled(_BEFORE).search
+    for match in _compiled(_ASSIGNED).finditer(text):
+        at = match.start()
+        start = before(text, text.rfind(b"\n", 0, at) + 1, at)
+        if start is not None and start[0] != _ITSELF.encode():
+            yield start[0].decode("utf-8", "replace"), match[1].decode("utf-8", "replace"), at
+
+
+def _said_in(code: types.CodeType) -> set[str]:
+    """The names and texts in a code object and those inside it."""
+    found = {*code.co_names}
+    for const in code.co_consts:
+        if isinstance(const, str):
+            found.add(const)
+        elif isinstance(const, types.CodeType):
+            found |= _said_in(const)
+    return found
+
+
+def _is_meant(namespace: dict[str, Any], name: str) -> bool:
+    if name.startswith("__") and name.endswith("__"):
+        return False
+    return name not in _OF_PROCESS.get(str(namespace.get("__name__")), ())
+
+
+def _is_assigned(source: bytes, at: int, chain: str, name: str) -> bool:
+    """Whether the line around a place assigns to an attribute; one that is no statement by itself is taken to do so."""
+    import ast  # hardly ever is something assigned to in a library
+
+    end = source.find(b"\n", at)
+    line = source[source.rfind(b"\n", 0, at) + 1 : end if end >= 0 else len(source)].strip()
+    try:
+        tree = ast.parse(line)
+    except (SyntaxError, ValueError):
+        rest = line.partition(f"{chain}.{name}".encode())[2].lstrip()
+        return rest[:1] == b"=" and rest[:2] != b"=="
+    stored = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    return any(ast.unparse(node) == f"{chain}.{name}" for node in stored)
+
+
+def _is_the_same(name: str, module: Any, spec: Any) -> bool:
+    return sys.modules.get(name) is module and _spec(module) is spec
+
+
+def _spec(module: Any) -> Any:
+    return (instance_dict(module) or {}).get("__spec__")
+
+
+@functools.cache
+def _compiled(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern)
+
+
+def _matches(pattern: bytes, source: bytes, words: Iterable[bytes]) -> Iterator[re.Match[bytes]]:
+    """What matches in a source that holds one of some words."""
+    return _compiled(pattern).finditer(source) if any(word in source for word in words) else iter(())
+
+
+def _read(file: str) -> bytes:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read()
+    except OSError:  # run from a place that is gone by now: nothing is said there
+        return b""
