@@ -21,7 +21,7 @@ from pyplantx.fingerprint.boundary import Boundary, module_file
 from pyplantx.fingerprint.contents import PART_NAMES, PARTED, Contents, parts_of
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
-from pyplantx.fingerprint.loaded import loaded_by
+from pyplantx.fingerprint.loadedmodules import loaded_by
 from pyplantx.fingerprint.memos import Cached
 from pyplantx.fingerprint.modules import locate, offered
 from pyplantx.fingerprint.objects import (
