@@ -105,7 +105,7 @@ def test_a_holder_that_stops() -> None:
     ],
 )
 def test_crowds_find(scenario: str, defect: str) -> None:
-    report = run("crowds", "--scenario", scenario, "--rounds", 2, "--broken", defect, "--until-found")
+    report = run("crowds", "--scenario", scenario, "--rounds", 12, "--broken", defect, "--until-found")
     broken(report, "wrong", "lost", "unusable", "unclear")
 
 

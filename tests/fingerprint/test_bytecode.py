@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import opcode
 import sys
 import types
@@ -156,11 +157,14 @@ def python_calls(code: types.CodeType) -> int:
         calls += event == "call"
 
     before = sys.getprofile()
+    gc.collect()  # what other tests have left has functions of its own to call
+    gc.disable()
     sys.setprofile(count)
     try:
         normalise(code)
     finally:
         sys.setprofile(before)
+        gc.enable()
     return calls
 
 
