@@ -315,6 +315,55 @@ def test_it_may_clean_up_and_can_not_go_on(tmp_path: Path) -> None:
     assert cleaned == [True]
 
 
+def raises() -> None:
+    raise ValueError("of the clean-up")
+
+
+@pytest.mark.parametrize("at_the_end", [sleeps, loops, raises])
+def test_what_it_does_when_it_is_closed_changes_nothing(tmp_path: Path, at_the_end: Callable[[], None]) -> None:
+    @ReactorFunc(name="goes_on", timeout=SOON)
+    def goes_on(pipe: Any) -> Any:
+        try:
+            try:
+                sleeps()
+            except BaseException:
+                pipe.send("x", 1)
+            yield pipe.receive("z")
+        finally:
+            at_the_end()
+
+    with new_plant(tmp_path, goes_on) as plant:
+        assert "reactor goes_on" in ended(plant, "x")
+
+
+def test_who_refuses_to_be_closed(tmp_path: Path) -> None:
+    @ReactorFunc(name="refuses", timeout=SOON)
+    def refuses(pipe: Any) -> Any:
+        for hang in (sleeps, lambda: None, lambda: None):
+            try:
+                hang()
+                yield pipe.receive("z")
+            except BaseException:
+                pipe.send("x", 1)
+                yield pipe.receive("z")
+
+    with new_plant(tmp_path, refuses) as plant:
+        assert "reactor refuses" in ended(plant, "x")
+
+
+def test_a_clean_up_that_hangs_hides_no_mistake(tmp_path: Path) -> None:
+    @ReactorFunc(name="mistaken", timeout=SOON)
+    def mistaken(pipe: Any) -> Any:
+        try:
+            pipe.send("x", 1)
+            yield "no request"
+        finally:
+            sleeps()
+
+    with new_plant(tmp_path, mistaken) as plant, pytest.raises(BadRequest, match="mistaken"):
+        plant.produce("x")
+
+
 def test_a_clean_up_that_hangs_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "_LOOK_AGAIN", SOON)
 
