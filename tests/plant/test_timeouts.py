@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.errors import BadRequest, ReactorTimeout
 from pyplantx.runs import deadlines
 
@@ -146,6 +147,70 @@ def test_in_another_thread(tmp_path: Path) -> None:
     keeps_going = len(str(Path()))  # Python 3.11 hangs here after an exception that was taken back
     sys.settrace(before)
     assert keeps_going
+
+
+def holds_off(told: list[str], is_due: Callable[[], object]) -> None:
+    """Is in an uninterrupted block, and one within that, until it should have been ended, and then hangs."""
+    with uninterrupted():
+        with uninterrupted():
+            told.append("begun")
+        while not is_due():
+            time.sleep(0.001)
+        told.append("whole")
+    loops()
+
+
+def test_in_another_thread_it_waits_for_an_uninterrupted_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    struck = struck_by(monkeypatch)
+
+    @ReactorFunc(name="late", timeout=SOON)
+    def late(pipe: Any) -> None:
+        holds_off(told, struck.is_set)
+        pipe.send("x", 1)
+
+    def work() -> None:
+        with new_plant(tmp_path, late) as plant:
+            told.append(ended(plant, "x"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert told[:2] == ["begun", "whole"] and "reactor late" in told[2]
+
+
+def test_the_calls_of_a_loop_do_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    struck, begun = struck_by(monkeypatch), threading.Event()
+    calls = deadlines.Calls()
+
+    def function() -> None:
+        holds_off(told, lambda: begun.set() or struck.is_set())  # type: ignore[func-returns-value]
+
+    def work() -> None:
+        try:
+            calls.call(function)
+        except deadlines.TimeIsUp:
+            told.append("ended")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    calls.end()
+    thread.join(LONG)
+    assert told == ["begun", "whole", "ended"]
+
+
+def struck_by(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once somebody was to be interrupted."""
+    struck, interrupt = threading.Event(), deadlines.interrupt
+
+    def noted(thread: int, strike: Callable[[], object]) -> None:
+        interrupt(thread, strike)
+        struck.set()
+
+    monkeypatch.setattr(deadlines, "interrupt", noted)
+    return struck
 
 
 def test_where_the_system_has_no_timers_for_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
