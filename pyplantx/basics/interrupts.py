@@ -1,11 +1,15 @@
 """Blocks that no Ctrl-C interrupts: calls into libraries and locks of others that an exception would leave half done.
 
+In the main thread that is done by signals. Other threads are interrupted by who has an exception raised in them, which
+goes by `interrupt`.
+
 Locks of our own need no such block if they are C's (`threading.Lock`, `threading.RLock`) and taken by ``with``. Those
 of `threading.Condition` and `threading.Semaphore` are given back in Python code, in which a signal may be handled.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -90,6 +94,53 @@ class _Doorkeeper:
 _doorkeeper = _Doorkeeper()
 
 
+class _Shelter:
+    """The threads but the main one that are in an uninterrupted block, each with what is to interrupt it behind that.
+
+    Its lock is one that a thread may take again: what the collector finds under it may have such a block, too.
+    """
+
+    def __init__(self) -> None:
+        self._threads: dict[int, Callable[[], object] | None] = {}
+        self.forked()
+
+    def forked(self) -> None:
+        """In a child nobody else has the lock."""
+        self._lock = threading.RLock()
+
+    def enter(self, thread: int) -> bool:
+        """Interrupt it later from now on; False if that is so already."""
+        with self._lock:
+            if thread in self._threads:
+                return False
+            self._threads[thread] = None
+        return True
+
+    def leave(self, thread: int) -> None:
+        """It may be interrupted again, and is if somebody wanted to."""
+        with self._lock:
+            strike = self._threads.pop(thread, None)
+        if strike is not None:
+            strike()
+
+    def interrupt(self, thread: int, strike: Callable[[], object]) -> None:
+        """See `interrupt`."""
+        with self._lock:  # it must not enter between the look and the strike
+            if thread in self._threads:
+                self._threads[thread] = strike
+            else:
+                strike()
+
+
+_shelter = _Shelter()
+os.register_at_fork(after_in_child=_shelter.forked)
+
+
+def interrupt(thread: int, strike: Callable[[], object]) -> None:
+    """Call what has an exception raised in a thread: now, or by that thread itself at its uninterrupted block's end."""
+    _shelter.interrupt(thread, strike)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """A block at whose end signals are handled that come while it runs: Ctrl-C above all.
@@ -98,7 +149,8 @@ def uninterrupted() -> Iterator[None]:
     standard library's that is about to give a lock back. To be kept short.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are handled in the main thread only
+        with _sheltered():
+            yield  # signals are handled in the main thread only
         return
     outermost = False
     try:
@@ -107,3 +159,15 @@ def uninterrupted() -> Iterator[None]:
     finally:
         if outermost:
             _doorkeeper.let_go()
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    thread = threading.get_ident()
+    outermost = True  # what interrupts it on its way in has no other block around it
+    try:
+        outermost = _shelter.enter(thread)
+        yield
+    finally:
+        if outermost:
+            _shelter.leave(thread)

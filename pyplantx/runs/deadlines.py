@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyplantx.basics.interrupts import TIME_IS_UP
+from pyplantx.basics.interrupts import TIME_IS_UP, interrupt
 from pyplantx.basics.logs import log
 from pyplantx.specs.threads import start_thread
 
@@ -140,7 +140,8 @@ def _alarm(deadline: Deadline) -> Alarm:
     in_main = threading.current_thread() is threading.main_thread()
     if TIME_IS_UP is not None and in_main and signal.getsignal(TIME_IS_UP) is not None:  # None: a handler in C's
         return _Signal(deadline, TIME_IS_UP, _kernel_timer() or _Watcher(partial(_send, thread, TIME_IS_UP)))
-    return _Watcher(partial(_raise_in, thread, deadline), partial(_absorb, thread))
+    strike = partial(_raise_in, thread, deadline)
+    return _Watcher(partial(interrupt, thread, strike), partial(_absorb, thread))
 
 
 def _is_debugger(frame: FrameType) -> bool:
@@ -257,7 +258,7 @@ class Calls:
     """Calls under way in several threads, which can all be ended at their next step."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `end` has it when a thread is raised in, and a thread that was spared takes it
         self._threads: list[int] = []
         self._over = False
 
@@ -299,6 +300,11 @@ class Calls:
         with self._lock:
             self._over = True
             for thread in self._threads:
+                interrupt(thread, partial(self._end_in, thread))
+
+    def _end_in(self, thread: int) -> None:
+        with self._lock:
+            if thread in self._threads:
                 _set_exception(thread, TimeIsUp)
 
 

@@ -51,17 +51,22 @@ class TimedRun(Run):
     def _within_its_time(self, function: Callable[[Any], Any], argument: Any) -> Any:
         try:
             yielded = self._deadline.call(function, argument)
+            if not self._deadline.has_passed:
+                return yielded
+            self._deadline.call(super()._end_body, least=_LEAST)  # it has caught what was to end it, and goes on
         except (Exception, TimeIsUp) as error:
             if not self._deadline.has_passed:  # it is not over; or that of a reactor around this plant is
                 raise
             raise self._timeout(error) from None if isinstance(error, TimeIsUp) else error
-        if not self._deadline.has_passed:
-            return yielded
-        self._end_body()  # it has caught what was to end it, and goes on
         raise self._timeout(None)
 
     def _end_body(self) -> None:
-        self._deadline.call(super()._end_body, least=_LEAST)
+        try:
+            self._deadline.call(super()._end_body, least=_LEAST)
+        except TimeIsUp as error:
+            if not self._deadline.has_passed:  # as above
+                raise
+            raise self._timeout(error) from None
 
     def _timeout(self, error: BaseException | None) -> ReactorTimeout:
         """The error to raise; with the traceback of what has ended the reactor."""

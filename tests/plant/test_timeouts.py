@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs
+from pyplantx.basics.interrupts import uninterrupted
 from pyplantx.errors import BadRequest, ReactorTimeout
 from pyplantx.runs import deadlines
 
@@ -146,6 +147,70 @@ def test_in_another_thread(tmp_path: Path) -> None:
     keeps_going = len(str(Path()))  # Python 3.11 hangs here after an exception that was taken back
     sys.settrace(before)
     assert keeps_going
+
+
+def holds_off(told: list[str], is_due: Callable[[], object]) -> None:
+    """Is in an uninterrupted block, and one within that, until it should have been ended, and then hangs."""
+    with uninterrupted():
+        with uninterrupted():
+            told.append("begun")
+        while not is_due():
+            time.sleep(0.001)
+        told.append("whole")
+    loops()
+
+
+def test_in_another_thread_it_waits_for_an_uninterrupted_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    struck = struck_by(monkeypatch)
+
+    @ReactorFunc(name="late", timeout=SOON)
+    def late(pipe: Any) -> None:
+        holds_off(told, struck.is_set)
+        pipe.send("x", 1)
+
+    def work() -> None:
+        with new_plant(tmp_path, late) as plant:
+            told.append(ended(plant, "x"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert told[:2] == ["begun", "whole"] and "reactor late" in told[2]
+
+
+def test_the_calls_of_a_loop_do_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    struck, begun = struck_by(monkeypatch), threading.Event()
+    calls = deadlines.Calls()
+
+    def function() -> None:
+        holds_off(told, lambda: begun.set() or struck.is_set())  # type: ignore[func-returns-value]
+
+    def work() -> None:
+        try:
+            calls.call(function)
+        except deadlines.TimeIsUp:
+            told.append("ended")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    calls.end()
+    thread.join(LONG)
+    assert told == ["begun", "whole", "ended"]
+
+
+def struck_by(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once somebody was to be interrupted."""
+    struck, interrupt = threading.Event(), deadlines.interrupt
+
+    def noted(thread: int, strike: Callable[[], object]) -> None:
+        interrupt(thread, strike)
+        struck.set()
+
+    monkeypatch.setattr(deadlines, "interrupt", noted)
+    return struck
 
 
 def test_where_the_system_has_no_timers_for_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +378,55 @@ def test_it_may_clean_up_and_can_not_go_on(tmp_path: Path) -> None:
         for name in ("x", "y", "z"):
             ended(plant, name)
     assert cleaned == [True]
+
+
+def raises() -> None:
+    raise ValueError("of the clean-up")
+
+
+@pytest.mark.parametrize("at_the_end", [sleeps, loops, raises])
+def test_what_it_does_when_it_is_closed_changes_nothing(tmp_path: Path, at_the_end: Callable[[], None]) -> None:
+    @ReactorFunc(name="goes_on", timeout=SOON)
+    def goes_on(pipe: Any) -> Any:
+        try:
+            try:
+                sleeps()
+            except BaseException:
+                pipe.send("x", 1)
+            yield pipe.receive("z")
+        finally:
+            at_the_end()
+
+    with new_plant(tmp_path, goes_on) as plant:
+        assert "reactor goes_on" in ended(plant, "x")
+
+
+def test_who_refuses_to_be_closed(tmp_path: Path) -> None:
+    @ReactorFunc(name="refuses", timeout=SOON)
+    def refuses(pipe: Any) -> Any:
+        for hang in (sleeps, lambda: None, lambda: None):
+            try:
+                hang()
+                yield pipe.receive("z")
+            except BaseException:
+                pipe.send("x", 1)
+                yield pipe.receive("z")
+
+    with new_plant(tmp_path, refuses) as plant:
+        assert "reactor refuses" in ended(plant, "x")
+
+
+def test_a_clean_up_that_hangs_hides_no_mistake(tmp_path: Path) -> None:
+    @ReactorFunc(name="mistaken", timeout=SOON)
+    def mistaken(pipe: Any) -> Any:
+        try:
+            pipe.send("x", 1)
+            yield "no request"
+        finally:
+            sleeps()
+
+    with new_plant(tmp_path, mistaken) as plant, pytest.raises(BadRequest, match="mistaken"):
+        plant.produce("x")
 
 
 def test_a_clean_up_that_hangs_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
