@@ -399,7 +399,7 @@ class BlockLoop:
 
     def _tell_others(self, array: Any, writes: bool) -> None:
         for watch in getattr(array, "watchers", ()):
-            if not _belongs(watch, self) and getattr(getattr(watch, "__self__", None), "walker", None) is not self:
+            if not _belongs(watch, self) and not _walks(watch, self):
                 watch(writes)
 
     # ----------------------------------------------------------------- errors
@@ -423,6 +423,11 @@ class BlockLoop:
 
 def _belongs(watch: Any, loop: BlockLoop) -> bool:
     return getattr(getattr(watch, "func", None), "__self__", None) is loop
+
+
+def _walks(watch: Any, loop: BlockLoop) -> bool:
+    """Whether who watches are the passes over an array of which this loop is the present one."""
+    return getattr(getattr(watch, "__self__", None), "walker", None) is loop
 
 
 # -- values that wait -------------------------------------------------------------------------------

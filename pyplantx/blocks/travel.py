@@ -15,7 +15,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pyplantx.basics.logs import log
@@ -25,6 +25,7 @@ from pyplantx.blocks.places import Place, place_of
 from pyplantx.blocks.spaced import Spaced, has_gaps
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.fingerprint.agreement import Agreement, NamedCode
+from pyplantx.fingerprint.nested import names_in
 from pyplantx.reactor import Uncounted, Watched
 from pyplantx.specs.builtin import code_pickler
 from pyplantx.specs.refusals import advice, refusal
@@ -293,7 +294,7 @@ class _Looks:
         kind = type(item)
         self._named.note(item)
         if kind is FunctionType:
-            self._names.update(_names_in(item.__code__))
+            self._names.update(names_in(item.__code__))
             return NotImplemented
         if issubclass(kind, ModuleType):
             return _imported, (item.__name__, self._used_inside(item.__name__))
@@ -313,13 +314,6 @@ def _unless_refused(item: Any, kind: type) -> Any:
     if what is None or what in _OPENED_AGAIN or str(getattr(item, "__name__", "")).startswith("dill"):
         return NotImplemented
     raise BadRequest(f"it refers to {what}", hint=advice(kind))
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
 
 
 def _imported(name: str, inside: Sequence[str]) -> Any:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.boundary import Boundary, Policy, is_library_file
+from pyplantx.fingerprint.nested import names_in, texts_in
 from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, class_module, instance_dict, is_of_project, library_name
 
 #: An attribute that may be assigned to; what it is taken from is looked for to its left. (A pattern that begins with
@@ -183,7 +184,7 @@ class Additions:
         """What is in classes of libraries and counts for some code: it says its name, or the library calls it."""
         if not self.in_classes:
             return []
-        names = _said_in(code)
+        names = {*names_in(code), *texts_in(code)}
         found = [one for name in self.in_classes.keys() & names for one in self.in_classes[name]]
         found += [one for one in self._everywhere if one.name not in names]
         return sorted(found, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
@@ -372,17 +373,6 @@ def _assigned_in(text: bytes) -> Iterator[tuple[str, str, int]]:
         start = before(text, text.rfind(b"\n", 0, at) + 1, at)
         if start is not None and start[0] != _ITSELF.encode():
             yield start[0].decode("utf-8", "replace"), match[1].decode("utf-8", "replace"), at
-
-
-def _said_in(code: types.CodeType) -> set[str]:
-    """The names and texts in a code object and those inside it."""
-    found = {*code.co_names}
-    for const in code.co_consts:
-        if isinstance(const, str):
-            found.add(const)
-        elif isinstance(const, types.CodeType):
-            found |= _said_in(const)
-    return found
 
 
 def _is_meant(namespace: dict[str, Any], name: str) -> bool:

@@ -23,6 +23,7 @@ from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.modules import find_module, is_library_module
+from pyplantx.fingerprint.nested import with_nested
 from pyplantx.fingerprint.nodes import SUBREACTOR, Describer
 from pyplantx.fingerprint.objects import MISSING, class_module, is_code, library_name, role_function, static_attribute
 from pyplantx.fingerprint.pieces import ABSENT, FUNCTION, Node, Pin, Slot, label_of
@@ -232,10 +233,7 @@ class Fingerprinter:
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
             return None
         text = self._record_text(function.__code__)
-        if not is_closed(text) or not self._in_project(function.__globals__):
-            return None
-        additions = self._additions
-        return None if additions.in_classes and additions.seen_by(function.__code__) else text
+        return text if is_closed(text) and self._is_plain(function) else None
 
     def _in_project(self, namespace: dict[str, Any]) -> bool:
         known = self._project_globals.get(id(namespace))
@@ -245,9 +243,10 @@ class Fingerprinter:
 
     def _is_plain(self, function: types.FunctionType) -> bool:
         """Whether a function is the project's, and nothing that this has put into libraries counts for it."""
+        if not self._in_project(function.__globals__):
+            return False
         additions = self._additions
-        is_free = not (additions.in_classes and additions.seen_by(function.__code__))
-        return is_free and self._in_project(function.__globals__)
+        return not (additions.in_classes and additions.seen_by(function.__code__))
 
     # --- modules that are found by text ---------------------------------------------------------------
 
@@ -712,16 +711,8 @@ class _Reach:
         """The code objects inside those of its functions, by identity."""
         if self._nested is None:
             codes = [obj.__code__ for obj in self.objects.values() if type(obj) is types.FunctionType]
-            self._nested = {id(inner): inner for code in codes for inner in _nested(code)}
+            self._nested = {id(inner): inner for code in codes for inner in with_nested(code) if inner is not code}
         return self._nested
-
-
-def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code objects inside another one, at any depth."""
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield const
-            yield from _nested(const)
 
 
 def _names(option: str, given: str | Sequence[str]) -> tuple[str, ...]:

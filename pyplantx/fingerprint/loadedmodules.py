@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.nested import texts_in, with_nested
 from pyplantx.fingerprint.objects import instance_dict
 
 _MODULES: Final = "modules"
@@ -30,7 +31,7 @@ _NAMERS: Final = frozenset({"pop", "keys", "copy", "__contains__", "update"})
 def loaded_by(code: types.CodeType, boundary: Boundary) -> Iterator[tuple[str, types.ModuleType]]:
     """Names and modules of the project, other than the script, that code may take from among the loaded ones."""
     texts, is_computed = _keys(code)
-    packages = tuple(sorted(text for text in _texts_in(code) if text.endswith(".") and text[:-1] in sys.modules))
+    packages = tuple(sorted(text for text in texts_in(code) if text.endswith(".") and text[:-1] in sys.modules))
     for name, module in sorted(sys.modules.items()):
         if name in texts or (is_computed and name != "__main__" and (not packages or name.startswith(packages))):
             if _is_projects(name, module, boundary):
@@ -46,19 +47,12 @@ def _keys(code: types.CodeType) -> tuple[set[str], bool]:
     """The texts under which code takes modules, and whether it takes some under another one."""
     import dis  # for programs with such code only
 
-    texts, is_computed = set[str](), False
-    instructions = [one for one in dis.get_instructions(code) if one.opname not in _SKIPPED]
-    places = [at for at, one in enumerate(instructions) if one.argval == _MODULES and one.opname.startswith("LOAD_")]
-    for at in places:
-        key = _key(instructions[at + 1 : at + 4])
-        if isinstance(key, str):
-            texts.add(key)
-        is_computed = is_computed or key is None
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            more, also = _keys(const)
-            texts, is_computed = texts | more, is_computed or also
-    return texts, is_computed
+    keys = set[str | None]()
+    for one in with_nested(code):
+        steps = [step for step in dis.get_instructions(one) if step.opname not in _SKIPPED]
+        places = (at for at, step in enumerate(steps) if step.argval == _MODULES and step.opname.startswith("LOAD_"))
+        keys.update(_key(steps[at + 1 : at + 4]) for at in places)
+    return {key for key in keys if key is not None}, None in keys
 
 
 def _key(behind: list[Any]) -> str | None:
@@ -76,11 +70,3 @@ def _key(behind: list[Any]) -> str | None:
         return ""
     is_text = key.opname == "LOAD_CONST" and isinstance(key.argval, str) and not key.argval.endswith(".")
     return str(key.argval) if is_text else None
-
-
-def _texts_in(code: types.CodeType) -> Iterator[str]:
-    for const in code.co_consts:
-        if isinstance(const, str):
-            yield const
-        elif isinstance(const, types.CodeType):
-            yield from _texts_in(const)

@@ -24,6 +24,7 @@ from pyplantx.fingerprint.jitted import options_of
 from pyplantx.fingerprint.loadedmodules import loaded_by
 from pyplantx.fingerprint.memos import Cached
 from pyplantx.fingerprint.modules import locate, offered
+from pyplantx.fingerprint.nested import with_nested
 from pyplantx.fingerprint.objects import (
     MISSING,
     bound_to,
@@ -606,10 +607,8 @@ def _named_finders(code: types.CodeType) -> set[str]:
 
 def _names_within(code: types.CodeType) -> Iterator[str]:
     """The names in a code object and those inside it."""
-    yield from (*code.co_names, *code.co_varnames, *code.co_freevars)
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _names_within(const)
+    for one in with_nested(code):
+        yield from (*one.co_names, *one.co_varnames, *one.co_freevars)
 
 
 def _is_function_noise(function: types.FunctionType, noise: frozenset[str], key: str) -> bool:

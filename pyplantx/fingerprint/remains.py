@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
 
 from pyplantx.core.trace import Digest
+from pyplantx.fingerprint.nested import names_in, texts_in
 from pyplantx.fingerprint.objects import qualified
 from pyplantx.fingerprint.pieces import Node, Slot
 from pyplantx.fingerprint.uses import calls_what_it_is_given, uses
@@ -48,7 +49,7 @@ def users_of(keys: Collection[Key], nodes: Iterable[Node]) -> dict[Key, list[Any
         named += [key for owner in _owned_by(node.obj) for key in owners.get(owner, ())]
         inside = [key for ref in node.refs for owner in _open_in(ref) for key in owners.get(owner, ())]
         if inside and type(node.obj) is types.FunctionType:
-            said = set(_said_in(node.obj.__code__))
+            said = {*names_in(node.obj.__code__), *texts_in(node.obj.__code__)}
             named += [key for key in inside if key[1] in said or not _BY_TEXT.isdisjoint(said)]
         for key in dict.fromkeys(named):
             if key in found:
@@ -68,16 +69,6 @@ def _open_in(obj: Any) -> Iterator[int]:
     yield id(obj)
     if type(obj) is types.FunctionType:
         yield id(obj.__dict__)
-
-
-def _said_in(code: types.CodeType) -> Iterator[str]:
-    """The names and texts in a code object and those inside it."""
-    yield from code.co_names
-    for const in code.co_consts:
-        if isinstance(const, str):
-            yield const
-        elif isinstance(const, types.CodeType):
-            yield from _said_in(const)
 
 
 def fillers(

@@ -14,6 +14,7 @@ from typing import Final
 
 from pyplantx.fingerprint.bytecode import Body
 from pyplantx.fingerprint.hints import taker
+from pyplantx.fingerprint.nested import with_nested
 
 #: Methods that add to what they belong to and tell nothing of what is in it.
 _ADDING: Final = frozenset(
@@ -38,13 +39,11 @@ _LOCAL_LOADS: Final = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK"})
 
 def uses(code: CodeType, names: Container[str]) -> Iterator[bool]:
     """For each place, nested code included, that takes what one of some names holds: whether it reads it."""
-    steps = list(dis.get_instructions(code))
-    for at, one in enumerate(steps):
-        if one.opname in _LOADS and one.argval in names:
-            yield not _is_only_added_to(code, steps, at)
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from uses(const, names)
+    for inner in with_nested(code):
+        steps = list(dis.get_instructions(inner))
+        for at, one in enumerate(steps):
+            if one.opname in _LOADS and one.argval in names:
+                yield not _is_only_added_to(inner, steps, at)
 
 
 def calls_what_it_is_given(code: CodeType) -> bool:

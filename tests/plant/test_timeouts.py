@@ -127,13 +127,9 @@ def test_in_each_kind_of_reactor(tmp_path: Path, function: Callable[..., Any]) -
     assert "timeout=" in told
 
 
-def test_in_another_thread(tmp_path: Path) -> None:
+def ended_in_a_thread(tmp_path: Path, late: Any) -> str:
+    """As `ended`, of a plant that another thread uses."""
     told = []
-
-    @ReactorFunc(name="late", timeout=SOON)
-    def late(pipe: Any) -> None:
-        loops()
-        pipe.send("x", 1)
 
     def work() -> None:
         with new_plant(tmp_path, late) as plant:
@@ -142,7 +138,16 @@ def test_in_another_thread(tmp_path: Path) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert HERE in told[0]
+    return told[0]
+
+
+def test_in_another_thread(tmp_path: Path) -> None:
+    @ReactorFunc(name="late", timeout=SOON)
+    def late(pipe: Any) -> None:
+        loops()
+        pipe.send("x", 1)
+
+    assert HERE in ended_in_a_thread(tmp_path, late)
     before = sys.gettrace()
     sys.settrace(lambda *_: None)
     keeps_going = len(str(Path()))  # Python 3.11 hangs here after an exception that was taken back
@@ -170,14 +175,8 @@ def test_in_another_thread_it_waits_for_an_uninterrupted_block(tmp_path: Path, m
         holds_off(told, struck.is_set)
         pipe.send("x", 1)
 
-    def work() -> None:
-        with new_plant(tmp_path, late) as plant:
-            told.append(ended(plant, "x"))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert told[:2] == ["begun", "whole"] and "reactor late" in told[2]
+    assert "reactor late" in ended_in_a_thread(tmp_path, late)
+    assert told == ["begun", "whole"]
 
 
 def test_the_calls_of_a_loop_do_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
