@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyplantx import Plant, ReactorFunc, specs
+from pyplantx.blocks.attempt import Attempt
 from pyplantx.blocks.outputs import Spool
 from pyplantx.errors import BadRequest, CannotStore, NotSent, WarehouseError
 from pyplantx.testing import PipeworkMock, run_reactor_to_completion
@@ -1108,21 +1109,26 @@ class TestResumingInOnePlant:
         assert any("could not be resumed" in record.getMessage() for record in caplog.records)
 
     def test_a_ledger_that_was_given_up_is_spoken_of_once_and_gets_no_copies(self, run, monkeypatch, caplog):
-        third, asked = threading.Event(), []
+        done, second, asked = Attempt.done, threading.Event(), []
 
         def no_space(spool: Any, block: Any, nbytes: int) -> None:
-            third.wait(10)
+            assert second.wait(60)
             asked.append(block.index)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+        def watched(attempt: Attempt, block: Any) -> Any:
+            note = done(attempt, block)
+            if block.index == 1:
+                second.set()
+            return note
+
         monkeypatch.setattr(Spool, "_ask_for_space", no_space)
+        monkeypatch.setattr(Attempt, "done", watched)
 
         def work(pipe: Any) -> None:
             dst = pipe.allocate("x", specs.HdfArraySpec, shape=(40, 10), dtype="f8", chunks=(10, 10))
             for number, b in enumerate(pipe.blocks(dst, memory="3kB", resume=True)):
                 dst[b] = number
-                if number == 2:
-                    third.set()
             pipe.send("x", dst)
 
         assert run(work)[35, 0] == 3

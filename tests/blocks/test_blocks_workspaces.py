@@ -17,6 +17,7 @@ from pyplantx.errors import BadRequest, DamagedObject
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse.resume import KEPT_FOR, Ledger, Workspace, sweep_workspaces
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.faults.children import Child, in_child
 
 KEY = "0" * 32
 
@@ -142,20 +143,12 @@ class TestWorkspaces:
     def test_a_forked_child_does_not_hold_it(self, tmp_path):
         with Warehouse(tmp_path) as warehouse:
             workspace = warehouse.workspaces.take("r", KEY)
-            reading, writing = os.pipe()
-            ready, begun = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                os.close(writing)
-                os.write(begun, b"x")
-                os.read(reading, 1)
-                os._exit(0)
-            assert os.read(ready, 1)
+            child = Child(lambda tell: (tell("begun"), time.sleep(600)))
+            assert child.wait_for("begun")
             warehouse.workspaces.drop(workspace, remove=False)
             assert warehouse.workspaces.take("r", KEY) is not None
-            for end in (writing, reading, ready, begun):
-                os.close(end)
-            os.waitpid(pid, 0)
+            child.kill()
+            child.end()
 
     def test_all_of_a_reactor_go_when_it_commits(self, tmp_path):
         with Warehouse(tmp_path) as warehouse:
@@ -218,16 +211,12 @@ class TestWorkspaces:
         with Warehouse(tmp_path) as warehouse:
             warehouse.workspaces.take("r", KEY)
             (path,) = (tmp_path / "staging/resume").glob("*/*")
-            pid = os.fork()
-            if pid == 0:
-                code = 1
-                try:
-                    with Warehouse(tmp_path) as mine:
-                        mine.work_finished("r")
-                    code = 0
-                finally:
-                    os._exit(code)
-            assert os.waitpid(pid, 0)[1] == 0
+
+            def finish() -> None:
+                with Warehouse(tmp_path) as mine:
+                    mine.work_finished("r")
+
+            assert in_child(finish) == 0
             assert path.exists()
 
     def test_the_next_session_sweeps_old_ones_only(self, tmp_path):

@@ -20,8 +20,8 @@ from pyplantx.blocks.alterations import Contents
 from pyplantx.blocks.handles import DatasetHandle
 from pyplantx.warehouse.locks import FileLock
 from tests.blocks.fakes import FakeAllocation
-from tests.blocks.test_resume_kills import in_child
 from tests.blocks.values import Unseen, flip
+from tests.faults.children import in_child
 
 ROWS, STEP, WIDTH = 12, 3, 5
 
@@ -772,8 +772,8 @@ def test_killed_at_mutating_calls(durability, each, interrupted, tmp_path, undis
     prepared.plant().close()
     if interrupted:
         prepared.ended(3)
-    made, status, number = [], signal.SIGKILL, 0
-    while status == signal.SIGKILL:
+    made, status, number = [], -signal.SIGKILL, 0
+    while status == -signal.SIGKILL:
         number += each
         shutil.copytree(prepared.folder, tmp_path / "job")
         job = Job(tmp_path / "job", short, durability=durability)
@@ -783,7 +783,7 @@ def test_killed_at_mutating_calls(durability, each, interrupted, tmp_path, undis
                 killed_at(number)
                 plant.produce("x")
 
-        status = os.WTERMSIG(in_child(act))
+        status = in_child(act)
         assert job.run() == expected, f"killed at call {number}"
         made.append(len(steps))
         if steps:  # else it was through, and what it kept goes in a week

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pyplantx import Plant, ReactorFunc, specs
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.resume import Ledger
 from tests.blocks.values import flip
+from tests.faults.children import Child, in_child
 
 ROWS, COLUMNS = 40, 64
 MEMORY = 2 * 3 * 4 * COLUMNS * 8  # two arrays, three times four rows
@@ -165,21 +165,6 @@ def name_of(reactor: Any) -> str:
     return str(reactor.name)
 
 
-def in_child(action: Callable[[], None]) -> int:
-    """Status of a forked process that does it."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        except BaseException as error:
-            print(f"child: {error!r}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(code)
-    return os.waitpid(pid, 0)[1]
-
-
 class Job:
     """One reactor on one store, run until it is through."""
 
@@ -210,8 +195,7 @@ class Job:
     def killed(self, config: Any = None, **environment: int) -> list[int]:
         """Run it until it is killed; the calls of that run."""
         before = len(calls_of(self.calls))
-        status = in_child(lambda: self.run(config, **environment) and None)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert in_child(lambda: self.run(config, **environment)) == -signal.SIGKILL
         return calls_of(self.calls)[before:]
 
     def finished(self) -> list[dict[str, Any]]:
@@ -588,17 +572,13 @@ class TestSeveral:
         job.killed(kill_at=8)
         finished = len(job.finished())
         before = len(calls_of(job.calls))
-        pids = []
-        for _ in range(2):
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    found, found_digest = job.run()
-                    os._exit(0 if (found == value).all() and found_digest == digest else 3)
-                finally:
-                    os._exit(1)
-            pids.append(pid)
-        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
+
+        def goes_on(_: Any) -> None:
+            found, found_digest = job.run()
+            assert (found == value).all() and found_digest == digest
+
+        both = [Child(goes_on) for _ in range(2)]
+        assert [child.end().status for child in both] == [0, 0]
         assert len(calls_of(job.calls)) - before == len(calls) - finished
 
 

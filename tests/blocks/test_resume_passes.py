@@ -10,6 +10,7 @@ import pytest
 
 from pyplantx import ReactorFunc, specs
 from tests.blocks.test_resume_kills import MEMORY, ROWS, Job, calls_of, name_of, note
+from tests.faults.children import run_child
 
 BLOCKS = 10  # of each pass
 AT_MOST_AGAIN = 4  # blocks that were under way; each is done again from the first pass on
@@ -112,16 +113,7 @@ def by_a_copy(pipe: Any, src: Any, dst: Any) -> float:
 
 
 def by_a_forked_child(pipe: Any, src: Any, dst: Any) -> float:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(writing, repr(float(dst[:].sum())).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    found = float(os.read(reading, 100))
-    os.close(reading)
-    os.close(writing)
-    return found
+    return float(run_child(lambda tell: tell(repr(float(dst[:].sum())))).lines[0])
 
 
 def by_a_checkpoint(pipe: Any, src: Any, dst: Any) -> float:

@@ -141,6 +141,13 @@ def run_child(action: Callable[[Tell], object], limit: float = LIMIT) -> Ended:
     return Child(action).end(limit)
 
 
+def in_child(action: Callable[[], object], limit: float = LIMIT) -> int:
+    """Do something in a child; its exit code. No exception leads out of there: it would go on as the test's process."""
+    ended = run_child(lambda _: action(), limit)
+    print(ended.errors, end="", file=sys.stderr)
+    return ended.status
+
+
 @contextlib.contextmanager
 def scratch(prefix: str = "pyplantx-faults-", where: str | None = None) -> Iterator[str]:
     """An empty directory, in memory where the system has one (a sync costs nothing there), removed at the end."""

@@ -26,6 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pyplantx import Plant, ReactorFunc
@@ -37,6 +38,8 @@ from tests.faults.verdict import Debts, Finding, Tally, debts, end_of, examine, 
 PROCESSES, THREADS = 8, 16
 #: Seconds that the patient wait for a holder, and that they may take to say so on a busy machine.
 TIMEOUT, BOUND = 1.0, 8.0
+#: Seconds after which one that waits for a stopped holder counts as hanging.
+PATIENCE = 20.0
 #: Seconds within which a dead worker's work is taken over, as promised.
 TAKEOVER = 2.0
 
@@ -118,12 +121,12 @@ def _in_threads(directory: str, tell: Tell) -> None:
 # -- a holder that stops ------------------------------------------------------------------------------
 
 
-def stopped(directory: str, chance: random.Random) -> list[Finding]:
-    """Stop the holder at a call, let another try, kill the holder, examine."""
+def stopped(directory: str, chance: random.Random, patience: float = PATIENCE) -> list[Finding]:
+    """Stop the holder at a call, let another try for so many seconds, kill the holder, examine."""
     place, n = chance.choice([(directory, chance.randint(20, 160)), (f"{directory}/meta.lmdb", chance.randint(3, 14))])
     holder = Child(lambda tell: _stop_at(directory, place, n, tell))
     _wait_until_stopped(holder.pid)
-    other = run_child(lambda tell: _try(directory, tell), limit=20.0)
+    other = run_child(lambda tell: _try(directory, tell), limit=patience)
     findings = _of_worker(other) + _is_told(other, holder.pid)
     holder.kill(signal.SIGKILL)
     killed = holder.end()
@@ -357,6 +360,7 @@ def campaign(options: argparse.Namespace, names: list[str]) -> int:
     broken.apply(options.broken)
     worst = 0
     for name in names:
+        scenario = partial(stopped, patience=options.patience) if name == "stopped" else SCENARIOS[name]
         tally, chance = (
             Tally(f"crowds {name}" + (f" broken={options.broken}" if options.broken else "")),
             random.Random(1),
@@ -364,7 +368,7 @@ def campaign(options: argparse.Namespace, names: list[str]) -> int:
         with scratch() as place:
             for number in range(options.rounds):
                 directory = os.path.join(place, "plant")
-                tally.case(f"round {number}", SCENARIOS[name](directory, chance))
+                tally.case(f"round {number}", scenario(directory, chance))
                 shutil.rmtree(directory, ignore_errors=True)
                 if options.until_found and tally.found:
                     break
@@ -376,6 +380,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", default="all", choices=("all", *SCENARIOS))
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds that wait for one who stopped")
     parser.add_argument("--until-found", action="store_true", help="end at the first broken promise")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     options = parser.parse_args()

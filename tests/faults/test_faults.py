@@ -111,9 +111,8 @@ def test_crowds_find(scenario: str, defect: str) -> None:
 
 @needs_shim
 def test_a_wait_without_end_is_found() -> None:
-    broken(
-        run("crowds", "--scenario", "stopped", "--rounds", 12, "--broken", "endless_wait", "--until-found"), "unusable"
-    )
+    where = ("--scenario", "stopped", "--rounds", 12, "--patience", 5)
+    broken(run("crowds", *where, "--broken", "endless_wait", "--until-found"), "unusable")
 
 
 # -- damage -------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,8 +41,10 @@ from pyplantx.warehouse.inspection import _read_mark
 from pyplantx.warehouse.objects import meta_of
 from pyplantx.warehouse.tables import name_key
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.faults import children
 
 QUICK, LONG = 150, 20_000
+LONG_LIMIT = 3600.0  #: seconds for as many in one child
 
 #: JSON that is deep, long, or not quite JSON.
 _AWKWARD = [
@@ -244,7 +245,7 @@ def test_hdf5_files(examples: int, chunks: Any) -> None:
         found.append(data)
 
     collect()
-    in_child(lambda: [_open_hdf(data) for data in found])
+    in_child(lambda: [_open_hdf(data) for data in found], LONG_LIMIT)
 
 
 def _open_hdf(data: bytes) -> None:
@@ -259,20 +260,10 @@ def _open_hdf(data: bytes) -> None:
         assert isinstance(error, PyplantxError) or "read" in str(error), error
 
 
-def in_child(work: Callable[[], Any]) -> None:
+def in_child(work: Callable[[], Any], limit: float = children.LIMIT) -> None:
     """Do it in a forked child, whose death is an ordinary failure."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
+    status = children.in_child(work, limit)
+    assert status == 0, f"the child ended with {status}"
 
 
 # -- files of the directory ----------------------------------------------------------------------------

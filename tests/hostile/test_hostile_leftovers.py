@@ -6,7 +6,6 @@ again, and says what is wrong only in errors of the hierarchy; it neither waits 
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import re
@@ -225,7 +224,6 @@ def test_something_else_in_the_place_of_what_was_left(
 
 
 def goes_on(plant: Path, what: str, right: Any) -> None:
-    """In time, with the right value or an error of ours."""
-    faulthandler.dump_traceback_later(20, exit=True)
+    """With the right value or an error of ours."""
     found = outcome(plant, what)
     assert found is None or found.tobytes() == right.tobytes()

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from pyplantx import Plant, ReactorFunc
 from pyplantx.testing import forget_reactors
+from tests.faults.children import Child, Tell, in_child
 
 #: The last lines of the reactors, in versions: what an edit changes. `{n}` counts in the version.
 CODE = {
@@ -184,22 +185,17 @@ class PlantLife(RuleBasedStateMachine):
     def crash_midway(self, name: str, value: int, after: int) -> None:
         """A child is killed at some moment of its work: what it told to be finished is there, and all is right."""
         config = {**self.config, "a": value, "b": value}
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
+
+        def produce(tell: Tell) -> None:
             plant = self.open()
-            plant.add_event_listener(
-                Plant.EventType.reactor_finished, lambda kind, name, function: os.write(writing, f"{name}\n".encode())
-            )
+            plant.add_event_listener(Plant.EventType.reactor_finished, lambda kind, name, function: tell(name))
             plant.set_config(config)
             plant.produce(name)
-            os._exit(0)
-        os.close(writing)
+
+        child = Child(produce)
         time.sleep(after / 1000)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        with open(reading) as told:
-            finished = set(told.read().split())
+        child.kill()
+        finished = set(child.end().lines)
         plant = self.plants[0]
         plant.set_config(config)
         before = len(plant.get_execution_history())
@@ -218,17 +214,10 @@ class PlantLife(RuleBasedStateMachine):
         assert self.plants[0].produce(name) == self.expected(name)
 
     def in_child(self, work: Any, expected: int) -> None:
-        child = os.fork()
-        if not child:
-            try:
-                os._exit(0 if work(self.open()) else 1)
-            except BaseException:
-                import traceback
+        def act() -> None:
+            assert work(self.open())
 
-                traceback.print_exc()
-                os._exit(2)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == expected
+        assert in_child(act) == expected
 
     @rule()
     def drop(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,14 @@ from pyplantx.warehouse.files import Layout
 from pyplantx.warehouse.payloads import MemoryPayload
 from pyplantx.warehouse.warehouse import Warehouse
 from tests.hostile.strangers import AWKWARD
-from tests.hostile.test_hostile_bytes import examples, fuzz, in_child, little_memory, mutated  # noqa: F401 (fixtures)
+from tests.hostile.test_hostile_bytes import (  # noqa: F401 (fixtures)
+    LONG_LIMIT,
+    examples,
+    fuzz,
+    in_child,
+    little_memory,
+    mutated,
+)
 
 # -- records -------------------------------------------------------------------------------------------
 
@@ -122,7 +128,6 @@ def test_tables_of_claims(examples: int, tmp_path: Path) -> None:  # noqa: F811
 
 
 def _claim(folder: Path) -> None:
-    signal.alarm(30)
     claims = Claims(str(folder))
     for number in range(50):
         claim = claims.claim(str(number), 0.0)
@@ -167,7 +172,7 @@ def fuzz_spec(spec: Any, parts: dict[str, bytes], meta: dict[str, Any], count: i
             return
 
     collect()
-    in_child(lambda: [open_one(*case) for case in cases])
+    in_child(lambda: [open_one(*case) for case in cases], LONG_LIMIT)
 
 
 @pytest.mark.parametrize("form", ["csr", "csc", "bsr", "coo", "dia", "lil", "dok"])
@@ -216,7 +221,7 @@ def test_packed_hdf5_files(examples: int, layout: str) -> None:  # noqa: F811
             return
 
     collect()
-    in_child(lambda: [open_one(data) for data in found])
+    in_child(lambda: [open_one(data) for data in found], LONG_LIMIT)
 
 
 # -- recorded questions and notes ----------------------------------------------------------------------
@@ -291,7 +296,6 @@ def test_questions_about_files_that_are_none(answers: Any, tmp_path: Path) -> No
     ordinary = answers("file", str(tmp_path / "file")).answer
 
     def ask() -> None:
-        signal.alarm(30)
         paths = (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null"))
         told = {answers("file", str(path)).answer for path in paths}
         assert len(told) == 1 and ordinary not in told

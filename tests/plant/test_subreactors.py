@@ -332,10 +332,11 @@ WAYS: dict[str, tuple[str, str, Any]] = {
         None,
     ),
     "in a thread of one that waits": (
-        "found = []\n    def work(): GO.wait(9); found.append(part(5)); DONE.set()\n"
-        "    threading.Thread(target=work).start()\n    yield pipe.receive('y')\n    v = found[0]",
-        "GO, DONE = threading.Event(), threading.Event()\n"
-        "@ReactorFunc\ndef c(pipe):\n    GO.set(); DONE.wait(9)\n    pipe.send('y', 1)",
+        "found = []\n    def work(): GO.wait(60); found.append(part(5)); DONE.set()\n"
+        "    threading.Thread(target=work).start(); BEGUN.set()\n    yield pipe.receive('y')\n"
+        "    DONE.wait(60)\n    v = found[0]",
+        "BEGUN, GO, DONE = threading.Event(), threading.Event(), threading.Event()\n"
+        "@ReactorFunc\ndef c(pipe):\n    GO.set()\n    if BEGUN.is_set(): DONE.wait(60)\n    pipe.send('y', 1)",
         None,
     ),
 }

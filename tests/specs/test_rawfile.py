@@ -22,6 +22,7 @@ from pyplantx.specs import rawfile, selections
 from pyplantx.specs.dirty import BlockMap
 from pyplantx.specs.rawfile import RawArray, RawFile
 from pyplantx.specs.selections import parse, slabs, tiles
+from tests.faults.children import in_child
 
 SPEC = specs.HdfArraySpec()
 HEAD = b"the head of the file"
@@ -455,13 +456,10 @@ def test_lists_and_masks_go_by_hdf5_while_others_wait(tmp_path):
 def test_a_forked_child_hashes_too(small_pieces, tmp_path):
     """The thread that hashes beside large writes stays behind in the parent."""
     put(raw_array(tmp_path / "x", (100,)), slice(None), np.arange(100.0))
-    pid = os.fork()
-    if pid == 0:
-        right = False
-        try:
-            raw = raw_array(tmp_path / "y", (100,))
-            put(raw, slice(None), np.arange(100.0))
-            right = raw.digests() == true_digests(raw)
-        finally:
-            os._exit(0 if right else 1)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    def hashes() -> None:
+        raw = raw_array(tmp_path / "y", (100,))
+        put(raw, slice(None), np.arange(100.0))
+        assert raw.digests() == true_digests(raw)
+
+    assert in_child(hashes) == 0

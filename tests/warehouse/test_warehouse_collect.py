@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from pyplantx.errors import PayloadMissing, StoreBusy, WarehouseError
 from pyplantx.warehouse import collect
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.faults.children import in_child
 from tests.warehouse.stores import ROOT, fetch, send
 
 Open = Callable[..., Warehouse]
@@ -55,11 +55,11 @@ def test_nothing_is_collected_or_swept_while_others_are_here(opened: Open, direc
     for round in range(2):
         send(warehouse, "x", f"{round}" * 1_500_000)
     warehouse.sync()
-    pid = os.fork()
-    if pid == 0:
-        other = Warehouse(directory)
-        os._exit(0 if collect_former(other).hindrance else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def collect() -> None:
+        assert collect_former(Warehouse(directory)).hindrance
+
+    assert in_child(collect) == 0
 
 
 def test_check_finds_each_kind_of_trouble_and_mends_it(opened: Open, directory: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyplantx.warehouse.haste import Haste, haste
+from tests.faults.children import in_child
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,4 @@ def test_a_program_that_is_in_greater_haste_is_left_alone() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_the_usual_pace(usual: float) -> None:
     with haste:
-        child = os.fork()
-        if not child:
-            os._exit(sys.getswitchinterval() != usual)
-        assert os.waitpid(child, 0)[1] == 0
+        assert in_child(lambda: os._exit(sys.getswitchinterval() != usual)) == 0

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pyplantx.errors import PayloadMissing
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.faults.children import in_child
 from tests.warehouse.stores import send
 
 names = st.sampled_from(["a", "b", "../c", "d\0", "\ud800"])
@@ -127,16 +128,12 @@ class Life(RuleBasedStateMachine):
     def fork(self, name: str, value: Any) -> None:
         """A child stores something through a warehouse of its own; ours sees it, and goes on."""
         self.flush()  # what still waits here is newer than what the child stores
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                with self.open() as warehouse:
-                    send(warehouse, name, value)
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitpid(child, 0)[1] == 0
+
+        def store() -> None:
+            with self.open() as warehouse:
+                send(warehouse, name, value)
+
+        assert in_child(store) == 0
         self.warehouse.refresh()
         self.sent[name] = self.durable[name] = value
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pyplantx.warehouse.records import HistoryEntry
 from pyplantx.warehouse.retention import Limits, Stored, decide, rank_versions, table
 from pyplantx.warehouse.roots import Notes
 from pyplantx.warehouse.warehouse import Commit, Warehouse
+from tests.faults.children import in_child
 from tests.warehouse.stores import ROOT, fetch
 
 Open = Callable[..., Warehouse]
@@ -437,10 +439,7 @@ def test_a_kill_in_the_middle_leaves_garbage_at_most(
     for step in range(1, 4):
         shutil.rmtree(directory.with_name("copy"), ignore_errors=True)
         shutil.copytree(directory, directory.with_name("copy"))
-        pid = os.fork()
-        if pid == 0:
-            collect_and_die(directory.with_name("copy"), owner, method, when, step)
-        os.waitpid(pid, 0)
+        assert in_child(partial(collect_and_die, directory.with_name("copy"), owner, method, when, step)) in (0, 9)
         with Warehouse(directory.with_name("copy")) as after:
             assert {problem.kind for problem in after.check()} <= {"garbage"}
             assert fetch(after, "kept") == text(1_500_000, "k")

@@ -21,6 +21,7 @@ from pyplantx.fingerprint.value import hash_text
 from pyplantx.warehouse import session as session_module
 from pyplantx.warehouse.locks import FileLock
 from pyplantx.warehouse.warehouse import Warehouse
+from tests.faults.children import in_child
 from tests.faults.pages import FIRST, PAGE, parts_in_use
 from tests.warehouse.stores import ROOT, fetch, send
 
@@ -119,11 +120,7 @@ def test_the_mark_of_large_files_is_lifted_while_they_are_open(
     warehouse.close()
     assert (directory / "clean.json").read_bytes() == mark and verified == []
     for _ in range(2):  # dies: by SIGBUS, say
-        pid = os.fork()
-        if pid == 0:
-            Warehouse(directory)
-            os._exit(9)
-        os.waitpid(pid, 0)
+        assert in_child(lambda: (Warehouse(directory), os._exit(9))) == 9
     expect(opened())
     assert verified == ["meta.lmdb", "small.lmdb"]
 
@@ -348,19 +345,6 @@ def test_other_files_of_the_directory_are_left_alone(opened: Open, directory: Pa
     filled(opened)
     assert (directory / "notes.txt").read_text() == "mine"
     assert directory.stat().st_mode & 0o777 == 0o755
-
-
-def in_child(action: Callable[[], None]) -> int:
-    """Exit code of a forked child that does it; the exception's text goes to stderr."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-            os._exit(0)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_forked_child_may_open_the_store_but_not_use_the_inherited_one(opened: Open, directory: Path) -> None:
