@@ -140,6 +140,7 @@ class Additions:
         self._folders: dict[str, bool] = {}
         self._named: dict[int, tuple[Any, set[str]]] = {}  # namespace of a library -> names that are set by name
         self._open: dict[int, Any] = {}  # namespaces of libraries in which names are set by text
+        self._said: dict[str, bool] = {}  # names that were asked for there -> whether a source has them as a text
         self.in_classes: dict[str, list[Addition]] = {}
         self._everywhere: list[Addition] = []
 
@@ -158,7 +159,7 @@ class Additions:
         if not self._look_at_cells() and not changed:
             return self.version
         before = self._told()
-        self._named, self._open, self.in_classes, self._everywhere = {}, {}, {}, []
+        self._named, self._open, self._said, self.in_classes, self._everywhere = {}, {}, {}, {}, []
         found: dict[tuple[int, str], Addition] = {}
         for addition in self._in_sources():
             found.setdefault((id(addition.cls), addition.name), addition)
@@ -178,7 +179,12 @@ class Additions:
         named = self._named.get(id(namespace))
         if named is not None and name in named[1]:
             return True
-        return id(namespace) in self._open and _is_meant(namespace, name) and self._is_said(name)
+        if id(namespace) not in self._open or not _is_meant(namespace, name):
+            return False
+        said = self._said.get(name)
+        if said is None:
+            said = self._said[name] = self._is_said(name)
+        return said
 
     def seen_by(self, code: types.CodeType) -> list[Addition]:
         """What is in classes of libraries and counts for some code: it says its name, or the library calls it."""

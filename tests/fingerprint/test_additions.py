@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import subprocess
 import sys
@@ -166,3 +167,20 @@ def test_who_sets_attributes_of_objects_has_no_classes_looked_at(tmp_path: Path)
     )
     (tmp_path / "app.py").write_text(app)
     subprocess.run([sys.executable, "run.py"], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_a_text_that_is_said_later_in_a_session_counts_too(tmp_path: Path) -> None:
+    """Of names that are set by text it is asked which texts there are; each import may bring another one."""
+    files = {
+        "app.py": "import math\ndef put(**kept):\n    for k in kept: setattr(math, k, kept[k])\ndef f(): return math.tau\n",
+        "late.py": f"import app\napp.put({'uat'[::-1]}=3)\n",  # here it must not be said
+    }
+    printer = Fingerprinter()
+    with program(tmp_path, files) as app:
+        printer.begin_activity()
+        before = printer.fingerprint(app.f)
+        printer.end_activity()
+        importlib.import_module("late")
+        printer.begin_activity()
+        assert printer.fingerprint(app.f) != before
+        printer.end_activity()
