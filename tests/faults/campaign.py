@@ -68,6 +68,7 @@ ROWS = [
     Row("interrupts --kind allocations", "--step", 997),
     Row("kills --durability power", "--kills", 2000),
     Row("kills --durability process", "--kills", 1000),
+    Row("kills --told", "--kills", 1000),
     *[Row(f"calls --fault {fault}", "--step", 1) for fault in ("KILL", "TEAR", *ERRORS)],
     *[Row(f"calls --fault {fault} --for-ever", "--step", 3) for fault in ERRORS if fault != "EINTR"],
     *[Row(f"calls --fault {fault} --reads", "--step", 1) for fault in ("EIO", "EMFILE")],

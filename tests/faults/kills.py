@@ -2,10 +2,11 @@
 
     python -m tests.faults.kills --kills 2000
     python -m tests.faults.kills --kills 200 --durability process
-    python -m tests.faults.kills --kills 40 --broken early_announcement        (must fail: the positive control)
+    python -m tests.faults.kills --kills 200 --told
+    python -m tests.faults.kills --kills 40 --told --broken early_announcement    (must fail: the positive control)
 
-Each round begins a process on the directory that the last one was killed on, and kills it after a random time. Every
-ten rounds, what is left is examined (`verdict.examine`).
+Each round begins a process on the directory that the last one was killed on, and kills it after a random time, or as
+soon as it has told that some reactor has finished. Every ten rounds, what is left is examined (`verdict.examine`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 import shutil
 import signal
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.faults import broken, program
 from tests.faults.children import Child, Ended, Tell, scratch
@@ -38,21 +39,34 @@ def work(directory: str, seed: int, durability: str, tell: Tell) -> None:
         plant.warehouse.check(fix=True)
 
 
-def round_of(directory: str, seed: int, starts: int, seconds: float, durability: str) -> Ended:
-    """One process, killed so many seconds after it has started so many reactors (at its end at the latest)."""
+def round_of(directory: str, seed: int, moment: Moment, durability: str) -> Ended:
+    """One process, killed at a moment (at its end at the latest)."""
     child = Child(lambda tell: work(directory, seed, durability, tell))
-    child.wait_for("started", starts)
-    time.sleep(seconds)
+    child.wait_for(moment.what, moment.times)
+    time.sleep(moment.later)
     child.kill(signal.SIGKILL)
     return child.end()
+
+
+class Moment(NamedTuple):
+    """When a process has told something so many times, and so many seconds later."""
+
+    what: str
+    times: int
+    later: float
+
+
+def drawn(chance: random.Random, told: bool) -> Moment:
+    """Any moment, or one at which a reactor has just been told to have finished."""
+    times = chance.randint(0, 2 * len(program.REACTORS))
+    return Moment("finished", 1 + times, 0.0) if told else Moment("started", times, chance.uniform(0.0, LONGEST))
 
 
 def on_one_directory(directory: str, chance: random.Random, options: argparse.Namespace, tally: Tally) -> None:
     """Some rounds; each finishes the config at which the last one was killed, and begins one more."""
     endeds = []
     for seed in range(1, ROUNDS + 1):
-        starts, seconds = chance.randint(0, 2 * len(program.REACTORS)), chance.uniform(0.0, LONGEST)
-        ended = round_of(directory, seed, starts, seconds, options.durability)
+        ended = round_of(directory, seed, drawn(chance, options.told), options.durability)
         endeds.append(ended)
         announced = sum(line.startswith("finished") for line in ended.lines)
         tally.case("kill", values_told(ended), announced=announced, killed=ended.status == -signal.SIGKILL)
@@ -76,6 +90,7 @@ def main(arguments: Any = None) -> int:
     parser.add_argument("--kills", type=int, default=2000)
     parser.add_argument("--durability", default="power", choices=("power", "process"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--told", action="store_true", help="kill when a reactor has been told to have finished")
     parser.add_argument("--until-found", action="store_true", help="end at the first broken promise")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     return campaign(parser.parse_args(arguments))

@@ -78,8 +78,12 @@ def test_kills_at_random_moments() -> None:
     kept(run("kills", "--kills", 10), cases=10)
 
 
+def test_kills_at_announcements() -> None:
+    kept(run("kills", "--kills", 10, "--told"), cases=10)
+
+
 def test_kills_find_an_announcement_that_is_too_early() -> None:
-    broken(run("kills", "--kills", 1000, "--until-found", "--broken", "early_announcement"), "lost")
+    broken(run("kills", "--told", "--kills", 40, "--until-found", "--broken", "early_announcement"), "lost")
 
 
 @pytest.mark.parametrize("scenario", ["processes", "writers", "threads", "takeover", "forked", "collected", "tidied"])

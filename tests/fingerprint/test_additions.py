@@ -172,7 +172,9 @@ def test_who_sets_attributes_of_objects_has_no_classes_looked_at(tmp_path: Path)
 def test_a_text_that_is_said_later_in_a_session_counts_too(tmp_path: Path) -> None:
     """Of names that are set by text it is asked which texts there are; each import may bring another one."""
     files = {
-        "app.py": "import math\ndef put(**kept):\n    for k in kept: setattr(math, k, kept[k])\ndef f(): return math.tau\n",
+        "app.py": (
+            "import math\ndef put(**kept):\n    for k in kept: setattr(math, k, kept[k])\ndef f(): return math.tau\n"
+        ),
         "late.py": f"import app\napp.put({'uat'[::-1]}=3)\n",  # here it must not be said
     }
     printer = Fingerprinter()
