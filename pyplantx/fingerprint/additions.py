@@ -15,11 +15,11 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from pyplantx.basics.tuples import NamedTuple
-from pyplantx.fingerprint.boundary import Boundary, Policy, is_library_file
+from pyplantx.fingerprint.boundary import Boundary, is_library_file
 from pyplantx.fingerprint.nested import names_in, texts_in
 from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, class_module, instance_dict, is_of_project, library_name
 
@@ -112,8 +112,8 @@ class _Source:
         self.registers = next(_matches(_REGISTERS, text, _REGISTERING_WORDS), None) is not None
 
 
-#: Of the process: for each way to look at code, since sources are read once.
-_KNOWN: dict[Policy, Additions] = {}
+#: Of the process: for each way to tell libraries from the project, since sources are read once.
+_KNOWN: dict[tuple[Sequence[str], ...], Additions] = {}
 
 
 class Additions:
@@ -146,10 +146,11 @@ class Additions:
 
     @classmethod
     def of(cls, boundary: Boundary) -> Additions:
-        """The one for a way to look at code, up to date."""
-        known = _KNOWN.get(boundary.policy)
+        """The one for a boundary, up to date. It has a boundary of its own: what it meets nobody has referred to."""
+        _, *way = boundary.policy
+        known = _KNOWN.get(tuple(way))
         if known is None:
-            known = _KNOWN[boundary.policy] = cls(boundary)
+            known = _KNOWN[tuple(way)] = cls(Boundary("ignore", *way))
         known.refresh()
         return known
 
@@ -193,7 +194,11 @@ class Additions:
         names = {*names_in(code), *texts_in(code)}
         found = [one for name in self.in_classes.keys() & names for one in self.in_classes[name]]
         found += [one for one in self._everywhere if one.name not in names]
-        return sorted(found, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
+        there = filter(self._lies_there, found)  # who has put it there may have taken it away again
+        return sorted(there, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
+
+    def _lies_there(self, addition: Addition) -> bool:
+        return addition.name in vars(addition.cls) and not self._is_its_own(addition.cls, addition.name)
 
     # --- where the project says so ----------------------------------------------------------------------
 

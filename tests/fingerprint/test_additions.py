@@ -156,6 +156,30 @@ def test_edits_in_a_session_are_seen(tmp_path: Path) -> None:
         printer.end_activity()
 
 
+TAKEN_AWAY = {
+    "a method": (NAMESPACE + "Namespace.twice = lambda self: 7\n", "del Namespace.twice", "def f(x): return x.twice()"),
+    "one that is called": (
+        "from argparse import HelpFormatter as H\nown = H.add_text\nH.add_text = lambda self, t: 7\n",
+        "H.add_text = own",
+        "def f(p): return p.format_help()",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN_AWAY)
+def test_what_was_taken_away_again_does_not_count(name: str, tmp_path: Path) -> None:
+    put, undo, use = TAKEN_AWAY[name]
+    found = []
+    with program(tmp_path / "a", {"app.py": f"{put}{use}\ndef undo():\n    {undo}\n"}) as app:
+        printer = Fingerprinter()
+        for then in (app.undo, lambda: None):
+            printer.begin_activity()
+            found.append(printer.fingerprint(app.f))
+            printer.end_activity()
+            then()
+    assert found[1] != found[0] and found[1] == of(tmp_path / "b", f"import argparse\n{use}")
+
+
 def test_who_sets_attributes_of_objects_has_no_classes_looked_at(tmp_path: Path) -> None:
     app = (
         "class C:\n    def __init__(self, **k):\n        for n in k: setattr(self, n, k[n])\n"
