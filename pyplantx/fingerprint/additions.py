@@ -25,11 +25,13 @@ from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, class_module, insta
 
 #: An attribute that may be assigned to; what it is taken from is looked for to its left. (A pattern that begins with
 #: one certain letter takes a tenth of the time of others.)
-_ASSIGNED: Final = rb"\.(\w+)[ \t]*(?:=[^=]|[-+*/%@&|^<>]+=[^=]|[:,)\]][^=\n]*=[^=])"
-_BEFORE: Final = rb"[A-Za-z_][\w.]*$"
+_ASSIGNED: Final = rb"\.([\w\x80-\xff]+)[ \t]*(?:=[^=]|[-+*/%@&|^<>]+=[^=]|[:,)\]][^=\n]*=[^=])"
+_BEFORE: Final = rb"[A-Za-z_\x80-\xff][\w.\x80-\xff]*$"
 
 #: By text: ``setattr(math, "G", 9.81)``, ``vars(math).update(G=9.81)``, ``math.__dict__["G"] = 9.81``.
-_BY_TEXT: Final = rb"(?<![.\w])(setattr|vars)\(\s*([A-Za-z_][\w.]*)|([A-Za-z_][\w.]*)\.__dict__"
+_BY_TEXT: Final = (
+    rb"(?<![.\w])(setattr|vars)\(\s*([A-Za-z_\x80-\xff][\w.\x80-\xff]*)|([A-Za-z_\x80-\xff][\w.\x80-\xff]*)\.__dict__"
+)
 _TEXT_WORDS: Final = (b"setattr(", b"vars(", b".__dict__")
 
 #: Decorators of libraries that put into classes what they are given; they need not be named in the same place.
@@ -107,9 +109,39 @@ class _Source:
         self.namespace, self.text = namespace, text
         self.assigned = list(_assigned_in(text))
         found = _matches(_BY_TEXT, text, _TEXT_WORDS)
-        named = {(match[1] == b"setattr", (match[2] or match[3]).decode()) for match in found}
+        named = {(match[1] == b"setattr", _text(match[2] or match[3])) for match in found}
         self.by_text = sorted(pair for pair in named if pair[1] != _ITSELF)
         self.registers = next(_matches(_REGISTERS, text, _REGISTERING_WORDS), None) is not None
+
+
+class _Found:
+    """What the sources say, taken together; made anew when there is another one.
+
+    Attributes
+    ----------
+    named : dict
+        Namespace of a library, by its identity -> itself, and the names that are set by name.
+    open : dict
+        The same for namespaces in which names are set by text.
+    said : dict
+        Names that were asked for there -> whether a source has them as a text.
+    in_classes, everywhere
+        What lies in classes, by its name; what libraries may call there by themselves.
+    """
+
+    __slots__ = ("everywhere", "in_classes", "named", "open", "said")
+
+    def __init__(self) -> None:
+        self.named: dict[int, tuple[Any, set[str]]] = {}
+        self.open: dict[int, Any] = {}
+        self.said: dict[str, bool] = {}
+        self.in_classes: dict[str, list[Addition]] = {}
+        self.everywhere: list[Addition] = []
+
+    def told(self) -> object:
+        """What can be compared with that of another one."""
+        named = {place: names for place, (_, names) in self.named.items()}
+        return named, set(self.open), self.in_classes, self.everywhere
 
 
 #: Of the process: for each way to tell libraries from the project, since sources are read once.
@@ -117,7 +149,7 @@ _KNOWN: dict[tuple[Sequence[str], ...], Additions] = {}
 
 
 class Additions:
-    """What the project has put into libraries, as of the last `refresh`.
+    """What the project has put into libraries, as of the last `refresh`. Plants of several threads have one together.
 
     Parameters
     ----------
@@ -138,11 +170,8 @@ class Additions:
         self._cells: tuple[int, list[_Source]] = (0, [])
         self._loaded = -1
         self._folders: dict[str, bool] = {}
-        self._named: dict[int, tuple[Any, set[str]]] = {}  # namespace of a library -> names that are set by name
-        self._open: dict[int, Any] = {}  # namespaces of libraries in which names are set by text
-        self._said: dict[str, bool] = {}  # names that were asked for there -> whether a source has them as a text
-        self.in_classes: dict[str, list[Addition]] = {}
-        self._everywhere: list[Addition] = []
+        self._found = _Found()
+        self.in_classes = self._found.in_classes
 
     @classmethod
     def of(cls, boundary: Boundary) -> Additions:
@@ -159,41 +188,32 @@ class Additions:
         changed = self._look_at_modules()
         if not self._look_at_cells() and not changed:
             return self.version
-        before = self._told()
-        self._named, self._open, self._said, self.in_classes, self._everywhere = {}, {}, {}, {}, []
-        found: dict[tuple[int, str], Addition] = {}
-        for addition in self._in_sources():
-            found.setdefault((id(addition.cls), addition.name), addition)
-        for addition in found.values():
-            self.in_classes.setdefault(addition.name, []).append(addition)
-            if addition.name.startswith("__") or _replaces(addition, self._boundary):
-                self._everywhere.append(addition)
-        self.version += before != self._told()
+        before, found = self._found, self._in_sources()
+        self._found, self.in_classes = found, found.in_classes  # others may be asking meanwhile
+        self.version += before.told() != found.told()
         return self.version
-
-    def _told(self) -> object:
-        named = {place: names for place, (_, names) in self._named.items()}
-        return named, set(self._open), self.in_classes, self._everywhere
 
     def puts(self, namespace: Any, name: str) -> bool:
         """Whether the project puts something under a name into a library's module with this namespace."""
-        named = self._named.get(id(namespace))
+        found = self._found
+        named = found.named.get(id(namespace))
         if named is not None and name in named[1]:
             return True
-        if id(namespace) not in self._open or not _is_meant(namespace, name):
+        if id(namespace) not in found.open or not _is_meant(namespace, name):
             return False
-        said = self._said.get(name)
+        said = found.said.get(name)
         if said is None:
-            said = self._said[name] = self._is_said(name)
+            said = found.said[name] = self._is_said(name)
         return said
 
     def seen_by(self, code: types.CodeType) -> list[Addition]:
         """What is in classes of libraries and counts for some code: it says its name, or the library calls it."""
-        if not self.in_classes:
+        known = self._found
+        if not known.in_classes:
             return []
         names = {*names_in(code), *texts_in(code)}
-        found = [one for name in self.in_classes.keys() & names for one in self.in_classes[name]]
-        found += [one for one in self._everywhere if one.name not in names]
+        found = [one for name in known.in_classes.keys() & names for one in known.in_classes[name]]
+        found += [one for one in known.everywhere if one.name not in names]
         there = filter(self._lies_there, found)  # who has put it there may have taken it away again
         return sorted(there, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
 
@@ -204,14 +224,15 @@ class Additions:
 
     def _look_at_modules(self) -> bool:
         """Whether modules of the project were imported; an import that is repeated makes another spec."""
-        changed = [name for name, (module, spec, _) in self._modules.items() if not _is_the_same(name, module, spec)]
+        known = list(self._modules.items())  # other threads may be looking, too
+        changed = [name for name, (module, spec, _) in known if not _is_the_same(name, module, spec)]
         if len(sys.modules) != self._loaded:
             self._loaded = len(sys.modules)
             changed += [name for name, module in list(sys.modules.items()) if self._is_new(name, module)]
         for name in changed:
             module = sys.modules.get(name)
             if module is None:
-                del self._modules[name]
+                self._modules.pop(name, None)
             else:
                 held = vars(module)
                 self._modules[name] = module, _spec(module), _Source(held, _read(str(held.get("__file__"))))
@@ -221,7 +242,7 @@ class Additions:
         if name in self._modules or name.startswith("pyplantx."):
             return False
         file = (instance_dict(module) or {}).get("__file__")  # one that loads lazily is not to be woken
-        if type(file) is not str or not file.endswith(".py"):
+        if type(file) is not str or not (file.endswith(".py") or name == "__main__"):
             return False
         if not self._boundary.policy[1] and self._lies_in_library(file):
             return False
@@ -245,13 +266,23 @@ class Additions:
         return bool(text)
 
     def _sources(self) -> list[_Source]:
-        return [*(source for _, _, source in self._modules.values()), *self._cells[1]]
+        return [*(source for _, _, source in list(self._modules.values())), *self._cells[1]]
 
     def _is_said(self, name: str) -> bool:
         said = re.compile(rb"[\"']%b[\"']|\b%b\s*=" % ((re.escape(name.encode()),) * 2)).search
         return any(said(source.text) for source in self._sources())
 
-    def _in_sources(self) -> Iterator[Addition]:
+    def _in_sources(self) -> _Found:
+        """What all sources say."""
+        found = _Found()
+        lying = {(id(one.cls), one.name): one for one in self._in_classes(found)}
+        for one in lying.values():
+            found.in_classes.setdefault(one.name, []).append(one)
+            if one.name.startswith("__") or _replaces(one, self._boundary):
+                found.everywhere.append(one)
+        return found
+
+    def _in_classes(self, found: _Found) -> Iterator[Addition]:
         """What lies in classes; of modules it is noted which names are set."""
         opened: dict[int, type] = {}
         sources = self._sources()
@@ -269,13 +300,13 @@ class Additions:
                     if not self._is_its_own(holder, name):
                         yield Addition(holder, name)
                 elif _is_meant(vars(holder), name):
-                    self._named.setdefault(id(vars(holder)), (vars(holder), set()))[1].add(name)
+                    found.named.setdefault(id(vars(holder)), (vars(holder), set()))[1].add(name)
             for sets, chain in source.by_text:
                 holder = self._library_thing(source.namespace, chain)
                 if isinstance(holder, type):
                     opened[id(holder)] = holder
                 elif holder is not MISSING:
-                    self._open[id(vars(holder))] = vars(holder)
+                    found.open[id(vars(holder))] = vars(holder)
                 all_of_them = all_of_them or (sets and chain.partition(".")[0] not in source.namespace)
         yield from self._in_all(_all_classes() if all_of_them else opened.values())
 
@@ -383,7 +414,16 @@ def _assigned_in(text: bytes) -> Iterator[tuple[str, str, int]]:
         at = match.start()
         start = before(text, text.rfind(b"\n", 0, at) + 1, at)
         if start is not None and start[0] != _ITSELF.encode():
-            yield start[0].decode("utf-8", "replace"), match[1].decode("utf-8", "replace"), at
+            yield _text(start[0]), _text(match[1]), at
+
+
+def _text(found: bytes) -> str:
+    """A name as Python has it, which has only one way to write each."""
+    if found.isascii():
+        return found.decode()
+    import unicodedata
+
+    return unicodedata.normalize("NFKC", found.decode("utf-8", "replace"))
 
 
 def _is_meant(namespace: dict[str, Any], name: str) -> bool:

@@ -143,6 +143,28 @@ def test_who_patches_is_found_wherever_it_is_imported(tmp_path: Path) -> None:
     assert fingerprints(tmp_path / "b", edited, "f") != before
 
 
+@pytest.mark.parametrize(
+    ("script", "put"),
+    [
+        ("train", "math.G = {}"),
+        ("train.py", "math.größe = {}"),
+        ("train.py", "setattr(mäß, 'größe', {})"),
+        ("train.py", "vars(math).update(größe={})"),
+    ],
+)
+def test_whatever_the_script_and_its_names_are_called(script: str, put: str, tmp_path: Path) -> None:
+    """In a process of its own, whose other modules say nothing of the kind."""
+    name, told = "G" if "G" in put else "größe", []
+    for value in ("9.81", "9.82"):
+        (tmp_path / script).write_text(
+            f"import math\nimport math as mäß\n{put.format(value)}\ndef f(): return math.{name}\n"
+            "from pyplantx.fingerprint.code import Fingerprinter\nprint(Fingerprinter().fingerprint(f))\n"
+        )
+        ran = subprocess.run([sys.executable, script], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+        told.append(ran.stdout)
+    assert told[0] != told[1]
+
+
 def test_edits_in_a_session_are_seen(tmp_path: Path) -> None:
     files = {"app.py": "import math\nmath.G = 7\ndef f(): return math.G\n"}
     printer = Fingerprinter()
