@@ -18,7 +18,7 @@ from pyplantx.executors.local import SerialExecutor
 from pyplantx.explain import Decision, Status, up_to_date
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.memo import PackedMemo
-from pyplantx.reactor import Reactor, ReactorFunc, default_registry, function_of
+from pyplantx.reactor import Reactor, ReactorFunc, default_registry
 from pyplantx.runs.failures import UsersFrames, note_opened
 from pyplantx.session.activity import Activity
 from pyplantx.session.advice import Advice
@@ -26,6 +26,7 @@ from pyplantx.session.gate import Gate, Visit
 from pyplantx.session.roster import Roster
 from pyplantx.session.trees import Segments
 from pyplantx.session.world import Answers
+from pyplantx.subreactor import function_of
 from pyplantx.warehouse.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ FLOORS = {
     "specs.*": 2,
     "ingredient": 2,
     "config.*": 2,
+    "subreactor": 2,
     "reactor": 2,
     "warehouse.*": 3,
     "blocks.*": 4,
@@ -61,7 +62,8 @@ NARROWER = {
     "fingerprint.*": ["fingerprint.*", "core.trace", "errors", "basics.tuples"],
     "specs.base": ["core.trace", "errors", "basics.tuples"],
     "config.*": ["config.*", "fingerprint.boundary", "core.trace", "errors"],
-    "reactor": ["core.*", "errors", "basics.given"],
+    "subreactor": ["errors"],
+    "reactor": ["subreactor", "core.*", "errors", "basics.given"],
     "runs.scratch": [],
     "runs.deadlines": ["basics.interrupts", "basics.kerneltimers", "basics.logs", "specs.threads"],
     "warehouse.environments": ["warehouse.files", "warehouse.locks", "errors", "basics.disk"],
@@ -70,7 +72,7 @@ NARROWER = {
         "executors.*",
         "runs.run",
         "runs.deadlines",
-        "reactor",
+        "subreactor",
         "core.*",
         "errors",
         "basics.helping",
@@ -94,7 +96,7 @@ NOT_IN_CORE = {
 }  # fmt: skip
 
 #: Rooms below the warehouse that never touch the disk.
-NO_DISK = ["errors", "events", "config", "reactor", "fingerprint.value"]
+NO_DISK = ["errors", "events", "config", "reactor", "subreactor", "fingerprint.value"]
 DISK = {"io", "os", "pathlib", "shutil", "tempfile", "mmap", "fcntl"}
 
 #: What `import pyplantx` must not pull in: these alone would cost more than its whole budget.

@@ -23,7 +23,7 @@ from pyplantx.blocks.logbook import Logbook, latest_value, save_value
 from pyplantx.blocks.sources import told_of
 from pyplantx.errors import CannotFingerprint, DamagedObject
 from pyplantx.fingerprint.value import hash_text
-from pyplantx.reactor import SubreactorCall, calls_under_way
+from pyplantx.subreactor import SubreactorCall, calls_under_way
 from pyplantx.warehouse.records import to_json
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from pyplantx.blocks.spaced import Spaced, has_gaps
 from pyplantx.errors import BadRequest, PyplantxError
 from pyplantx.fingerprint.agreement import Agreement, NamedCode
 from pyplantx.fingerprint.nested import names_in
-from pyplantx.reactor import Uncounted, Watched
 from pyplantx.specs.builtin import code_pickler
 from pyplantx.specs.refusals import advice, refusal
+from pyplantx.subreactor import Uncounted, Watched
 
 if TYPE_CHECKING:
     from pyplantx.blocks.geometry import Box

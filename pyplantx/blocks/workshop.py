@@ -35,7 +35,7 @@ from pyplantx.blocks.progress import Tell
 from pyplantx.blocks.reduction import Reduction
 from pyplantx.blocks.sources import Sources
 from pyplantx.errors import BadRequest, WarehouseError
-from pyplantx.reactor import Deputy, Watched
+from pyplantx.subreactor import Deputy, Watched
 
 if TYPE_CHECKING:
     from pyplantx.blocks.travel import Workers

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyplantx.runs.run import Outcome, Run
 
 from pyplantx.core.messages import Asked, Missing
-from pyplantx.reactor import everybody
+from pyplantx.subreactor import everybody
 
 
 class SerialExecutor:
@@ -54,7 +54,7 @@ class SerialExecutor:
         return run.line() if run is not None else ""
 
     def runs(self) -> Iterable[Run]:
-        """The runs that have begun and not ended; see `pyplantx.reactor.Crew`."""
+        """The runs that have begun and not ended; see `pyplantx.subreactor.Crew`."""
         return self._runs.copy().values()  # at once: it may change while another thread goes through it
 
     def busy(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pyplantx.basics.logs import log
 from pyplantx.fingerprint.references import SPEC_FINDER
-from pyplantx.reactor import Watched, watching
+from pyplantx.subreactor import Watched, watching
 
 #: Who is passed over when it is asked whose code imports a module.
 _PASSING_ON = ("importlib", "pkgutil")

@@ -20,10 +20,11 @@ from pyplantx.core.messages import Asked, Ended, Lost, Missing, Raised
 from pyplantx.core.trace import MODULE, Digest, Group, ObjectRef, Observation, Sent, Step, ingredients_received
 from pyplantx.errors import BadRequest, NotSent, PayloadMissing, PyplantxError, WarehouseError, add_note, shown
 from pyplantx.pipework import Outside, Pipework, Request
-from pyplantx.reactor import Reactor, SubreactorCall, everybody, watching
+from pyplantx.reactor import Reactor
 from pyplantx.runs.failures import NO_LOOP_HINT, no_event_loop, note_opened, waiting_line
 from pyplantx.runs.imports import importer, is_reactors_own
 from pyplantx.runs.scratch import Temporaries
+from pyplantx.subreactor import SubreactorCall, everybody, watching
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -43,7 +43,7 @@ _NEVER = {
     "pyplantx.specs.zarrstore.PartsStore": "the files of a Zarr array",
     "pyplantx.pipework.Pipework": "the pipe of a reactor",
     "pyplantx.pipework.Request": "a request that was never answered",
-    "pyplantx.reactor.SubreactorCall": "the call of a subreactor that has not run",
+    "pyplantx.subreactor.SubreactorCall": "the call of a subreactor that has not run",
     "pyplantx.plant.Plant": "a plant",
     "pyplantx.warehouse.warehouse.Warehouse": "the store of a plant",
 }
@@ -54,7 +54,7 @@ _ADVICE = {
     "pyplantx.specs.zarrarray.ZarrArray": _DATASET,
     "pyplantx.pipework.Pipework": "the pipe belongs to one run; send what was received or computed with it",
     "pyplantx.pipework.Request": "write `yield`: value = yield pipe.receive(...)",
-    "pyplantx.reactor.SubreactorCall": "write `yield from`: value = yield from subreactor(pipe)",
+    "pyplantx.subreactor.SubreactorCall": "write `yield from`: value = yield from subreactor(pipe)",
     "pyplantx.plant.Plant": "send what it has produced",
     "pyplantx.warehouse.warehouse.Warehouse": "send what it holds",
 }

@@ -12,8 +12,8 @@ from types import FrameType
 
 import pytest
 
-from pyplantx.reactor import Uncounted, watching
 from pyplantx.runs.imports import importer, is_reactors_own, watch
+from pyplantx.subreactor import Uncounted, watching
 
 
 class Listener(Uncounted):
