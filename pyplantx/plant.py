@@ -226,10 +226,7 @@ class Plant:
             If two declare with ``sends=`` that they send one ingredient.
         """
         with self._gate.resting():
-            for reactor in _flat(reactors):
-                if not isinstance(reactor, Reactor):
-                    raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
-                self._roster.add_by_hand(reactor)
+            self._roster.add_by_hand(map(_checked, _flat(reactors)))
 
     add_reactors = add_reactor
 
@@ -740,6 +737,12 @@ def _workers_for(executor: Any) -> Any:
 
 def _modules(option: str, given: str | Iterable[str]) -> tuple[str, ...]:
     return check_texts(f"{option}=", given, f"Plant(..., {option}=['mypackage']): names of modules")
+
+
+def _checked(reactor: Any) -> Reactor:
+    if not isinstance(reactor, Reactor):
+        raise BadRequest(f"{reactor!r} is not a reactor", hint="decorate the function with @ReactorFunc")
+    return reactor
 
 
 def _flat(items: Iterable[Any]) -> Iterator[Any]:

@@ -16,6 +16,8 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any, Final
 
 from pyplantx.basics.tuples import NamedTuple
@@ -114,6 +116,29 @@ class _Source:
         self.registers = next(_matches(_REGISTERS, text, _REGISTERING_WORDS), None) is not None
 
 
+class _Watched:
+    """Modules side by side: whether they are the same is asked whenever a plant looks at its code.
+
+    Parameters
+    ----------
+    modules : list
+        Names; modules, specs, sources.
+    """
+
+    __slots__ = ("_modules", "_names", "_namespaces", "_specs")
+
+    def __init__(self, modules: list[tuple[str, tuple[Any, Any, _Source]]]) -> None:
+        self._names = [name for name, _ in modules]
+        self._modules = [module for _, (module, _, _) in modules]
+        self._specs = [spec for _, (_, spec, _) in modules]
+        self._namespaces = [instance_dict(module) or {} for module in self._modules]
+
+    def are_the_same(self) -> bool:
+        """Whether none is another one by now, or was carried out again."""
+        now, specs = map(sys.modules.get, self._names), map(dict.get, self._namespaces, repeat("__spec__"))
+        return all(map(is_, now, self._modules)) and all(map(is_, specs, self._specs))
+
+
 class _Found:
     """What the sources say, taken together; made anew when there is another one.
 
@@ -167,6 +192,7 @@ class Additions:
     def __init__(self, boundary: Boundary) -> None:
         self._boundary, self.version = boundary, 0
         self._modules: dict[str, tuple[Any, Any, _Source]] = {}  # of the project: the module, its spec
+        self._watched = _Watched([])
         self._cells: tuple[int, list[_Source]] = (0, [])
         self._loaded = -1
         self._folders: dict[str, bool] = {}
@@ -224,8 +250,7 @@ class Additions:
 
     def _look_at_modules(self) -> bool:
         """Whether modules of the project were imported; an import that is repeated makes another spec."""
-        known = list(self._modules.items())  # other threads may be looking, too
-        changed = [name for name, (module, spec, _) in known if not _is_the_same(name, module, spec)]
+        changed = self._imported_again()
         if len(sys.modules) != self._loaded:
             self._loaded = len(sys.modules)
             changed += [name for name, module in list(sys.modules.items()) if self._is_new(name, module)]
@@ -236,7 +261,15 @@ class Additions:
             else:
                 held = vars(module)
                 self._modules[name] = module, _spec(module), _Source(held, _read(str(held.get("__file__"))))
+        if changed:
+            self._watched = _Watched(list(self._modules.items()))
         return bool(changed)
+
+    def _imported_again(self) -> list[str]:
+        """Names of modules that are others by now, or have been carried out again."""
+        if self._watched.are_the_same():
+            return []
+        return [name for name, (module, spec, _) in list(self._modules.items()) if not _is_the_same(name, module, spec)]
 
     def _is_new(self, name: str, module: Any) -> bool:
         if name in self._modules or name.startswith("pyplantx."):

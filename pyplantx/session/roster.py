@@ -104,8 +104,8 @@ class Roster:
         self._reactors, self._declared, self._places, self._named = registered, declared, None, None
         self.refresh()
 
-    def add_by_hand(self, reactor: Reactor) -> None:
-        """`add` one that the user has chosen: from then on no others are registered by themselves.
+    def add_by_hand(self, reactors: Iterable[Reactor]) -> None:
+        """`add` those that the user has chosen: from then on no others are registered by themselves.
 
         Raises
         ------
@@ -113,13 +113,14 @@ class Roster:
             As `add`.
         """
         self._by_hand = True
-        self._settled.clear()  # they might stand for this one
+        self._settled.clear()  # they might stand for one of these
         self._fingerprinter.begin_activity()  # two of one name are compared as they are now
         try:
-            self.add(reactor)
+            for reactor in reactors:
+                self.add(reactor)
+                self._passed_over[reactor.id] = default_registry.newest(reactor)
         finally:
             self._fingerprinter.leave_activity()
-        self._passed_over[reactor.id] = default_registry.newest(reactor)
 
     def catch_up(self) -> None:
         """Register what was decorated since; if somebody has chosen, no others than those, defined anew.
