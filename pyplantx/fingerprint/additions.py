@@ -302,7 +302,8 @@ class Additions:
         return [*(source for _, _, source in list(self._modules.values())), *self._cells[1]]
 
     def _is_said(self, name: str) -> bool:
-        said = re.compile(rb"[\"']%b[\"']|\b%b\s*=" % ((re.escape(name.encode()),) * 2)).search
+        word = re.escape(name.encode())  # the pattern begins with it: others take many times as long
+        said = re.compile(rb"%b(?:(?<=[\"']%b)[\"']|(?<!\w%b)\s*=)" % (word, word, word)).search
         return any(said(source.text) for source in self._sources())
 
     def _in_sources(self) -> _Found:
@@ -372,6 +373,8 @@ class Additions:
         """The code of the project that lies in some classes, if these are libraries'; itself or in a thin wrapper."""
         homes = {"__main__", *self._modules}
         for cls in classes:
+            if class_module(cls) in homes:
+                continue
             held = [
                 name for name, item in list(vars(cls).items()) if _may_be_of(item, homes) and name not in _OF_PYTHON
             ]
