@@ -395,6 +395,12 @@ def test_a_check_that_is_missing_is_found(
         check_refused(*stores, {name: GROUPS[group]()[name]}, "files", missing)
 
 
+def test_a_head_that_is_left_to_zarr_is_found(stores: tuple[Path, Path]) -> None:  # noqa: F811
+    """The positive control: zarr's own error comes through."""
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        check_refused(*stores, {"chunks of nothing": zarr_files()["zarr 6"]}, "files", "any_zarr_head")
+
+
 @pytest.mark.parametrize(
     "layout", [[-1, 4, 8], [0, 0, 32], [0, -5, 32], [1 << 62, 4, 4], [0, 1, 1 << 62], ["a", 1, 2], [1, 2]]
 )
@@ -448,6 +454,17 @@ def test_payloads_that_are_no_ordinary_files(stores: tuple[Path, Path], tmp_path
     errors = assert_harmless(friendly, strange)
     assert outside.read_bytes() == b"secret" and not any("secret" in error for error in errors)
     assert len([error for error in errors if error.startswith("fetch") and "PayloadMissing" in error]) >= 3
+
+
+def test_a_wait_for_a_pipe_is_found(stores: tuple[Path, Path]) -> None:  # noqa: F811
+    """The positive control: payloads are opened whatever they are."""
+    friendly, strange = stores
+    path = next(strange.glob("objects/*/*/*"))
+    path.unlink()
+    _fifo(path, path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        assert_harmless(friendly, strange, missing="any_file", limit=3.0)
+    assert_harmless(friendly, strange)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])

@@ -26,24 +26,26 @@ ROOT = Path(__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a store to somebody else")
 
 
-def visit(friendly: Path, strange: Path, trust: str, missing: str = "") -> dict[str, Any]:
+#: Seconds after which a process that looks at a store counts as hanging.
+LIMIT = 120.0
+
+
+def visit(friendly: Path, strange: Path, trust: str, missing: str = "", limit: float = LIMIT) -> dict[str, Any]:
     """What a process did that looked at a store; it must end by itself, and well. `missing`: see `visitor`."""
-    visitor = [
-        sys.executable,
-        "-B",
-        "-m",
-        "tests.hostile.visitor",
-    ]  # the .pyc files of a fresh clone are Python's, not ours
+    # -B: the .pyc files of a fresh clone are Python's, not ours
+    visitor = [sys.executable, "-B", "-m", "tests.hostile.visitor"]
     command = [*visitor, str(friendly), str(strange), trust, *filter(None, [missing])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 
 
-def assert_harmless(friendly: Path, strange: Path, trust: str = "data", missing: str = "") -> list[str]:
+def assert_harmless(
+    friendly: Path, strange: Path, trust: str = "data", missing: str = "", limit: float = LIMIT
+) -> list[str]:
     """Nothing ran, nothing was written outside, every error was of the hierarchy; the errors."""
-    told = visit(friendly, strange, trust, missing)
+    told = visit(friendly, strange, trust, missing, limit)
     assert told["events"] == []
     assert not told["bare"], "\n".join(told["bare"])
     errors: list[str] = told["errors"]
