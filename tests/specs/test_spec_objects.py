@@ -15,7 +15,7 @@ import types
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, SubreactorFunc, reactor, specs
+from pyplantx import Plant, ReactorFunc, SubreactorFunc, subreactor, specs
 from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
 from pyplantx.pipework import Request
 from pyplantx.spec_tests import FolderPayload, FolderStage, same, stored
@@ -220,7 +220,7 @@ def test_objects_do_not_hold_received_datasets(spec, library, what, tmp_path):
 
 
 def test_the_plants_own_objects_are_refused_with_advice(tmp_path):
-    class Call(reactor.SubreactorCall):
+    class Call(subreactor.SubreactorCall):
         def __init__(self):
             pass
 
