@@ -18,12 +18,15 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import is_
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.boundary import Boundary, is_library_file
 from pyplantx.fingerprint.nested import names_in, texts_in
 from pyplantx.fingerprint.objects import HEAP_TYPE, MISSING, class_module, instance_dict, is_of_project, library_name
+
+if TYPE_CHECKING:
+    from pyplantx.fingerprint.registrations import Registration, Registrations
 
 #: An attribute that may be assigned to; what it is taken from is looked for to its left. (A pattern that begins with
 #: one certain letter takes a tenth of the time of others.)
@@ -39,6 +42,9 @@ _TEXT_WORDS: Final = (b"setattr(", b"vars(", b".__dict__")
 #: Decorators of libraries that put into classes what they are given; they need not be named in the same place.
 _REGISTERS: Final = rb"\bregister_\w+(?:accessor|namespace)\b|@patch\w*|\btype\.__setattr__\("
 _REGISTERING_WORDS: Final = (b"register_", b"@patch", b"type.__setattr__")
+
+#: How the names of functions begin by which a library is given something that it calls later.
+_GIVING_WORDS: Final = (b"register", b"add_")
 
 #: What methods set attributes of, and what decorators and functions call a class that they were given.
 _ITSELF, _SOME_CLASS = "self", "cls"
@@ -103,9 +109,11 @@ class _Source:
         Whether it is by `setattr`, and in what names are set that are texts.
     registers : bool
         Whether a library is asked to put something into a class.
+    registrations : Registrations or None
+        What else libraries are given, to call it.
     """
 
-    __slots__ = ("assigned", "by_text", "namespace", "registers", "text")
+    __slots__ = ("assigned", "by_text", "namespace", "registers", "registrations", "text")
 
     def __init__(self, namespace: dict[str, Any], text: bytes) -> None:
         self.namespace, self.text = namespace, text
@@ -114,6 +122,7 @@ class _Source:
         named = {(match[1] == b"setattr", _text(match[2] or match[3])) for match in found}
         self.by_text = sorted(pair for pair in named if pair[1] != _ITSELF)
         self.registers = next(_matches(_REGISTERS, text, _REGISTERING_WORDS), None) is not None
+        self.registrations = _registrations(namespace, text)
 
 
 class _Watched:
@@ -152,9 +161,11 @@ class _Found:
         Names that were asked for there -> whether a source has them as a text.
     in_classes, everywhere
         What lies in classes, by its name; what libraries may call there by themselves.
+    registered : dict
+        Library -> what is registered with it.
     """
 
-    __slots__ = ("everywhere", "in_classes", "named", "open", "said")
+    __slots__ = ("everywhere", "in_classes", "named", "open", "registered", "said")
 
     def __init__(self) -> None:
         self.named: dict[int, tuple[Any, set[str]]] = {}
@@ -162,11 +173,12 @@ class _Found:
         self.said: dict[str, bool] = {}
         self.in_classes: dict[str, list[Addition]] = {}
         self.everywhere: list[Addition] = []
+        self.registered: dict[str, list[Registration]] = {}
 
     def told(self) -> object:
         """What can be compared with that of another one."""
         named = {place: names for place, (_, names) in self.named.items()}
-        return named, set(self.open), self.in_classes, self.everywhere
+        return named, set(self.open), self.in_classes, self.everywhere, self.registered
 
 
 #: Of the process: for each way to tell libraries from the project, since sources are read once.
@@ -185,8 +197,8 @@ class Additions:
     ----------
     version : int
         Grows with what there is.
-    in_classes : dict
-        Name -> what lies under it in classes; hardly ever is there anything.
+    is_empty : bool
+        Whether there is nothing in classes, and nothing registered, as nearly always.
     """
 
     def __init__(self, boundary: Boundary) -> None:
@@ -194,10 +206,9 @@ class Additions:
         self._modules: dict[str, tuple[Any, Any, _Source]] = {}  # of the project: the module, its spec
         self._watched = _Watched([])
         self._cells: tuple[int, list[_Source]] = (0, [])
-        self._loaded = -1
+        self._loaded = 0, ""  # how many modules there are, and the last one
         self._folders: dict[str, bool] = {}
-        self._found = _Found()
-        self.in_classes = self._found.in_classes
+        self._found, self.is_empty = _Found(), True
 
     @classmethod
     def of(cls, boundary: Boundary) -> Additions:
@@ -215,9 +226,14 @@ class Additions:
         if not self._look_at_cells() and not changed:
             return self.version
         before, found = self._found, self._in_sources()
-        self._found, self.in_classes = found, found.in_classes  # others may be asking meanwhile
+        self._found = found  # others may be asking meanwhile
+        self.is_empty = not (found.in_classes or found.registered)
         self.version += before.told() != found.told()
         return self.version
+
+    def count_for(self, function: types.FunctionType) -> bool:
+        """Whether anything in classes of libraries, or registered with them, counts for a function."""
+        return bool(self.seen_by(function.__code__) or self.called_for(function))
 
     def puts(self, namespace: Any, name: str) -> bool:
         """Whether the project puts something under a name into a library's module with this namespace."""
@@ -243,6 +259,15 @@ class Additions:
         there = filter(self._lies_there, found)  # who has put it there may have taken it away again
         return sorted(there, key=lambda one: (one.name, one.cls.__module__, one.cls.__qualname__))
 
+    def called_for(self, function: types.FunctionType) -> list[str]:
+        """The libraries that may call, for a function, what is registered with them."""
+        registered = sorted(self._found.registered.items())
+        return [package for package, found in registered if any(one.is_used_by(function) for one in found)]
+
+    def registered_with(self, package: str) -> tuple[types.FunctionType, ...]:
+        """The statements that register something with a library, as functions."""
+        return tuple([one.code for one in self._found.registered.get(package, ())])
+
     def _lies_there(self, addition: Addition) -> bool:
         return addition.name in vars(addition.cls) and not self._is_its_own(addition.cls, addition.name)
 
@@ -251,15 +276,16 @@ class Additions:
     def _look_at_modules(self) -> bool:
         """Whether modules of the project were imported; an import that is repeated makes another spec."""
         changed = self._imported_again()
-        if len(sys.modules) != self._loaded:
-            self._loaded = len(sys.modules)
+        loaded = len(sys.modules), next(reversed(sys.modules))
+        if changed or loaded != self._loaded:
+            self._loaded = loaded
             changed += [name for name, module in list(sys.modules.items()) if self._is_new(name, module)]
         for name in changed:
             module = sys.modules.get(name)
             if module is None:
                 self._modules.pop(name, None)
             else:
-                held = vars(module)
+                held = instance_dict(module) or {}  # one that loads lazily is not to be woken
                 self._modules[name] = module, _spec(module), _Source(held, _read(str(held.get("__file__"))))
         if changed:
             self._watched = _Watched(list(self._modules.items()))
@@ -274,7 +300,7 @@ class Additions:
     def _is_new(self, name: str, module: Any) -> bool:
         if name in self._modules or name.startswith("pyplantx."):
             return False
-        file = (instance_dict(module) or {}).get("__file__")  # one that loads lazily is not to be woken
+        file = (instance_dict(module) or {}).get("__file__")
         if type(file) is not str or not (file.endswith(".py") or name == "__main__"):
             return False
         if not self._boundary.policy[1] and self._lies_in_library(file):
@@ -314,6 +340,10 @@ class Additions:
             found.in_classes.setdefault(one.name, []).append(one)
             if one.name.startswith("__") or _replaces(one, self._boundary):
                 found.everywhere.append(one)
+        given = [source.registrations for source in self._sources() if source.registrations is not None]
+        registered = [one for registrations in given for one in registrations.look(self._boundary)]
+        for registration in sorted(registered, key=lambda one: (one.package, one.said)):
+            found.registered.setdefault(registration.package, []).append(registration)
         return found
 
     def _in_classes(self, found: _Found) -> Iterator[Addition]:
@@ -499,6 +529,15 @@ def _compiled(pattern: bytes) -> re.Pattern[bytes]:
 def _matches(pattern: bytes, source: bytes, words: Iterable[bytes]) -> Iterator[re.Match[bytes]]:
     """What matches in a source that holds one of some words."""
     return _compiled(pattern).finditer(source) if any(word in source for word in words) else iter(())
+
+
+def _registrations(namespace: dict[str, Any], source: bytes) -> Registrations | None:
+    words = [word for word in _GIVING_WORDS if word in source]
+    if not words:
+        return None
+    from pyplantx.fingerprint.registrations import Registrations  # most programs register nothing
+
+    return Registrations(namespace, source, words)
 
 
 def _read(file: str) -> bytes:

@@ -245,8 +245,7 @@ class Fingerprinter:
         """Whether a function is the project's, and nothing that this has put into libraries counts for it."""
         if not self._in_project(function.__globals__):
             return False
-        additions = self._additions
-        return not (additions.in_classes and additions.seen_by(function.__code__))
+        return self._additions.is_empty or not self._additions.count_for(function)
 
     # --- modules that are found by text ---------------------------------------------------------------
 

@@ -446,9 +446,11 @@ class Describer:
             self._add_finders(node, namespace, finders, function.__code__)
 
     def _add_hung(self, node: Node, function: types.FunctionType) -> None:
-        """Add what the project has put into classes of libraries, as far as it counts for a function."""
+        """Add what the project has put into libraries, or registered with them, as far as it counts for a function."""
         for cls, name in self._additions.seen_by(function.__code__):
             node.add_constant(self._slot(cls, name, f"{label_of(cls)}.{name}", read_class))
+        for package in self._additions.called_for(function):
+            node.add_constant(self._slot(self._additions, package, f"registered with {package}", _read_registered))
 
     def _add_loaded(self, node: Node, code: types.CodeType) -> None:
         """Add the modules of the project that code takes from among those that are loaded."""
@@ -697,6 +699,10 @@ def _cache_parameters(fields: dict[str, Any]) -> dict[str, Any]:
     ask: Any = fields.get("cache_parameters")
     asked = isinstance(ask, types.FunctionType) and ask.__globals__ is vars(functools)
     return {"cache_parameters": ask()} if asked else {}
+
+
+def _read_registered(additions: Additions, package: str) -> tuple[types.FunctionType, ...]:
+    return additions.registered_with(package)
 
 
 def _read_loaded(boundary: Boundary, code: types.CodeType, key: str) -> dict[str, types.ModuleType]:

@@ -232,3 +232,13 @@ def test_a_text_that_is_said_later_in_a_session_counts_too(tmp_path: Path) -> No
         printer.begin_activity()
         assert printer.fingerprint(app.f) != before
         printer.end_activity()
+
+
+def test_modules_in_the_place_of_others_are_looked_at(tmp_path: Path) -> None:
+    """As many modules as before, and others."""
+    found, place = [], f"math.{'ahpla'[::-1]}"  # this source must not say it
+    for number in range(4):  # the first ones may load libraries, too
+        patches = f"import math\n{place} = {number}\n" if number > 1 else ""
+        app = f"import part{number}\nimport math\ndef f(): return {place}\n"
+        found.append(fingerprints(tmp_path / f"{number}", {"app.py": app, f"part{number}.py": patches}, "f")["f"])
+    assert len({*found}) == 3

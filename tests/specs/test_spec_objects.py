@@ -15,7 +15,7 @@ import types
 import numpy as np
 import pytest
 
-from pyplantx import Plant, ReactorFunc, SubreactorFunc, subreactor, specs
+from pyplantx import Plant, ReactorFunc, SubreactorFunc, specs, subreactor
 from pyplantx.errors import CannotFingerprint, CannotStore, DamagedObject, PayloadMissing
 from pyplantx.pipework import Request
 from pyplantx.spec_tests import FolderPayload, FolderStage, same, stored
