@@ -382,6 +382,7 @@ def check_refused(friendly: Path, strange: Path, files: Files, home: str, missin
         ("any_hdf5_file", "hdf", "external storage"),
         ("any_npy_length", "npy", "too long"),
         ("any_sparse_index", "sparse", "sparse 22"),  # two diagonals in one place
+        ("any_json", "json", "simple 14"),  # two tags
     ],
 )
 def test_a_check_that_is_missing_is_found(
@@ -393,6 +394,16 @@ def test_a_check_that_is_missing_is_found(
     """The positive control: of a whole group the one file is opened, and only without the check that is for it."""
     with pytest.raises(AssertionError, match=re.escape(f"assert ({{{name!r}}}") + "|" + re.escape(f"{{{name!r}}} <=")):
         check_refused(*stores, {name: GROUPS[group]()[name]}, "files", missing)
+
+
+def test_a_model_that_is_no_code_is_found(stores: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+    """The positive control: a sound model is opened, and only by who does not take it for code."""
+    keras = pytest.importorskip("keras", reason="Keras 3 with a backend is not installed", exc_type=ImportError)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "model.keras")
+    model: Files = {"a model": ("keras", {"model.keras": (tmp_path / "model.keras").read_bytes()}, {})}
+    check_refused(*stores, model, "files")
+    with pytest.raises(AssertionError):
+        check_refused(*stores, model, "files", "any_keras_model")
 
 
 def test_a_head_that_is_left_to_zarr_is_found(stores: tuple[Path, Path]) -> None:  # noqa: F811

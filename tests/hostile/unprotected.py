@@ -58,7 +58,31 @@ def any_file() -> None:
     verify._open = lambda path: os.open(path, os.O_RDONLY)
 
 
+def any_json() -> None:
+    """What is JSON is a value."""
+    import json
+
+    from pyplantx.specs import simple
+
+    simple.load_json = lambda data, what: json.loads(data)
+
+
+def any_keras_model() -> None:
+    """Keras models are no code."""
+    from pyplantx.specs import KerasModelSpec
+
+    KerasModelSpec.executes_code = False
+
+
 MISSING: dict[str, Callable[[], None]] = {
     function.__name__: function
-    for function in (any_hdf5_file, any_npy_length, any_sparse_index, any_zarr_head, any_file)
+    for function in (
+        any_hdf5_file,
+        any_npy_length,
+        any_sparse_index,
+        any_zarr_head,
+        any_file,
+        any_json,
+        any_keras_model,
+    )
 }
