@@ -9,29 +9,27 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from pyplantx.basics.tuples import NamedTuple
 from pyplantx.core.trace import Digest
-from pyplantx.errors import CannotFingerprint, ConfigError, shown
+from pyplantx.errors import ConfigError
 from pyplantx.fingerprint import memos
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.additions import Additions
 from pyplantx.fingerprint.boundary import Boundary, Policy
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
 from pyplantx.fingerprint.generated import is_own_to_process
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.modules import find_module, is_library_module
-from pyplantx.fingerprint.nested import with_nested
-from pyplantx.fingerprint.nodes import SUBREACTOR, Describer
-from pyplantx.fingerprint.objects import MISSING, class_module, is_code, library_name, role_function, static_attribute
-from pyplantx.fingerprint.pieces import ABSENT, FUNCTION, Node, Pin, Slot, label_of
+from pyplantx.fingerprint.nodes import Describer
+from pyplantx.fingerprint.objects import MISSING, library_name, role_function
+from pyplantx.fingerprint.pieces import ABSENT, FUNCTION, Node, Slot, label_of
 from pyplantx.fingerprint.plain import PlainFunctions
-from pyplantx.fingerprint.records import Pieces, Record, is_closed, raw_digest, sent_in
-from pyplantx.fingerprint.references import follow
+from pyplantx.fingerprint.reach import Reach
+from pyplantx.fingerprint.records import Record, is_closed, raw_digest
+from pyplantx.fingerprint.roles import has_role, unwrapped
 
-_T = TypeVar("_T")
 _POLICIES: Final = ("exact", "minor", "ignore")
 _HOT: Final = b"N" + FUNCTION
 
@@ -44,21 +42,6 @@ class CodeMemo(Protocol):
 
     def put_code(self, raw: Digest, record: str) -> None:
         """Keep a record (one line of text)."""
-
-
-class SendHints(NamedTuple):
-    """What a function seems to send: read off its bytecode, never proof.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Names that are certain to be meant.
-    patterns : tuple of str
-        Regular expressions for ``re.fullmatch``, for names that are put together at run time.
-    """
-
-    names: tuple[str, ...]
-    patterns: tuple[str, ...]
 
 
 class State(NamedTuple):
@@ -138,7 +121,7 @@ class Fingerprinter:
 
     def _forget(self) -> None:
         self._known: dict[int, tuple[Digest, Any]] = {}
-        self._reaches: dict[int, _Reach] = {}
+        self._reaches: dict[int, Reach] = {}
         self._frozen = self._loaded = False
         self._left: tuple[int, dict[tuple[int, str], list[Any]]] = (0, {})
         self._other_ways: dict[Policy, Fingerprinter] = {}  # see `_in_the_way_of`
@@ -151,7 +134,7 @@ class Fingerprinter:
 
     def _forget_roots(self) -> None:
         self._graph = Graph(self._describer.describe, self._describer.widen)
-        self._plain = PlainFunctions(self._describer, self._graph, self._record_text, self._is_plain)
+        self._plain = PlainFunctions(self._describer, self._graph, self.record_text, self._is_plain)
         self._reaches.clear()
 
     @property
@@ -192,7 +175,7 @@ class Fingerprinter:
             return known[0]
         if type(obj) is types.FunctionType:
             digest = self._closed(obj) or self._root(obj)
-        elif _has_role(obj):
+        elif has_role(obj):
             digest = self.fingerprint(role_function(obj))
         else:
             digest = self._root(obj)
@@ -225,17 +208,18 @@ class Fingerprinter:
 
     def _closed(self, function: types.FunctionType) -> Digest | None:
         """The fingerprint of a function that refers to nothing, without building a graph; else None."""
-        record = self._closed_record(function)
+        record = self.closed_record(function)
         return None if record is None else values.hash_bytes(_HOT + record[:32].encode())
 
-    def _closed_record(self, function: types.FunctionType) -> str | None:
+    def closed_record(self, function: types.FunctionType) -> str | None:
         """The record's text of a project function that refers to nothing: it says all about it; else None."""
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
             return None
-        text = self._record_text(function.__code__)
+        text = self.record_text(function.__code__)
         return text if is_closed(text) and self._is_plain(function) else None
 
-    def _in_project(self, namespace: dict[str, Any]) -> bool:
+    def is_in_project(self, namespace: dict[str, Any]) -> bool:
+        """Whether code with these globals is the project's."""
         known = self._project_globals.get(id(namespace))
         if known is None or known[0] is not namespace:
             known = self._project_globals[id(namespace)] = (namespace, not self._boundary.owns_globals(namespace))
@@ -243,7 +227,7 @@ class Fingerprinter:
 
     def _is_plain(self, function: types.FunctionType) -> bool:
         """Whether a function is the project's, and nothing that this has put into libraries counts for it."""
-        if not self._in_project(function.__globals__):
+        if not self.is_in_project(function.__globals__):
             return False
         return self._additions.is_empty or not self._additions.count_for(function)
 
@@ -315,7 +299,8 @@ class Fingerprinter:
 
     # --- code records ---------------------------------------------------------------------------------
 
-    def _record_text(self, code: types.CodeType) -> str:
+    def record_text(self, code: types.CodeType) -> str:
+        """The same as `record`, as one line of text."""
         known = self._codes.get(id(code))
         if known is not None:
             return known[1]
@@ -348,135 +333,35 @@ class Fingerprinter:
         """What is known about a code object: its normal form, and what it refers to."""
         known = self._parsed.get(id(code))
         if known is None:
-            known = self._parsed[id(code)] = (code, Record.from_text(self._record_text(code)))
+            known = self._parsed[id(code)] = (code, Record.from_text(self.record_text(code)))
         return known[1]
 
     # --- questions for people -------------------------------------------------------------------------
 
     def parts(self, obj: Any) -> dict[str, Digest]:
         """What the fingerprint of `obj` is made of: label ("function utils.scale", "constant app.K") -> digest."""
-        inner = _unwrap(obj)
-        closed = self._closed_record(inner) if type(inner) is types.FunctionType else None
+        inner = unwrapped(obj)
+        closed = self.closed_record(inner) if type(inner) is types.FunctionType else None
         if closed is not None:
             return {label_of(inner): values.hash_bytes(FUNCTION + closed[:32].encode())}
-        found: dict[str, Digest] = {}
-        told: dict[str, set[Digest]] = {}
-        self._graph.root(inner)
-        nodes = list(self._graph.wide(inner).reach(inner))
-        for node, label in zip(nodes, _full_labels(nodes)):
-            own = self._graph.node(node.obj).own
-            _add_part(found, told, label, values.hash_bytes(bytes(own)))
-            if len(node.own) > len(own):
-                read = f"docstring, names, annotations or derived classes of {label}"
-                _add_part(found, told, read, values.hash_bytes(bytes(node.own[len(own) :])))
-            for slot in node.constants:
-                if not is_code(slot.value) or _is_other_class(slot):
-                    found[slot.label] = values.hash_bytes(slot.data + self._held(slot))
-        twins = self._twins(inner) if self._describer.twins else ()
-        return found | {f"objects of a former {label}": values.hash_text(label) for label in twins}
+        from pyplantx.fingerprint.parts import Parts  # needed only for code that is new
 
-    def _held(self, slot: Slot) -> bytes:
-        """Which code lies in a container, for those who compare: by name, and what has none by what it does."""
-        told = bytearray()
-        for ref in slot.refs:
-            name = getattr(ref, "__qualname__", None)
-            if isinstance(name, str) and "<" not in name:
-                told += name.encode("utf-8", "surrogatepass") + b"\0"
-            else:
-                told += self._graph.node(ref).own
-        return bytes(told)
+        parts = Parts(self._graph)
+        parts.add_all(inner)
+        twins = self._twins(inner) if self._describer.twins else ()
+        return parts.found | {f"objects of a former {label}": values.hash_text(label) for label in twins}
+
+    def node(self, obj: Any) -> Node:
+        """What is known about a piece of code, and what it refers to."""
+        return self._graph.node(obj)
 
     def opaque(self, obj: Any) -> list[str]:
         """What counts by its type only, or can't be seen, within reach of `obj`; in words."""
-        return sorted({line for node in self._graph.reach(_unwrap(obj)) for line in node.opaque})
+        return sorted({line for node in self._graph.reach(unwrapped(obj)) for line in node.opaque})
 
     def versions(self) -> dict[str, str]:
         """The libraries that were referred to so far -> as much of their versions as counts."""
         return self._boundary.versions()
-
-    # --- hints ----------------------------------------------------------------------------------------
-
-    def hints(self, function: Any) -> SendHints:
-        """What `function`, and the helpers and subreactors that it refers to, seem to send or allocate."""
-        inner = _unwrap(function)
-        closed = self._closed_record(inner) if type(inner) is types.FunctionType else None
-        names: dict[str, None] = {}
-        patterns: dict[str, None] = {}
-        if closed is not None:
-            self._collect_hints(inner, closed, names, patterns)
-        else:
-            for one in self._helpers(inner):
-                self._collect_hints(one, self._record_text(one.__code__), names, patterns)
-        return SendHints(tuple(names), tuple(filter(None, patterns)))
-
-    def _collect_hints(
-        self, function: types.FunctionType, record: str, names: dict[str, None], patterns: dict[str, None]
-    ) -> None:
-        for pieces in sent_in(record):
-            if len(pieces) == 1 and pieces[0][0] == "=":  # a literal: nearly always
-                names[pieces[0][1]] = None
-                continue
-            solved = [self._solve(function, piece, alone=len(pieces) == 1) for piece in pieces]
-            if all(kind == "=" for kind, *_ in solved):
-                names["".join(rest[0] for _, *rest in solved)] = None
-            else:
-                patterns[_to_pattern(solved)] = None
-
-    @staticmethod
-    def shows_all_it_sends(function: Any) -> bool:
-        """Whether `function` can send nothing but what `hints` has found in it."""
-        from pyplantx.fingerprint.sends import shows_all_it_sends  # needed on a cold start only
-
-        inner = _unwrap(function)
-        return type(inner) is types.FunctionType and shows_all_it_sends(inner.__code__)
-
-    def mentions(self, function: Any) -> set[str]:
-        """All texts in `function`, its helpers and subreactors, and in what they refer to, that it does not ask for."""
-        from pyplantx.fingerprint.mentions import texts_in, texts_of  # needed on a cold start only
-
-        found: set[str] = set()
-        for one in self._within(_unwrap(function)):
-            if isinstance(one, types.FunctionType):
-                found.update(texts_of(one.__code__), texts_in(one.__defaults__), texts_in(one.__kwdefaults__))
-            elif isinstance(one, type) and self.is_project_class(one):
-                found.update(texts_in(dict(vars(one))))
-            for slot in self._graph.node(one).constants:
-                found.update(texts_in(slot.value))
-        return found
-
-    def _helpers(self, function: Any) -> Iterator[types.FunctionType]:
-        """A function and those it refers to, through subreactors but not through other reactors."""
-        return (one for one in self._within(function) if isinstance(one, types.FunctionType))
-
-    def _within(self, function: Any) -> Iterator[Any]:
-        """A function and the code of the project that it refers to, through subreactors but not other reactors."""
-        pending, seen = [function], set[int]()
-        while pending:
-            one = pending.pop()
-            if id(one) in seen or (one is not function and _is_reactor(one)):
-                continue
-            seen.add(id(one))
-            inner = _unwrap(one)
-            if inner is not one:
-                pending.append(inner)
-                continue
-            if not isinstance(one, types.FunctionType) or self._in_project(one.__globals__):
-                yield one
-            if isinstance(one, types.FunctionType) and self._closed_record(one) is not None:
-                continue
-            pending += reversed(self._graph.node(one).refs)
-
-    def _solve(self, function: types.FunctionType, piece: list[str], alone: bool) -> list[str]:
-        """A piece of a name with its variable looked up, if that is possible."""
-        kind = piece[0]
-        if kind == "g":
-            value = follow(function.__globals__, piece[1].split("."), self._boundary).value
-        elif kind == "d" and piece[1] in function.__code__.co_freevars:
-            value = _cell_value(function, piece[1])
-        else:
-            return piece if kind == "=" else ["*"]
-        allowed = (str,) if alone or len(piece) > 2 else (str, int)
-        return ["=", str(value)] if type(value) in allowed else ["*"]
 
     # --- subreactors ----------------------------------------------------------------------------------
 
@@ -527,17 +412,17 @@ class Fingerprinter:
 
     def holds(self, caller: Any, subreactor: Any) -> bool:
         """Whether a subreactor counts for `caller` as a function does: it lies in a container, or in an instance."""
-        return id(_unwrap(subreactor)) in self._reach(caller).objects
+        return id(unwrapped(subreactor)) in self._reach(caller).objects
 
     def defines(self, caller: Any, subreactor: Any) -> bool:
         """Whether the ``def`` of a subreactor stands inside code that counts for `caller`."""
-        return id(getattr(_unwrap(subreactor), "__code__", None)) in self._reach(caller).nested()
+        return id(getattr(unwrapped(subreactor), "__code__", None)) in self._reach(caller).nested()
 
-    def _reach(self, obj: Any) -> _Reach:
-        inner = _unwrap(obj)
+    def _reach(self, obj: Any) -> Reach:
+        inner = unwrapped(obj)
         known = self._reaches.get(id(inner))
         if known is None:
-            known = self._reaches[id(inner)] = _Reach(self._graph.reach(inner))
+            known = self._reaches[id(inner)] = Reach(self._graph.reach(inner))
         return known
 
     # --- activities and state -------------------------------------------------------------------------
@@ -581,7 +466,7 @@ class Fingerprinter:
             before, former, known = self._state.get(key), state.former, users[key]
             if before is not None and before.slot.owner is state.slot.owner:
                 state.by.update(before.by)
-                former, known = before.former, known + _others(before.users, known)
+                former, known = before.former, known + _remains().others(before.users, known)
             state.by[policy] = state.by.get(policy, frozenset()) | now[key]
             self._state[key] = state._replace(former=former, users=tuple(known))
             self._met_state.add(key)
@@ -632,7 +517,7 @@ class Fingerprinter:
         self._describe_all()
         met = [key for key in self._met_state if key in self._state and key in self._describer.places.slots]
         users = self._users(met)
-        known = {key: found + _others(self._state[key].users, found) for key, found in users.items()}
+        known = {key: found + _remains().others(self._state[key].users, found) for key, found in users.items()}
         ways = {policy for key in met for policy in self._state[key].by}
         now = {policy: self._in_the_way_of(policy)._fillers(known, self._callers) for policy in ways}
         return {key: users[key] for key in met if any(by - now[way][key] for way, by in self._state[key].by.items())}
@@ -686,34 +571,6 @@ class Fingerprinter:
         return sorted({self._state[key].slot.label for key in self._met_state if key in self._state})
 
 
-class _Reach:
-    """What lies in reach of a piece of code.
-
-    Attributes
-    ----------
-    objects : dict of int to object
-        The pieces, by identity.
-    subreactors : tuple
-        Those that are named, one for each name, in a canonical order.
-    """
-
-    __slots__ = ("_nested", "objects", "subreactors")
-
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        met = list(nodes)
-        self.objects = {id(node.obj): node.obj for node in met}
-        markers = {id(node.obj) for node in met if node.own == SUBREACTOR}
-        self.subreactors = tuple([ref for node in met for ref in node.refs if id(ref) in markers]) if markers else ()
-        self._nested: dict[int, types.CodeType] | None = None
-
-    def nested(self) -> dict[int, types.CodeType]:
-        """The code objects inside those of its functions, by identity."""
-        if self._nested is None:
-            codes = [obj.__code__ for obj in self.objects.values() if type(obj) is types.FunctionType]
-            self._nested = {id(inner): inner for code in codes for inner in with_nested(code) if inner is not code}
-        return self._nested
-
-
 def _names(option: str, given: str | Sequence[str]) -> tuple[str, ...]:
     """The packages that an option names."""
     names: tuple[Any, ...] = (given,) if isinstance(given, str) else tuple(given)
@@ -733,133 +590,7 @@ def _normaliser() -> Callable[[types.CodeType], Record]:
     return normalise
 
 
-def _others(pieces: Iterable[Any], known: Iterable[Any]) -> list[Any]:
-    """Those among some pieces of code that are not known here, as another plant has them, and are still in force."""
-    ids = set(map(id, known))
-    return [piece for piece in pieces if id(piece) not in ids and _is_in_force(piece)]
-
-
-def _is_in_force(piece: Any) -> bool:
-    """Whether a function or class is what its name holds today."""
-    if not isinstance(piece, types.FunctionType | type):
-        return False
-    held: Any = sys.modules.get(class_module(piece)) if isinstance(piece, type) else piece.__globals__
-    for part in piece.__qualname__.split("."):
-        held = held.get(part) if isinstance(held, dict) else static_attribute(held, part)
-    return _unwrap(getattr(held, "__func__", held)) is piece
-
-
 def _remains() -> Any:
     from pyplantx.fingerprint import remains  # needed only where running code has changed something
 
     return remains
-
-
-def _to_pattern(pieces: Pieces) -> str:
-    from pyplantx.fingerprint.hints import to_pattern  # needed on a cold start only
-
-    return to_pattern(pieces) or ""
-
-
-def _add_part(found: dict[str, Digest], told: dict[str, set[Digest]], label: str, digest: Digest) -> None:
-    """Add a part; pieces of one name (lambdas) are told apart by number. `told`: label -> what had it so far."""
-    same = told.setdefault(label, set())
-    if digest not in same:
-        same.add(digest)
-        found[label if len(same) == 1 else f"{label} ({len(same)})"] = digest
-
-
-def _full_labels(nodes: list[Node]) -> list[str]:
-    """The labels of nodes; with what holds it where one has no name of its own (partials, properties)."""
-    labels = [node.label for node in nodes]
-    if all([" " in label for label in labels[1:]]):
-        return labels
-    holders: dict[int, str] = {}
-    for at, node in enumerate(nodes):  # whoever is met first is met before what he holds
-        if " " not in labels[at] and id(node.obj) in holders:
-            labels[at] += f" in {holders[id(node.obj)]}"
-        for slot in node.constants:
-            holders |= {id(ref): slot.label for ref in slot.refs if id(ref) not in holders}
-        holders |= {id(ref): labels[at] for ref in node.refs if id(ref) not in holders}
-    return labels
-
-
-def _is_other_class(slot: Slot) -> bool:
-    """Whether a global holds a class under another name, so that which one it is says more than its code does."""
-    return isinstance(slot.value, type) and slot.value.__name__ != slot.key
-
-
-def _is_reactor(obj: Any) -> bool:
-    return bool(static_attribute(obj, "__pyplantx_kind__") == "reactor")
-
-
-def _has_role(obj: Any) -> bool:
-    """Whether this is a reactor or a subreactor."""
-    if type(obj) is types.FunctionType:  # the class of functions can't be marked
-        return isinstance(obj.__dict__.get("__pyplantx_kind__"), str)
-    try:
-        marked = getattr(type(obj), "__pyplantx_kind__", None)
-    except ANSWERS as error:  # the metaclass has a word of its own for what there is not
-        let_end(error)
-        marked = None
-    if isinstance(marked, str):
-        return True
-    return not isinstance(obj, type) and isinstance(static_attribute(obj, "__pyplantx_kind__"), str)
-
-
-def _unwrap(obj: Any) -> Any:
-    """The function of a reactor or subreactor, reached through whatever keeps ``__wrapped__``."""
-    while _has_role(obj):
-        obj = role_function(obj)
-    return obj
-
-
-def _cell_value(function: types.FunctionType, name: str) -> Any:
-    cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return MISSING
-
-
-# --- levers -------------------------------------------------------------------------------------------------
-
-
-def untracked(obj: _T) -> _T:
-    """Decorator: edits to this function or class never re-run anything (logging, plotting).
-
-    Its name still counts, so that exchanging it for another one is an edit.
-    """
-    return _pin(obj, "untracked")
-
-
-def tracked(*, version: object) -> Callable[[_T], _T]:
-    """Decorator: this version stands for the code of the function or class; raise it to re-run its users.
-
-    Parameters
-    ----------
-    version : object
-        Anything with a stable text, such as 3 or "2024-05".
-    """
-
-    def pin(obj: _T) -> _T:
-        return _pin(obj, f"version {version}")
-
-    return pin
-
-
-def _pin(obj: _T, text: str) -> _T:
-    target: Any = _unwrap(obj)
-    if not is_code(target):
-        raise CannotFingerprint(
-            f"{shown(obj)} can't be marked as {text}: it counts as a value",
-            hint="mark its class, or the function in it; __fingerprint__ on its class says what counts of it",
-        )
-    try:
-        target.__pyplantx_pin__ = Pin(target, text)
-    except (AttributeError, TypeError) as error:
-        raise CannotFingerprint(
-            f"{obj!r} can't be marked as {text}",
-            hint="mark functions and classes of your project; library code counts by name and version anyway",
-        ) from error
-    return obj

@@ -10,14 +10,16 @@ This file may know: nodes and slots. It may not know: when state is noted, or wh
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
 
 from pyplantx.core.trace import Digest
 from pyplantx.fingerprint.nested import names_in, texts_in
-from pyplantx.fingerprint.objects import qualified
+from pyplantx.fingerprint.objects import class_module, qualified, static_attribute
 from pyplantx.fingerprint.pieces import Node, Slot
+from pyplantx.fingerprint.roles import unwrapped
 from pyplantx.fingerprint.uses import calls_what_it_is_given, uses
 
 #: A place: identity of the namespace, name in it.
@@ -107,3 +109,19 @@ def _uses_of(slot: Slot, function: types.FunctionType) -> Iterator[bool]:
         pairs = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         names = {name for name, cell in pairs if cell is slot.owner}
     return uses(function.__code__, names)
+
+
+def others(pieces: Iterable[Any], known: Iterable[Any]) -> list[Any]:
+    """Those among some pieces of code that are not known here, as another plant has them, and are still in force."""
+    ids = set(map(id, known))
+    return [piece for piece in pieces if id(piece) not in ids and _is_in_force(piece)]
+
+
+def _is_in_force(piece: Any) -> bool:
+    """Whether a function or class is what its name holds today."""
+    if not isinstance(piece, types.FunctionType | type):
+        return False
+    held: Any = sys.modules.get(class_module(piece)) if isinstance(piece, type) else piece.__globals__
+    for part in piece.__qualname__.split("."):
+        held = held.get(part) if isinstance(held, dict) else static_attribute(held, part)
+    return unwrapped(getattr(held, "__func__", held)) is piece

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pyplantx.errors import TwoProducers, UnknownReactor
+from pyplantx.fingerprint import sending
 from pyplantx.fingerprint.records import ANYTHING
 from pyplantx.fingerprint.value import hash_text
 from pyplantx.reactor import Reactor, check_clash, default_registry, described, is_twin, place_of, unknown_reactor
@@ -289,7 +290,7 @@ class Roster:
                 continue
             if is_known(self.root(id)):
                 self._have_run[id] = self.root(id)
-            yield id, (*reactor.sends, *self._fingerprinter.hints(reactor).names)
+            yield id, (*reactor.sends, *sending.hints(self._fingerprinter, reactor).names)
 
     def has_run(self, id: ReactorId) -> bool:
         """Of one of `late_senders`, whether its present version has ever run."""
@@ -321,7 +322,7 @@ class Roster:
         if self._mentions is None:
             mentions: dict[str, set[ReactorId]] = {}
             for reactor in self:
-                for text in self._fingerprinter.mentions(reactor):
+                for text in sending.mentions(self._fingerprinter, reactor):
                     mentions.setdefault(text, set()).add(reactor.id)
             self._mentions = mentions
         mentioning = self._mentions.get(name)
@@ -335,7 +336,7 @@ class Roster:
         never: list[ReactorId] = []
         known: list[ReactorId] = []
         for id, reactor in self._reactors.items():
-            if not self._fingerprinter.shows_all_it_sends(reactor):
+            if not sending.shows_all_it_sends(reactor):
                 (known if is_known(self.root(id)) else never).append(id)
         return never + known
 
@@ -348,7 +349,7 @@ class _Hints:
         # By the text that they begin with: of a thousand patterns a name fits few. With the order of registration.
         self._patterns: dict[str, list[tuple[int, str, ReactorId]]] = {}
         for number, reactor in enumerate(reactors):
-            hints = fingerprinter.hints(reactor)
+            hints = sending.hints(fingerprinter, reactor)
             for name in hints.names:
                 self.names.setdefault(name, []).append(reactor.id)
             for pattern in hints.patterns:

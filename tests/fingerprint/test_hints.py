@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyplantx.fingerprint.bytecode import Body, instructions
-from pyplantx.fingerprint.code import Fingerprinter, SendHints
+from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.hints import _first_argument, _literal
 from pyplantx.fingerprint.mentions import texts_in
 from pyplantx.fingerprint.records import Pieces, pieces_to_json
+from pyplantx.fingerprint.sending import SendHints, hints, mentions
 from tests.fingerprint.harness import Role, program, subreactor
 
 HINTS = {
@@ -80,11 +81,11 @@ def test_hints(body: str) -> None:
     names: dict[str, Any] = {}
     exec(f"{CONTEXT}def f(pipe, k):\n    {body}\n", names)
     names["sub"], names["other_reactor"] = Role("subreactor", names["sub"]), Role("reactor", names["other_reactor"])
-    hints = Fingerprinter().hints(names["f"])
+    found = hints(Fingerprinter(), names["f"])
     expected, matched = HINTS[body]
-    assert list(hints.names) == expected
-    assert all(any(re.fullmatch(pattern, name) for pattern in hints.patterns) for name in matched)
-    assert bool(hints.patterns) == bool(matched)
+    assert list(found.names) == expected
+    assert all(any(re.fullmatch(pattern, name) for pattern in found.patterns) for name in matched)
+    assert bool(found.patterns) == bool(matched)
 
 
 MENTIONS = {
@@ -109,7 +110,7 @@ def test_mentions(body: str) -> None:
     names: dict[str, Any] = {"__name__": "mentioned"}
     exec(f"{MENTIONED}def f(pipe, k):\n    {body}\n", names)
     every = set().union(*MENTIONS.values(), "zw")
-    assert Fingerprinter().mentions(names["f"]) & every == MENTIONS[body]
+    assert mentions(Fingerprinter(), names["f"]) & every == MENTIONS[body]
 
 
 class Unread(dict[str, int]):
@@ -139,8 +140,8 @@ def test_what_code_refers_to_is_looked_through_for_mentions_without_asking_it() 
     held = [gone, Closed(), Unread(x=1), ["y", ("z", ["too deep"])]]
     names: dict[str, Any] = {"__name__": "mentioned", "HELD": held}
     exec("def f(pipe, *, given='by name'): HELD\n", names)
-    assert Fingerprinter().mentions(names["f"]) >= {"x", "y", "z", "by name"}
-    assert "too deep" not in Fingerprinter().mentions(names["f"])
+    assert mentions(Fingerprinter(), names["f"]) >= {"x", "y", "z", "by name"}
+    assert "too deep" not in mentions(Fingerprinter(), names["f"])
     assert len(list(texts_in([[["x"] * 100] * 100] * 100))) < 10_000  # of a million
 
 
@@ -194,13 +195,13 @@ def test_factories_are_told_apart_by_their_closures() -> None:
 
         return reactor
 
-    hints = Fingerprinter().hints(make(3))
-    assert hints.names == ("z_3",)
-    assert [bool(re.fullmatch(hints.patterns[0], name)) for name in ("y4", "z_3")] == [True, False]
+    found = hints(Fingerprinter(), make(3))
+    assert found.names == ("z_3",)
+    assert [bool(re.fullmatch(found.patterns[0], name)) for name in ("y4", "z_3")] == [True, False]
 
 
 def test_hints_of_something_else() -> None:
-    assert Fingerprinter().hints(print) == SendHints((), ())
+    assert hints(Fingerprinter(), print) == SendHints((), ())
 
 
 FILES = {

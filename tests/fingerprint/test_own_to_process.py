@@ -13,6 +13,7 @@ import pytest
 from pyplantx.fingerprint import shared
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.records import raw_digest
+from pyplantx.fingerprint.sending import hints
 from pyplantx.fingerprint.shared import is_of_system
 from tests.fingerprint.harness import DictMemo, program
 from tests.fingerprint.test_stability import run
@@ -297,7 +298,7 @@ def test_records_of_such_code_are_not_kept(name: str, made: str, tmp_path: Path)
     with program(tmp_path, {"app.py": SOURCES[name]}) as app:
         printer = Fingerprinter(memo)
         printer.fingerprint(app.f)
-        printer.hints(app.f)
+        hints(printer, app.f)
         assert raw_digest(app.f.__code__) in memo
         assert raw_digest(attrgetter(made)(app).__code__) not in memo
 
