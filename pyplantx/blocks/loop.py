@@ -303,8 +303,8 @@ class BlockLoop:
         if self._keeper is None:
             return
         for place in self._keeper.looks:
-            ahead = self._ahead.get((place, block.index))
-            part = self._handles[place].part(block.padded) if ahead is None else result_of(ahead)
+            key = place, block.index
+            part = result_of(self._ahead[key]) if key in self._ahead else self._handles[place].part(block.padded)
             self._keeper.given(block, place, part)
         self._keeper.watch(block)
 
@@ -339,9 +339,8 @@ class BlockLoop:
             self._check_halo(array)
         self._tell_others(array, writes=False)
         self._fetching.add(place)
-        read = self._ahead.pop((place, block.index), None)
-        if read is not None:
-            found = result_of(read)
+        if (place, block.index) in self._ahead:
+            found = result_of(self._ahead.pop((place, block.index)))
             return found if padded or found.shape == self._handles[place].region(block) else found[block.inner]
         if place in self._stored:
             self.settle()

@@ -92,20 +92,20 @@ class Hands(NamedTuple):
                 yield block, box
 
     def _several_at_once(self, work: Iterator[Work]) -> Generator[Done, None, None]:
+        # No names for futures: an error has this frame, and the future has the error; that would keep the run's arrays.
         running: deque[tuple[Block, Future[Any]]] = deque()
         me, calls = threading.get_ident(), Calls()
         with _threads(self.threads, calls) as pool, self.open() as function:
             try:
                 for block, parts in work:
-                    future = pool.submit(calls.call, helping, me, _applied, function, block, parts)
-                    running.append((block, future))
+                    running.append((block, pool.submit(calls.call, helping, me, _applied, function, block, parts)))
                     if len(running) >= self.threads + self.ahead:
                         yield _taken(running)
                 while running:
                     yield _taken(running)
             finally:
-                for _, future in running:
-                    was_cancelled(future)
+                while running:
+                    was_cancelled(running.popleft()[1])
 
 
 @contextmanager
@@ -160,8 +160,7 @@ def _applied(function: Callable[..., Any], block: Block, parts: list[Any]) -> An
 
 
 def _taken(running: deque[tuple[Block, Future[Any]]]) -> Done:
-    block, future = running.popleft()
-    return block, [result_of(future)]
+    return running[0][0], [result_of(running.popleft()[1])]
 
 
 def map_blocks(loop: BlockLoop, hands: Hands, out: Handle, place: int) -> None:

@@ -131,21 +131,28 @@ class _Near:
         self._calls.end()
 
     def _wait_for(self, function: Callable[..., Any], *given: Any) -> Any:
-        from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+        from concurrent.futures import BrokenExecutor
 
         try:
-            future = self._submitted(function, *given)
-            wait([future, self._over], return_when=FIRST_COMPLETED)
-            if self._over.done():
-                future.cancel()
-                raise ReactorError("the loop has ended")  # nobody is there to see it
-            return future.result()
+            return self._result_of(self._submitted(function, *given))
         except BrokenExecutor as error:
             raise ReactorError(
                 f"the executor that was given to the plant has lost a worker: {error}",
                 hint="if the system has killed it there was too little memory (its log says so): give less memory= or "
                 "fewer workers=; executor='processes' tries such a block once more",
             ) from error
+
+    def _result_of(self, future: Any) -> Any:
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        try:
+            wait([future, self._over], return_when=FIRST_COMPLETED)
+            if self._over.done():
+                future.cancel()
+                raise ReactorError("the loop has ended")  # nobody is there to see it
+            return future.result()
+        finally:
+            del future  # an error has this frame, and the future has the error
 
     def _submitted(self, function: Callable[..., Any], *given: Any) -> Any:
         from concurrent.futures import BrokenExecutor

@@ -17,8 +17,6 @@ from pyplantx.specs.scarce import ask_for_memory, is_memory_limited, share_one_h
 from pyplantx.specs.threads import small_stacks
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from pyplantx.specs.pools import SteadyPool
 
 _T = TypeVar("_T")
@@ -74,9 +72,9 @@ def answer_of(work: Callable[[], _T], nbytes: int = 0) -> _T:
     from pyplantx.specs.pools import NoAnswer, result_of
 
     patience = PATIENCE + nbytes / _SLOWEST
-    future: Future[_T] = _callers().submit(work)
     try:
-        return result_of(future, patience)
+        answer: _T = result_of(_callers().submit(work), patience)
+        return answer
     except (MemoryError, RuntimeError):  # perhaps it has half begun its threads: then it waits for them for ever
         _begin_anew()
         raise

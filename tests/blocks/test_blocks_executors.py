@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -667,3 +669,38 @@ class TestPrograms:
         _, err = running.communicate(timeout=120)
         assert running.returncode in (-signal.SIGINT, -signal.SIGKILL), err
         until(lambda: all(is_gone(pid) for pid in self.calls(tmp_path)))
+
+
+class Kept:
+    """Something that a run has, and that nobody needs when it is over."""
+
+
+@pytest.mark.parametrize("executor", [None, "threads", "processes", "given"])
+@pytest.mark.parametrize("failing", [0, 7, range(20)])
+def test_a_loop_that_fails_keeps_nothing(executor, failing, pool, tmp_path):
+    """An error has the frames that it passed, and a future the error: maps stayed open until the next collection."""
+    blocks = set(failing) if isinstance(failing, range) else {failing}
+
+    def fragile(part: Any) -> Any:
+        if int(part[0]) // 1000 in blocks:
+            raise ValueError("no")
+        return part
+
+    def work(pipe: Any) -> Any:
+        kept = Kept()
+        seen.append(weakref.ref(kept))
+        src = yield pipe.receive("src")
+        seen.append(weakref.ref(src))
+        dst = pipe.allocate("x", specs.ArraySpec, shape=src.shape, dtype=src.dtype)
+        pipe.map_blocks(fragile, src, out=dst, memory="64kB", workers=None if executor else 1)
+
+    seen: list[weakref.ref[Any]] = []
+    with ThreadPoolExecutor(2) as threads:
+        workers = {"processes": pool, "given": workers_for(threads), "threads": workers_for("threads")}.get(executor)
+        gc.disable()
+        try:
+            with pytest.raises(ValueError, match="no"):
+                produced(tmp_path, workers, sender(np.arange(20_000.0)), work)
+            assert [one() for one in seen] == [None, None]
+        finally:
+            gc.enable()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyplantx import errors
+from pyplantx.executors import processes
 from pyplantx.specs import builtin, chunked, library
 from pyplantx.warehouse import (
     collect,
@@ -282,6 +283,23 @@ def forgetful() -> None:
     objects.Objects.quarantine = quarantine  # type: ignore[method-assign]
 
 
+def believed_deaths() -> None:
+    """A worker that has died is taken to have given what was given last."""
+    real, given = processes._Session._asked, list[Any]()
+
+    def asked(self: Any, call: Any, ends: list[str]) -> Any:
+        answer = real(self, call, ends)
+        given[:] = [answer] if answer is not None else given
+        return given[0] if given else answer
+
+    processes._Session._asked = asked  # type: ignore[method-assign]
+
+
+def nameless_deaths() -> None:
+    """Nobody says how a worker has ended."""
+    processes._in_words = lambda code: "it is gone"
+
+
 STORES: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
@@ -307,6 +325,8 @@ STORES: dict[str, Callable[[], None]] = {
         swallowed_memory,
         unshared_session,
         forgetful,
+        believed_deaths,
+        nameless_deaths,
     )
 }
 

@@ -74,6 +74,7 @@ ROWS = [
     *[Row(f"calls --fault {fault} --reads", "--step", 1) for fault in ("EIO", "EMFILE")],
     *[Row(f"calls --fault {fault} --within staging --for-ever", "--step", 1) for fault in ("EIO", "ENOSPC")],
     *[Row(f"crowds --scenario {scenario}", "--rounds", 60) for scenario in SCENARIOS],
+    *[Row(f"workers --way {way}", "--deaths", 400) for way in ("kill", "exit", "memory")],
     *[Row(f"power --system '{system}'", "--cycles", 200) for system in ("ext4", "ext4 noauto_da_alloc", "xfs")],
     *[Row(f"mounts --way {way}", "--cycles", 200) for way in ("objects", "whole")],
     Row("damage --kind surprises", "--every", 1),

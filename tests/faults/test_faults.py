@@ -71,6 +71,19 @@ def test_failing_reads_find_a_store_that_believes_them() -> None:
     broken(run("calls", *where, "--broken", "believed_reads"), "wrong")
 
 
+# -- worker processes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["kill", "exit", "memory"])
+def test_workers_that_die(way: str) -> None:
+    kept(run("workers", "--way", way, "--deaths", 7), cases=1)
+
+
+@pytest.mark.parametrize(("defect", "kind"), [("believed_deaths", "wrong"), ("nameless_deaths", "unclear")])
+def test_deaths_of_workers_that_are_overlooked_are_found(defect: str, kind: str) -> None:
+    broken(run("workers", "--way", "exit", "--deaths", 40, "--until-found", "--broken", defect), kind)
+
+
 # -- kills and crowds ---------------------------------------------------------------------------------
 
 
