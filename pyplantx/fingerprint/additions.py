@@ -44,7 +44,7 @@ _REGISTERS: Final = rb"\bregister_\w+(?:accessor|namespace)\b|@patch\w*|\btype\.
 _REGISTERING_WORDS: Final = (b"register_", b"@patch", b"type.__setattr__")
 
 #: How the names of functions begin by which a library is given something that it calls later.
-_GIVING_WORDS: Final = (b"register", b"add_")
+_GIVING_WORDS: Final = (b"register", b"add_constructor")
 
 #: What methods set attributes of, and what decorators and functions call a class that they were given.
 _ITSELF, _SOME_CLASS = "self", "cls"

@@ -199,11 +199,18 @@ def _pieces(
 
 
 def _packages_in(statement: ast.stmt, package_of: Callable[[ast.expr], str]) -> set[str]:
+    return {package for call in _calls_in(statement) if (package := package_of(call))}
+
+
+def _calls_in(statement: ast.stmt) -> Iterator[ast.expr]:
+    """The decorators, and what is called for no result: `moved = register(fixed, moving)` is about images."""
     import ast
 
-    called = [node.func for node in ast.walk(statement) if isinstance(node, ast.Call)]
-    decorators = [one for node in ast.walk(statement) for one in getattr(node, "decorator_list", ())]
-    return {package for node in (*called, *decorators) if (package := package_of(node))}
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Expr):
+            yield from (inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call))
+        for one in getattr(node, "decorator_list", ()):
+            yield one.func if isinstance(one, ast.Call) else one
 
 
 def _bodies_of(statement: ast.stmt) -> list[list[ast.stmt]]:

@@ -16,7 +16,7 @@ def make(name): return TABLE[name]()
 class Registry:
     def __init__(self): self.table = {}
     def register_module(self, name=None): return lambda thing: self.table.setdefault(name or thing.__name__, thing)
-    def add_rule(self, **rules): self.table.update(rules)
+    def add_constructor(self, **rules): self.table.update(rules)
 MODELS = Registry()
 """
 
@@ -38,7 +38,7 @@ REGISTERED = {
     "by a decorator": (
         "import games\n@games.MODELS.register_module()\ndef maze(): return 7\ndef f(): return games.make\n"
     ),
-    "another word": "import games\ngames.MODELS.add_rule(maze=lambda: 7)\ndef f(): return games.make\n",
+    "another word": "import games\ngames.MODELS.add_constructor(maze=lambda: 7)\ndef f(): return games.make\n",
     "for a helper": MAZE + "games.register('Maze-v0', Maze)\ndef g(): return games.make('a')\ndef f(): return g()\n",
     "its user imports inside": MAZE
     + "games.register('a', Maze)\ndef f():\n    import games as g\n    return g.make('a')\n",
@@ -99,14 +99,18 @@ OF_NO_CONCERN = {
         "import games\ndef register(thing): return thing\n@register\ndef maze(): return 7\ndef f(): return games.make\n"
     ),
     "a method": (
-        "import games\nclass C:\n    def add_one(self): self.add_all(games, 7)\n    def add_all(self, *x): pass\n"
+        "import games\nclass C:\n    def one(self): self.register(games, 7)\n    def register(self, *x): pass\n"
         "def f(): return games.make\n"
     ),
     "what is taken away": "import games\ndef f(): return games.make\ndef g(): games.unregister('a', 7)\n",
     "what happens at the end": "import atexit\natexit.register(lambda: 7)\ndef f(): return atexit\n",
-    "a command line": (
-        "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--a', default=7)\n"
+    "an object of a library that the project has made": (
+        "import argparse\nparser = argparse.ArgumentParser()\nparser.register('type', 'a', lambda: 7)\n"
         "def f(): return argparse.Namespace()\n"
+    ),
+    "whose result is wanted": (
+        "import games\ndef align(x):\n    moved = games.register('a', x)\n    return moved + 7\n"
+        "def f(): return games.make\n"
     ),
     "in a comment": "import games\n# games.register('a', 7)\ndef f(): return games.make\n",
 }
