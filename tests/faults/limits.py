@@ -183,7 +183,7 @@ def warm_up() -> None:
         program.live(os.path.join(place, "plant"), lambda line: None)
 
 
-def sweep(kind: str, every: int, tally: Tally) -> None:
+def sweep(kind: str, every: int, until_found: bool, tally: Tally) -> None:
     """All values of one limit, until one disturbs nobody twice in a row."""
     limit, calm = LIMITS[kind], 0
     with scratch() as place, small_disk(place) if kind == "disk" else contextlib.nullcontext(place) as folder:
@@ -191,7 +191,7 @@ def sweep(kind: str, every: int, tally: Tally) -> None:
             directory = os.path.join(folder, "plant")
             calm = 0 if case(directory, limit, value, tally) else calm + 1
             shutil.rmtree(directory, ignore_errors=True)
-            if calm == 2:
+            if calm == 2 or (until_found and tally.found):
                 break
 
 
@@ -235,6 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=(*sorted(LIMITS), "readonly"), required=True)
     parser.add_argument("--every", type=int, default=1, help="try only each so-manieth value")
+    parser.add_argument("--until-found", action="store_true", help="end at the first broken promise")
     parser.add_argument("--broken", choices=sorted(broken.STORES))
     options = parser.parse_args()
     reason = why_not(options.kind)
@@ -246,7 +247,7 @@ def main() -> int:
     if options.kind == "readonly":
         readonly(tally)
     else:
-        sweep(options.kind, options.every, tally)
+        sweep(options.kind, options.every, options.until_found, tally)
     return tally.finish()
 
 

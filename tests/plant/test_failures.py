@@ -247,14 +247,11 @@ def test_a_run_that_caught_what_no_trace_tells_of_is_not_reused(open_plant: Any,
         else:
             pipe.send("small", 1)
 
-    for library in ("dask", "dask.array"):
-        monkeypatch.setitem(sys.modules, library, None)
-    with open_plant(make, use, view, store, trust="data") as plant:
-        with monkeypatch.context() as patch:
-            patch.setattr(plant.warehouse, "store", partial(refuse_large, plant.warehouse.store))
-            assert plant.produce("used", "viewed", "small") == ("nothing", -1.0, 0)
-    for library in ("dask", "dask.array"):
-        monkeypatch.delitem(sys.modules, library)
+    with open_plant(make, use, view, store, trust="data") as plant, monkeypatch.context() as patch:
+        for library in ("dask", "dask.array"):
+            patch.setitem(sys.modules, library, None)
+        patch.setattr(plant.warehouse, "store", partial(refuse_large, plant.warehouse.store))
+        assert plant.produce("used", "viewed", "small") == ("nothing", -1.0, 0)
     with open_plant(make, use, store) as plant:
         assert plant.produce("used", "small") == ("x", 1)
         assert sorted(plant.log.take()) == ["store", "use"]

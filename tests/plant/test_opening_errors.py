@@ -26,11 +26,14 @@ class Model:
         raise {"key": KeyError, "attribute": AttributeError, "end": EOFError, "import": ImportError}[how](how)
 
 
-class TwoWords(Exception):
+class TwoWords:
     """Pickled with one argument, and takes two."""
 
     def __init__(self, one: str, other: str) -> None:
-        super().__init__(f"{one} {other}")
+        self.text = f"{one} {other}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TwoWords, (self.text,)
 
 
 VALUES = {

@@ -10,23 +10,24 @@ from typing import Any
 import pytest
 
 from pyplantx import ReactorFunc
+from pyplantx.fingerprint import sending
 from pyplantx.fingerprint.hints import to_pattern
 from pyplantx.session import roster
 from pyplantx.session.roster import Roster, _Hints
 from pyplantx.warehouse.warehouse import Warehouse
 
 
-class Printer:
-    """Tells of each reactor the hints that it was made with."""
-
-    def hints(self, reactor: Any) -> Any:
-        return reactor
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each reactor the hints that it was made with."""
+    monkeypatch.setattr(sending, "hints", lambda fingerprinter, reactor: reactor)
 
 
 def hinting(number: int, *patterns: list[list[str]]) -> Any:
     return SimpleNamespace(id=f"r{number}", names=[], patterns=[to_pattern(pieces) for pieces in patterns])
 
 
+@pytest.mark.usefixtures("told")
 def test_patterns_are_found_by_their_beginnings() -> None:
     """As if each were tried, in order of registration."""
     rng = random.Random(3)
@@ -40,17 +41,18 @@ def test_patterns_are_found_by_their_beginnings() -> None:
     for number in range(200):
         pieces = [[piece() for _ in range(rng.randrange(1, 4))] for _ in range(2)]
         reactors.append(hinting(number, *[one for one in pieces if to_pattern(one) is not None]))
-    hints = _Hints(Printer(), reactors)  # type: ignore[arg-type]
+    hints = _Hints(None, reactors)  # type: ignore[arg-type]
     for _ in range(300):
         name = "".join(rng.choice(["a", "b", "a.b[", "\\", "\n☃", "[\\s\\S]*", "."]) for _ in range(rng.randrange(5)))
         fitting = [one.id for one in reactors if any(re.fullmatch(text, name, re.DOTALL) for text in one.patterns)]
         assert hints.senders(name) == fitting
 
 
+@pytest.mark.usefixtures("told")
 def test_a_name_is_held_against_few_of_many_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     fullmatch = re.fullmatch
-    hints = _Hints(Printer(), [hinting(number, [["=", f"a{number:03}_"], ["*"]]) for number in range(200)])  # type: ignore[arg-type]
+    hints = _Hints(None, [hinting(number, [["=", f"a{number:03}_"], ["*"]]) for number in range(200)])  # type: ignore[arg-type]
     monkeypatch.setattr(
         roster.re, "fullmatch", lambda pattern, *rest: tried.append(pattern) or fullmatch(pattern, *rest)
     )
@@ -58,18 +60,17 @@ def test_a_name_is_held_against_few_of_many_patterns(monkeypatch: pytest.MonkeyP
     assert len(tried) == 200
 
 
+@pytest.mark.usefixtures("told")
 def test_a_reactor_is_found_by_its_name_and_may_be_added_again() -> None:
     def make(name: str, sends: str) -> Any:
         @ReactorFunc(sends=[sends])
         def reactor(pipe: Any) -> None:
             pass
 
-        reactor.id, reactor.name = f"module.{name}", name
+        reactor.id, reactor.name, reactor.names, reactor.patterns = f"module.{name}", name, (), ()
         return reactor
 
-    seen = SimpleNamespace(
-        fingerprint=lambda function: str(function), hints=lambda reactor: SimpleNamespace(names=(), patterns=())
-    )
+    seen = SimpleNamespace(fingerprint=lambda function: str(function))
     known = Roster(seen)  # type: ignore[arg-type]
     one, two = make("one", "x"), make("two", "y")
     known.add(one)
