@@ -14,7 +14,7 @@ from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary
 from pyplantx.fingerprint.encoding import LEAVES, flat
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
+from pyplantx.fingerprint.foreign import ANSWERS, is_a, let_end
 from pyplantx.fingerprint.memos import Cached
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -141,9 +141,9 @@ class Contents:
         """The name of a library's function, class or module that says all about it; None for everything else."""
         if static_pin(obj) is not None:
             return None
-        if isinstance(obj, types.FunctionType):
+        if is_a(obj, types.FunctionType):
             return self.held_name(obj)
-        if isinstance(obj, PARTED) or bound_to(obj) is not MISSING or inner_function(obj) is not MISSING:
+        if is_a(obj, PARTED) or bound_to(obj) is not MISSING or inner_function(obj) is not MISSING:
             return None
         return library_name(obj, self._boundary)
 
@@ -159,7 +159,7 @@ class Contents:
 
 
 def parts_of(obj: Any) -> tuple[str, ...]:
-    return next(names for cls, names in PART_NAMES.items() if isinstance(obj, cls))
+    return next(names for cls, names in PART_NAMES.items() if is_a(obj, cls))
 
 
 def plain_value(value: Any) -> tuple[bytes, tuple[()]] | None:

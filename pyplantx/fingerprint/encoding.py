@@ -18,7 +18,7 @@ from typing import Any, Final
 from pyplantx.fingerprint import arrays
 from pyplantx.fingerprint.arrays import size, text
 from pyplantx.fingerprint.boundary import Boundary, module_name
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
+from pyplantx.fingerprint.foreign import ANSWERS, asked, is_a, let_end
 from pyplantx.fingerprint.kinds import Kind, Layout
 from pyplantx.fingerprint.modules import TARGETS, locate
 from pyplantx.fingerprint.notes import is_note, without_notes
@@ -660,13 +660,13 @@ class Encoder:
         return b"K" + text(f"{module_name(class_module(cls))}.{cls.__qualname__}")
 
     def _name(self, function: Any) -> None:
-        if isinstance(function, type):
+        if is_a(function, type):
             self._class(function)
         elif self._code is not None:
             self._out += b"C" + text(self._code(function))
         else:
-            module = getattr(function, "__module__", None) or ""
-            self._out += b"K" + text(f"{module_name(module)}.{getattr(function, '__qualname__', '?')}")
+            module = asked(function, "__module__") or ""
+            self._out += b"K" + text(f"{module_name(module)}.{asked(function, '__qualname__', '?')}")
 
     def _refuse(self, value: Any, cause: BaseException | None = None) -> None:
         if self._opaque is None:

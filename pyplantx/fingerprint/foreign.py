@@ -41,6 +41,24 @@ def is_answer(error: BaseException) -> bool:
     return not _comes_from_a_handler(trace)
 
 
+def asked(obj: Any, name: str, default: Any = None) -> Any:
+    """An attribute that foreign code may compute: `default` if there is none, or an error is the answer."""
+    try:
+        return getattr(obj, name, default)
+    except ANSWERS as error:  # proxies for what is not there, lazy settings: whatever they like
+        let_end(error)
+        return default
+
+
+def is_a(obj: Any, kinds: Any) -> bool:
+    """What `isinstance` says; by its type alone if asking ``__class__`` is an error."""
+    try:
+        return isinstance(obj, kinds)
+    except ANSWERS as error:
+        let_end(error)
+        return issubclass(type(obj), kinds)
+
+
 def offers(cls: type, name: str) -> bool:
     """Whether a class has an attribute, in its own dictionary or that of a base; its metaclass may have any."""
     return any(name in vars(base) for base in cls.__mro__)

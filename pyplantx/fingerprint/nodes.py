@@ -19,6 +19,7 @@ from pyplantx.fingerprint.additions import Additions
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import Boundary, module_file
 from pyplantx.fingerprint.contents import PART_NAMES, PARTED, Contents, parts_of
+from pyplantx.fingerprint.foreign import asked, is_a
 from pyplantx.fingerprint.generated import Origin, origin_of
 from pyplantx.fingerprint.jitted import options_of
 from pyplantx.fingerprint.loadedmodules import loaded_by
@@ -226,10 +227,10 @@ class Describer:
             node.add_text(getattr(obj, "__qualname__", ""), pin.text)
             return node
         kind = static_attribute(obj, "__pyplantx_kind__")
-        if isinstance(kind, str) and not isinstance(obj, type):
+        if isinstance(kind, str) and not is_a(obj, type):
             return self._role(obj, kind)
         for types_, method in self._methods():
-            if isinstance(obj, types_):
+            if is_a(obj, types_):
                 return method(obj)
         return self._other(obj)
 
@@ -254,7 +255,7 @@ class Describer:
         """Thin wrappers: what they hold, and the code of their class where the project has derived one."""
         node = Node(obj, b"parts\0")
         self._add_class(node, obj)
-        if isinstance(obj, Cached):
+        if is_a(obj, Cached):
             self.caches.append(obj)
         for name in parts_of(obj):
             node.add_slot(self._slot(obj, name, f"{node.label}.{name}", read_attribute))
@@ -533,7 +534,7 @@ class Describer:
             if place is MISSING:
                 break
             label = f"{_label_inside(target, place, names[target.used : at])}.{names[at]}"
-            read = read_class if isinstance(place, type) else read_field
+            read = read_class if is_a(place, type) else read_field
             holder = self.places.before_runs(place, names[at], label, read)
             if holder is MISSING:  # what runs put there is no reason to run again
                 break
@@ -594,7 +595,7 @@ class Describer:
         for key in members:
             node.add_slot(self._slot(cls, key, f"{node.label}.{key}", read_member))
         for key in self.places.list_names(cls, node, functools.partial(_is_class_noise, cls, members)):
-            if isinstance(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):
+            if is_a(own[key], types.GetSetDescriptorType | types.MemberDescriptorType):
                 node.add_text(key, "descriptor")
             else:
                 node.add_slot(self._slot(cls, key, f"{node.label}.{key}", read_class))
@@ -639,7 +640,7 @@ def _is_class_noise(cls: type, members: dict[str, Any], key: str) -> bool:
 
 def _label_inside(target: Target, place: Any, names: list[str]) -> str:
     """What people call a class or object in which an attribute lies."""
-    if isinstance(place, type):
+    if is_a(place, type):
         return label_of(place)  # as where all of the class counts: the slots are the same
     return ".".join([global_label(target.owner, target.key), *names])
 
@@ -688,7 +689,7 @@ def _held_parts(obj: Any) -> list[Any]:
 def _read_fields(owner: Any, key: str) -> Any:
     """What a thin wrapper holds beside its parts: attributes that were set, fields of the project's class."""
     fields, parts = own_fields(owner), [read_attribute(owner, name) for name in parts_of(owner)]
-    noise = _CACHED_NOISE if isinstance(owner, functools.cached_property) else _WRAPPER_NOISE
+    noise = _CACHED_NOISE if is_a(owner, functools.cached_property) else _WRAPPER_NOISE
     counting = [name for name in sorted(fields) if name not in noise]
     found = {name: fields[name] for name in counting if not any(fields[name] is part for part in parts)}
     return found | _cache_parameters(fields) or MISSING
@@ -710,7 +711,7 @@ def _read_loaded(boundary: Boundary, code: types.CodeType, key: str) -> dict[str
 
 
 def _compiled_name(obj: Any) -> str:
-    return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", ""))
+    return str(asked(obj, "__qualname__") or asked(obj, "__name__", ""))
 
 
 def _forward_references(annotations: dict[str, Any]) -> list[str]:
@@ -719,11 +720,11 @@ def _forward_references(annotations: dict[str, Any]) -> list[str]:
     pending = list(annotations.values()) if isinstance(annotations, dict) else []
     while pending:
         one = pending.pop()
-        if isinstance(one, str):
+        if is_a(one, str):
             found.append(one)
         elif type(one).__name__ == "_LiteralGenericAlias":
             continue  # its texts are values
-        elif isinstance(one, types.GenericAlias | types.UnionType) or type(one).__module__ == "typing":
+        elif is_a(one, types.GenericAlias | types.UnionType) or type(one).__module__ == "typing":
             pending += getattr(one, "__args__", None) or ()
             pending += filter(None, [getattr(one, "__forward_arg__", None)])
     return found

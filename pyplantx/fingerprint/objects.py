@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from pyplantx.fingerprint.boundary import Boundary
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
+from pyplantx.fingerprint.foreign import ANSWERS, asked, is_a, let_end
 
 MISSING: Final = object()
 
@@ -199,10 +199,10 @@ def name_of(value: Any) -> str:
 
 def library_name(value: Any, boundary: Boundary) -> str | None:
     """Canonical name of a library's function, class, ufunc, descriptor or module; None for project code."""
-    if isinstance(value, types.ModuleType):
-        name = value.__name__
+    if is_a(value, types.ModuleType):
+        name = asked(value, "__name__", "?")
         return boundary.name_library(name, "") if boundary.is_library(name, _file_of(value)) else None
-    if isinstance(value, types.FunctionType):
+    if is_a(value, types.FunctionType):
         namespace = value.__globals__
         if not boundary.owns_globals(namespace):
             return None
@@ -211,14 +211,14 @@ def library_name(value: Any, boundary: Boundary) -> str | None:
 
 
 def _file_of(module: types.ModuleType) -> str | None:
-    file = vars(module).get("__file__")
+    file = (instance_dict(module) or {}).get("__file__")
     return file if isinstance(file, str) else None
 
 
 def _compiled_name(value: Any, boundary: Boundary) -> str | None:
     # Classes have none, and would ask their metaclass, which may raise anything.
-    owner = None if isinstance(value, type) else getattr(value, "__objclass__", None)
-    path: Any = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    owner = None if is_a(value, type) else asked(value, "__objclass__")
+    path: Any = asked(value, "__qualname__") or asked(value, "__name__")
     module = _module_of(value)
     if isinstance(owner, type):
         module, path = owner.__module__, f"{owner.__qualname__}.{value.__name__}"
@@ -275,7 +275,7 @@ def called_by_ufunc(ufunc: Any) -> list[Any]:
 
 
 def _module_of(value: Any) -> Any:
-    module = getattr(value, "__module__", None)
+    module = asked(value, "__module__")
     if qualified(type(value)) == "numpy.ufunc":
         return _ufunc_module(value)
     if isinstance(value, types.BuiltinFunctionType) and module is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyplantx.core.trace import Digest
 from pyplantx.fingerprint import value as values
+from pyplantx.fingerprint.foreign import asked, is_a
 from pyplantx.fingerprint.graph import Graph
 from pyplantx.fingerprint.objects import is_code
 from pyplantx.fingerprint.pieces import Node, Slot
@@ -60,7 +61,7 @@ class Parts:
         """Which code lies in a container, for those who compare: by name, and what has none by what it does."""
         told = bytearray()
         for ref in slot.refs:
-            name = getattr(ref, "__qualname__", None)
+            name = asked(ref, "__qualname__")
             if isinstance(name, str) and "<" not in name:
                 told += name.encode("utf-8", "surrogatepass") + b"\0"
             else:
@@ -85,4 +86,4 @@ def _full_labels(nodes: list[Node]) -> list[str]:
 
 def _is_other_class(slot: Slot) -> bool:
     """Whether a global holds a class under another name, so that which one it is says more than its code does."""
-    return isinstance(slot.value, type) and slot.value.__name__ != slot.key
+    return is_a(slot.value, type) and slot.value.__name__ != slot.key

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.arrays import text
 from pyplantx.fingerprint.boundary import module_name
+from pyplantx.fingerprint.foreign import asked, is_a
 from pyplantx.fingerprint.modules import TARGETS, made_up
 from pyplantx.fingerprint.objects import (
     MISSING,
@@ -185,7 +186,7 @@ def read_cell(owner: types.CellType, key: str) -> Any:
 
 def read_attribute(owner: Any, key: str) -> Any:
     """A plain attribute."""
-    return getattr(owner, key, MISSING)
+    return asked(owner, key, MISSING)
 
 
 class Node:
@@ -255,7 +256,7 @@ class Node:
 
     def add_ref(self, obj: Any) -> None:
         """Add other code; a class by its name too, since two may have one body, and which it is can be asked."""
-        self.own += b">" + text(obj.__qualname__) if isinstance(obj, type) else b">"
+        self.own += b">" + text(obj.__qualname__) if is_a(obj, type) else b">"
         self.refs.append(obj)
 
     def note(self, line: str) -> None:
@@ -317,19 +318,19 @@ class Reference:
 
 def static_pin(obj: Any) -> Pin | None:
     """The pin that belongs to this very object."""
-    own = getattr(obj, "__dict__", None)
+    own = asked(obj, "__dict__")
     pin = own.get("__pyplantx_pin__") if isinstance(own, dict | types.MappingProxyType) else None
     return pin if isinstance(pin, Pin) and pin.owner is obj else None
 
 
 def names_of(obj: Any) -> tuple[str, ...]:
     """The names that a function has when it is asked for them; of other code none, what is reached has its own."""
-    return (obj.__name__, obj.__qualname__) if isinstance(obj, types.FunctionType) else ()
+    return (obj.__name__, obj.__qualname__) if is_a(obj, types.FunctionType) else ()
 
 
 def inner_names(obj: Any) -> Iterator[str]:
     """The names of the functions and classes inside a function."""
-    code = obj if isinstance(obj, types.CodeType) else getattr(obj, "__code__", None)
+    code = obj if is_a(obj, types.CodeType) else asked(obj, "__code__")
     for const in code.co_consts if isinstance(code, types.CodeType) else ():
         if isinstance(const, types.CodeType):
             yield const.co_name
@@ -352,18 +353,18 @@ def _is_text(thing: object) -> bool:
 
 def label_of(obj: Any) -> str:
     """What people call a piece of code: "function utils.scale", "class app.Model"."""
-    if isinstance(obj, types.FunctionType):
+    if is_a(obj, types.FunctionType):
         module = obj.__globals__.get("__name__", "?")
         return f"function {module_name(str(module))}.{obj.__qualname__}"
-    if isinstance(obj, types.ModuleType):
-        return f"module {obj.__name__}"
-    if isinstance(obj, types.CodeType):
+    if is_a(obj, types.ModuleType):
+        return f"module {asked(obj, '__name__', '?')}"
+    if is_a(obj, types.CodeType):
         return f"code {obj.co_qualname}"
-    if isinstance(obj, type):
+    if is_a(obj, type):
         return f"class {module_name(class_module(obj))}.{obj.__qualname__}"
     kind = static_attribute(obj, "__pyplantx_kind__")
     word = kind if isinstance(kind, str) else type(obj).__name__
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
-    module = getattr(obj, "__module__", None)
+    name = asked(obj, "__qualname__") or asked(obj, "__name__")
+    module = asked(obj, "__module__")
     where = f"{module_name(module)}." if isinstance(module, str) else ""
     return f"{word} {where}{name}" if isinstance(name, str) else word

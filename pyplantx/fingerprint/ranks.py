@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pyplantx.fingerprint import value as values
 from pyplantx.fingerprint.boundary import Boundary
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
+from pyplantx.fingerprint.foreign import ANSWERS, asked, let_end
 from pyplantx.fingerprint.generated import origin_of
 from pyplantx.fingerprint.objects import MISSING, inner_function, role_function, static_attribute
 from pyplantx.fingerprint.pieces import static_pin
@@ -72,7 +72,7 @@ class Ranks:
     def _told(self, obj: Any) -> str:
         pin = static_pin(obj)
         if pin is not None:
-            return f"{pin.text} {getattr(obj, '__qualname__', '')}"
+            return f"{pin.text} {asked(obj, '__qualname__', '')}"
         if isinstance(static_attribute(obj, "__pyplantx_kind__"), str) and not isinstance(obj, type):
             return self.rank(role_function(obj))
         if (inner := inner_function(obj)) is not MISSING:
@@ -87,7 +87,7 @@ class Ranks:
         elif isinstance(obj, types.CodeType):
             own = self._record(obj).digest
         bound = self._bound(held) if self._depth <= _DEEPEST else ""
-        return f"{own} {bound} {getattr(obj, '__qualname__', '')} {getattr(obj, '__module__', '')}"
+        return f"{own} {bound} {asked(obj, '__qualname__', '')} {asked(obj, '__module__', '')}"
 
     def _bound(self, held: list[Any]) -> str:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from pyplantx.fingerprint.foreign import ANSWERS, let_end
+from pyplantx.fingerprint.foreign import ANSWERS, is_a, let_end
 from pyplantx.fingerprint.objects import role_function, static_attribute
 
 
@@ -28,7 +28,7 @@ def has_role(obj: Any) -> bool:
         marked = None
     if isinstance(marked, str):
         return True
-    return not isinstance(obj, type) and isinstance(static_attribute(obj, "__pyplantx_kind__"), str)
+    return not is_a(obj, type) and isinstance(static_attribute(obj, "__pyplantx_kind__"), str)
 
 
 def unwrapped(obj: Any) -> Any:

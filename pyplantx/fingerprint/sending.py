@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pyplantx.basics.tuples import NamedTuple
+from pyplantx.fingerprint.foreign import is_a
 from pyplantx.fingerprint.objects import MISSING
 from pyplantx.fingerprint.records import Pieces, sent_in
 from pyplantx.fingerprint.references import follow
@@ -43,7 +44,7 @@ def hints(fingerprinter: Fingerprinter, function: Any) -> SendHints:
         found.add(inner, closed)
     else:
         for one in _reached(fingerprinter, inner):
-            if isinstance(one, types.FunctionType):
+            if is_a(one, types.FunctionType):
                 found.add(one, fingerprinter.record_text(one.__code__))
     return SendHints(tuple(found.names), tuple(filter(None, found.patterns)))
 
@@ -62,9 +63,9 @@ def mentions(fingerprinter: Fingerprinter, function: Any) -> set[str]:
 
     found: set[str] = set()
     for one in _reached(fingerprinter, unwrapped(function)):
-        if isinstance(one, types.FunctionType):
+        if is_a(one, types.FunctionType):
             found.update(texts_of(one.__code__), texts_in(one.__defaults__), texts_in(one.__kwdefaults__))
-        elif isinstance(one, type) and fingerprinter.is_project_class(one):
+        elif is_a(one, type) and fingerprinter.is_project_class(one):
             found.update(texts_in(dict(vars(one))))
         for slot in fingerprinter.node(one).constants:
             found.update(texts_in(slot.value))
@@ -83,9 +84,9 @@ def _reached(fingerprinter: Fingerprinter, function: Any) -> Iterator[Any]:
         if inner is not one:
             pending.append(inner)
             continue
-        if not isinstance(one, types.FunctionType) or fingerprinter.is_in_project(one.__globals__):
+        if not is_a(one, types.FunctionType) or fingerprinter.is_in_project(one.__globals__):
             yield one
-        if isinstance(one, types.FunctionType) and fingerprinter.closed_record(one) is not None:
+        if is_a(one, types.FunctionType) and fingerprinter.closed_record(one) is not None:
             continue
         pending += reversed(fingerprinter.node(one).refs)
 
