@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pyplantx.fingerprint import value
+from pyplantx.fingerprint import sending, value
 from pyplantx.fingerprint.code import Fingerprinter
 
 CLOSED = "def r{n}(pipe):\n    x = yield pipe.receive('x_{n}')\n    pipe.send('x_{m}', x + {n})\n"
@@ -87,7 +87,7 @@ def ask(printer: Fingerprinter, made: list[Any]) -> None:
     """What a cold start asks of each reactor: its fingerprint, and what it seems to send."""
     for function in made:
         printer.fingerprint(function)
-        printer.hints(function)
+        sending.hints(printer, function)
 
 
 def repeat(thing: object, count: int) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import bench_fingerprint
 import equivalents
 import pytest
 from pages import ROOT, environment
@@ -45,3 +46,9 @@ def test_cold_warm_and_another_seed(measure, system, shape):
 def test_an_edit_that_keeps_the_value(measure, system, noticed):
     measure(system, "chain", 1)
     assert measure(system, "chain", 1, edited=True)["steps"] == noticed
+
+
+@pytest.mark.parametrize("kind", ["CLOSED", "WITH_HELPER", "ORDINARY"])
+def test_rows_of_fingerprints(kind):
+    row = bench_fingerprint.code_row(getattr(bench_fingerprint, kind), 3, rounds=1)
+    assert all(0 < figure < 1e9 for figure in row)
