@@ -276,10 +276,11 @@ class Additions:
     def _look_at_modules(self) -> bool:
         """Whether modules of the project were imported; an import that is repeated makes another spec."""
         changed = self._imported_again()
-        loaded = len(sys.modules), next(reversed(sys.modules))
+        names = list(sys.modules)  # in one step: threads may import meanwhile
+        loaded = len(names), names[-1]
         if changed or loaded != self._loaded:
             self._loaded = loaded
-            changed += [name for name, module in list(sys.modules.items()) if self._is_new(name, module)]
+            changed += [name for name in names if self._is_new(name, sys.modules.get(name))]
         for name in changed:
             module = sys.modules.get(name)
             if module is None:
