@@ -26,6 +26,9 @@ _SIZE = struct.Struct("<Q?")  # bytes of a buffer, whether it is read-only
 #: Bytes that are sent together with what comes before them.
 _SMALL = 1 << 16
 
+#: A program that has SIGPIPE end it, as many do for ``| head``, must not end because a worker has.
+_NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
 
 class Message(NamedTuple):
     """A pickled value.
@@ -128,9 +131,9 @@ class Channel:
         sizes = [_SIZE.pack(view.nbytes, fixed) for view, (_, fixed) in zip(views, buffers)]
         head = b"".join([_FRAME.pack(len(data), len(buffers)), *sizes])
         for part in [head + data] if len(data) < _SMALL else [head, data]:
-            self._end.sendall(part)
+            self._end.sendall(part, _NO_SIGNAL)
         for view in views:
-            self._end.sendall(view)
+            self._end.sendall(view, _NO_SIGNAL)
 
     def receive(self) -> Message:
         """Wait for a message.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import socket
 import sys
 import threading
@@ -109,6 +110,18 @@ class TestEnds:
         other.close()
         with pytest.raises(OSError):
             one.send(encode(1))
+
+    @pytest.mark.skipif(not hasattr(socket, "MSG_NOSIGNAL"), reason="this system has no send without a signal")
+    @pytest.mark.parametrize("value", [1, np.zeros(100_000)])
+    def test_a_program_that_sigpipe_ends_lives_on(self, ends, value):
+        one, other = ends
+        other.close()
+        before = signal.signal(signal.SIGPIPE, lambda *_: pytest.fail("SIGPIPE came"))  # most have SIG_DFL: the end
+        try:
+            with pytest.raises(OSError):
+                one.send(encode(value))
+        finally:
+            signal.signal(signal.SIGPIPE, before)
 
     def test_in_the_middle_of_a_message(self):
         left, right = socket.socketpair()
