@@ -196,12 +196,10 @@ class _Worker:
     """One process."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, self._process = _started()
         self._channel = Channel(ours)
         self._job = ""
         self._is_fresh = True
-        with theirs:
-            self._process = _started(theirs.fileno())
 
     def ask(self, job: Job, call: Message) -> Message:
         """The answer to a call.
@@ -266,23 +264,36 @@ class _Worker:
         return _in_words(code)
 
 
-def _started(fd: int) -> subprocess.Popen[bytes]:
-    """Start a worker on one end of a socket."""
+def _started() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start a worker; our end of the socket, and the process at the other one."""
+    try:
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as unless_started, theirs:
+            unless_started.callback(ours.close)
+            process = _process_on(theirs.fileno())
+            unless_started.pop_all()
+        return ours, process
+    except OSError as error:
+        raise BadRequest(
+            f"no worker process can be started: {error}", hint="Plant(executor='threads'), or workers=1"
+        ) from error
+
+
+def _process_on(fd: int) -> subprocess.Popen[bytes]:
+    """A worker on one end of a socket."""
     flags = ["-O"] * sys.flags.optimize
     command = [sys.executable, *flags, "-c", _PROGRAM, str(fd), *sys.path]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # handed down: Ctrl-C must not meet it half-made
     try:
         return subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise BadRequest(
-            f"no worker process can be started: {error}", hint="Plant(executor='threads'), or workers=1"
-        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_words(code: int) -> str:
-    if code >= 0:
+    if code == 0:  # which `subprocess` also says where the system has no status to give
+        return "it ended with status 0, or as nobody can tell: the program ignores SIGCHLD, or waits for any child"
+    if code > 0:
         return f"it ended with status {code}"
     try:
         return f"it was killed by {signal.Signals(-code).name}"

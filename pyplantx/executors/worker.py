@@ -79,7 +79,8 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the plant's business: it ends its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     channel = Channel(socket.socket(fileno=fd))
-    os.register_at_fork(after_in_child=channel.close)  # a child of ours must not seem to be us
+    os.set_inheritable(fd, False)  # a command that we start may outlive us, and must not seem to be us
+    os.register_at_fork(after_in_child=channel.close)  # nor must a child of ours
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -123,6 +126,22 @@ class TestSurroundings:
         for child in tmp_path.iterdir():
             os.kill(int(child.name), signal.SIGKILL)
 
+    def test_the_death_of_one_that_has_started_a_command_is_noticed(self, pool, tmp_path):
+        """Which goes on, and was taken for the worker as long as it did."""
+
+        def leaves_a_command() -> None:
+            os.system(f"sleep 60 & echo $! >> {tmp_path}/pids")
+            os._exit(4)
+
+        begun = time.monotonic()
+        try:
+            with pytest.raises(ReactorError, match="status 4"), job(pool, leaves_a_command) as call:
+                call()
+        finally:
+            for pid in (tmp_path / "pids").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+        assert time.monotonic() - begun < 50
+
 
 class TestErrors:
     def test_come_as_they_are_with_the_traceback_of_the_worker(self, pool):
@@ -207,6 +226,36 @@ class TestDeath:
 
         with job(pool, closes_all_there_is) as call, pytest.raises(ReactorError, match="it ended with status 1"):
             call()
+
+    def test_where_the_system_does_not_say_how(self, pool):
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            with (
+                pytest.raises(ReactorError, match="status 0, or as nobody can tell: the program ignores SIGCHLD"),
+                job(pool, lambda: os.kill(os.getpid(), signal.SIGKILL)) as call,
+            ):
+                call()
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
+    def test_none_can_be_started(self, pool, monkeypatch):
+        """For want of descriptors, be it for the connection or for the process; nothing of it stays open."""
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        for place, name in ((socket, "socketpair"), (subprocess, "Popen")):
+            before = len(os.listdir("/dev/fd"))
+            with (
+                monkeypatch.context() as without,
+                pytest.raises(BadRequest, match="no worker process can be started: .*Too many open") as caught,
+                job(pool, lambda: 1) as call,
+            ):
+                without.setattr(place, name, refuse)
+                call()
+            assert caught.tb and len(os.listdir("/dev/fd")) == before
+        with job(pool, lambda: 1) as call:
+            assert call() == 1
 
     def test_of_those_that_were_idle_is_no_attempt(self, pool):
         def pid(_: int) -> int:
