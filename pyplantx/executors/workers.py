@@ -139,7 +139,8 @@ class _Near:
             raise ReactorError(
                 f"the executor that was given to the plant has lost a worker: {error}",
                 hint="if the system has killed it there was too little memory (its log says so): give less memory= or "
-                "fewer workers=; executor='processes' tries such a block once more",
+                "fewer workers=. An executor that has lost one takes no more work: open the plant with a new one; "
+                "executor='processes' tries such a block once more",
             ) from error
 
     def _result_of(self, future: Any) -> Any:
