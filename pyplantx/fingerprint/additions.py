@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 #: one certain letter takes a tenth of the time of others.)
 _ASSIGNED: Final = rb"\.([\w\x80-\xff]+)[ \t]*(?:=[^=]|[-+*/%@&|^<>]+=[^=]|[:,)\]][^=\n]*=[^=])"
 _BEFORE: Final = rb"[A-Za-z_\x80-\xff][\w.\x80-\xff]*$"
+_REST: Final = rb"[\w\x80-\xff]*"
 
 #: By text: ``setattr(math, "G", 9.81)``, ``vars(math).update(G=9.81)``, ``math.__dict__["G"] = 9.81``.
 _BY_TEXT: Final = (
@@ -321,9 +322,9 @@ class Additions:
         if not cache or len(cache) == self._cells[0] or "__main__" not in sys.modules:
             return False
         cells = ["".join(entry[2]) for entry in list(cache.values()) if len(entry) == 4 and entry[1] is None]
-        text = "\n".join(cells).encode("utf-8", "surrogatepass")
-        self._cells = len(cache), [_Source(vars(sys.modules["__main__"]), text)] if text else []
-        return bool(text)
+        texts = [cell.encode("utf-8", "surrogatepass") for cell in cells]  # each by itself: one may be no Python
+        self._cells = len(cache), [_Source(vars(sys.modules["__main__"]), text) for text in texts]
+        return bool(texts)
 
     def _sources(self) -> list[_Source]:
         return [*(source for _, _, source in list(self._modules.values())), *self._cells[1]]
@@ -476,12 +477,17 @@ def _is_of_body(function: types.FunctionType, cls: type) -> bool:
 
 def _assigned_in(text: bytes) -> Iterator[tuple[str, str, int]]:
     """The attributes to which a source may assign something: what they are taken from, their names, and where."""
-    before = _compiled(_BEFORE).search
     for match in _compiled(_ASSIGNED).finditer(text):
         at = match.start()
-        start = before(text, text.rfind(b"\n", 0, at) + 1, at)
-        if start is not None and start[0] != _ITSELF.encode():
-            yield _text(start[0]), _text(match[1]), at
+        chain = _before(text, at)
+        if chain and chain != _ITSELF:
+            yield chain, _text(match[1]), at
+
+
+def _before(text: bytes, at: int) -> str:
+    """The dotted name that ends at a place in a source; "" if there is none."""
+    found = _compiled(_BEFORE).search(text, text.rfind(b"\n", 0, at) + 1, at)
+    return "" if found is None else _text(found[0])
 
 
 def _text(found: bytes) -> str:
@@ -533,12 +539,20 @@ def _matches(pattern: bytes, source: bytes, words: Iterable[bytes]) -> Iterator[
 
 
 def _registrations(namespace: dict[str, Any], source: bytes) -> Registrations | None:
-    words = [word for word in _GIVING_WORDS if word in source]
-    if not words:
+    chains = {chain for word in _GIVING_WORDS if word in source for chain in _called_in(source, word)}
+    if not chains:
         return None
     from pyplantx.fingerprint.registrations import Registrations  # most programs register nothing
 
-    return Registrations(namespace, source, words)
+    return Registrations(namespace, source, chains)
+
+
+def _called_in(source: bytes, word: bytes) -> Iterator[str]:
+    """The dotted names in a source the last part of which begins with a word."""
+    for match in _compiled(word + _REST).finditer(source):
+        before = _before(source, match.start())
+        if not before or before.endswith("."):
+            yield before + _text(match[0])
 
 
 def _read(file: str) -> bytes:

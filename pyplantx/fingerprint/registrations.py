@@ -9,21 +9,20 @@ This file may know: sources of the project, and what their names lead to. It may
 
 from __future__ import annotations
 
-import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Final
 
 from pyplantx.basics.tuples import NamedTuple
 from pyplantx.fingerprint.boundary import Boundary
+from pyplantx.fingerprint.foreign import offers
 from pyplantx.fingerprint.nested import names_in, texts_in
 from pyplantx.fingerprint.objects import MISSING, class_module, instance_dict
 
 if TYPE_CHECKING:
     import ast
-
-_BEFORE: Final = rb"[A-Za-z_][\w.]*$"
 
 #: What is called like that and puts something into a class, where it is found by itself (`additions`).
 _INTO_CLASSES: Final = ("accessor", "namespace")
@@ -32,9 +31,6 @@ _INTO_CLASSES: Final = ("accessor", "namespace")
 _WITHOUT_EFFECT: Final = frozenset(
     {*("atexit", "faulthandler", "logging", "os", "pyplantx", "pytest", "signal", "sys", "threading", "warnings")}
 )
-
-#: Where a library finds something when it is needed: ``"mazes.small:Maze"``.
-_PLACE: Final = r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)"
 
 
 class Registration(NamedTuple):
@@ -75,15 +71,14 @@ class Registrations:
         What the names in the source mean.
     text : bytes
         The source.
-    words : iterable of bytes
-        How the names of functions begin that register something.
+    chains : set of str
+        The dotted names in it that may be those of functions that register something.
     """
 
     __slots__ = ("_chains", "_found", "_namespace", "_packages", "_text")
 
-    def __init__(self, namespace: dict[str, Any], text: bytes, words: Iterable[bytes]) -> None:
-        self._namespace, self._text = namespace, text
-        self._chains = sorted({chain for word in words for chain in _chains_in(text, word)})
+    def __init__(self, namespace: dict[str, Any], text: bytes, chains: set[str]) -> None:
+        self._namespace, self._text, self._chains = namespace, text, sorted(chains)
         self._packages: dict[str, str] = {}
         self._found: list[Registration] = []
 
@@ -113,16 +108,6 @@ class Registrations:
 
 
 # --- what is called ---------------------------------------------------------------------------------------
-
-
-def _chains_in(text: bytes, word: bytes) -> Iterator[str]:
-    """The dotted names in a source the last part of which begins with a word."""
-    for match in re.finditer(word + rb"\w*", text):  # patterns that begin with a word are quick
-        start, end = match.span()
-        before = re.search(_BEFORE, text[text.rfind(b"\n", 0, start) + 1 : start])
-        chain = (before[0] if before else b"") + text[start:end]
-        if chain.rpartition(b".")[2].startswith(word):
-            yield chain.decode("utf-8", "replace")
 
 
 def _package_of(namespace: dict[str, Any], chain: str, boundary: Boundary) -> str:
@@ -164,7 +149,7 @@ def _top(module: str) -> str:
 
 def _is_abstract(holder: Any, name: str) -> bool:
     """Whether this registers a class with an abstract one: who asks for it does so with `isinstance`."""
-    return isinstance(holder, type) and name == "register" and not any(name in vars(base) for base in holder.__mro__)
+    return issubclass(type(holder), type) and name == "register" and not offers(holder, name)
 
 
 def _is_found_in(holder: Any, name: str, package: str) -> bool:
@@ -256,25 +241,53 @@ def _registration(
     given = [one for call in calls for one in (*call.args, *(keyword.value for keyword in call.keywords))]
     texts = frozenset([one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)])
     code = _as_function([statement, *_found_at(texts)], package, namespace)
-    return Registration(package, ast.unparse(statement), texts, code)
+    return Registration(package, _unparsed(statement), texts, code)
 
 
 def _found_at(texts: Iterable[str]) -> Iterator[ast.stmt]:
-    """What leads to the things whose place is given as a text."""
+    """What leads to the things whose place is given as a text: ``"mazes.small:Maze"``."""
     import ast
 
-    for place in filter(None, (re.fullmatch(_PLACE, text) for text in sorted(texts))):
-        yield from ast.parse(f"import {place[1]}; {place[1]}.{place[2]}").body
+    for module, _, name in (text.partition(":") for text in sorted(texts)):
+        if _is_dotted(module) and _is_dotted(name):
+            yield from ast.parse(f"import {module}; {module}.{name}").body
+
+
+def _is_dotted(text: str) -> bool:
+    return all(part.isidentifier() and not iskeyword(part) for part in text.split("."))
 
 
 def _as_function(statements: list[ast.stmt], package: str, namespace: dict[str, Any]) -> types.FunctionType:
-    import ast
-
-    module = ast.parse("def registered(): pass")
-    definition = module.body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    definition.body = statements
-    compiled = compile(ast.fix_missing_locations(module), "<registered>", "exec", dont_inherit=True)
+    compiled = _compiled("def", statements) or _compiled("async def", statements) or _compiled("def", _said(statements))
+    assert compiled is not None  # texts can always be compiled
     code = next(const for const in compiled.co_consts if isinstance(const, types.CodeType))
     name = f"<registered with {package}>"
     return types.FunctionType(code.replace(co_name=name, co_qualname=name), namespace)
+
+
+def _compiled(kind: str, statements: list[ast.stmt]) -> types.CodeType | None:
+    """A function with some statements; None if they can stand in no such function."""
+    import ast
+
+    module = ast.parse(f"{kind} registered(): pass")
+    module.body[0].body = statements  # type: ignore[attr-defined]
+    try:
+        return compile(ast.fix_missing_locations(module), "<registered>", "exec", dont_inherit=True)
+    except SyntaxError:
+        return None
+
+
+def _said(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """What counts of statements that can't stand by themselves: what they say."""
+    import ast
+
+    return [ast.Return(ast.Constant("\n".join(map(_unparsed, statements))))]
+
+
+def _unparsed(statement: ast.stmt) -> str:
+    import ast
+
+    try:
+        return ast.unparse(statement)
+    except RecursionError:  # a sum of hundreds; only the order of several hangs on it
+        return ""

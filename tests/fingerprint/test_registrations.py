@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fingerprint.harness import fingerprints, program
+from tests.fingerprint.test_stability import ROOT, run
 
 LIBRARY = """
 TABLE = {}
@@ -18,6 +19,12 @@ class Registry:
     def register_module(self, name=None): return lambda thing: self.table.setdefault(name or thing.__name__, thing)
     def add_constructor(self, **rules): self.table.update(rules)
 MODELS = Registry()
+async def register_later(name, thing): TABLE[name] = thing
+class Shy:
+    def register(self, *things): pass
+    @property
+    def __class__(self): raise RuntimeError("nobody is here")
+SHY = Shy()
 """
 
 MAZE = "import games\nclass Maze:\n    def size(self): return 7\n"
@@ -48,6 +55,17 @@ REGISTERED = {
     "with Python itself": (
         "import codecs\ndef replaced(e): return ('7', e.end)\ncodecs.register_error('mine', replaced)\n"
         "def f(x): return x.encode('ascii', 'mine')\n"
+    ),
+    "under a text that is no place": MAZE + "games.register('in:out', Maze)\ngames.register('a..b:c.', 1)\n" + USES,
+    "by who waits": MAZE + "async def set_up():\n    await games.register_later('a', Maze)\n" + USES,
+    "by who waits, with its own": (
+        MAZE + "async def set_up(x):\n    async with x as y:\n        games.register(y, Maze)\n" + USES
+    ),
+    "with what does not say its class": MAZE + "def set_up(): games.SHY.register('a', Maze)\n" + USES,
+    "under a name that is not ASCII": MAZE + "import games as größe\ngröße.register('a', Maze)\n" + USES,
+    "with a long sum": "import games\ngames.register('a', lambda: 7" + " + x" * 900 + ")\n" + USES,
+    "in a function that sends": (
+        MAZE + "def set_up(x):\n    for k in x:\n        games.register(k, Maze)\n        yield from k\n" + USES
     ),
     "beside one that is another's": (
         MAZE + "import atexit\natexit.register(lambda: 8)\ngames.register('Maze-v0', Maze)\n" + USES
@@ -84,7 +102,7 @@ def test_what_is_registered_by_its_place_counts(tmp_path: Path) -> None:
     assert of(tmp_path / "c", source, mazes=mazes.replace("8", "9")) == before
 
 
-@pytest.mark.parametrize("place", ["mazes:Maze", "mazes:", "no-place", "math:pi", "mazes:"])
+@pytest.mark.parametrize("place", ["mazes:Maze", "mazes:", ":Maze", "math:pi", "class:def"])
 def test_a_place_where_nothing_is_found_stops_nobody(place: str, tmp_path: Path) -> None:
     of(tmp_path / "a", f"import games\ngames.register('Maze-v0', {place!r})\n" + USES)
 
@@ -143,3 +161,26 @@ def test_what_is_registered_later_in_a_session_counts(tmp_path: Path) -> None:
             printer.end_activity()
             __import__("late")
     assert found[0] != found[1]
+
+
+CELLS = """
+import linecache, sys
+def run(number, text):
+    name = f"<ipython-input-{number}>"
+    linecache.cache[name] = len(text), None, text.splitlines(True), name
+    exec(compile(text, name, "exec"), vars(sys.modules["__main__"]))
+try:
+    run(1, "def (:\\n")
+except SyntaxError:
+    pass
+run(2, "import games\\ngames.register('a', lambda: VALUE)\\n")
+run(3, "def f(): return games.make('a')\\n")
+from pyplantx.fingerprint.code import Fingerprinter
+print(Fingerprinter().fingerprint(f))
+"""
+
+
+def test_what_cells_register_counts(tmp_path: Path) -> None:
+    """One that is no Python, as those are that somebody has just mistyped, hides none of the others."""
+    path = {"PYTHONPATH": f"{ROOT}:{tmp_path / 'site-packages'}"}
+    assert run(CELLS.replace("VALUE", "7"), **path) != run(CELLS.replace("VALUE", "8"), **path)
