@@ -33,6 +33,7 @@ from pyplantx.warehouse import (
     verify,
 )
 from pyplantx.warehouse.locks import FileLock, FolderLock
+from pyplantx.warehouse.warehouse import Warehouse
 
 
 def shared_name() -> None:
@@ -295,6 +296,29 @@ def believed_deaths() -> None:
     processes._Session._asked = asked  # type: ignore[method-assign]
 
 
+def kept_connections() -> None:
+    """The connection to a worker that has died stays open."""
+    real, kept = processes.WorkerProcesses.drop, list[int]()
+
+    def drop(self: Any, worker: Any, *patience: float, **named: float) -> str:
+        kept.append(os.dup(worker._channel._end.fileno()))
+        return real(self, worker, *patience, **named)
+
+    processes.WorkerProcesses.drop = drop  # type: ignore[method-assign]
+
+
+def early_names() -> None:
+    """What is sent has its name in the store at once, whether or not its reactor comes to its end."""
+    stored = dict[str, Any]()
+    store, last_ref = Warehouse.store, Warehouse.last_ref
+
+    def named(self: Any, name: str, value: Any, type_given: Any = None) -> Any:
+        return stored.setdefault(name, store(self, name, value, type_given))
+
+    Warehouse.store = named  # type: ignore[method-assign]
+    Warehouse.last_ref = lambda self, name: last_ref(self, name) or stored.get(name)  # type: ignore[method-assign]
+
+
 def nameless_deaths() -> None:
     """Nobody says how a worker has ended."""
     processes._in_words = lambda code: "it is gone"
@@ -327,6 +351,8 @@ STORES: dict[str, Callable[[], None]] = {
         forgetful,
         believed_deaths,
         nameless_deaths,
+        kept_connections,
+        early_names,
     )
 }
 

@@ -5,10 +5,11 @@
     python -m tests.faults.workers --way memory --deaths 200     the kernel, in a cgroup of 100 MB (root)
     python -m tests.faults.workers --way exit --deaths 200 --broken believed_deaths          (must fail)
 
-In each round a plant of its own fills two arrays. During the first some blocks lose the worker that they were given to,
-and each is tried once more. During the second one block loses every worker: the error names how they ended, and the
-reactor; what others have made is there; and when nobody dies any more, the same plant goes on. Afterwards no process
-and no descriptor is left, and a clean process finds all values, without running anything.
+In each round a plant of its own fills one array from a stored one, one in place, and sums up a third. Some blocks lose
+the worker that they were given to, and each is tried once more. Then one block of a fourth loses every worker: the
+error names how they ended, the block, the reactor and what was demanded; what else was demanded is made; of what the
+reactor sent nothing is to be seen; and when nobody dies any more, the same plant goes on. Meanwhile and afterwards no
+process and no descriptor is left, and a clean process finds all values, without running anything.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from tests.faults.verdict import Finding, Tally, end_of
 
 #: Bytes of the cgroup.
 LIMIT = 100_000_000
-#: Blocks that lose one worker in a round; kills from outside.
-ONCE, KILLS = 5, 8
+#: Blocks that lose one worker in a round; how many the one that loses all of them is given; kills from outside.
+ONCE, ALWAYS, KILLS = 5, 2, 8
 #: How often a demand is repeated whose blocks met two kills from outside.
 PATIENCE = KILLS
 #: Seconds for a round; within which killed processes are gone.
@@ -43,16 +44,21 @@ LONGEST, GONE_IN = 90.0, 5.0
 def life(directory: str, folder: str, always: int, tell: Tell) -> None:
     """What a process does while its workers die."""
     os.environ[blockwork.DEATHS] = folder
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as programs do that are piped into others
     before = descriptors()
     with blockwork.opened(directory, executor="processes") as plant:
-        tell(f"got apart {blockwork.is_right('apart', plant.produce('apart'))}")
+        plant.produce("numbers")
+        without_workers = descriptors()
         tell("begun")
-        tell(f"got squares {persistent(plant, 'squares', tell)}")
+        for name in blockwork.LOOPS:
+            tell(f"got {name} {persistent(plant, name, tell)}")
         tell("harmless")
         meet_always(plant, Path(folder), always, tell)
-        tell(f"got squares {blockwork.is_right('squares', plant.produce('squares'))}")
-        tell(f"got negatives {blockwork.is_right('negatives', plant.produce('negatives'))}")
-        tell(f"workers {' '.join(map(str, children_of(os.getpid())))}")
+        for name in blockwork.NAMES:
+            tell(f"got {name} {blockwork.is_right(name, plant.produce(name))}")
+        workers = children_of(os.getpid())
+        tell(f"workers {' '.join(map(str, workers))}")
+        tell(f"descriptors {descriptors() - without_workers - len(workers)}")
     tell(f"descriptors {descriptors() - before}")
 
 
@@ -67,21 +73,39 @@ def persistent(plant: Plant, name: str, tell: Tell) -> bool:
 
 def meet_always(plant: Plant, folder: Path, block: int, tell: Tell) -> None:
     """One block loses every worker that it is given to."""
-    (folder / f"always-{block}").touch()
+    lot = folder / f"always-negated-{block}"
+    lot.touch()
+    demand = ("negatives", "apart")
     try:
-        plant.produce("negatives")
+        plant.produce(*demand[:: 1 if block % 2 else -1])
         tell("unclear nobody told that all workers of a block have died")
     except ReactorError as error:
         tell("refused")
         story = " | ".join([str(error), *getattr(error, "__notes__", ())])
-        lacking = [
-            part
-            for part in (ends(folder), "2 times", f"block {block + 1} of", "reactor negatives")
-            if part not in story
-        ]
+        died = f"2 times, and each time it died: {'; '.join([ends(folder)] * 2)}"
+        named = (died, f"block {block + 1} of", "reactor subtracts", "'negatives' was demanded")
+        lacking = [part for part in named if part not in story]
         if lacking:
             tell(f"unclear {', '.join(lacking)} is not in: {story}".replace("\n", " "))
-    (folder / f"always-{block}").unlink()
+    look_around(plant, tell)
+    lot.unlink()
+
+
+def look_around(plant: Plant, tell: Tell) -> None:
+    """After an error: others of the same demand are done, nothing is there of who failed, and the store is sound."""
+    if not plant.is_ingredient_known("apart"):
+        tell("found lost what else was demanded was not made")
+    for name in blockwork.FAILING:
+        if plant.is_ingredient_known(name):
+            tell(f"found wrong {name} is there, though its reactor has failed")
+    tell_problems(plant, tell)
+
+
+def tell_problems(plant: Plant, tell: Tell) -> None:
+    """What a check of the store finds."""
+    for problem in plant.check():
+        if not problem.harmless:
+            tell(f"found unusable check: {problem.kind} {problem.where} {problem.what}")
 
 
 def ends(folder: Path) -> str:
@@ -92,6 +116,13 @@ def ends(folder: Path) -> str:
 def descriptors() -> int:
     """How many this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended, be it that nobody has asked about it yet."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def children_of(pid: int) -> list[int]:
@@ -113,7 +144,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while self.killed < KILLS and not self._over.wait(self._chance.uniform(0.0, 0.15)):
-            workers = children_of(self._pid)
+            workers = [pid for pid in children_of(self._pid) if is_alive(pid)]
             if workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._chance.choice(workers), signal.SIGKILL)
@@ -125,11 +156,12 @@ class Killer(threading.Thread):
         self.join()
 
 
-def round_of(directory: str, folder: Path, way: str, chance: random.Random) -> tuple[Ended, int]:
-    """One process; how it ended, and how many workers it lost."""
-    once = chance.sample(range(blockwork.BLOCKS), 0 if way == "kill" else ONCE)
-    for block in once:
-        (folder / f"once-{block}").touch()
+def round_of(directory: str, folder: Path, way: str, most: int, chance: random.Random) -> tuple[Ended, int]:
+    """One process, in which no more die than are wanted or one block costs; how it ended, and how many it lost."""
+    lots = [f"once-{function}-{block}" for function in blockwork.LOOPS.values() for block in range(blockwork.BLOCKS)]
+    once = chance.sample(lots, 0 if way == "kill" else min(ONCE, max(0, most - ALWAYS)))
+    for lot in once:
+        (folder / lot).touch()
     child = Child(lambda tell: life(directory, str(folder), chance.randrange(blockwork.BLOCKS), tell))
     killer = Killer(child.pid, chance)
     if way == "kill" and child.wait_for("begun", limit=LONGEST):
@@ -137,7 +169,7 @@ def round_of(directory: str, folder: Path, way: str, chance: random.Random) -> t
         child.wait_for("harmless", limit=LONGEST)
         killer.stop()
     ended = child.end(LONGEST)
-    return ended, killer.killed + len(once) + 2
+    return ended, killer.killed + len(once) + ALWAYS
 
 
 def judged(ended: Ended, folder: Path) -> Iterator[Finding]:
@@ -150,6 +182,7 @@ def judged(ended: Ended, folder: Path) -> Iterator[Finding]:
         for name, right in told(ended, "got")
         if right != "True"
     )
+    yield from found_by(ended)
     for (more,) in told(ended, "descriptors"):
         if int(more) > 0:
             yield Finding("unusable", f"{more} descriptors are left open")
@@ -159,6 +192,11 @@ def judged(ended: Ended, folder: Path) -> Iterator[Finding]:
     forgotten = [path.name for path in folder.iterdir() if path.name != "way"]
     if forgotten and not ended.status:
         yield Finding("unclear", f"blocks were never tried: {forgotten}")
+
+
+def found_by(ended: Ended) -> list[Finding]:
+    """What a process has found, as it told."""
+    return [Finding(kind, " ".join(story)) for kind, *story in told(ended, "found")]
 
 
 def is_gone_soon(pid: int) -> bool:
@@ -174,8 +212,7 @@ def is_gone_soon(pid: int) -> bool:
 def examined(directory: str) -> list[Finding]:
     """A clean process finds everything, and runs nothing."""
     ended = run_child(lambda tell: examine(directory, tell), LONGEST)
-    findings = [Finding(kind, " ".join(story)) for kind, *story in told(ended, "found")]
-    return findings + (
+    return found_by(ended) + (
         [Finding("unusable", f"examining ended with {ended.status}\n{ended.errors}")] if ended.status else []
     )
 
@@ -185,14 +222,12 @@ def examine(directory: str, tell: Tell) -> None:
     started: list[str] = []
     with blockwork.opened(directory) as plant:
         plant.add_event_listener(Plant.EventType.reactor_started, lambda event, name, function: started.append(name))
-        for name in ("apart", "numbers", "squares", "negatives"):
+        for name in blockwork.NAMES:
             if not blockwork.is_right(name, plant.produce(name)):
                 tell(f"found wrong the store has another {name}")
         for name in started:
             tell(f"found lost {name} was announced and runs again")
-        for problem in plant.warehouse.check():
-            if not problem.harmless:
-                tell(f"found unusable check: {problem.kind} {problem.where} {problem.what}")
+        tell_problems(plant, tell)
 
 
 # --- the kernel's way --------------------------------------------------------------------------------------
@@ -253,7 +288,8 @@ def campaign(way: str, options: argparse.Namespace) -> int:
             folder, directory = Path(place, f"deaths{number}"), os.path.join(place, f"plant{number}")
             folder.mkdir()
             (folder / "way").write_text(f"{way} {group}")
-            ended, deaths = round_of(directory, folder, way, chance)
+            most = options.deaths - tally.counts["deaths"]
+            ended, deaths = round_of(directory, folder, way, most, chance)
             refused = sum(line == "refused" for line in ended.lines)
             tally.case(
                 f"round {number}", [*judged(ended, folder), *examined(directory)], deaths=deaths, refused=refused
