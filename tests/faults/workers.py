@@ -22,7 +22,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from pyplantx import Plant
@@ -47,6 +47,7 @@ def life(directory: str, folder: str, always: int, tell: Tell) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as programs do that are piped into others
     before = descriptors()
     with blockwork.opened(directory, executor="processes") as plant:
+        plant.add_event_listener(Plant.EventType.reactor_finished, lambda _, name, __: tell(f"finished {name}"))
         plant.produce("numbers")
         without_workers = descriptors()
         tell("begun")
@@ -65,8 +66,11 @@ def life(directory: str, folder: str, always: int, tell: Tell) -> None:
 def persistent(plant: Plant, name: str, tell: Tell) -> bool:
     """Whether an ingredient is right; a block that met two kills ends the reactor, which then goes on where it was."""
     for _ in range(PATIENCE):
-        with contextlib.suppress(ReactorError):
+        try:
             return blockwork.is_right(name, plant.produce(name))
+        except ReactorError as error:
+            if "each time it died" not in str(error):
+                raise
         tell("refused")
     return blockwork.is_right(name, plant.produce(name))
 
@@ -209,15 +213,18 @@ def is_gone_soon(pid: int) -> bool:
     return True
 
 
-def examined(directory: str) -> list[Finding]:
-    """A clean process finds everything, and runs nothing."""
-    ended = run_child(lambda tell: examine(directory, tell), LONGEST)
+def examined(directory: str, before: Ended) -> list[Finding]:
+    """A clean process finds everything, and runs nothing that was announced."""
+    announced = {name for (name,) in told(before, "finished")}
+    if not before.status and len(announced) < len(blockwork.REACTORS):
+        return [Finding("lost", f"only {sorted(announced)} were announced")]
+    ended = run_child(lambda tell: examine(directory, announced, tell), LONGEST)
     return found_by(ended) + (
         [Finding("unusable", f"examining ended with {ended.status}\n{ended.errors}")] if ended.status else []
     )
 
 
-def examine(directory: str, tell: Tell) -> None:
+def examine(directory: str, announced: Container[str], tell: Tell) -> None:
     """Look at what a round has left."""
     started: list[str] = []
     with blockwork.opened(directory) as plant:
@@ -226,7 +233,8 @@ def examine(directory: str, tell: Tell) -> None:
             if not blockwork.is_right(name, plant.produce(name)):
                 tell(f"found wrong the store has another {name}")
         for name in started:
-            tell(f"found lost {name} was announced and runs again")
+            if name in announced:
+                tell(f"found lost {name} was announced and runs again")
         tell_problems(plant, tell)
 
 
@@ -292,7 +300,7 @@ def campaign(way: str, options: argparse.Namespace) -> int:
             ended, deaths = round_of(directory, folder, way, most, chance)
             refused = sum(line == "refused" for line in ended.lines)
             tally.case(
-                f"round {number}", [*judged(ended, folder), *examined(directory)], deaths=deaths, refused=refused
+                f"round {number}", [*judged(ended, folder), *examined(directory, ended)], deaths=deaths, refused=refused
             )
     return tally.finish()
 
