@@ -21,12 +21,12 @@ import random
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from pyplantx import Plant
 from pyplantx.errors import ReactorError
+from tests.executors.waiting import is_gone, until
 from tests.faults import blockwork, broken
 from tests.faults.children import Child, Ended, Tell, run_child, scratch, told
 from tests.faults.verdict import Finding, Tally, end_of
@@ -122,13 +122,6 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process has not ended, be it that nobody has asked about it yet."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 def children_of(pid: int) -> list[int]:
     """The processes that a process has begun and not yet asked about."""
     found: list[int] = []
@@ -148,7 +141,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while self.killed < KILLS and not self._over.wait(self._chance.uniform(0.0, 0.15)):
-            workers = [pid for pid in children_of(self._pid) if is_alive(pid)]
+            workers = [pid for pid in children_of(self._pid) if not is_gone(pid)]
             if workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._chance.choice(workers), signal.SIGKILL)
@@ -205,12 +198,9 @@ def found_by(ended: Ended) -> list[Finding]:
 
 def is_gone_soon(pid: int) -> bool:
     """Whether there is no such process, at once or in a while."""
-    end = time.monotonic() + GONE_IN
-    while os.path.exists(f"/proc/{pid}"):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+    with contextlib.suppress(AssertionError):
+        until(lambda: is_gone(pid), GONE_IN)
+    return is_gone(pid)
 
 
 def examined(directory: str, before: Ended) -> list[Finding]:

@@ -99,6 +99,7 @@ def asked():
 
 WATCH = """
 import importlib, json, os, sys, types, warnings
+from contextlib import suppress
 import uses
 from pyplantx.fingerprint.code import Fingerprinter
 from pyplantx.fingerprint.nested import with_nested
@@ -113,10 +114,8 @@ def functions_in(thing):
         yield thing
     inside = list(vars(thing).values()) if isinstance(thing, type) else []
     for name in ("__func__", "fget", "fset", "fdel", "func", "__wrapped__"):
-        try:
+        with suppress(AttributeError):
             inside.append(object.__getattribute__(thing, name))
-        except Exception:
-            pass
     for one in inside:
         if not isinstance(one, type):
             yield from functions_in(one)
